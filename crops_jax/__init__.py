@@ -1,0 +1,20 @@
+"""Dense retrievers from search logs with cross-perspective positives (CroPS, AAAI 2026) in JAX.
+
+Submodules are loaded on first use, so that `import crops_jax` stays light: no TensorFlow, ScaNN, torch or Ibis.
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

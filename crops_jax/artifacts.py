@@ -1,0 +1,208 @@
+"""Directories that programs write: manifest.json, fingerprints, and all-or-nothing output.
+
+A manifest says which program wrote a directory, with which arguments and version, and carries the manifests of what
+it read, so that a chain can be traced back from its last link. Times and the place of the output are not in it: the
+same inputs give the same bytes.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crops_jax import __version__
+from crops_jax.errors import InputError
+
+MANIFEST = "manifest.json"
+# Arguments that say where to write, or how loudly, and not what.
+_PLACES = {"output", "overwrite"}
+
+
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 of what a directory or file holds, as hexadecimal digits.
+
+    A directory with a manifest answers with the fingerprint recorded there; any other one is read in whole.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / MANIFEST).exists():
+        return read_manifest(path)["fingerprint"]
+    if not path.exists():
+        raise InputError(f"{path}: no such file or directory")
+    return _content_fingerprint(path)
+
+
+def read_manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest of a directory of ours. Raises InputError where there is none or it cannot be read."""
+    file = Path(path) / MANIFEST
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: no such directory")
+    if not file.exists():
+        raise InputError(f"{path}: no {MANIFEST} in it, so no program of crops_jax wrote it; check the path")
+    try:
+        manifest = json.loads(file.read_text())
+        if not {"program", "kind", "fingerprint", "inputs", "arguments"} <= set(manifest):
+            raise ValueError("fields are missing")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file}: not a manifest ({error}); write the directory again") from error
+    return manifest
+
+
+def describe_input(path: Path | str) -> dict[str, Any]:
+    """What a manifest keeps of one input: its fingerprint and, where it has one, its own manifest."""
+    path = Path(path)
+    described: dict[str, Any] = {"fingerprint": fingerprint(path)}
+    if path.is_dir() and (path / MANIFEST).exists():
+        described["manifest"] = read_manifest(path)
+    return described
+
+
+def new_manifest(
+    *,
+    program: str,
+    kind: str,
+    arguments: Any,
+    inputs: Mapping[str, Path | str | None],
+    content: str | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Builds a manifest.
+
+    Args:
+      program: such as "data.mine".
+      kind: what the directory is: logs, labels, records, run, embeddings, evaluation, encoder, work.
+      arguments: a dataclass or mapping; the place of the output is left out.
+      inputs: paths of what was read, by name of the argument; None where it was not given.
+      content: the fingerprint of the content. None, for directories that programs work in place in: the fingerprint
+        is then that of program, arguments and inputs.
+      extra: further fields, such as what later steps must agree on.
+    """
+    given = arguments if isinstance(arguments, Mapping) else dataclasses.asdict(arguments)
+    kept = {name: _plain(value) for name, value in given.items() if name not in _PLACES and name not in inputs}
+    described = {name: describe_input(path) for name, path in inputs.items() if path is not None}
+    manifest = {
+        "program": program,
+        "kind": kind,
+        "version": __version__,
+        "arguments": kept,
+        "inputs": described,
+        **extra,
+    }
+    if content is None:
+        identity = {**manifest, "inputs": {name: value["fingerprint"] for name, value in described.items()}}
+        content = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return {**manifest, "fingerprint": content}
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    write_text(Path(directory) / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def output_directory(
+    path: Path | str,
+    *,
+    overwrite: bool,
+    program: str,
+    kind: str,
+    arguments: Any,
+    inputs: Mapping[str, Path | str | None],
+    **extra: Any,
+) -> Iterator[Path]:
+    """A temporary directory beside `path` that becomes `path`, manifest included, when the block ends well.
+
+    Nothing of it is left when the block fails. Raises InputError when `path` holds something and `overwrite` is not
+    set, when it is not ours to overwrite, or when it is, or lies in, or holds one of the inputs.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite, inputs=inputs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
+    os.chmod(temporary, 0o755)
+    try:
+        yield temporary
+        manifest = new_manifest(
+            program=program,
+            kind=kind,
+            arguments=arguments,
+            inputs=inputs,
+            content=_content_fingerprint(temporary),
+            **extra,
+        )
+        write_manifest(temporary, manifest)
+        _replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output(path: Path | str, *, overwrite: bool, inputs: Mapping[str, Path | str | None] | None = None) -> None:
+    """Raises InputError when a program may not write `path`; see `output_directory`."""
+    path = Path(path)
+    for name, source in (inputs or {}).items():
+        if source is None:
+            continue
+        here, there = path.resolve(), Path(source).resolve()
+        if here == there or here in there.parents or (there in here.parents and (there / MANIFEST).exists()):
+            raise InputError(f"--output {path} and --{name.replace('_', '-')} {source} overlap; choose another output")
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a broken link; remove it or choose another output")
+    if path.is_file():
+        raise InputError(f"{path} is a file, not a directory; choose another output")
+    if path.exists() and any(path.iterdir()):
+        if not overwrite:
+            raise InputError(f"{path} exists; add --overwrite to replace it, or choose another output")
+        if not (path / MANIFEST).exists():
+            raise InputError(
+                f"{path} holds files that no program of crops_jax wrote, so it is not replaced; choose another output"
+            )
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes a file under a temporary name and renames it, so that readers see the old or the new one, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
+        os.replace(path, old / path.name)
+        os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, path)
+
+
+def _content_fingerprint(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
+    total = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        total.update(f"{digest}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

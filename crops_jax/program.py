@@ -1,0 +1,185 @@
+"""How every program of this project behaves: arguments, outcome line, exit status.
+
+A program is a frozen dataclass of arguments and a function from it to its outcome, a dictionary:
+
+    if __name__ == "__main__":
+        program.run(mine, example="python -m data.mine --logs logs --output labels")
+
+The outcome is printed as one line of JSON, the last on standard output; everything else goes to standard error.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import tyro
+
+from crops_jax.config import Config
+from crops_jax.errors import InputError, Interrupted, NamedFailure
+
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
+
+def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs `function` on arguments parsed from the command line and exits with the status of product.md.
+
+    Args:
+      function: takes one parameter annotated with a dataclass of arguments; its docstring is the help text. When
+        that dataclass has a field `config: Config`, the first positional argument names a configuration (see
+        `load_config`) and every field of it can be overridden: `--optimizer.learning-rate 1e-5`.
+      example: one line for --help.
+      arguments: the command line, by default sys.argv[1:].
+    """
+    with _stdout_for_outcome_only() as print_outcome:
+        sys.exit(_status(function, example, list(sys.argv[1:] if arguments is None else arguments), print_outcome))
+
+
+def _status(function: Callable, example: str, arguments: list[str], print_outcome: Callable[[str], None]) -> int:
+    previous = signal.signal(signal.SIGTERM, _raise_interrupted)
+    try:
+        outcome = function(parse(function, arguments, example=example))
+        print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
+        return 0
+    except (InputError, Interrupted, NamedFailure) as error:
+        _complain(str(error) or "interrupted; call the same command again to go on")
+        return error.status
+    except KeyboardInterrupt:
+        _complain("interrupted; call the same command again")
+        return Interrupted.status
+    except BrokenPipeError:
+        return NamedFailure.status
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            _complain(f"the disk is full ({error.filename or error}); free some space and call the same command again")
+            return NamedFailure.status
+        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
+            _complain(f"{error.filename}: {error.strerror}")
+            return InputError.status
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
+    """The dataclass that `function` takes, filled from a command line; a wrong one exits with status 2."""
+    kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
+    prog = f"python -m {_module_name(function)}"
+    description = f"{(function.__doc__ or '').strip()}\n\nExample: {example}"
+    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    with _config_errors_are_input_errors():
+        if "config" not in fields:
+            return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers)
+        named = bool(arguments) and not arguments[0].startswith("-")
+        if not named and not {"-h", "--help"} & set(arguments):
+            raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
+        config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
+        # The configuration is read beside the other arguments, its fields without a prefix.
+        joined = dataclasses.make_dataclass(
+            kind.__name__,
+            [
+                (f.name, typing.get_type_hints(kind)[f.name], _field_default(f))
+                for f in dataclasses.fields(kind)
+                if f.name != "config"
+            ]
+            + [("config", typing.Annotated[Config, tyro.conf.arg(name="")], dataclasses.field(default=config))],
+            frozen=True,
+            kw_only=True,
+        )
+        joined.__doc__ = kind.__doc__
+        parsed = tyro.cli(joined, prog=f"{prog} CONFIG", description=description, args=rest, config=markers)
+        return kind(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)})
+
+
+def load_config(name: str) -> Config:
+    """The CONFIG of a module in configs/ or of a Python file. Raises InputError when there is none."""
+    path = Path(name)
+    try:
+        if path.suffix == ".py":
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None or not path.is_file():
+                raise InputError(
+                    f"configuration {name}: no such file; give a module of configs/ or a path ending in .py"
+                )
+            module: types.ModuleType = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(f"configs.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in {f"configs.{name}", "configs"}:
+            raise InputError(f"configuration {name}: {error}") from error
+        known = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "__init__")
+        raise InputError(
+            f"configuration {name} is not one of configs/ ({', '.join(known)}) nor a path ending in .py"
+        ) from error
+    except (SyntaxError, ValueError, TypeError, NameError, AttributeError) as error:
+        raise InputError(f"configuration {name} does not load: {error}") from error
+    config = getattr(module, "CONFIG", None)
+    if not isinstance(config, Config):
+        raise InputError(
+            f"configuration {name}: CONFIG must be a crops_jax.config.Config, found {type(config).__name__}"
+        )
+    return config
+
+
+def _module_name(function: Callable) -> str:
+    module = sys.modules.get(function.__module__)
+    spec = getattr(module, "__spec__", None)
+    return spec.name if spec else function.__module__
+
+
+def _field_default(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return dataclasses.field(default=field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)
+    return dataclasses.field()
+
+
+@contextlib.contextmanager
+def _config_errors_are_input_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # from a __post_init__
+        raise InputError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
+    """Sends standard output to standard error, at the level of file descriptors so that native code is caught too."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        yield print
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+
+    def print_outcome(line: str) -> None:
+        os.write(kept, (line + "\n").encode())
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield print_outcome
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _raise_interrupted(*_: Any) -> None:
+    raise Interrupted("terminated; nothing half-written is kept; call the same command again")
+
+
+def _complain(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)

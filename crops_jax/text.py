@@ -1,0 +1,34 @@
+"""The forms that texts take on their way into labels and encoders."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+# The paper's order (section "Encoder"): each field as far as the token limit lets it.
+DOCUMENT_FIELDS = ("title", "keywords", "cover_text", "text")
+
+# Chinese, Japanese and Korean scripts are written without blanks between words: one character is one unit there.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])\w)+")
+_STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+
+
+def normalise_query(query: str) -> str:
+    """Unicode NFKC, lower case, white space folded to one blank and trimmed: the key and the encoder's form."""
+    return " ".join(unicodedata.normalize("NFKC", query).lower().split())
+
+
+def document_text(document: Mapping[str, str | None]) -> str:
+    """The encoder's text of a document: title, keywords, cover_text and text, those that are there, by blanks."""
+    return " ".join(" ".join(value.split()) for field in DOCUMENT_FIELDS if (value := document.get(field)))
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased words for lexical matching; character bigrams where a script has no blanks (a lone one as it is)."""
+    found = []
+    for run in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
+        if _STARTS_UNSPACED.match(run) and len(run) > 1:
+            found.extend(run[i : i + 2] for i in range(len(run) - 1))
+        else:
+            found.append(run)
+    return found

@@ -1,0 +1,108 @@
+import dataclasses
+import errno
+
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    logs: str
+    output: str
+    overwrite: bool = False
+    alpha: float = 0.6
+
+
+def write(path, text="one", *, overwrite=False, logs=None, alpha=0.6):
+    arguments = Arguments(logs=str(logs), output=str(path), alpha=alpha)
+    with artifacts.output_directory(
+        path, overwrite=overwrite, program="data.mine", kind="labels", arguments=arguments, inputs={"logs": logs}
+    ) as out:
+        (out / "file.txt").write_text(text)
+
+
+def test_a_directory_appears_whole_with_its_manifest(tmp_path):
+    write(tmp_path / "logs")
+    write(tmp_path / "labels", logs=tmp_path / "logs")
+    manifest = artifacts.read_manifest(tmp_path / "labels")
+    assert manifest["program"] == "data.mine"
+    assert manifest["kind"] == "labels"
+    assert manifest["arguments"] == {"alpha": 0.6}
+    assert manifest["inputs"]["logs"]["fingerprint"] == artifacts.fingerprint(tmp_path / "logs")
+    assert manifest["inputs"]["logs"]["manifest"]["kind"] == "labels"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels", "logs"]
+
+
+def test_nothing_is_left_of_a_failed_write_and_the_old_one_stays(tmp_path):
+    write(tmp_path / "labels", "old")
+    with pytest.raises(TypeError):
+        write(tmp_path / "labels", None, overwrite=True)
+    assert (tmp_path / "labels" / "file.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["labels"]
+
+
+def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name)
+    write(tmp_path / "c", "two")
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+    assert artifacts.fingerprint(tmp_path / "a") != artifacts.fingerprint(tmp_path / "c")
+
+
+def test_a_users_directory_is_fingerprinted_by_content(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "searches.parquet").write_bytes(b"1")
+    before = artifacts.fingerprint(tmp_path / "logs")
+    (tmp_path / "logs" / "searches.parquet").write_bytes(b"2")
+    assert artifacts.fingerprint(tmp_path / "logs") != before
+
+
+def test_overwriting_needs_the_flag_and_a_directory_of_ours(tmp_path):
+    write(tmp_path / "labels")
+    with pytest.raises(InputError, match="--overwrite"):
+        write(tmp_path / "labels")
+    write(tmp_path / "labels", "new", overwrite=True)
+    assert (tmp_path / "labels" / "file.txt").read_text() == "new"
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not replaced"):
+        write(tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+@pytest.mark.parametrize("output", ["logs", "logs/labels", "."])
+def test_output_may_not_overlap_an_input(tmp_path, output):
+    write(tmp_path / "logs")
+    with pytest.raises(InputError, match="overlap"):
+        write(tmp_path / output, overwrite=True, logs=tmp_path / "logs")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"program": 1}'])
+def test_a_broken_manifest_is_named(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        artifacts.read_manifest(tmp_path)
+
+
+def test_a_manifest_of_a_directory_worked_in_place_is_its_identity(tmp_path):
+    write(tmp_path / "records")
+    kinds = {"program": "launch.train", "kind": "run", "inputs": {"records": tmp_path / "records"}}
+    one = artifacts.new_manifest(arguments={"output": "x", "seed": 0}, **kinds)
+    same = artifacts.new_manifest(arguments={"output": "y", "seed": 0}, **kinds)
+    other = artifacts.new_manifest(arguments={"output": "x", "seed": 1}, **kinds)
+    assert one["fingerprint"] == same["fingerprint"] != other["fingerprint"]
+
+
+def test_write_text_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
+    artifacts.write_text(tmp_path / "a.json", "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifacts.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        artifacts.write_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

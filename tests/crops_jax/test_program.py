@@ -1,0 +1,135 @@
+import dataclasses
+import errno
+import json
+import os
+import signal
+
+import pytest
+
+from crops_jax import program
+from crops_jax.config import Config
+from crops_jax.errors import InputError, NamedFailure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    output: str
+    """Where to write."""
+    overwrite: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfiguredArguments:
+    output: str
+    config: Config
+
+
+def run(function, arguments, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        program.run(function, example="python -m x --output y", arguments=arguments)
+    captured = capfd.readouterr()
+    return stopped.value.code, captured.out, captured.err
+
+
+def test_the_outcome_is_the_only_line_on_standard_output(capfd):
+    def main(arguments: Arguments) -> dict:
+        """Says hello."""
+        print("for people")
+        os.write(1, b"from native code\n")
+        return {"output": arguments.output, "overwrite": arguments.overwrite}
+
+    status, out, err = run(main, ["--output", "é", "--overwrite"], capfd)
+    assert status == 0
+    assert json.loads(out) == {"output": "é", "overwrite": True}
+    assert out.count("\n") == 1
+    assert "for people" in err
+    assert "from native code" in err
+
+
+def raising(error):
+    def main(arguments: Arguments) -> dict:
+        """Fails."""
+        if error is signal.SIGTERM:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (InputError("documents.parquet: column title is missing; add it"), 2, "column title"),
+        (NamedFailure("loss is NaN at step 3"), 4, "NaN at step 3"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 4, "disk is full"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "logs"), 2, "logs: No such file"),
+        (KeyboardInterrupt(), 3, "interrupted"),
+        (signal.SIGTERM, 3, "terminated"),
+    ],
+)
+def test_each_way_to_fail_has_its_status_and_one_message(error, status, words, capfd):
+    found, out, err = run(raising(error), ["--output", "x"], capfd)
+    assert found == status
+    assert out == ""
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        program.run(raising(ZeroDivisionError()), example="", arguments=["--output", "x"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--output"], ["--output", "x", "--nonsense"], ["--output", "x", "stray"]])
+def test_wrong_arguments_are_status_2(arguments, capfd):
+    status, out, _ = run(raising(AssertionError("never reached")), arguments, capfd)
+    assert status == 2
+    assert out == ""
+
+
+def configured(arguments: ConfiguredArguments) -> dict:
+    """Trains."""
+    return {"rate": arguments.config.optimizer.learning_rate, "width": arguments.config.encoder.width}
+
+
+def test_any_field_of_a_configuration_is_overridden_on_the_command_line(capfd):
+    status, out, _ = run(configured, ["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "0.5"], capfd)
+    assert status == 0
+    assert json.loads(out) == {"rate": 0.5, "width": 128}
+
+
+def test_a_configuration_may_be_a_file(tmp_path, capfd):
+    file = tmp_path / "mine.py"
+    file.write_text("from configs.base import CONFIG as BASE\nCONFIG = BASE.replace(encoder={'width': 24})\n")
+    status, out, _ = run(configured, [str(file), "--output", "x"], capfd)
+    assert status == 0
+    assert json.loads(out)["width"] == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "x"], "name a configuration first"),
+        (["nope", "--output", "x"], "tiny_cpu"),
+        (["/nope.py", "--output", "x"], "no such file"),
+        (["tiny_cpu", "--output", "x", "--optimizer.rate", "1"], "rate"),
+        (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "fast"], "fast"),
+        (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "-1"], "positive"),
+        (["tiny_cpu", "--output", "x", "--encoder.heads", "5"], "multiple of heads"),
+    ],
+)
+def test_wrong_configurations_are_status_2(arguments, words, capfd):
+    status, out, err = run(configured, arguments, capfd)
+    assert status == 2
+    assert out == ""
+    assert words in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("text", ["CONFIG = 3", "import nothing_of_this_name", "x = (", "CONFIG = undefined"])
+def test_a_broken_configuration_file_is_status_2(text, tmp_path, capfd):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    status, _, err = run(configured, [str(file), "--output", "x"], capfd)
+    assert status == 2
+    assert "broken.py" in err
