@@ -11,7 +11,8 @@ UV := $(BIN)/python -m uv
 .PHONY: demo test test-slow setup dev peers check format lock clean
 
 demo: setup
-	$(BIN)/python -m launch.demo --output demo
+	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >&2
+	@$(BIN)/python -m launch.pipeline tiny_cpu --logs demo/logs --from $$($(BIN)/python -c 'import json; print(json.load(open("demo/logs/manifest.json"))["test_from"])') --output demo/work
 
 test: dev
 	$(BIN)/python -m pytest

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import signal
@@ -28,6 +29,9 @@ import tyro
 from crops_jax.config import Config
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 
+ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
+"""Type of the field `config` of a program's arguments: its own fields are flags without a prefix."""
+
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -36,7 +40,7 @@ def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: S
 
     Args:
       function: takes one parameter annotated with a dataclass of arguments; its docstring is the help text. When
-        that dataclass has a field `config: Config`, the first positional argument names a configuration (see
+        that dataclass has a field `config: ConfigArgument`, the first positional argument names a configuration (see
         `load_config`) and every field of it can be overridden: `--optimizer.learning-rate 1e-5`.
       example: one line for --help.
       arguments: the command line, by default sys.argv[1:].
@@ -75,7 +79,7 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
     """The dataclass that `function` takes, filled from a command line; a wrong one exits with status 2."""
     kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
     prog = f"python -m {_module_name(function)}"
-    description = f"{(function.__doc__ or '').strip()}\n\nExample: {example}"
+    description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
     fields = {field.name for field in dataclasses.fields(kind)}
     with _config_errors_are_input_errors():
@@ -85,21 +89,10 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
-        # The configuration is read beside the other arguments, its fields without a prefix.
-        joined = dataclasses.make_dataclass(
-            kind.__name__,
-            [
-                (f.name, typing.get_type_hints(kind)[f.name], _field_default(f))
-                for f in dataclasses.fields(kind)
-                if f.name != "config"
-            ]
-            + [("config", typing.Annotated[Config, tyro.conf.arg(name="")], dataclasses.field(default=config))],
-            frozen=True,
-            kw_only=True,
+        given = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
+        return tyro.cli(
+            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**given), config=markers
         )
-        joined.__doc__ = kind.__doc__
-        parsed = tyro.cli(joined, prog=f"{prog} CONFIG", description=description, args=rest, config=markers)
-        return kind(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(kind)})
 
 
 def load_config(name: str) -> Config:
@@ -139,12 +132,10 @@ def _module_name(function: Callable) -> str:
     return spec.name if spec else function.__module__
 
 
-def _field_default(field: dataclasses.Field) -> Any:
-    if field.default is not dataclasses.MISSING:
-        return dataclasses.field(default=field.default)
+def _default(field: dataclasses.Field) -> Any:
     if field.default_factory is not dataclasses.MISSING:
-        return dataclasses.field(default_factory=field.default_factory)
-    return dataclasses.field()
+        return field.default_factory()
+    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
 
 
 @contextlib.contextmanager

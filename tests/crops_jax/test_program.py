@@ -7,7 +7,6 @@ import signal
 import pytest
 
 from crops_jax import program
-from crops_jax.config import Config
 from crops_jax.errors import InputError, NamedFailure
 
 
@@ -21,7 +20,7 @@ class Arguments:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfiguredArguments:
     output: str
-    config: Config
+    config: program.ConfigArgument
 
 
 def run(function, arguments, capfd):

@@ -1,0 +1,229 @@
+"""The whole road with one resumable command: hold out, mine, write records, train, embed, index, evaluate, report."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from crops_jax import artifacts, program
+from crops_jax.config import Config
+from crops_jax.errors import InputError
+from launch.steps import Chain, Step, exclusive
+
+ARMS: dict[str, tuple[str, ...] | None] = {
+    "search_log": ("search_log",),
+    "query_level": ("search_log", "query_level"),
+    "system_level": ("search_log", "system_level"),
+    "knowledge_level": ("search_log", "knowledge_level"),
+    "cross_perspective": None,
+}
+"""What each arm mines; None: every perspective whose tables are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    logs: str
+    """Log tables: a directory of Parquet tables."""
+    output: str
+    """WORK: everything lies under it; called again with the same arguments it goes on."""
+    from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Hold out what happened from this time on (ISO 8601, UTC)."""
+    fraction: float = 0.0
+    """With --by group: the share of groups to hold out."""
+    by: str = ""
+    """`group`: hold out whole groups (a topic, a session) instead of a period."""
+    arms: str = "search_log,cross_perspective"
+    """Label sets to compare, each mined on its own."""
+    tokenizer: str = ""
+    """A Hugging Face tokenizer folder; default: that of --encoder.weights, or one learnt from the documents."""
+    hold_out_flags: str = ""
+    """Further flags of data.hold_out, in one text."""
+    mine_flags: str = ""
+    """Further flags of data.mine, in one text, for every arm."""
+    records_flags: str = ""
+    """Further flags of data.write_records, in one text."""
+    evaluate_flags: str = ""
+    """Further flags of launch.evaluate, in one text."""
+    config: program.ConfigArgument
+
+
+def run_pipeline(arguments: Arguments) -> dict[str, Any]:
+    """Runs the whole road, step by step, and goes on at the first unfinished step when called again.
+
+    Each step is one of this project's programs; its command is printed and can be run by hand. The last line of
+    standard output names the report and, for each arm, its headline figures.
+    """
+    arms = _arms(arguments)
+    if bool(arguments.from_time) == (arguments.by == "group"):
+        raise InputError("say what to hold out: either --from TIME, or --fraction F --by group")
+    work = Path(arguments.output)
+    with exclusive(work):
+        _claim(work, arguments)
+        steps = list(_steps(arguments, arms, work))
+        chain = Chain(work, total=len(steps))
+        outcomes = [chain.run(step) for step in steps]
+    return {**outcomes[-1], "work": str(work)}
+
+
+def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
+    split = work / "split"
+    yield Step(
+        name="hold out",
+        module="data.hold_out",
+        arguments=("--logs", arguments.logs, *_held_out(arguments), *_flags(arguments.hold_out_flags))
+        + ("--output", str(split)),
+        inputs=(Path(arguments.logs),),
+        output=split,
+    )
+    pages: list[Path] = []
+    for arm in arms:
+        yield from _arm_steps(arguments, arm, split, work / arm)
+        pages += [work / arm / name for name in ("labels", "run", "evaluation")]
+    weights = arguments.config.encoder.weights
+    if weights:
+        untrained = work / "untrained"
+        yield _evaluation("evaluate the untrained encoder", arguments, Path(weights), split, untrained, "untrained")
+        pages.append(untrained / "evaluation")
+    report = work / "report.html"
+    yield Step(
+        name="report",
+        module="launch.report",
+        arguments=(*map(str, pages), "--output", str(report)),
+        inputs=tuple(pages),
+        output=report,
+    )
+
+
+def _arm_steps(arguments: Arguments, arm: str, split: Path, folder: Path) -> Iterator[Step]:
+    labels, records, run = folder / "labels", folder / "records", folder / "run"
+    perspectives = ARMS[arm]
+    chosen = ("--perspectives", ",".join(perspectives)) if perspectives else ()
+    yield Step(
+        name=f"mine {arm}",
+        module="data.mine",
+        arguments=("--logs", str(split), *chosen, *_flags(arguments.mine_flags), "--output", str(labels)),
+        inputs=(split,),
+        output=labels,
+    )
+    yield Step(
+        name=f"write records of {arm}",
+        module="data.write_records",
+        arguments=("--labels", str(labels), "--logs", str(split), *_record_arguments(arguments))
+        + ("--output", str(records)),
+        inputs=(labels, split),
+        output=records,
+    )
+    yield Step(
+        name=f"train {arm}",
+        module="launch.train",
+        arguments=(str(folder.parent / "config.py"), "--records", str(records), "--output", str(run)),
+        inputs=(records, folder.parent / "config.py"),
+        output=run,
+        in_place=True,
+    )
+    embeddings = folder / "embeddings"
+    yield Step(
+        name=f"embed {arm}",
+        module="launch.embed",
+        arguments=("--run", str(run), "--texts", str(split), "--tower", "document", "--output", str(embeddings)),
+        inputs=(run, split),
+        output=embeddings,
+        in_place=True,
+    )
+    yield _evaluation(f"index and evaluate {arm}", arguments, run, split, folder, arm, embeddings)
+
+
+def _evaluation(
+    name: str, arguments: Arguments, run: Path, split: Path, folder: Path, system: str, embeddings: Path | None = None
+) -> Step:
+    embedded = ("--document-embeddings", str(embeddings)) if embeddings else ()
+    return Step(
+        name=name,
+        module="launch.evaluate",
+        arguments=("--run", str(run), "--logs", str(split), *embedded, "--name", system)
+        + (*_flags(arguments.evaluate_flags), "--output", str(folder / "evaluation")),
+        inputs=(run, split, embeddings) if embeddings else (split,),
+        output=folder / "evaluation",
+    )
+
+
+def _held_out(arguments: Arguments) -> tuple[str, ...]:
+    if arguments.from_time:
+        return ("--from", arguments.from_time)
+    return ("--fraction", str(arguments.fraction), "--by", arguments.by)
+
+
+def _record_arguments(arguments: Arguments) -> tuple[str, ...]:
+    encoder = arguments.config.encoder
+    tokenizer = arguments.tokenizer or encoder.weights
+    vocabulary = ("--tokenizer", tokenizer) if tokenizer else ("--vocabulary-size", str(encoder.vocabulary_size))
+    lengths = ("--max-tokens", str(encoder.max_document_tokens), "--max-query-tokens", str(encoder.max_query_tokens))
+    return (*vocabulary, *lengths, *_flags(arguments.records_flags))
+
+
+def _flags(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InputError(f"flags {text!r} cannot be split into words: {error}") from error
+
+
+def _arms(arguments: Arguments) -> list[str]:
+    arms = [arm.strip() for arm in arguments.arms.split(",") if arm.strip()]
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or not arms or len(set(arms)) < len(arms):
+        raise InputError(f"--arms {arguments.arms!r}: name some of {', '.join(ARMS)}, each once")
+    return arms
+
+
+def _claim(work: Path, arguments: Arguments) -> None:
+    """Writes WORK's manifest and configuration, or refuses a WORK that was made with others."""
+    manifest = artifacts.new_manifest(
+        program="launch.pipeline", kind="work", arguments=arguments, inputs={"logs": arguments.logs}
+    )
+    if (work / artifacts.MANIFEST).exists():
+        kept = artifacts.read_manifest(work)
+        if kept["fingerprint"] != manifest["fingerprint"]:
+            raise InputError(
+                f"{work} was made with other arguments or logs ({', '.join(_differences(kept, manifest))}); "
+                "give the same ones to go on, or choose another --output"
+            )
+    else:
+        if foreign := [path.name for path in work.iterdir() if path.name != ".lock"]:
+            raise InputError(f"{work} holds files that are not this pipeline's ({foreign[0]}); choose another --output")
+        artifacts.write_manifest(work, manifest)
+    artifacts.write_text(work / "config.py", _as_module(arguments.config))
+
+
+def _as_module(config: Config) -> str:
+    sections = {type(getattr(config, field.name)).__name__ for field in dataclasses.fields(config)}
+    names = ", ".join(sorted({"Config"} | sections))
+    heading = '"""The resolved configuration of this pipeline."""'
+    return f"{heading}\n\nfrom crops_jax.config import {names}\n\nCONFIG = {config!r}\n"
+
+
+def _differences(kept: dict, new: dict) -> list[str]:
+    def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                yield from flat(value, f"{prefix}.{key}" if prefix else key)
+        else:
+            yield prefix, tree
+
+    def fields(manifest: dict) -> dict[str, Any]:
+        logs = manifest["inputs"]["logs"]["fingerprint"]
+        return dict(flat(manifest["arguments"])) | {"logs": logs, "version": manifest["version"]}
+
+    old, now = fields(kept), fields(new)
+    return sorted(name for name in old.keys() | now.keys() if old.get(name) != now.get(name))
+
+
+if __name__ == "__main__":
+    program.run(
+        run_pipeline,
+        example="python -m launch.pipeline tiny_cpu --logs logs --from 2026-01-05 --output work",
+    )

@@ -1,0 +1,155 @@
+"""A chain of small programs: what is done is not done again, and every exit status comes through."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from crops_jax.errors import InputError, Interrupted, NamedFailure
+from launch.steps import Chain, Step, exclusive
+
+ROOT = Path(__file__).parent.parent.parent
+
+COPY = """
+import json, pathlib, sys
+source, output = sys.argv[1:3]
+with open("calls.txt", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
+pathlib.Path(output).write_text(pathlib.Path(source).read_text().upper())
+print("for people", file=sys.stderr)
+print(json.dumps({"copied": output}))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "copying.py").write_text(COPY)
+    (tmp_path / "ending.py").write_text("import sys\nsys.exit(int(sys.argv[1]))\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("text")
+    (tmp_path / "work").mkdir()
+    return tmp_path
+
+
+def copy(source, output, name=None):
+    return Step(
+        name=name or output, module="copying", arguments=(source, output), inputs=(Path(source),), output=Path(output)
+    )
+
+
+def run_all():
+    chain = Chain(Path("work"), total=2)
+    return [chain.run(copy("a", "b")), chain.run(copy("b", "c"))]
+
+
+def calls():
+    return Path("calls.txt").read_text().splitlines()
+
+
+def test_a_chain_runs_once_and_remembers_its_outcomes(here):
+    assert run_all() == [{"copied": "b"}, {"copied": "c"}]
+    assert run_all() == [{"copied": "b"}, {"copied": "c"}]
+    assert calls() == ["a b", "b c"]
+
+
+def test_a_changed_input_or_a_lost_output_is_made_again_and_what_follows_too(here):
+    run_all()
+    Path("a").write_text("other")
+    run_all()
+    assert Path("c").read_text() == "OTHER"
+    assert calls()[2:] == ["a b --overwrite", "b c --overwrite"]
+    Path("c").unlink()
+    run_all()
+    assert calls()[4:] == ["b c"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, InputError), (3, Interrupted), (4, NamedFailure), (7, RuntimeError)])
+def test_exit_statuses_come_through(here, status, error):
+    step = Step(name="end", module="ending", arguments=(str(status),), inputs=(), output=Path("nothing"))
+    with pytest.raises(error, match="end"):
+        Chain(Path("work"), total=1).run(step)
+    assert not Path("work/steps.json").exists()
+
+
+def test_a_directory_is_held_by_one_process_at_a_time(here):
+    with exclusive(Path("work")):
+        script = textwrap.dedent(f"""
+            import sys
+            sys.path.insert(0, {str(ROOT)!r})
+            from pathlib import Path
+            from launch.steps import exclusive
+            with exclusive(Path("work"), patience_seconds=0):
+                pass
+        """)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert "another process works in work" in done.stderr
+    with exclusive(Path("work"), patience_seconds=0):
+        pass
+
+
+WAITING = """
+import os, pathlib, signal, sys
+def stop(*_):
+    pathlib.Path("stopped").write_text("yes")
+    os._exit(3)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path("started.part").write_text(str(os.getpid()))
+os.rename("started.part", "started")
+while True:
+    signal.pause()
+"""
+
+CHAIN = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from launch.steps import Chain, Step
+from crops_jax.errors import Interrupted
+try:
+    Chain(Path("work"), total=1).run(Step(name="w", module="waiting", arguments=(), inputs=(), output=Path("x")))
+except Interrupted:
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(
+            signal.SIGKILL,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent death signal"),
+        ),
+    ],
+)
+def test_a_step_ends_with_its_chain(here, number):
+    (here / "waiting.py").write_text(WAITING)
+    chain = subprocess.Popen([sys.executable, "-c", CHAIN])
+    wait_for(here / "started", chain)
+    os.kill(chain.pid, number)
+    assert chain.wait(timeout=120) == (3 if number == signal.SIGTERM else -signal.SIGKILL)
+    wait_for(here / "stopped")
+
+
+def wait_for(file, process=None):
+    """Waits until `file` is there, generously, and fails when `process` ends before."""
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} did not appear"
+        assert process is None or process.poll() is None, "the chain ended early"
+        time.sleep(0.02)
+
+
+def test_a_broken_memory_is_named(here):
+    Path("work/steps.json").write_text("{")
+    with pytest.raises(InputError, match=r"steps\.json"):
+        Chain(Path("work"), total=1)
+    Path("work/steps.json").write_text(json.dumps({}))
+    assert run_all()[1] == {"copied": "c"}
