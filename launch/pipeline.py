@@ -12,7 +12,7 @@ import tyro
 from crops_jax import artifacts, program
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from launch.steps import Chain, Step, exclusive
+from launch.steps import LOCK, STEPS, Chain, Step, exclusive
 
 ARMS: dict[str, tuple[str, ...] | None] = {
     "search_log": ("search_log",),
@@ -61,9 +61,9 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     if bool(arguments.from_time) == (arguments.by == "group"):
         raise InputError("say what to hold out: either --from TIME, or --fraction F --by group")
     work = Path(arguments.output)
+    steps = list(_steps(arguments, arms, work))
     with exclusive(work):
         _claim(work, arguments)
-        steps = list(_steps(arguments, arms, work))
         chain = Chain(work, total=len(steps))
         outcomes = [chain.run(step) for step in steps]
     return {**outcomes[-1], "work": str(work)}
@@ -181,11 +181,12 @@ def _arms(arguments: Arguments) -> list[str]:
 
 
 def _claim(work: Path, arguments: Arguments) -> None:
-    """Writes WORK's manifest and configuration, or refuses a WORK that was made with others."""
+    """Writes WORK's manifest and configuration, or refuses a WORK where steps were done with others."""
     manifest = artifacts.new_manifest(
         program="launch.pipeline", kind="work", arguments=arguments, inputs={"logs": arguments.logs}
     )
-    if (work / artifacts.MANIFEST).exists():
+    ours = (work / artifacts.MANIFEST).exists()
+    if ours and (work / STEPS).exists():
         kept = artifacts.read_manifest(work)
         if kept["fingerprint"] != manifest["fingerprint"]:
             raise InputError(
@@ -193,7 +194,7 @@ def _claim(work: Path, arguments: Arguments) -> None:
                 "give the same ones to go on, or choose another --output"
             )
     else:
-        if foreign := [path.name for path in work.iterdir() if path.name != ".lock"]:
+        if not ours and (foreign := [path.name for path in work.iterdir() if path.name != LOCK]):
             raise InputError(f"{work} holds files that are not this pipeline's ({foreign[0]}); choose another --output")
         artifacts.write_manifest(work, manifest)
     artifacts.write_text(work / "config.py", _as_module(arguments.config))

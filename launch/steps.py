@@ -23,6 +23,8 @@ from typing import Any
 from crops_jax import artifacts
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 
+STEPS = "steps.json"
+LOCK = ".lock"
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -50,7 +52,7 @@ class Chain:
     """Runs steps in order and remembers in `work`/steps.json what is done."""
 
     def __init__(self, work: Path, *, total: int) -> None:
-        self._file = work / "steps.json"
+        self._file = work / STEPS
         self._total = total
         self._count = 0
         self._done: dict[str, Any] = _read_done(self._file)
@@ -87,7 +89,7 @@ def exclusive(directory: Path, *, patience_seconds: float = 60.0) -> Iterator[No
     beside a step of it that still ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as lock:
+    with open(directory / LOCK, "w") as lock:
         deadline = time.monotonic() + patience_seconds
         while True:
             try:

@@ -1,0 +1,122 @@
+"""The road as a list of commands: what they are, and when a WORK is refused."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from crops_jax.errors import InputError
+from crops_jax.program import load_config
+from launch import pipeline
+from launch.steps import Chain
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Runs the pipeline with its steps recorded instead of run."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "documents.parquet").write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    commands = []
+
+    def record(self, step):
+        commands.append(shlex.join(step.command))
+        return {"report": str(step.output)}
+
+    monkeypatch.setattr(Chain, "run", record)
+
+    def run(config="tiny_cpu", sections=None, **changes):
+        commands.clear()
+        config = load_config(config).replace(**(sections or {}))
+        given = {"logs": "logs", "output": "work", "from_time": "2026-01-05", "config": config} | changes
+        outcome = pipeline.run_pipeline(pipeline.Arguments(**given))
+        return outcome, list(commands)
+
+    return run
+
+
+def test_every_step_is_a_command_that_can_be_run_by_hand(asked):
+    outcome, commands = asked(arms="search_log")
+    assert outcome == {"report": "work/report.html", "work": "work"}
+    assert commands == [
+        "python -m data.hold_out --logs logs --from 2026-01-05 --output work/split",
+        "python -m data.mine --logs work/split --perspectives search_log --output work/search_log/labels",
+        "python -m data.write_records --labels work/search_log/labels --logs work/split --vocabulary-size 4096 "
+        "--max-tokens 32 --max-query-tokens 16 --output work/search_log/records",
+        "python -m launch.train work/config.py --records work/search_log/records --output work/search_log/run",
+        "python -m launch.embed --run work/search_log/run --texts work/split --tower document "
+        "--output work/search_log/embeddings",
+        "python -m launch.evaluate --run work/search_log/run --logs work/split "
+        "--document-embeddings work/search_log/embeddings --name search_log --output work/search_log/evaluation",
+        "python -m launch.report work/search_log/labels work/search_log/run work/search_log/evaluation "
+        "--output work/report.html",
+    ]
+
+
+def test_cross_perspective_takes_every_perspective_and_each_arm_is_mined_on_its_own(asked):
+    _, commands = asked()
+    mined = [command for command in commands if "data.mine" in command]
+    assert len(mined) == 2
+    assert "--perspectives search_log " in mined[0]
+    assert "--perspectives" not in mined[1]
+
+
+def test_pretrained_weights_bring_their_tokenizer_and_an_untrained_baseline(asked):
+    _, commands = asked("minilm", {"encoder": {"weights": "folder"}}, arms="search_log")
+    assert any("data.write_records" in command and "--tokenizer folder" in command for command in commands)
+    assert any("launch.evaluate --run folder" in command and "--name untrained" in command for command in commands)
+
+
+def test_groups_and_further_flags_go_where_they_belong(asked):
+    _, commands = asked(
+        from_time="", fraction=0.2, by="group", mine_flags="--alpha 0.5", evaluate_flags="--k1 0.9 --b 0.4"
+    )
+    assert "--fraction 0.2 --by group" in commands[0]
+    assert all("--alpha 0.5" in command for command in commands if "data.mine" in command)
+    assert all("--k1 0.9 --b 0.4" in command for command in commands if "launch.evaluate" in command)
+
+
+def test_the_configuration_that_is_trained_is_the_one_that_was_asked_for(asked):
+    asked(sections={"optimizer": {"learning_rate": 0.125}})
+    assert load_config("work/config.py") == load_config("tiny_cpu").replace(optimizer={"learning_rate": 0.125})
+
+
+def test_a_work_directory_of_other_arguments_is_refused_with_the_difference(asked):
+    asked()
+    Path("work/steps.json").write_text("{}")
+    asked()
+    with pytest.raises(InputError, match=r"config\.optimizer\.learning_rate"):
+        asked(sections={"optimizer": {"learning_rate": 0.125}})
+    with pytest.raises(InputError, match="from_time"):
+        asked(from_time="2026-01-06")
+    Path("logs/documents.parquet").write_bytes(b"two")
+    with pytest.raises(InputError, match="logs"):
+        asked()
+
+
+def test_arguments_may_be_mended_until_a_step_is_done(asked):
+    asked(from_time="2026-31-31")
+    asked(from_time="2026-01-05")
+
+
+def test_a_directory_of_the_users_is_not_taken_for_work(asked):
+    Path("work").mkdir()
+    Path("work/thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        asked()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"from_time": ""}, "what to hold out"),
+        ({"by": "group", "fraction": 0.2}, "what to hold out"),
+        ({"arms": "search_log,magic"}, "magic"),
+        ({"arms": ""}, "--arms"),
+        ({"arms": "search_log,search_log"}, "each once"),
+        ({"mine_flags": "--alpha '0.5"}, "words"),
+    ],
+)
+def test_wrong_arguments_are_refused(asked, changes, words):
+    with pytest.raises(InputError, match=words):
+        asked(**changes)
