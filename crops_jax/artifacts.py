@@ -34,7 +34,7 @@ def fingerprint(path: Path | str) -> str:
         return read_manifest(path)["fingerprint"]
     if not path.exists():
         raise InputError(f"{path}: no such file or directory")
-    return _content_fingerprint(path)
+    return content_fingerprint(path)
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def output_directory(
             kind=kind,
             arguments=arguments,
             inputs=inputs,
-            content=_content_fingerprint(temporary),
+            content=content_fingerprint(temporary),
             **extra,
         )
         write_manifest(temporary, manifest)
@@ -187,7 +187,8 @@ def _replace(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def _content_fingerprint(path: Path) -> str:
+def content_fingerprint(path: Path) -> str:
+    """SHA-256 of the names and bytes of all files, manifests aside, whatever a manifest says of them."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
     total = hashlib.sha256()
     for file in files:

@@ -1,0 +1,115 @@
+"""Says what a directory of ours holds, having read all of it.
+
+The kind comes from the manifest; a directory without one is taken for a user's log tables.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from crops_jax import artifacts, program
+from crops_jax.errors import InputError
+from data import table_contents, training_contents
+
+# Directories that are written once; those that programs work in place in have another kind of fingerprint.
+_WRITTEN_ONCE = {"logs", "labels", "records", "evaluation", "encoder"}
+_WIDTH = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectArguments:
+    """Arguments of data.inspect."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """The directory to inspect."""
+
+
+def inspect(arguments: InspectArguments) -> dict[str, Any]:
+    """Says what a directory holds: counts, histograms, first rows. Reads all of it.
+
+    Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators
+    and the work of a pipeline. Where something is broken it names file and record and exits with status 2.
+    """
+    content = describe(Path(arguments.path))
+    _print(content)
+    return content
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Path, kind, program and contents of a directory. Raises InputError where something is broken."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such directory")
+    if not (path / artifacts.MANIFEST).exists():
+        return {"path": str(path), "kind": "logs", "program": None, **_describe_unsigned(path)}
+    manifest = artifacts.read_manifest(path)
+    kind = manifest["kind"]
+    if kind not in _DESCRIBE:
+        raise InputError(f"{path / artifacts.MANIFEST}: kind {kind!r} is not one of {', '.join(sorted(_DESCRIBE))}")
+    content = {"path": str(path), "kind": kind, "program": manifest["program"], **_DESCRIBE[kind](path)}
+    if kind in _WRITTEN_ONCE and artifacts.content_fingerprint(path) != manifest["fingerprint"]:
+        raise InputError(
+            f"{path}: its files are not those that {artifacts.MANIFEST} was written for, though each can be read; a "
+            "file was changed, added or removed since; write the directory again"
+        )
+    return content
+
+
+def _describe_unsigned(path: Path) -> dict[str, Any]:
+    try:
+        return table_contents.describe_logs(path)
+    except InputError as error:
+        raise InputError(f"{error} (there is no {artifacts.MANIFEST} in it, so log tables were looked for)") from error
+
+
+def _describe_work(path: Path) -> dict[str, Any]:
+    """The work of a pipeline: the steps that are done, and each directory that they wrote."""
+    steps = table_contents.read_json(path / "steps.json") if (path / "steps.json").exists() else {}
+    return {"steps": list(steps), "directories": [describe(child) for child in _signed_directories(path)]}
+
+
+def _signed_directories(path: Path) -> list[Path]:
+    """The uppermost directories below one that hold a manifest."""
+    found = []
+    for child in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        found += [child] if (child / artifacts.MANIFEST).exists() else _signed_directories(child)
+    return found
+
+
+_DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "logs": table_contents.describe_logs,
+    "labels": table_contents.describe_labels,
+    "evaluation": table_contents.describe_evaluation,
+    "records": training_contents.describe_records,
+    "run": training_contents.describe_run,
+    "embeddings": training_contents.describe_embeddings,
+    "encoder": training_contents.describe_encoder,
+    "discriminator": training_contents.describe_discriminator,
+    "work": _describe_work,
+}
+
+
+def _print(content: dict[str, Any], indent: str = "") -> None:
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            print(f"{indent}{name}:", file=sys.stderr)
+            _print(value, indent + "  ")
+        elif isinstance(value, list) and value:
+            print(f"{indent}{name}:", file=sys.stderr)
+            for item in value:
+                print(f"{indent}  - {_line(item)}", file=sys.stderr)
+        elif value not in (None, {}, []):
+            print(f"{indent}{name}: {_line(value)}", file=sys.stderr)
+
+
+def _line(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."
+
+
+if __name__ == "__main__":
+    program.run(inspect, example="python -m data.inspect labels")

@@ -1,0 +1,110 @@
+"""Any data set in BEIR layout (SciFact and its like): a corpus, queries, and qrels in splits.
+
+Has: documents with title and text, queries, judged pairs, a split by file.
+Lacks: any log (searches, users, times, clicks, feed).
+So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
+
+The score is the grade; negative scores become 0. A pair that is judged in several splits keeps its test, then its dev
+judgement, so that nothing of the test split is trained on. Queries without judgements are left out.
+Files: corpus.jsonl or corpus.jsonl.gz, queries.jsonl or queries.jsonl.gz, and at least one of qrels/train.tsv,
+qrels/dev.tsv, qrels/test.tsv (a header line, then query-id, corpus-id, score).
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from crops_jax.errors import InputError
+from crops_jax.text import normalise_query
+from data.sources.raw import Conversion, raw_file
+
+_BATCH = 50_000
+_SPLITS = ("test", "dev", "train")
+
+
+def convert(folder: Path) -> Conversion:
+    """Log tables from the source's folder. Raises InputError naming file and line."""
+    documents = _documents(raw_file(folder, "corpus.jsonl", "corpus.jsonl.gz"))
+    queries = {
+        _text(record, "_id", place): _text(record, "text", place)
+        for place, record in _json_lines(raw_file(folder, "queries.jsonl", "queries.jsonl.gz"))
+    }
+    files = [(split, folder / "qrels" / f"{split}.tsv") for split in _SPLITS]
+    if not any(file.is_file() for _, file in files):
+        raise InputError(f"{folder}: no qrels/train.tsv, qrels/dev.tsv or qrels/test.tsv in it; check --input")
+    rows, unknown = [], 0
+    for split, file in files:
+        for query_id, doc_id, score in _qrels(file) if file.is_file() else ():
+            if query_id in queries:
+                rows.append((normalise_query(queries[query_id]), doc_id, max(score, 0.0), split))
+            else:
+                unknown += 1
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    judgements = pa.table(dict(zip(("query", "doc_id", "grade", "split"), map(list, columns), strict=True)))
+    dropped = {"judgements": {"query not in queries.jsonl": unknown}} if unknown else {}
+    return Conversion(tables={"documents": documents, "judgements": judgements}, dropped=dropped)
+
+
+def _documents(file: Path) -> pa.Table:
+    schema = pa.schema([(name, pa.string()) for name in ("doc_id", "title", "text")])
+    batches, rows = [], []
+    for place, record in _json_lines(file):
+        title = _text(record, "title", place) if record.get("title") is not None else ""
+        rows.append({"doc_id": _text(record, "_id", place), "title": title, "text": _text(record, "text", place)})
+        if len(rows) == _BATCH:
+            batches.append(pa.RecordBatch.from_pylist(rows, schema=schema))
+            rows = []
+    return pa.Table.from_batches([*batches, pa.RecordBatch.from_pylist(rows, schema=schema)], schema=schema)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place for messages, object) of every line that is not blank."""
+    number = 0
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as lines:
+            for number, line in enumerate(tqdm(lines, desc=f"reading {file.name}", delay=3, leave=False), start=1):
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise ValueError(f"{type(record).__name__} instead of an object")
+                    yield f"{file}, line {number}", record
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{file} is damaged or cut off after line {number} ({error}); get it again") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}, line {number}: not a JSON object ({error}); correct it, or get it again") from error
+
+
+def _text(record: dict[str, Any], field: str, place: str) -> str:
+    value = record.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise InputError(f"{place}: field {field} is {value!r}, not text; correct it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{place}: field {field} holds half a surrogate pair ({error.reason}); correct it") from error
+    return value
+
+
+def _qrels(file: Path) -> Iterator[tuple[str, str, float]]:
+    number = 0
+    try:
+        with open(file, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if number == 1:
+                    if line.split() != ["query-id", "corpus-id", "score"]:
+                        raise ValueError(f"the header is {line.strip()[:80]!r}")
+                elif line.strip():
+                    query_id, doc_id, score = line.rstrip("\r\n").split("\t")
+                    yield query_id, doc_id, float(score)
+    except ValueError as error:
+        raise InputError(
+            f"{file}, line {number}: not query-id, corpus-id, score between tabs ({error}); correct it"
+        ) from error

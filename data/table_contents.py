@@ -1,0 +1,133 @@
+"""What directories of tables hold: log tables, labels, an evaluation. Each function reads all of its directory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops_jax.artifacts import MANIFEST
+from crops_jax.errors import InputError
+from crops_jax.labels import Level
+
+_SAMPLES = 3
+_MOST_VALUES = 30
+
+
+def describe_logs(path: Path) -> dict[str, Any]:
+    """Log tables, a SPLIT of data.hold_out included: rows, stages, clicks, grades, times, and the first rows."""
+    from data.tables import open_logs
+    from data.training_contents import describe_discriminator
+
+    logs = open_logs(path)
+    connection = logs.connect().con
+    content: dict[str, Any] = {"rows": {name: logs.num_rows(name) for name in sorted(logs.names)}}
+    if "searches" in logs.names:
+        content["searches"] = _row(
+            connection,
+            "SELECT count(DISTINCT user_id) AS users, count(DISTINCT query) AS queries, "
+            'count(DISTINCT "group") AS groups, CAST(min(time) AS VARCHAR) AS first, '
+            "CAST(max(time) AS VARCHAR) AS last FROM searches",
+        )
+    if "candidates" in logs.names:
+        content["stages"] = _histogram(connection, "stage", "candidates")
+        content["candidates"] = _row(
+            connection,
+            "SELECT count(*) FILTER (clicked) AS clicked, count(*) FILTER (liked) AS liked, "
+            "count(watch_seconds) AS watched, median(watch_seconds) AS median_watch_seconds FROM candidates",
+        )
+    if "judgements" in logs.names:
+        content["grades"] = _histogram(connection, "grade", "judgements")
+        content["splits"] = _histogram(connection, "split", "judgements")
+    content["unknown_documents"] = {
+        name: connection.execute(f"SELECT count(*) FROM {name} ANTI JOIN documents USING (doc_id)").fetchall()[0][0]
+        for name in ("judgements", "test_clicks", "test_reformulations")
+        if name in logs.names
+    }
+    content["samples"] = {name: _first_rows(connection, name) for name in sorted(logs.names)}
+    known = {name for table in logs.names for name in (table, f"{table}.parquet")} | {MANIFEST, "discriminator"}
+    content["not_log_tables"] = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+    if (path / "discriminator").is_dir():
+        content["discriminator"] = describe_discriminator(path / "discriminator")
+    return content
+
+
+def describe_labels(path: Path) -> dict[str, Any]:
+    """A label table: rows by level and by source, and the first rows."""
+    from data.table_checks import check_table
+    from data.table_files import find_table
+    from data.table_schemas import LABELS
+    from data.tables import connect_duckdb
+
+    table = find_table(path, "labels", LABELS)
+    if table is None:
+        raise InputError(f"{path}: neither labels.parquet nor a folder labels in it; mine again")
+    with connect_duckdb() as connection:
+        check_table(connection, table)
+        levels = _histogram(connection, "level", "labels")
+        content = {
+            "rows": table.rows,
+            **_row(
+                connection, "SELECT count(DISTINCT query) AS queries, count(DISTINCT doc_id) AS documents FROM labels"
+            ),
+            "levels": {f"{level} {Level(int(level)).name}": number for level, number in levels.items()},
+            "sources": _histogram(connection, "source", "labels"),
+            "samples": _first_rows(connection, "labels", leave_out=("file", "row")),
+        }
+    if (path / "alpha_sweep.json").exists():
+        content["alpha_sweep"] = read_json(path / "alpha_sweep.json")
+    return content
+
+
+def describe_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation: its metrics, and the rows of the tables beside them."""
+    metrics = read_json(path / "metrics.json")
+    if not (path / "per_query.parquet").is_file():
+        raise InputError(f"{path / 'per_query.parquet'}: no such file; evaluate again")
+    files = sorted(path.rglob("*.parquet"))
+    return {"rows": {str(file.relative_to(path)): _read_parquet(file) for file in files}, "metrics": metrics}
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file. Raises InputError where it is missing or broken."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; write the directory again")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON ({error}); write the directory again") from error
+
+
+def _read_parquet(file: Path) -> int:
+    rows = 0
+    try:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches():
+                batch.validate(full=True)
+                rows += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"{file}, after row {rows}: cannot be read ({message}); write the directory again") from error
+    return rows
+
+
+def _histogram(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> dict[str, int]:
+    """Rows by value, in the order of the values; the most frequent where there are many."""
+    return dict(
+        connection.execute(
+            "SELECT coalesce(CAST(value AS VARCHAR), 'null'), number FROM ("
+            f"SELECT {column} AS value, count(*) AS number FROM {table} GROUP BY {column} "
+            f"ORDER BY number DESC, value LIMIT {_MOST_VALUES}) ORDER BY value"
+        ).fetchall()
+    )
+
+
+def _row(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+    return connection.sql(query).to_arrow_table().to_pylist()[0]
+
+
+def _first_rows(connection: duckdb.DuckDBPyConnection, table: str, *, leave_out: tuple[str, ...] = ()) -> list[dict]:
+    rows = connection.sql(f"FROM {table} LIMIT {_SAMPLES}").to_arrow_table().drop_columns(list(leave_out)).to_pylist()
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]

@@ -1,0 +1,193 @@
+"""Which Parquet files a log table consists of, and whether their columns are those of its schema."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops_jax.errors import InputError
+from data.table_schemas import KINDS, SCHEMAS, TableSchema
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFiles:
+    """The files of one table and, for each schema column they hold, the type it is stored in."""
+
+    name: str
+    schema: TableSchema
+    files: tuple[Path, ...]
+    stored: dict[str, pa.DataType]
+    rows: int
+
+    def sql(self, *, located: bool = False, with_stored: bool = False) -> str:
+        """SELECT of every schema column as readers get it.
+
+        Args:
+          located: adds `file` and `row` (from 0, within the file).
+          with_stored: adds "stored COLUMN", the value as it lies in the file, for every schema column it has.
+        """
+        selected = [f'{c.sql(self.stored.get(c.name))} AS "{c.name}"' for c in self.schema.columns]
+        if with_stored:
+            selected += [f'"{name}" AS "stored {name}"' for name in self.stored]
+        if located:
+            selected += ["filename AS file", "file_row_number AS row"]
+        paths = ", ".join(f"'{sql_text(file)}'" for file in self.files)
+        return f"SELECT {', '.join(selected)} FROM read_parquet([{paths}], hive_partitioning = false)"
+
+
+def add_view(
+    connection: duckdb.DuckDBPyConnection,
+    table: TableFiles,
+    *,
+    view: str | None = None,
+    rewrites: pa.Table | None = None,
+    located: bool = False,
+    with_stored: bool = False,
+) -> None:
+    """Creates a view of a table, by default under the table's name; see TableFiles.sql.
+
+    Args:
+      rewrites: (query, normalised) of the queries that readers get in another form than the stored one.
+    """
+    select = table.sql(located=located, with_stored=with_stored)
+    if rewrites is not None:
+        # In a schema of its own, so that the connection lists the log tables alone.
+        connection.execute("CREATE SCHEMA IF NOT EXISTS rewrites")
+        connection.register("arriving", rewrites)
+        connection.execute(f"CREATE TABLE rewrites.{table.name} AS SELECT query, normalised FROM arriving")
+        connection.unregister("arriving")
+        select = (
+            f"SELECT stored.* REPLACE (coalesce(rewrite.normalised, stored.query) AS query) FROM ({select}) AS stored "
+            f"LEFT JOIN rewrites.{table.name} AS rewrite ON stored.query = rewrite.query"
+        )
+    connection.execute(f"CREATE VIEW {view or table.name} AS {select}")
+
+
+def find_tables(directory: Path) -> dict[str, TableFiles]:
+    """The log tables in a directory, by name; see find_table. Raises InputError."""
+    found = ((name, find_table(directory, name, schema)) for name, schema in SCHEMAS.items())
+    return {name: table for name, table in found if table}
+
+
+def find_table(directory: Path, name: str, schema: TableSchema) -> TableFiles | None:
+    """DIRECTORY/NAME.parquet or the files of the folder DIRECTORY/NAME, their footers and column types checked.
+
+    Returns None when there is neither. Raises InputError for a file that is not Parquet or is cut off, a missing or
+    ill-typed column, and files that differ in their columns.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; give the directory that holds the tables")
+    files = _files(directory, name)
+    return _read_footers(name, schema, files) if files else None
+
+
+def _files(directory: Path, name: str) -> list[Path]:
+    places = [place for place in (directory / f"{name}.parquet", directory / name) if place.exists()]
+    if not places:
+        return []
+    if len(places) > 1:
+        raise InputError(f"table {name}: both {places[0]} and {places[1]} exist; keep one of them")
+    (place,) = places
+    if place.is_file():
+        if place.suffix != ".parquet":
+            raise InputError(f"table {name}: {place} is a file; name it {name}.parquet, or make a folder of files")
+        return [place]
+    # Names with a leading dot or underscore are what Spark and file systems leave behind.
+    files = sorted(
+        file
+        for file in place.rglob("*")
+        if file.is_file() and not any(part[0] in "._" for part in file.relative_to(place).parts)
+    )
+    for file in files:
+        if file.suffix != ".parquet":
+            raise InputError(f"table {name}: {file} does not end in .parquet; rename it, or move it out of the folder")
+    if not files:
+        raise InputError(f"table {name}: the folder {place} holds no Parquet file; fill it or remove it")
+    return files
+
+
+def _read_footers(name: str, table_schema: TableSchema, files: list[Path]) -> TableFiles:
+    first: dict[str, pa.DataType] = {}
+    rows = 0
+    for number, file in enumerate(files):
+        schema, file_rows = _read_footer(name, file)
+        rows += file_rows
+        stored = _stored_types(name, table_schema, file, schema)
+        if number == 0:
+            first = stored
+            continue
+        for column in table_schema.columns:
+            here, there = stored.get(column.name), first.get(column.name)
+            if _family(here) != _family(there):
+                raise InputError(
+                    f"table {name}, column {column.name}: {file} has {here or 'no such column'} where {files[0]} has "
+                    f"{there or 'no such column'}; write all files of a table with the same columns and types"
+                )
+    return TableFiles(name=name, schema=table_schema, files=tuple(files), stored=first, rows=rows)
+
+
+def _read_footer(name: str, file: Path) -> tuple[pa.Schema, int]:
+    try:
+        with pq.ParquetFile(file) as opened:
+            return opened.schema_arrow, opened.metadata.num_rows
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"table {name}: {file} is not a Parquet file or is cut off ({_one_line(error)}); write or copy it again"
+        ) from error
+
+
+def _stored_types(name: str, table_schema: TableSchema, file: Path, schema: pa.Schema) -> dict[str, pa.DataType]:
+    folded = [column.casefold() for column in schema.names]
+    stored = {}
+    for column in table_schema.columns:
+        if folded.count(column.name) > 1:
+            raise InputError(
+                f"table {name}, column {column.name}: {file} holds it more than once, case aside; keep one of them"
+            )
+        if column.name not in schema.names:
+            if column.required:
+                raise InputError(_missing_column(name, table_schema, column.name, file, schema.names))
+            continue
+        kind = schema.field(column.name).type
+        if not column.accepts(kind):
+            raise InputError(
+                f"table {name}, column {column.name}: {file} holds it as {kind}; it must be "
+                f"{KINDS[column.kind].stored_as}; cast it and write the table again"
+            )
+        stored[column.name] = kind
+    return stored
+
+
+def _missing_column(table: str, schema: TableSchema, column: str, file: Path, present: list[str]) -> str:
+    known = {known.name for known in schema.columns}
+    close = difflib.get_close_matches(column, [other for other in present if other not in known], n=1)
+    hint = f"rename {close[0]}" if close else "add it"
+    return (
+        f"table {table}, column {column}: missing from {file}, which has {', '.join(present) or 'no columns'}; "
+        f"required are {', '.join(schema.required)}; {hint}"
+    )
+
+
+def _family(stored: pa.DataType | None) -> str:
+    """Types that readers cannot tell apart: encodings of text, units of time."""
+    if stored is None:
+        return "absent"
+    plain = stored.value_type if pa.types.is_dictionary(stored) else stored
+    if pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain):
+        return "text"
+    return str(plain)
+
+
+def sql_text(path: Path) -> str:
+    """A path inside the quotes of a read_parquet, where it would be taken as a pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

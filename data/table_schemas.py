@@ -1,0 +1,191 @@
+"""Columns, the types these may be stored in, and keys of the log tables and the label table (product.md)."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+STAGES = ("filtered_before_ranking", "ranked_not_shown", "shown")
+SPLITS = ("train", "dev", "test")
+
+# RE2. What DuckDB's cast takes beyond ISO 8601 (slashes, zone names, "infinity") is refused.
+_ISO_8601 = r"\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*([Zz]|[+-]\d{2}(:?\d{2})?)?)?\s*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnKind:
+    """What a column means: the type that readers get, and how it may be stored."""
+
+    arrow: pa.DataType
+    sql: str
+    stored_as: str
+    """For messages: the types in which a file may hold it."""
+
+
+_TEXT = ColumnKind(arrow=pa.string(), sql="VARCHAR", stored_as="text (string)")
+KINDS = {
+    "id": _TEXT,
+    "query": _TEXT,
+    "text": _TEXT,
+    "stage": _TEXT,
+    "split": _TEXT,
+    "time": ColumnKind(
+        arrow=pa.timestamp("us", tz="UTC"), sql="TIMESTAMPTZ", stored_as="a timestamp, or ISO 8601 as text"
+    ),
+    "position": ColumnKind(arrow=pa.int32(), sql="INTEGER", stored_as="a whole number"),
+    "flag": ColumnKind(arrow=pa.bool_(), sql="BOOLEAN", stored_as="boolean"),
+    "seconds": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
+    "grade": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
+    "level": ColumnKind(arrow=pa.int8(), sql="TINYINT", stored_as="a whole number"),
+    "probability": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
+    "json": _TEXT,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. Kinds are the keys of KINDS."""
+
+    name: str
+    kind: str
+    required: bool = True
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return KINDS[self.kind].arrow
+
+    def accepts(self, stored: pa.DataType) -> bool:
+        """Whether a file may hold this column as `stored`. A column of nulls alone has no type of its own."""
+        if pa.types.is_null(stored):
+            return True
+        if pa.types.is_dictionary(stored):
+            return self.accepts(stored.value_type)
+        is_text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
+        is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored)
+        match self.kind:
+            case "time":
+                return is_text or pa.types.is_timestamp(stored)
+            case "position" | "level":
+                # pandas turns whole numbers with gaps into floats.
+                return is_number
+            case "flag":
+                return pa.types.is_boolean(stored)
+            case "seconds" | "grade" | "probability":
+                return is_number or pa.types.is_decimal(stored)
+            case _:
+                return is_text
+
+    def sql(self, stored: pa.DataType | None) -> str:
+        """The SQL expression of this column as readers get it; null where the stored value cannot be read."""
+        target, name = KINDS[self.kind].sql, f'"{self.name}"'
+        if stored is None or pa.types.is_null(stored):
+            return f"CAST(NULL AS {target})"
+        plain = stored.value_type if pa.types.is_dictionary(stored) else stored
+        if self.kind == "time" and not pa.types.is_timestamp(plain):
+            return f"CASE WHEN regexp_full_match({name}, '{_ISO_8601}') THEN TRY_CAST(trim({name}) AS {target}) END"
+        if self.kind in {"position", "level"} and pa.types.is_floating(plain):
+            return f"CASE WHEN {name} = floor({name}) THEN TRY_CAST({name} AS {target}) END"
+        return f"TRY_CAST({name} AS {target})"
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """Columns in order, the key (empty: none), and whether `query` is kept in its normalised form."""
+
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    normalised_query: bool = False
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([pa.field(column.name, column.arrow_type) for column in self.columns])
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.required)
+
+
+def _optional(name: str, kind: str) -> Column:
+    return Column(name, kind, required=False)
+
+
+_DOC_ID = Column("doc_id", "id")
+_QUERY = Column("query", "query")
+_RECALLED = TableSchema((_QUERY, _DOC_ID), key=("query", "doc_id"), normalised_query=True)
+
+SCHEMAS: dict[str, TableSchema] = {
+    "documents": TableSchema(
+        (
+            _DOC_ID,
+            Column("title", "text"),
+            _optional("text", "text"),
+            _optional("keywords", "text"),
+            _optional("cover_text", "text"),
+            _optional("published_at", "time"),
+        ),
+        key=("doc_id",),
+    ),
+    "searches": TableSchema(
+        (
+            Column("search_id", "id"),
+            Column("user_id", "id"),
+            _QUERY,
+            Column("time", "time"),
+            _optional("group", "text"),
+        ),
+        key=("search_id",),
+    ),
+    "candidates": TableSchema(
+        (
+            Column("search_id", "id"),
+            _DOC_ID,
+            Column("stage", "stage"),
+            _optional("position", "position"),
+            _optional("clicked", "flag"),
+            _optional("liked", "flag"),
+            _optional("watch_seconds", "seconds"),
+        ),
+        key=("search_id", "doc_id"),
+    ),
+    "feed_views": TableSchema(
+        (
+            Column("user_id", "id"),
+            _DOC_ID,
+            Column("time", "time"),
+            _optional("watch_seconds", "seconds"),
+            _optional("liked", "flag"),
+        )
+    ),
+    "judgements": TableSchema(
+        (_QUERY, _DOC_ID, Column("grade", "grade"), _optional("split", "split")),
+        key=("query", "doc_id"),
+        normalised_query=True,
+    ),
+    "knowledge_documents": TableSchema(
+        (
+            _QUERY,
+            _DOC_ID,
+            Column("title", "text"),
+            Column("text", "text"),
+            Column("model", "text"),
+            Column("prompt_sha256", "text"),
+        ),
+        key=("doc_id",),
+        normalised_query=True,
+    ),
+    "test_clicks": _RECALLED,
+    "test_reformulations": _RECALLED,
+}
+
+LABELS = TableSchema(
+    (
+        _QUERY,
+        _DOC_ID,
+        Column("level", "level"),
+        Column("source", "id"),
+        _optional("score", "probability"),
+        _optional("evidence", "json"),
+    ),
+    key=("query", "doc_id"),
+    normalised_query=True,
+)
+"""LABELS/labels.parquet, or the files of LABELS/labels/."""

@@ -1,0 +1,181 @@
+"""What the directories around training hold: records, runs, embeddings, encoders, discriminators.
+
+Each function reads all of its directory, with the readers of crops_jax, which are imported where they are needed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from crops_jax.errors import InputError
+from crops_jax.labels import Level
+from data.table_contents import read_json
+
+
+def describe_records(path: Path) -> dict[str, Any]:
+    """Training records: of each split the number of records, documents and labels, levels, lengths; a first record."""
+    from crops_jax import records, tokenizer
+
+    vocabulary_size = tokenizer.load(path / "tokenizer").vocabulary_size
+    splits = {name: _describe_split(path, name, vocabulary_size) for name in records.splits(path)}
+    return {"vocabulary_size": vocabulary_size, "splits": splits}
+
+
+def _describe_split(path: Path, split: str, vocabulary_size: int) -> dict[str, Any]:
+    from crops_jax import records
+
+    source = records.RecordSource(path, split=split)
+    levels = np.zeros(len(Level), np.int64)
+    documents = longest_query = longest_document = 0
+    for number in tqdm(range(len(source)), desc=f"reading {split}", unit=" records", delay=3, leave=False):
+        record = source[number]
+        texts = [record.query_tokens, *record.document_tokens]
+        if any(len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocabulary_size for tokens in texts):
+            raise InputError(
+                f"{path}: split {split}, record {number} has tokens that are not of RECORDS/tokenizer "
+                f"({vocabulary_size} tokens); write the records again"
+            )
+        levels += np.bincount(record.labelled_levels, minlength=len(Level))
+        documents += len(record.document_ids)
+        longest_query = max(longest_query, len(record.query_tokens))
+        longest_document = max([longest_document, *map(len, record.document_tokens)])
+    return {
+        "records": len(source),
+        "documents_with_text": documents,
+        "labels": int(levels.sum()),
+        "levels": {f"{level.value} {level.name}": int(levels[level]) for level in Level},
+        "longest_query_tokens": longest_query,
+        "longest_document_tokens": longest_document,
+        "samples": [_readable(source[0], path)] if len(source) else [],
+    }
+
+
+def _readable(record: Any, path: Path) -> dict[str, Any]:
+    import tokenizers
+
+    decode = tokenizers.Tokenizer.from_file(str(path / "tokenizer" / "tokenizer.json")).decode
+    return {
+        "query": decode(record.query_tokens.tolist()),
+        "documents": [
+            {"level": int(level), "text": decode(tokens.tolist())}
+            for level, tokens in zip(record.document_levels[:3], record.document_tokens[:3], strict=True)
+        ],
+        "labelled": len(record.labelled_ids),
+    }
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """A training run, finished or under way: checkpoints, with every array read, and the last logged step."""
+    from crops_jax import checkpoint, tokenizer
+
+    config = read_json(path / "config.json")
+    tokenizer.load(path / "tokenizer")
+    metrics, torn = _read_log(path / "metrics.jsonl")
+    goodput, _ = _read_log(path / "goodput.jsonl")
+    steps = sorted(checkpoint.saved_steps(path / checkpoint.FOLDER))
+    saved = {str(step): _describe_checkpoint(path / checkpoint.FOLDER / str(step)) for step in steps}
+    return {
+        "checkpoints": saved,
+        "best_step": checkpoint.best_step(path),
+        "logged_steps": len(metrics),
+        "torn_last_line": torn,
+        "last_logged": metrics[-1] if metrics else None,
+        "goodput_lines": len(goodput),
+        "config": config,
+    }
+
+
+def _describe_checkpoint(path: Path) -> dict[str, Any]:
+    import jax
+
+    from crops_jax import checkpoint
+
+    progress = checkpoint.read_progress(path)
+    parameters = jax.tree.leaves_with_path(_read_arrays(path / "parameters"))
+    _read_arrays(path / "optimizer")
+    for place, array in parameters:
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: parameter {jax.tree_util.keystr(place)} is not finite; go back to another step")
+    best = progress.best and progress.best._asdict()
+    return {"parameters": sum(array.size for _, array in parameters), "best": best}
+
+
+def _read_arrays(path: Path) -> Any:
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        try:
+            tree = checkpointer.metadata(path).item_metadata.tree
+            to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))
+        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+            first_line = str(error).splitlines()[:1]
+            raise InputError(f"{path}: cannot be read ({first_line}); remove the folder of that step") from error
+
+
+def _read_log(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The lines of a log, and whether its last line is torn, as a killed run leaves it."""
+    lines: list[dict[str, Any]] = []
+    if not file.exists():
+        return lines, False
+    for number, text in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
+        if not text.endswith(b"\n"):
+            return lines, True
+        try:
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            raise InputError(f"{file}, line {number}: not a JSON object ({error}); remove the line") from error
+        if file.name == "metrics.jsonl" and not isinstance(line.get("step"), int):
+            raise InputError(f"{file}, line {number}: no step in it; remove the line")
+        lines.append(line)
+    return lines, False
+
+
+def describe_embeddings(path: Path) -> dict[str, Any]:
+    """Embeddings: rows, dimension, norms, first ids. Vectors must be finite, and those the ids were written with."""
+    from crops_jax import embeddings
+
+    found, layout = embeddings.open_embeddings(path), embeddings.read_layout(path)
+    least, greatest = np.inf, 0.0
+    for shard, (ids, vectors) in enumerate(embeddings.iterate(found)):
+        file = path / layout.file("embeddings", shard)
+        if not embeddings.shard_is_finished(path, layout, shard, ids=ids):
+            raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
+        norms = np.linalg.norm(vectors, axis=1)
+        broken = np.flatnonzero(~np.isfinite(norms))
+        if len(broken):
+            raise InputError(f"{file}, row {broken[0]} (counted from 0): not finite; check the run, then embed again")
+        least, greatest = min(least, norms.min(initial=np.inf)), max(greatest, norms.max(initial=0.0))
+    return {
+        "rows": layout.rows,
+        "dim": layout.dim,
+        "shards": layout.shards,
+        "norms": {"least": float(least), "greatest": float(greatest)} if layout.rows else None,
+        "distinct_ids": len(set(found.ids)),
+        "samples": found.ids[:3],
+    }
+
+
+def describe_encoder(path: Path) -> dict[str, Any]:
+    """An exported encoder: loaded, and asked for one vector."""
+    from crops_jax.pretrained import load_encoder
+
+    vector = load_encoder(path).encode(["a text"])[0]
+    if not np.isfinite(vector).all():
+        raise InputError(f"{path}: the encoder gives vectors that are not finite; export it again")
+    return {"dim": len(vector), "files": sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())}
+
+
+def describe_discriminator(path: Path) -> dict[str, Any]:
+    """A discriminator: what it was fitted on, and its probability for one pair."""
+    from data.theta import open_theta
+
+    theta = open_theta(path)
+    score = theta.discriminator.score(["red shoe"], ["a red shoe"])[0]
+    return {"fitted": theta.fitted, "samples": [{"query": "red shoe", "document": "a red shoe", "theta": float(score)}]}
