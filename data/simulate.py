@@ -1,0 +1,117 @@
+"""Writes the generated world as log tables: documents, several days of search and feed, judgements, knowledge."""
+
+import datetime
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import tyro
+from tqdm import tqdm
+
+from crops_jax import artifacts, program
+from data.tables import open_logs, write_table
+from data.world import statistics
+from data.world.constants import WorldConstants
+from data.world.day import Day, serve_day
+from data.world.documents import DAY_US
+from data.world.engine import Engine, present_engine
+from data.world.judges import judge
+from data.world.log_tables import day_tables, documents_table
+from data.world.provider import model_name, write_knowledge
+from data.world.world import World, draw_world
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateArguments:
+    """A world and where to write its log."""
+
+    output: str
+    """Directory for the log tables."""
+    overwrite: bool = False
+    """Replace what is there."""
+    seed: int = 0
+    """The same seed and constants give the same bytes."""
+    world: Annotated[WorldConstants, tyro.conf.arg(name="")] = field(default_factory=WorldConstants)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"--seed must not be negative, found {self.seed}")
+
+
+def simulate(arguments: SimulateArguments) -> dict[str, Any]:
+    """Writes the generated world as log tables, judgements included.
+
+    A world for measuring mechanisms: its words, users and engine are made up.
+    """
+    constants = arguments.world
+    with artifacts.output_directory(
+        arguments.output,
+        overwrite=arguments.overwrite,
+        program="data.simulate",
+        kind="logs",
+        arguments=arguments,
+        inputs={},
+    ) as directory:
+        world = draw_world(constants, seed=arguments.seed)
+        days, engine = serve_days(world, present_engine(world))
+        tables = log_of(world, engine, days)
+        for name, table in tables.items():
+            if table.num_rows:
+                write_table(directory, name, table)
+        open_logs(directory)
+    return {
+        "output": arguments.output,
+        "test_from": start_of_test(constants).isoformat().replace("+00:00", "Z"),
+        "rows": {name: table.num_rows for name, table in tables.items()},
+        "model": model_name(constants.knowledge_error_rate),
+        "statistics": describe(world, engine, days),
+    }
+
+
+def serve_days(world: World, engine: Engine) -> tuple[list[Day], Engine]:
+    """Every day in turn; the engine learns each evening what was clicked. Returns the days and the last engine."""
+    days = []
+    for number in tqdm(range(world.constants.days), desc="serving days", unit="day", file=sys.stderr):
+        days.append(serve_day(world, engine, day=number))
+        engine = engine.after(days[-1].clicked_documents())
+    return days, engine
+
+
+def log_of(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, pa.Table]:
+    """All log tables of some served days. The provider sees only clicks from before the test period."""
+    per_day = [day_tables(world, day) for day in days]
+    joined = {name: pa.concat_tables([tables[name] for tables in per_day]) for name in per_day[0]}
+    return {
+        "documents": documents_table(world.documents),
+        **joined,
+        "judgements": judge(world, engine, days),
+        "knowledge_documents": write_knowledge(world, days[:-1]),
+    }
+
+
+def start_of_test(constants: WorldConstants) -> datetime.datetime:
+    """The natural begin of the test period: that of the last day, or 18:00 where there is one day only."""
+    offset = (constants.days - 1) * DAY_US if constants.days > 1 else DAY_US * 3 // 4
+    return datetime.datetime.fromtimestamp((constants.start_us + offset) / 1e6, datetime.UTC)
+
+
+def describe(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, Any]:
+    """Aggregates by which to judge whether the world is plausible; data.world.statistics says what each is."""
+    searches = statistics.joined_searches(days)
+    return {
+        "distinct_queries_asked": len(np.unique(searches.query)),
+        "documents_ever_shown": len(np.unique(searches.pages.shown[searches.pages.shown >= 0])),
+        "click_through_by_position": statistics.click_through_by_position(searches),
+        "searches_with_a_click": round(float(searches.clicked.any(axis=1).mean()), 4),
+        "reformulated_within_90_s": round(statistics.reformulation_rate(searches), 4),
+        "mean_grade": statistics.mean_grade_by_stage(world, searches),
+        **statistics.retrieval_against_truth(world, engine, searches),
+        "feed_near_searches": statistics.feed_novelty(world, days),
+    }
+
+
+if __name__ == "__main__":
+    program.run(simulate, example="python -m data.simulate --output logs --seed 0")

@@ -1,0 +1,185 @@
+"""The catalogue: hidden topics and qualities, and the text that shows some of them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from data.world.constants import WorldConstants
+from data.world.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
+from data.world.streams import Streams
+
+DAY_US = 86_400_000_000
+_HOUR_US = DAY_US // 24
+_TITLE_THINGS = 2
+_KEYWORD_THINGS = 3
+_COVER_THINGS = 2
+_TEXT_WORDS = 16
+_SENTENCE_WORDS = 4
+# What the words of a text are: its topic, its field, its facet, filler; noise takes the place of any of them.
+_TEXT_KINDS = np.array([0.6, 0.1, 0.12, 0.18])
+_SECONDARY_WORD_SHARE = 0.35
+_FACET_IN_TITLE_SHARE = 0.6
+_FIELD_IN_TITLE_SHARE = 0.25
+
+
+class Subject(NamedTuple):
+    """What each of some documents is about; `secondary` is -1 where there is no second topic."""
+
+    topic: Int[np.ndarray, "documents"]
+    secondary: Int[np.ndarray, "documents"]
+    facet: Int[np.ndarray, "documents"]
+
+
+class Texts(NamedTuple):
+    title: list[str]
+    keywords: list[str]
+    cover_text: list[str]
+    text: list[str]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Sorted by the time of publication; ids say nothing about what is hidden."""
+
+    doc_id: list[str]
+    texts: Texts
+    published_at_us: Int[np.ndarray, "documents"]
+    subject: Subject
+    quality: Float[np.ndarray, "documents"]
+    """Standard normal; hidden."""
+
+    def __len__(self) -> int:
+        return len(self.doc_id)
+
+
+def draw_documents(lexicon: Lexicon, constants: WorldConstants, streams: Streams) -> Documents:
+    """`constants.documents` documents: most from before the first day, the others arriving evenly on all days."""
+    rng = streams.generator("documents")
+    count = constants.documents
+    published = _draw_publication(constants, rng)
+    supply = topic_supply(constants, streams)
+    topic = rng.choice(constants.topics, count, p=supply).astype(np.int32)
+    subject = Subject(
+        topic=topic,
+        secondary=_draw_secondary(topic, lexicon, constants, rng),
+        facet=rng.integers(0, constants.facets, count, dtype=np.int32),
+    )
+    return Documents(
+        doc_id=[f"d{i:06d}" for i in range(count)],
+        texts=draw_texts(subject, lexicon, constants, streams.generator("document texts")),
+        published_at_us=published,
+        subject=subject,
+        quality=rng.standard_normal(count),
+    )
+
+
+def topic_supply(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
+    """Share of the documents that each topic gets: Zipf, in an order of its own."""
+    order = streams.generator("topic supply").permutation(constants.topics)
+    return zipf(constants.topics, constants.supply_exponent)[order]
+
+
+def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rng: np.random.Generator) -> Texts:
+    """Title, keywords, cover text and text of documents of given subjects.
+
+    A document has a word of its own for each thing and keeps to it, mostly; a few words are noise.
+    """
+    count = len(subject.topic)
+    own = draw_from_rows(lexicon.thing_document_shares[subject.topic], rng.random((count, 3)))
+    facet_word = lexicon.facets[
+        subject.facet, draw_from_rows(lexicon.facet_document_shares[subject.facet], rng.random(count))
+    ]
+
+    def things(slots: int, *, first: bool) -> np.ndarray:
+        thing = draw_from_rows(np.tile(THING_WEIGHTS, (count, slots, 1)), rng.random((count, slots)))
+        if first:
+            thing[:, 0] = 0
+        topic = np.repeat(subject.topic[:, None], slots, axis=1)
+        second = (subject.secondary >= 0)[:, None] & (rng.random((count, slots)) < _SECONDARY_WORD_SHARE)
+        topic = np.where(second & ~(first & (np.arange(slots) == 0)), subject.secondary[:, None], topic)
+        anew = draw_from_rows(lexicon.thing_document_shares[topic, thing], rng.random((count, slots)))
+        kept = np.take_along_axis(own, thing, axis=1)
+        loyal = (rng.random((count, slots)) < constants.synonym_loyalty) & (topic == subject.topic[:, None])
+        return lexicon.things[topic, thing, np.where(loyal, kept, anew)]
+
+    def fields(slots: int) -> np.ndarray:
+        names = lexicon.fields.shape[1]
+        return lexicon.fields[lexicon.topic_field[subject.topic][:, None], rng.integers(0, names, (count, slots))]
+
+    title = np.concatenate([things(_TITLE_THINGS, first=True), fields(1)], axis=1)
+    has_facet = rng.random(count) < _FACET_IN_TITLE_SHARE
+    has_field = rng.random(count) < _FIELD_IN_TITLE_SHARE
+    keywords = things(_KEYWORD_THINGS, first=True)
+    cover = things(_COVER_THINGS, first=False)
+    kind = draw_from_rows(np.tile(_TEXT_KINDS, (count, _TEXT_WORDS, 1)), rng.random((count, _TEXT_WORDS)))
+    body = np.choose(
+        kind,
+        [
+            things(_TEXT_WORDS, first=False),
+            fields(_TEXT_WORDS),
+            np.repeat(facet_word[:, None], _TEXT_WORDS, axis=1),
+            rng.choice(lexicon.fillers, (count, _TEXT_WORDS)),
+        ],
+    )
+    noise = rng.random(body.shape) < constants.noise_word_share
+    body = np.where(noise, rng.choice(lexicon.things.ravel(), body.shape), body)
+    fillers = rng.choice(lexicon.fillers, count)
+    connectors = rng.choice(lexicon.connectors, (count, 1 + _TEXT_WORDS))
+    word = lexicon.words.__getitem__
+    return Texts(
+        title=[
+            _title(
+                [word(w) for w in title[i]],
+                filler=word(fillers[i]),
+                facet=word(facet_word[i]) if has_facet[i] else None,
+                connector=word(connectors[i, 0]),
+                with_field=has_field[i],
+            )
+            for i in range(count)
+        ],
+        keywords=[", ".join(dict.fromkeys(word(w) for w in row)) for row in keywords],
+        cover_text=[" ".join(dict.fromkeys(word(w) for w in row)) for row in cover],
+        text=[
+            _sentences([word(w) for w in row], [word(c) for c in joins[1:]])
+            for row, joins in zip(body, connectors, strict=True)
+        ],
+    )
+
+
+def _title(words: list[str], *, filler: str, facet: str | None, connector: str, with_field: bool) -> str:
+    first, other, field = words
+    parts = [filler, first] + ([facet] if facet else []) + ([connector, other] if other != first else [])
+    return " ".join(parts + ([f"- {field}"] if with_field else [])).capitalize()
+
+
+def _sentences(words: list[str], connectors: list[str]) -> str:
+    """Up to four words a sentence, none twice, a connector before the last one."""
+    sentences = []
+    for start in range(0, len(words), _SENTENCE_WORDS):
+        part = list(dict.fromkeys(words[start : start + _SENTENCE_WORDS]))
+        joined = [*part[:-1], connectors[start], part[-1]] if len(part) > 1 else part
+        sentences.append(" ".join(joined).capitalize() + ".")
+    return " ".join(sentences)
+
+
+def _draw_publication(constants: WorldConstants, rng: np.random.Generator) -> np.ndarray:
+    count = constants.documents
+    initial = max(1, round(constants.initial_share * count))
+    age = rng.exponential(constants.mean_initial_age_days * DAY_US, initial).astype(np.int64)
+    before = constants.start_us - _HOUR_US - age
+    later = constants.start_us + rng.integers(0, constants.days * DAY_US, count - initial)
+    return np.sort(np.concatenate([before, later]) // 1_000_000 * 1_000_000)
+
+
+def _draw_secondary(
+    topic: np.ndarray, lexicon: Lexicon, constants: WorldConstants, rng: np.random.Generator
+) -> np.ndarray:
+    """Another topic of the same field, or -1."""
+    # Topics are numbered field by field, so those of a field are neighbours.
+    first = np.searchsorted(lexicon.topic_field, lexicon.topic_field[topic], side="left")
+    count = np.searchsorted(lexicon.topic_field, lexicon.topic_field[topic], side="right") - first
+    wanted = (rng.random(len(topic)) < constants.secondary_topic_share) & (count > 1)
+    step = 1 + np.floor(rng.random(len(topic)) * np.maximum(count - 1, 1)).astype(np.int64)
+    return np.where(wanted, first + (topic - first + step) % count, -1).astype(np.int32)

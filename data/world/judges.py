@@ -1,0 +1,74 @@
+"""Graded judgements: the world's truth about a pool of documents a query."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from crops_jax.text import normalise_query
+from data.world.day import Day
+from data.world.engine import Engine
+from data.world.retrievers import top_k
+from data.world.world import RELEVANT_GRADE, World
+
+_QUERIES_AT_ONCE = 256
+
+
+def judge(world: World, engine: Engine, days: Sequence[Day]) -> pa.Table:
+    """The table judgements: query, doc_id, grade 0 to 3, split.
+
+    The pool of a query is what any day showed for it, the tops of BM25 and of the ranking model, some relevant
+    documents drawn from the truth (so that what the engine misses is judged too), and some of any kind.
+    """
+    constants, documents = world.constants, world.documents
+    rng = world.streams.generator("judges")
+    shown = _shown_pairs(days)
+    rows, columns = [], []
+    for start in range(0, len(world.queries), _QUERIES_AT_ONCE):
+        queries = np.arange(start, min(start + _QUERIES_AT_ONCE, len(world.queries)))
+        texts = [world.queries.text[q] for q in queries]
+        lexical = engine.bm25.scores(texts, published=len(documents))
+        relevant = world.query_grades(queries) >= RELEVANT_GRADE
+        chance = rng.random(relevant.shape)
+        pooled = [
+            top_k(np.where(lexical > 0, lexical, -np.inf), constants.judged_depth),
+            top_k(engine.ranking_scores(texts, published=len(documents)), constants.judged_depth),
+            top_k(np.where(relevant, chance, -np.inf), constants.judged_relevant),
+            rng.integers(0, len(documents), (len(queries), constants.judged_random)),
+        ]
+        pool = np.zeros(relevant.shape, bool)
+        for found in pooled:
+            row, place = np.nonzero(found >= 0)
+            pool[row, found[row, place]] = True
+        mine = shown[(shown[:, 0] >= start) & (shown[:, 0] < start + len(queries))]
+        pool[mine[:, 0] - start, mine[:, 1]] = True
+        row, column = np.nonzero(pool)
+        rows.append(row + start)
+        columns.append(column)
+    query, document = np.concatenate(rows), np.concatenate(columns)
+    text = pa.array(world.queries.text, pa.string())
+    split = pa.array([split_of(text) for text in world.queries.text], pa.string())
+    return pa.table(
+        {
+            "query": text.take(pa.array(query)),
+            "doc_id": pa.array(documents.doc_id, pa.string()).take(pa.array(document)),
+            "grade": pa.array(world.pair_grades(query, document).astype(np.float64)),
+            "split": split.take(pa.array(query)),
+        }
+    )
+
+
+def split_of(query: str) -> str:
+    """train, dev or test: the first 32 bits of the normalised query's SHA-256, modulo 10: 0 to 7, 8, 9."""
+    bucket = int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[:8], 16) % 10
+    return "train" if bucket < 8 else ("dev", "test")[bucket - 8]
+
+
+def _shown_pairs(days: Sequence[Day]) -> np.ndarray:
+    """Distinct (query, document) pairs that any search showed, as [pairs, 2]."""
+    pairs = []
+    for day in days:
+        row, place = np.nonzero(day.searches.pages.shown >= 0)
+        pairs.append(np.stack([day.searches.query[row], day.searches.pages.shown[row, place]], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)

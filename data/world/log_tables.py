@@ -1,0 +1,86 @@
+"""The log tables that a served day leaves. Nothing hidden is in them."""
+
+import numpy as np
+import pyarrow as pa
+
+from data.world.day import Day, Searches
+from data.world.documents import Documents
+from data.world.world import World
+
+# Share of searches typed with a capital letter, and with white space that normalising folds.
+_CAPITAL_SHARE = 0.1
+_SPACES_SHARE = 0.03
+_STAGES = pa.array(["shown", "ranked_not_shown", "filtered_before_ranking"])
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def documents_table(documents: Documents) -> pa.Table:
+    """The catalogue, later arrivals included: `published_at` says when each came."""
+    texts = {name: pa.array(column, pa.string()) for name, column in documents.texts._asdict().items()}
+    published = pa.array(documents.published_at_us, pa.int64()).cast(_TIME)
+    return pa.table({"doc_id": pa.array(documents.doc_id, pa.string()), **texts, "published_at": published})
+
+
+def day_tables(world: World, day: Day) -> dict[str, pa.Table]:
+    """The tables searches, candidates and feed_views of a day."""
+    searches, feed = day.searches, day.feed
+    search_id = pa.array([f"s{day.number:03d}-{i:06d}" for i in range(len(searches.user))], pa.string())
+    doc_id = pa.array(world.documents.doc_id, pa.string())
+    user_id = pa.array(world.users.user_id, pa.string())
+    return {
+        "searches": pa.table(
+            {
+                "search_id": search_id,
+                "user_id": user_id.take(pa.array(searches.user)),
+                "query": pa.array(_as_typed(world, searches, day.number), pa.string()),
+                "time": pa.array(searches.time_us, pa.int64()).cast(_TIME),
+            }
+        ),
+        "candidates": _candidates_table(searches, search_id, doc_id),
+        "feed_views": pa.table(
+            {
+                "user_id": user_id.take(pa.array(feed.user)),
+                "doc_id": doc_id.take(pa.array(feed.document)),
+                "time": pa.array(feed.time_us, pa.int64()).cast(_TIME),
+                "watch_seconds": pa.array(feed.watch_seconds, pa.float64()),
+                "liked": pa.array(feed.liked, pa.bool_()),
+            }
+        ),
+    }
+
+
+def _as_typed(world: World, searches: Searches, day: int) -> list[str]:
+    """Query texts with the capitals and the white space of people in a hurry."""
+    rng = world.streams.generator("typing", day)
+    capital = rng.random(len(searches.query)) < _CAPITAL_SHARE
+    spaces = rng.random(len(searches.query)) < _SPACES_SHARE
+    texts = [world.queries.text[q] for q in searches.query]
+    texts = [text.capitalize() if c else text for text, c in zip(texts, capital, strict=True)]
+    return [text.replace(" ", "  ") + " " if s else text for text, s in zip(texts, spaces, strict=True)]
+
+
+def _candidates_table(searches: Searches, search_id: pa.Array, doc_id: pa.Array) -> pa.Table:
+    """Search by search; shown ones by position, then ranked, then filtered ones."""
+    pages = searches.pages
+    documents = np.concatenate([pages.shown, pages.ranked, pages.filtered], axis=1)
+    widths = [stage.shape[1] for stage in pages]
+    stage = np.repeat(np.arange(len(widths)), widths)
+    row, column = np.nonzero(documents >= 0)
+    is_shown = column < widths[0]
+    at = np.minimum(column, widths[0] - 1)
+    clicked = searches.clicked[row, at]
+
+    def where(condition: np.ndarray, values: np.ndarray, kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind, mask=~condition)
+
+    return pa.table(
+        {
+            "search_id": search_id.take(pa.array(row)),
+            "doc_id": doc_id.take(pa.array(documents[row, column])),
+            "stage": _STAGES.take(pa.array(stage[column])),
+            "position": where(is_shown, column + 1, pa.int32()),
+            "clicked": where(is_shown, clicked, pa.bool_()),
+            "liked": where(is_shown, searches.liked[row, at], pa.bool_()),
+            "watch_seconds": where(is_shown & clicked, searches.watch_seconds[row, at], pa.float64()),
+        }
+    )

@@ -1,0 +1,140 @@
+"""What people type: texts, and the needs (intents) that may stand behind each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from crops_jax.errors import InputError
+from data.world.constants import WorldConstants
+from data.world.documents import topic_supply
+from data.world.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
+from data.world.streams import Streams
+from data.world.vocabulary import FACETS
+
+MAX_INTENTS = 4
+# Forms of a query and how often people choose them: what it names beside or instead of the topic itself.
+_FORMS = ("topic", "topic facet", "topic thing", "topic thing facet", "thing facet", "field topic", "field facet")
+_FORM_SHARES = np.array([0.15, 0.25, 0.2, 0.15, 0.1, 0.1, 0.05])
+# Not the number that is wanted: the first queries of a world stay the same when more are asked for.
+_NEEDS_AT_ONCE = 100
+_MOST_ROUNDS_WITHOUT_A_NEW_ONE = 20
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Distinct texts in normalised form. An intent is topic * facets + facet."""
+
+    text: list[str]
+    intents: Int[np.ndarray, "queries intents"]
+    """-1 is padding."""
+    intent_shares: Float[np.ndarray, "queries intents"]
+    """Share of the people who type this text that have each intent; rows sum to 1."""
+    popularity: Float[np.ndarray, "queries"]
+    document_likeness: Float[np.ndarray, "queries"]
+    """Mean liking of documents for the query's words, beside their synonyms."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def draw_queries(lexicon: Lexicon, constants: WorldConstants, streams: Streams) -> Queries:
+    """`constants.queries` distinct texts: needs by demand, several phrasings of each.
+
+    Raises InputError when the vocabulary does not have that many.
+    """
+    rng = streams.generator("queries")
+    demand = topic_demand(constants, streams)
+    facet_demand = streams.generator("facet demand").dirichlet(np.ones(constants.facets), constants.topics)
+    needs: dict[str, tuple[int, tuple[int, ...], int]] = {}
+    idle = 0
+    while len(needs) < constants.queries:
+        before = len(needs)
+        for text, need in _draw_phrasings(demand, facet_demand, lexicon, constants, rng):
+            if len(needs) < constants.queries:
+                needs.setdefault(text, need)
+        idle = idle + 1 if len(needs) == before else 0
+        if idle == _MOST_ROUNDS_WITHOUT_A_NEW_ONE:
+            raise InputError(
+                f"--queries {constants.queries}: the vocabulary of {constants.topics} topics gave no more than "
+                f"{before} distinct queries; ask for fewer"
+            )
+    texts = list(needs)
+    intents = np.full((len(texts), MAX_INTENTS), -1, np.int32)
+    shares = np.zeros((len(texts), MAX_INTENTS))
+    for row, (intent, words, facet) in enumerate(needs.values()):
+        found = _intents_of(intent, words, facet, demand, facet_demand, lexicon, constants)
+        intents[row, : len(found)] = [number for number, _ in found]
+        shares[row, : len(found)] = [share for _, share in found]
+    lengths = np.array([len(words) + (facet >= 0) for _, words, facet in needs.values()])
+    popularity = rng.permutation(zipf(len(texts), constants.query_exponent)) / lengths
+    liking = lexicon.document_share_of_word
+    return Queries(
+        text=texts,
+        intents=intents,
+        intent_shares=shares / shares.sum(axis=1, keepdims=True),
+        popularity=popularity / popularity.sum(),
+        document_likeness=np.array([liking[list(words)].mean() for _, words, _ in needs.values()]),
+    )
+
+
+def topic_demand(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
+    """How often each topic is wanted: half in line with supply (in logarithms), half in an order of its own."""
+    own = topic_supply(constants, streams)[streams.generator("topic demand").permutation(constants.topics)]
+    demand = np.sqrt(topic_supply(constants, streams) * own)
+    return demand / demand.sum()
+
+
+def _draw_phrasings(
+    demand: np.ndarray,
+    facet_demand: np.ndarray,
+    lexicon: Lexicon,
+    constants: WorldConstants,
+    rng: np.random.Generator,
+) -> list[tuple[str, tuple[int, tuple[int, ...], int]]]:
+    """Texts of some needs: (text, (intent, words that name things or fields, facet or -1))."""
+    needs = _NEEDS_AT_ONCE
+    topic = np.repeat(rng.choice(len(demand), needs, p=demand), constants.phrasings_per_need)
+    facet = draw_from_rows(facet_demand[topic][:: constants.phrasings_per_need], rng.random(needs))
+    facet = np.repeat(facet, constants.phrasings_per_need)
+    count = len(topic)
+    names = draw_from_rows(lexicon.thing_query_shares[topic], rng.random((count, 3)))
+    first = np.arange(count) // constants.phrasings_per_need * constants.phrasings_per_need
+    names = np.where(rng.random((count, 3)) < constants.phrasing_loyalty, names[first], names)
+    other = 1 + draw_from_rows(np.tile(THING_WEIGHTS[1:], (count, 1)), rng.random(count))
+    field_name = rng.integers(0, lexicon.fields.shape[1], count)
+    facet_name = draw_from_rows(lexicon.facet_query_shares[facet], rng.random(count))
+    form = draw_from_rows(np.tile(_FORM_SHARES, (count, 1)), rng.random(count))
+    found = []
+    for i in range(count):
+        kinds = _FORMS[form[i]].split()
+        word = {
+            "topic": lexicon.things[topic[i], 0, names[i, 0]],
+            "thing": lexicon.things[topic[i], other[i], names[i, other[i]]],
+            "field": lexicon.fields[lexicon.topic_field[topic[i]], field_name[i]],
+        }
+        words = tuple(int(word[kind]) for kind in kinds if kind != "facet")
+        parts = [lexicon.words[w] for w in words]
+        if "facet" in kinds:
+            name = FACETS[facet[i]].names[facet_name[i]]
+            parts = [name, *parts] if FACETS[facet[i]].before else [*parts, name]
+        need = (int(topic[i]) * constants.facets + int(facet[i]), words, int(facet[i]) if "facet" in kinds else -1)
+        found.append((" ".join(parts), need))
+    return found
+
+
+def _intents_of(
+    intent: int,
+    words: tuple[int, ...],
+    facet: int,
+    demand: np.ndarray,
+    facet_demand: np.ndarray,
+    lexicon: Lexicon,
+    constants: WorldConstants,
+) -> list[tuple[int, float]]:
+    """The intents that fit all the words: the one it was drawn for and the most wanted others, with their demand."""
+    topics = sorted(frozenset.intersection(*(lexicon.topics_of_word[word] for word in words)))
+    facets = range(constants.facets) if facet < 0 else (facet,)
+    fitting = [(t * constants.facets + f, float(demand[t] * facet_demand[t, f])) for t in topics for f in facets]
+    fitting.sort(key=lambda found: (found[0] != intent, -found[1], found[0]))
+    return fitting[:MAX_INTENTS]
