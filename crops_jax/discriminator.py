@@ -1,0 +1,219 @@
+"""theta(query, document) in [0, 1]: does the document answer the query? It decides which candidates become positives.
+
+CroPS (arXiv 2511.15443) calls it a lightweight discriminator and passes a pair when theta > alpha = 0.6.
+`LexicalDiscriminator` needs nothing but the logs; a cross-encoder implements the same interface.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from crops_jax.artifacts import write_text
+from crops_jax.calibration import (
+    alpha_sweep,
+    expected_calibration_error,
+    fit_logistic_regression,
+    fit_temperature,
+    sigmoid,
+)
+from crops_jax.errors import InputError
+from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
+from crops_jax.similarity import distinct
+from crops_jax.text import normalise_query
+
+__all__ = ["Discriminator", "LexicalDiscriminator", "alpha_sweep", "expected_calibration_error", "load"]
+
+_DESCRIPTION = "discriminator.json"
+_CORPUS = "corpus.npz"
+# Of ten buckets of queries: 0..5 fit the weights, 6 and 7 the temperature, 8 and 9 measure the calibration error.
+_BUCKETS = 10
+_FIT_BELOW, _TEMPERATURE_BELOW = 6, 8
+
+
+class Discriminator(Protocol):
+    """A calibrated relevance probability of query-document pairs."""
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """theta of each pair.
+
+        Args:
+          queries: one a pair, in any form; the normalised one is used.
+          documents: one a pair, as crops_jax.text.document_text gives them. Repeated texts cost little when they are
+            the same object.
+
+        Returns:
+          Probabilities in [0, 1]. A pair's does not depend on the others.
+        """
+        ...
+
+    def save(self, folder: Path | str) -> None:
+        """Writes what `load` reads."""
+        ...
+
+
+class LexicalDiscriminator:
+    """Logistic regression over lexical features (crops_jax.lexical), with a temperature.
+
+    theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
+
+    The queries are cut into three slices by hash: weights are fitted on the first, T on the second, and the
+    expected calibration error before and after T is measured on the third. When a slice is empty or has only one
+    target, everything is fitted and measured on all pairs, and `report` says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        corpus: CorpusStatistics,
+        weights: Float64[np.ndarray, "features_and_1"],
+        temperature: float,
+        report: dict,
+    ):
+        self.corpus = corpus
+        self.weights = weights
+        self.temperature = temperature
+        self.report = report
+        """pairs, queries, ece_before, ece_after, calibrated_on ("held-out queries" or "the pairs it was fitted on")."""
+
+    @classmethod
+    def fit(
+        cls,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        targets: Float64[np.ndarray, "pairs"],
+        *,
+        corpus: CorpusStatistics | Iterable[str],
+    ) -> "LexicalDiscriminator":
+        """Fits weights and temperature.
+
+        Args:
+          queries, documents: texts, one of each a pair.
+          targets: in [0, 1]: grade / greatest grade, or 1 for clicked and 0 for not.
+          corpus: the documents' texts, or their statistics.
+
+        Raises:
+          InputError: fewer than two distinct targets, from which nothing can be learnt.
+        """
+        targets = np.asarray(targets, np.float64)
+        if len(targets) == 0 or targets.min() == targets.max():
+            raise InputError(
+                f"discriminator: {len(targets)} training pairs, all with the same target; it needs pairs that answer "
+                "the query and pairs that do not (judgements of several grades, or clicks)"
+            )
+        if not isinstance(corpus, CorpusStatistics):
+            corpus = CorpusStatistics.of(corpus)
+        features = _features(queries, documents, corpus)
+        fit, tune, measure, held_out = _slices(queries, targets)
+        weights = fit_logistic_regression(features[fit], targets[fit])
+        logits = features @ weights[:-1] + weights[-1]
+        temperature = fit_temperature(logits[tune], targets[tune])
+        report = {
+            "pairs": len(targets),
+            "queries": len(set(queries)),
+            "mean_target": round(float(targets.mean()), 6),
+            "ece_before": round(expected_calibration_error(sigmoid(logits[measure]), targets[measure]), 6),
+            "ece_after": round(expected_calibration_error(sigmoid(logits[measure] / temperature), targets[measure]), 6),
+            "calibrated_on": "held-out queries" if held_out else "the pairs it was fitted on",
+        }
+        return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """theta of each pair; see `Discriminator.score`."""
+        logits = _features(queries, documents, self.corpus) @ self.weights[:-1] + self.weights[-1]
+        return sigmoid(logits / self.temperature).astype(np.float32)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes discriminator.json and corpus.npz into the folder: the same bytes for the same discriminator."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(self.corpus.frequency)
+        np.savez_compressed(
+            folder / _CORPUS,
+            words=np.frombuffer("\n".join(found).encode(), np.uint8),
+            frequency=np.array([self.corpus.frequency[word] for word in found], np.int64),
+        )
+        description = {
+            "kind": "lexical",
+            "features": list(FEATURES),
+            "weights": self.weights.tolist(),
+            "temperature": self.temperature,
+            "documents": self.corpus.documents,
+            "average_length": self.corpus.average_length,
+            "report": self.report,
+        }
+        write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "LexicalDiscriminator":
+        """Reads what `save` wrote. Raises InputError where it is missing or broken."""
+        folder = Path(folder)
+        described = _describe(folder)
+        try:
+            if described["features"] != list(FEATURES):
+                raise ValueError(f"features {described['features']} are not those of this version, {list(FEATURES)}")
+            with np.load(folder / _CORPUS, allow_pickle=False) as arrays:
+                text, frequency = arrays["words"].tobytes().decode(), arrays["frequency"]
+            found = text.split("\n") if len(frequency) else []
+            if len(found) != len(frequency):
+                raise ValueError(f"{len(found)} words with {len(frequency)} frequencies")
+            corpus = CorpusStatistics(
+                described["documents"], described["average_length"], dict(zip(found, frequency.tolist(), strict=True))
+            )
+            weights = np.array(described["weights"], np.float64)
+            if weights.shape != (len(FEATURES) + 1,):
+                raise ValueError(f"{weights.size} weights for {len(FEATURES)} features")
+            return cls(corpus=corpus, weights=weights, temperature=described["temperature"], report=described["report"])
+        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{folder}: not a readable discriminator ({error}); fit it again") from error
+
+
+_KINDS = {"lexical": LexicalDiscriminator.load}
+
+
+def load(folder: Path | str) -> Discriminator:
+    """The discriminator of a folder, of whichever kind. Raises InputError where there is none."""
+    kind = _describe(Path(folder)).get("kind")
+    if kind not in _KINDS:
+        raise InputError(f"{Path(folder) / _DESCRIPTION}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}")
+    return _KINDS[kind](folder)
+
+
+def _describe(folder: Path) -> dict:
+    file = folder / _DESCRIPTION
+    if not file.is_file():
+        raise InputError(f"{folder}: no {_DESCRIPTION} in it, so it holds no discriminator; check the path")
+    try:
+        described = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}); fit it again") from error
+    if not isinstance(described, dict):
+        raise InputError(f"{file}: not a JSON object; fit it again")
+    return described
+
+
+def _features(queries: Sequence[str], documents: Sequence[str], corpus: CorpusStatistics) -> np.ndarray:
+    query_texts, query_index = distinct(queries)
+    document_texts, document_index = distinct(documents)
+    return pair_features(query_texts, document_texts, query_index, document_index, corpus=corpus)
+
+
+def _slices(queries: Sequence[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Masks of the pairs that fit the weights, that fit the temperature, and that measure; whether they differ."""
+    bucket = {
+        query: int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[8:16], 16) % _BUCKETS
+        for query in dict.fromkeys(queries)
+    }
+    buckets = np.array([bucket[query] for query in queries])
+    fit, tune = buckets < _FIT_BELOW, (buckets >= _FIT_BELOW) & (buckets < _TEMPERATURE_BELOW)
+    measure = buckets >= _TEMPERATURE_BELOW
+    if all(mask.any() and targets[mask].min() < targets[mask].max() for mask in (fit, tune, measure)):
+        return fit, tune, measure, True
+    everything = np.ones(len(targets), bool)
+    return everything, everything, everything, False

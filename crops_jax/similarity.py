@@ -1,0 +1,94 @@
+"""How alike two queries are: the "semantically similar" of a reformulation (CroPS, query-level positives)."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float32, Int64
+
+_PAIRS_AT_ONCE = 200_000
+
+
+class Similarity(Protocol):
+    """A similarity of pairs of normalised queries."""
+
+    def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """Similarity of left[i] and right[i], at most 1 (equal queries)."""
+        ...
+
+
+class TrigramSimilarity:
+    """Cosine of character-trigram counts; what is used until an encoder is given.
+
+    A blank is set before and after each query, so that word borders count and every query, even of one character, has
+    a trigram.
+    """
+
+    def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """Cosine of left[i] and right[i] in [0, 1]; 0 where one of them is empty."""
+        texts, left_index, right_index = distinct(left, right)
+        row, code = trigrams(texts)
+        column = np.unique(code, return_inverse=True)[1]
+        ones = np.ones(len(row), np.float64)
+        counts = scipy.sparse.csr_matrix((ones, (row, column)), shape=(len(texts), int(column.max(initial=0)) + 1))
+        norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+        result = np.empty(len(left_index), np.float32)
+        for start in range(0, len(result), _PAIRS_AT_ONCE):
+            a, b = (index[start : start + _PAIRS_AT_ONCE] for index in (left_index, right_index))
+            dots = np.asarray(counts[a].multiply(counts[b]).sum(axis=1)).ravel()
+            result[start : start + len(a)] = dots / np.maximum(norms[a] * norms[b], 1e-12)
+        return result
+
+
+class EncoderSimilarity:
+    """Cosine of the embeddings that an encoder's query tower gives."""
+
+    def __init__(self, encoder):
+        self._encoder = encoder
+
+    def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """Cosine of left[i] and right[i] in [-1, 1]; each distinct query is encoded once."""
+        texts, left_index, right_index = distinct(left, right)
+        if not texts:
+            return np.zeros(0, np.float32)
+        embeddings = self._encoder.encode(texts, tower="query", progress=True)
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        result = np.empty(len(left_index), np.float32)
+        for start in range(0, len(result), _PAIRS_AT_ONCE):
+            a, b = (index[start : start + _PAIRS_AT_ONCE] for index in (left_index, right_index))
+            result[start : start + len(a)] = np.einsum("pd,pd->p", embeddings[a], embeddings[b])
+        return result
+
+
+def open_similarity(encoder: str | None = None) -> Similarity:
+    """The similarity of an encoder, a RUN or a model's folder, or of character trigrams when none is named."""
+    if encoder is None:
+        return TrigramSimilarity()
+    from crops_jax.encoder import open_encoder
+
+    return EncoderSimilarity(open_encoder(encoder))
+
+
+def distinct(*sequences: Sequence[str]) -> tuple:
+    """The distinct texts of all sequences in order of first appearance, then each sequence as indices into them."""
+    place: dict[str, int] = {}
+    indices = [
+        np.fromiter((place.setdefault(text, len(place)) for text in sequence), np.int64, len(sequence))
+        for sequence in sequences
+    ]
+    return (list(place), *indices)
+
+
+def trigrams(texts: Sequence[str]) -> tuple[Int64[np.ndarray, "trigrams"], Int64[np.ndarray, "trigrams"]]:
+    """Every character trigram of every text, a blank set before and after it.
+
+    Returns:
+      (row, code): which text, ascending, and the trigram as three code points of 21 bits.
+    """
+    padded = [f" {text} " if text else "" for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    row = np.repeat(np.arange(len(padded)), np.fromiter(map(len, padded), np.int64, len(padded)))
+    inside = row[:-2] == row[2:]
+    code = (points[:-2] << 42 | points[1:-1] << 21 | points[2:])[inside]
+    return row[:-2][inside], code

@@ -1,0 +1,152 @@
+"""Hierarchical label assignment: rows of all perspectives to one row per (query, doc_id)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops_jax.errors import InputError
+from crops_jax.labels import Level
+from data.arrow_batches import arrow_batches
+
+PRECEDENCE = (
+    "search_log",
+    "query_level",
+    "system_level",
+    "knowledge_level",
+    "judgements",
+    "shown_not_clicked",
+    "ranked_not_shown",
+    "filtered_before_ranking",
+)
+"""Which source wins among equal levels."""
+
+PRESETS: dict[str, dict[str, int]] = {
+    "hla": {},
+    "query_level_at_4": {"query_level": Level.POSITIVE},
+    "binary": {
+        "query_level": Level.POSITIVE,
+        "shown_not_clicked": Level.IN_BATCH_NEGATIVE,
+        "ranked_not_shown": Level.IN_BATCH_NEGATIVE,
+        "filtered_before_ranking": Level.IN_BATCH_NEGATIVE,
+    },
+}
+"""The assignments of the paper's ablation, by name: what differs from the table of HLA."""
+
+LABEL_SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("doc_id", pa.string()),
+        ("level", pa.int8()),
+        ("source", pa.string()),
+        ("score", pa.float64()),
+        ("evidence", pa.string()),
+    ]
+)
+_ROW_GROUP_ROWS = 131_072
+
+
+def parse_levels(text: str) -> dict[str, int]:
+    """Levels of sources from a preset's name or "SOURCE=LEVEL,...": the sources that differ from HLA."""
+    if text in PRESETS:
+        return {source: int(level) for source, level in PRESETS[text].items()}
+    levels = {}
+    for part in text.split(","):
+        source, _, level = part.strip().partition("=")
+        if source not in PRECEDENCE or level not in {"0", "1", "2", "3", "4", "5"}:
+            raise InputError(
+                f"--levels {text!r}: {part.strip()!r} is neither a preset ({', '.join(PRESETS)}) nor SOURCE=LEVEL with "
+                f"a level of 0 to 5 and a source of {', '.join(PRECEDENCE)}"
+            )
+        levels[source] = int(level)
+    return levels
+
+
+def assign_levels(rows: ibis.Table, *, levels: Mapping[str, int] | None = None) -> ibis.Table:
+    """The label table.
+
+    One row per (query, doc_id). On conflict the highest level wins; among equals the first source of PRECEDENCE.
+    evidence is JSON text: a list, sorted as text, of every row that was there, the losing ones included:
+    {source, level, score, via_query, gap_seconds, supporters}. Of users only their number is kept.
+
+    Args:
+      rows: data.perspectives.rows.SCHEMA, of all perspectives.
+      levels: of sources that shall have another level than their perspective gave them.
+
+    Returns:
+      query, doc_id, level, source, score, evidence; not sorted.
+    """
+    changed = [(rows.source == source, ibis.literal(int(level), "int8")) for source, level in (levels or {}).items()]
+    if changed:
+        rows = rows.mutate(level=ibis.cases(*changed, else_=rows.level))
+    place = ibis.cases(*((rows.source == source, at) for at, source in enumerate(PRECEDENCE)), else_=len(PRECEDENCE))
+    rows = rows.mutate(
+        rank=(9 - rows.level.cast("int64")) * 100 + place,
+        # A null would be skipped by argmin, and a losing source's score shown as the winner's.
+        kept_score=rows.score.fill_null(-1.0),
+        entry=_entry(rows),
+    )
+    labels = rows.group_by("query", "doc_id").agg(
+        level=rows.level.max(),
+        source=rows.source.argmin(rows.rank),
+        score=rows.kept_score.argmin(rows.rank),
+        entries=rows.entry.collect(),
+    )
+    return labels.select(
+        "query",
+        "doc_id",
+        "level",
+        "source",
+        score=labels.score.nullif(-1.0),
+        evidence="[" + labels.entries.sort().join(", ") + "]",
+    )
+
+
+def write_labels(connection, labels: ibis.Table, directory: Path) -> None:
+    """Writes DIRECTORY/labels.parquet, sorted by query and doc_id: the same bytes for the same rows."""
+    ordered = labels.order_by("query", "doc_id").select(*LABEL_SCHEMA.names)
+    with pq.ParquetWriter(directory / "labels.parquet", LABEL_SCHEMA, compression="zstd") as writer:
+        waiting, rows = [], 0
+        for batch in arrow_batches(connection, ordered, rows=_ROW_GROUP_ROWS):
+            waiting.append(batch.cast(LABEL_SCHEMA))
+            rows += len(batch)
+            # Row groups of a fixed size, however the rows arrive.
+            while rows >= _ROW_GROUP_ROWS:
+                table = pa.Table.from_batches(waiting)
+                writer.write_table(table.slice(0, _ROW_GROUP_ROWS), row_group_size=_ROW_GROUP_ROWS)
+                waiting = table.slice(_ROW_GROUP_ROWS).to_batches()
+                rows -= _ROW_GROUP_ROWS
+        if rows or not waiting:
+            writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=_ROW_GROUP_ROWS)
+
+
+def _entry(rows: ibis.Table) -> ibis.expr.types.StringValue:
+    parts = [
+        ibis.literal('{"source": "') + rows.source + '"',
+        ibis.literal('"level": ') + rows.level.cast("string"),
+        ibis.literal('"score": ') + _number(rows.score),
+        ibis.literal('"via_query": ') + _quoted(rows.via_query),
+        ibis.literal('"gap_seconds": ') + _number(rows.gap_seconds.round(3)),
+        ibis.literal('"supporters": ') + _number(rows.supporters),
+    ]
+    text = parts[0]
+    for part in parts[1:]:
+        text = text + ", " + part
+    return text + "}"
+
+
+def _number(value) -> ibis.expr.types.StringValue:
+    return value.cast("string").fill_null("null")
+
+
+def _quoted(text) -> ibis.expr.types.StringValue:
+    """JSON's form of a text. Built from replacements, which every backend has, unlike functions for JSON."""
+    for character in ("\\", '"'):
+        text = text.replace(character, "\\" + character)
+    # White space is folded in a normalised query; these are the control characters that are not white space.
+    for code in [*range(1, 9), *range(14, 28)]:
+        text = text.replace(chr(code), json.dumps(chr(code))[1:-1])
+    return (ibis.literal('"') + text + '"').fill_null("null")

@@ -1,0 +1,184 @@
+"""What a discriminator learns from: query-document pairs with targets, out of log tables."""
+
+import datetime
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import ibis
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64
+
+from crops_jax.errors import InputError
+from crops_jax.retrieval.bm25 import Bm25
+from crops_jax.text import DOCUMENT_FIELDS, document_text
+from data.arrow_batches import arrow_batches
+from data.perspectives.log_events import LogEvents
+
+JUDGEMENTS = "judgements of split train, target grade / greatest grade"
+CLICKS = "clicked and shown-not-clicked documents, as many of each"
+SAMPLED = "clicked documents, for each one unclicked of BM25's top 10 and one at random (the log has clicks only)"
+"""The sources of training pairs, as outcomes and manifests name them."""
+
+MAX_PAIRS = 60_000
+"""More pairs than this do not move a handful of weights."""
+
+_BM25_TOP = 10
+_BM25_DOCUMENTS = 100_000
+# Below this ratio of shown-not-clicked to clicked pairs a log is one of clicks only.
+_LEAST_NEGATIVES = 0.1
+
+
+class TrainingPairs(NamedTuple):
+    """One entry a pair. latest_time: of the searches that were read, None when only judgements were.
+
+    unsplit_judgements: how many of the judgements had no split.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    targets: Float64[np.ndarray, "pairs"]
+    source: str
+    latest_time: datetime.datetime | None
+    unsplit_judgements: int
+
+
+def training_pairs(
+    connection,
+    names: Iterable[str],
+    events: LogEvents,
+    *,
+    until: datetime.datetime | None = None,
+    max_pairs: int = MAX_PAIRS,
+    seed: int = 0,
+) -> TrainingPairs:
+    """Graded judgements of split train where there are any, or else what was clicked and what was not.
+
+    Pairs are distinct. Where there are more than `max_pairs`, those with the least SHA-256 are taken.
+
+    Args:
+      connection, names: log tables.
+      events: the searches and impressions that may be read.
+      until: documents published at this time or later are left out of what is drawn at random.
+
+    Raises:
+      InputError: there is nothing to learn from.
+    """
+    known = connection.table("documents").select("doc_id")
+    if "judgements" in set(names):
+        judged = train_judgements(connection).semi_join(known, "doc_id")
+        grades = judged.agg(low=judged.grade.min(), high=judged.grade.max(), unsplit=judged.split.isnull().sum())
+        grades = grades.to_pyarrow().to_pylist()[0]
+        if grades["high"] is not None and grades["low"] < grades["high"]:
+            pairs = _first_by_hash(judged, max_pairs).to_pyarrow()
+            targets = pairs["grade"].to_numpy().astype(np.float64) / float(grades["high"])
+            return _pairs(connection, pairs, targets, JUDGEMENTS, None, int(grades["unsplit"] or 0))
+    if events.impressions is None:
+        raise InputError(
+            "there is nothing to fit a discriminator on: no judgements of split train with two or more grades on known "
+            "documents, and no searches with candidates; add one of them, or name a --discriminator"
+        )
+    return _click_pairs(connection, events, until, max_pairs, seed)
+
+
+def train_judgements(connection) -> ibis.Table:
+    """Judgements that may be learnt from: split train, and those without a split (there is no test among them)."""
+    judgements = connection.table("judgements")
+    return judgements.filter(judgements.split.fill_null("train") == "train")
+
+
+def published_before(connection, until: datetime.datetime | None) -> ibis.Table:
+    """The documents known to exist before a time: published earlier, or without a date."""
+    documents = connection.table("documents")
+    if until is None:
+        return documents
+    return documents.filter(documents.published_at.isnull() | (documents.published_at < until))
+
+
+def texts_of(connection, documents: ibis.Table) -> Iterator[str]:
+    """document_text of each row, some thousands in memory at a time."""
+    for batch in arrow_batches(connection, documents.select(*DOCUMENT_FIELDS), rows=20_000):
+        for document in batch.to_pylist():
+            yield document_text(document)
+
+
+def _click_pairs(
+    connection, events: LogEvents, until: datetime.datetime | None, max_pairs: int, seed: int
+) -> TrainingPairs:
+    shown = events.impressions.filter(events.impressions.stage == "shown")
+    shown = shown.filter(shown.recorded)
+    fates = shown.group_by("query", "doc_id").agg(consumed=shown.consumed.max()).cache()
+    clicked, unclicked = fates.filter(fates.consumed), fates.filter(~fates.consumed)
+    positives, negatives = (int(table.count().to_pyarrow().as_py()) for table in (clicked, unclicked))
+    if not positives:
+        raise InputError(
+            "there is nothing to fit a discriminator on: no judgements of split train with two or more grades, and no "
+            "click, like or long watch in the part of the log that is read; add one of them, or name a --discriminator"
+        )
+    latest = events.searches.time.max().to_pyarrow().as_py()
+    if negatives < _LEAST_NEGATIVES * positives:
+        return _sampled_pairs(connection, clicked, until, max_pairs // 3, seed, latest)
+    each = min(positives, negatives, max_pairs // 2)
+    pairs = pa.concat_tables([_first_by_hash(table, each).to_pyarrow() for table in (clicked, unclicked)])
+    return _pairs(connection, pairs, np.repeat([1.0, 0.0], each), CLICKS, latest, 0)
+
+
+def _sampled_pairs(
+    connection, clicked: ibis.Table, until: datetime.datetime | None, max_clicks: int, seed: int, latest
+) -> TrainingPairs:
+    pairs = _first_by_hash(clicked, max_clicks).to_pyarrow()
+    queries, clicked_ids = pairs["query"].to_pylist(), pairs["doc_id"].to_pylist()
+    pool = published_before(connection, until)
+    pool = pool.order_by(pool.doc_id.hexdigest("sha256"), pool.doc_id).limit(_BM25_DOCUMENTS)
+    pool = pool.select("doc_id", *DOCUMENT_FIELDS).to_pyarrow().to_pylist()
+    ids, texts = [document["doc_id"] for document in pool], [document_text(document) for document in pool]
+    known_clicks = clicked.semi_join(ibis.memtable(pairs.select(["query"])), "query")
+    clicks_of: dict[str, set[str]] = {}
+    for row in known_clicks.select("query", "doc_id").to_pyarrow().to_pylist():
+        clicks_of.setdefault(row["query"], set()).add(row["doc_id"])
+    top_of = _unclicked_top(Bm25(texts), ids, clicks_of)
+    random = np.random.default_rng(seed)
+    sampled_queries, sampled_texts = [], []
+    for query in queries:
+        unclicked_random = [at for at in random.integers(len(ids), size=8) if ids[at] not in clicks_of[query]][:2]
+        top = top_of[query]
+        chosen = [top[random.integers(len(top))], *unclicked_random[:1]] if top else unclicked_random
+        sampled_queries += [query] * len(chosen)
+        sampled_texts += [texts[at] for at in chosen]
+    text_of = _texts_by_id(connection, clicked_ids)
+    return TrainingPairs(
+        queries + sampled_queries,
+        [text_of[doc_id] for doc_id in clicked_ids] + sampled_texts,
+        np.repeat([1.0, 0.0], [len(queries), len(sampled_queries)]),
+        SAMPLED,
+        latest,
+        0,
+    )
+
+
+def _unclicked_top(index: Bm25, ids: list[str], clicks_of: dict[str, set[str]]) -> dict[str, list[int]]:
+    """The places of each query's best unclicked documents, at most _BM25_TOP."""
+    most_clicks = max(len(clicked) for clicked in clicks_of.values())
+    _, found = index.search(list(clicks_of), _BM25_TOP + most_clicks)
+    return {
+        query: [int(at) for at in row if at >= 0 and ids[at] not in clicked][:_BM25_TOP]
+        for (query, clicked), row in zip(clicks_of.items(), found, strict=True)
+    }
+
+
+def _first_by_hash(table: ibis.Table, rows: int) -> ibis.Table:
+    key = (table.query + "\n" + table.doc_id).hexdigest("sha256")
+    return table.order_by(key, table.query, table.doc_id).limit(rows)
+
+
+def _pairs(connection, pairs: pa.Table, targets: np.ndarray, source: str, latest, unsplit: int) -> TrainingPairs:
+    doc_ids = pairs["doc_id"].to_pylist()
+    text_of = _texts_by_id(connection, doc_ids)
+    documents = [text_of[doc_id] for doc_id in doc_ids]
+    return TrainingPairs(pairs["query"].to_pylist(), documents, targets, source, latest, unsplit)
+
+
+def _texts_by_id(connection, doc_ids: list[str]) -> dict[str, str]:
+    wanted = ibis.memtable(pa.table({"doc_id": pa.array(sorted(set(doc_ids)), pa.string())}))
+    found = connection.table("documents").semi_join(wanted, "doc_id").select("doc_id", *DOCUMENT_FIELDS)
+    return {row["doc_id"]: document_text(row) for row in found.to_pyarrow().to_pylist()}

@@ -1,0 +1,264 @@
+"""Sets a later period, or whole groups, of the log tables apart for testing."""
+
+import dataclasses
+import datetime
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import ibis
+import pyarrow as pa
+import tyro
+
+from crops_jax import program
+from crops_jax.artifacts import new_manifest, output_directory, write_manifest
+from crops_jax.errors import InputError
+from data.held_out_queries import groups_of, held_out_groups, split_judgements
+from data.mine import check_mining_parameters, query_level_candidates
+from data.pair_scores import theta_table
+from data.perspectives import query_level
+from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
+from data.tables import LogTables, open_logs, write_table
+from data.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HoldOutArguments:
+    logs: str
+    """Directory of log tables."""
+    output: str
+    """Directory to write: log tables of what is left to train on, and the test tables."""
+    overwrite: bool = False
+    """Replace the output if it exists."""
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Hold out what happened at this time or later (ISO 8601, UTC without an offset)."""
+    fraction: float | None = None
+    """Hold out this share of the groups; goes with --by group."""
+    by: Literal["group", "split"] | None = None
+    """group: whole groups, which are the column group of searches, or the query where a search has none and where there
+    are no searches at all. split: nothing but the judgements' own split, for sources without a log."""
+    discriminator: str | None = None
+    """Folder of a discriminator that read only what is not held out. By default a lexical one is fitted."""
+    similarity_encoder: str | None = None
+    """RUN or model folder that says how alike two queries are; by default character trigrams do."""
+    alpha: float = 0.6
+    """A candidate counts as a test reformulation when theta > alpha."""
+    beta: float = query_level.BETA
+    """The least similarity of a query and its reformulation."""
+    window_seconds: int = query_level.WINDOW_SECONDS
+    """A later query of the same user within this time is a reformulation."""
+    only_unsatisfied: bool = False
+    """Reformulations only of searches of which nothing was watched long."""
+    long_watch_seconds: float = LONG_WATCH_SECONDS
+    """Watched at least this long counts as consumed."""
+    memory_limit: str | None = None
+    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+    seed: int = 0
+    """Of the choice of groups, and of the lexical discriminator's random negatives."""
+
+
+def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
+    """Writes log tables of what happened before a time (or outside the held-out groups), and test tables of the rest.
+
+    test_clicks are the positives of the held-out part of the click log, test_reformulations what was consumed after a
+    reformulation there, as data.mine's query level finds it. Judgements keep the split they have; those without one
+    get theirs by group, or by hash of the query (0 to 7 train, 8 dev, 9 test of sha256 modulo 10). The discriminator,
+    fitted on the training part alone, is kept in OUTPUT/discriminator, and data.mine uses it by default.
+    """
+    _check(arguments)
+    logs = open_logs(arguments.logs)
+    _check_fits(arguments, logs)
+    encoder = arguments.similarity_encoder
+    inputs = {
+        "logs": arguments.logs,
+        "discriminator": arguments.discriminator,
+        "similarity_encoder": encoder if encoder and Path(encoder).exists() else None,
+    }
+    held_out: dict[str, Any] = {}
+    with output_directory(
+        arguments.output,
+        overwrite=arguments.overwrite,
+        program="data.hold_out",
+        kind="logs",
+        arguments=arguments,
+        inputs=inputs,
+        held_out=held_out,
+    ) as out:
+        held_out.update(_hold_out(arguments, logs, inputs, out))
+    return {"split": arguments.output, **held_out}
+
+
+def _check(arguments: HoldOutArguments) -> None:
+    by_time, by = arguments.from_ is not None, arguments.by
+    if by_time == (by is not None):
+        raise InputError("say what to hold out: --from TIME, --fraction F --by group, or --by split")
+    if (arguments.fraction is not None) != (by == "group"):
+        raise InputError("--fraction and --by group go together")
+    if arguments.fraction is not None and not 0 < arguments.fraction < 1:
+        raise InputError(f"--fraction {arguments.fraction} is not between 0 and 1")
+    check_mining_parameters(arguments)
+
+
+def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
+    if arguments.from_ is not None and "searches" not in logs.names:
+        raise InputError(
+            f"--from: {logs.path} has no table searches, so nothing in it has a time; use --by split for the "
+            "judgements' own split, or --fraction F --by group to draw whole queries"
+        )
+    if arguments.by == "split":
+        splits = set()
+        if "judgements" in logs.names:
+            splits = set(logs.read("judgements", ["split"])["split"].unique().to_pylist())
+        if "searches" in logs.names or not {"train", "test"} <= splits:
+            raise InputError(
+                f"--by split needs logs without searches whose judgements have a split train and a split test; found "
+                f"the tables {', '.join(sorted(logs.names))} and splits {sorted(map(str, splits))}; "
+                "use --from or --by group"
+            )
+
+
+def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, Any], out: Path) -> dict[str, Any]:
+    connection = logs.connect(memory_limit=arguments.memory_limit)
+    events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds)
+    time = None if arguments.from_ is None else parse_time(arguments.from_, argument="--from")
+    groups = held_out_queries = None
+    outcome: dict[str, Any] = {}
+    if arguments.fraction is not None:
+        of_query = groups_of(connection, logs.names, events)
+        groups = held_out_groups(connection, of_query, fraction=arguments.fraction, seed=arguments.seed)
+        held_out_queries = of_query.semi_join(groups, "group").select("query")
+        outcome["groups"] = {"all": _count(of_query.select("group").distinct()), "held_out": _count(groups)}
+    train, test = events, LogEvents(None, None, None)
+    if events.searches is not None:
+        train, test = _parts(arguments, logs, events, time, groups)
+        outcome["searches"] = {"train": _count(train.searches), "test": _count(test.searches)}
+        outcome.update(_write_log(connection, logs, train, time, out))
+    judged = None
+    if "judgements" in logs.names:
+        judged, outcome["judgements"] = split_judgements(connection, held_out_queries)
+        write_table(out, "judgements", judged)
+    _copy_documents(logs, out)
+    if "knowledge_documents" in logs.names:
+        outcome["knowledge_documents"] = _write_knowledge(connection, train, judged, out)
+
+    if train.impressions is not None:
+        # Only what lies in the split is read from here on, so that nothing held out can reach the discriminator.
+        split = open_logs(out)
+        theta = _theta(arguments, split, logs, time)
+        save_theta(theta, out / FOLDER)
+        write_manifest(
+            out / FOLDER,
+            new_manifest(
+                program="data.hold_out", kind="discriminator", arguments=arguments, inputs=inputs, fitted=theta.fitted
+            ),
+        )
+        outcome["discriminator"] = theta.fitted
+        outcome.update(_write_tests(arguments, connection, test, theta, out))
+    return outcome
+
+
+def _parts(
+    arguments: HoldOutArguments,
+    logs: LogTables,
+    events: LogEvents,
+    time: datetime.datetime | None,
+    groups: ibis.Table | None,
+) -> tuple[LogEvents, LogEvents]:
+    """The part to train on and the part to test on. Raises InputError when one of them is empty."""
+    searches = events.searches
+    if groups is None:
+        train, test = events.before(time), events.only(searches.filter(searches.time >= time))
+    else:
+        grouped = searches.mutate(group=searches.group.coalesce(searches.query))
+        train = events.only(searches.semi_join(grouped.anti_join(groups, "group"), "search_id"))
+        test = events.only(searches.semi_join(grouped.semi_join(groups, "group"), "search_id"))
+    span = searches.agg(first=searches.time.min(), last=searches.time.max()).to_pyarrow().to_pylist()[0]
+    for part, name, events_of in (("training", "earlier", train), ("test", "later", test)):
+        if not _count(events_of.searches):
+            what = f"--from {arguments.from_}: no search is {name}" if groups is None else "no group is left"
+            raise InputError(
+                f"{what}, so the {part} part is empty; the searches of {logs.path} run from {span['first']} to "
+                f"{span['last']}; choose another time or fraction"
+            )
+    return train, test
+
+
+def _write_log(
+    connection, logs: LogTables, train: LogEvents, time: datetime.datetime | None, out: Path
+) -> dict[str, Any]:
+    """Writes searches, candidates and feed_views of the training part, as they were logged."""
+    rows = {}
+    kept = train.searches.select("search_id")
+    for name, key in (("searches", ("time", "search_id")), ("candidates", ("search_id", "doc_id"))):
+        if name in logs.names:
+            table = connection.table(name).semi_join(kept, "search_id").order_by(*key).to_pyarrow()
+            if not len(table):
+                raise InputError(f"no rows of {name} are left to train on; choose another time or fraction")
+            write_table(out, name, table)
+            rows[name] = len(table)
+    if "feed_views" in logs.names:
+        views = connection.table("feed_views")
+        views = views if time is None else views.filter(views.time < time)
+        table = views.order_by("time", "user_id", "doc_id", "watch_seconds", "liked").to_pyarrow()
+        write_table(out, "feed_views", table)
+        rows["feed_views"] = len(table)
+    return {"rows": rows}
+
+
+def _copy_documents(logs: LogTables, out: Path) -> None:
+    files = logs.files("documents")
+    if len(files) == 1:
+        shutil.copyfile(files[0], out / "documents.parquet")
+        return
+    (out / "documents").mkdir()
+    for number, file in enumerate(files):
+        shutil.copyfile(file, out / "documents" / f"{number:05d}.parquet")
+
+
+def _write_knowledge(connection, train: LogEvents, judged: pa.Table | None, out: Path) -> dict[str, int]:
+    """Keeps the documents written for queries of the training part: others would tell of held-out queries."""
+    written = connection.table("knowledge_documents")
+    queries = [] if train.searches is None else [train.searches.select("query")]
+    if judged is not None:
+        table = ibis.memtable(judged.select(["query", "split"]))
+        queries.append(table.filter(table.split == "train").select("query"))
+    known = ibis.union(*queries) if len(queries) > 1 else queries[0]
+    kept = written.semi_join(known, "query").order_by("query", "doc_id").to_pyarrow()
+    write_table(out, "knowledge_documents", kept)
+    return {"kept": len(kept), "dropped": _count(written) - len(kept)}
+
+
+def _theta(arguments: HoldOutArguments, split: LogTables, logs: LogTables, time: datetime.datetime | None) -> Theta:
+    if arguments.discriminator is not None:
+        theta = open_theta(arguments.discriminator)
+        refuse_later(theta, arguments.discriminator, time, argument="--from")
+        if time is None or theta.fitted["unsplit_judgements"]:
+            decides = {"from_": arguments.from_, "fraction": arguments.fraction, "by": arguments.by}
+            refuse_other_split(arguments.discriminator, logs, {**decides, "seed": arguments.seed})
+        return theta
+    connection = split.connect(memory_limit=arguments.memory_limit)
+    events = read_events(connection, split.names, long_watch_seconds=arguments.long_watch_seconds)
+    return fit_theta(connection, split, events, until=time, seed=arguments.seed)
+
+
+def _write_tests(arguments: HoldOutArguments, connection, test: LogEvents, theta: Theta, out: Path) -> dict[str, Any]:
+    clicks = test.impressions.filter(test.impressions.consumed).select("query", "doc_id").distinct()
+    clicks = clicks.order_by("query", "doc_id").to_pyarrow()
+    write_table(out, "test_clicks", clicks)
+    candidates, counts = query_level_candidates(arguments, connection, test)
+    scores = theta_table(connection, candidates, theta.discriminator)
+    rows = query_level.positives(candidates, scores, alpha=arguments.alpha)
+    found = rows.select("query", "doc_id").distinct().order_by("query", "doc_id").to_pyarrow()
+    write_table(out, "test_reformulations", found)
+    return {
+        "test_clicks": len(clicks),
+        "test_reformulations": {**counts, "candidates": _count(scores), "passing": len(found)},
+    }
+
+
+def _count(table: ibis.Table) -> int:
+    return int(table.count().to_pyarrow().as_py())
+
+
+if __name__ == "__main__":
+    program.run(hold_out, example="python -m data.hold_out --logs logs --from 2024-05-31 --output split")

@@ -1,0 +1,139 @@
+"""Which discriminator decides: one that is named, one that lies in the logs, or a lexical one fitted here."""
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crops_jax import discriminator
+from crops_jax.artifacts import fingerprint, read_manifest, write_text
+from crops_jax.discriminator import Discriminator, LexicalDiscriminator
+from crops_jax.errors import InputError
+from crops_jax.lexical import CorpusStatistics
+from data.discriminator_pairs import published_before, texts_of, training_pairs
+from data.perspectives.log_events import LogEvents
+from data.tables import LogTables
+
+FITTED = "fitted.json"
+"""Beside every discriminator: what it was fitted on."""
+
+FOLDER = "discriminator"
+"""Where a directory of log tables keeps the discriminator fitted on it."""
+
+
+class Theta(NamedTuple):
+    """A discriminator, and what is known of its fitting: the fields of `Fitted`."""
+
+    discriminator: Discriminator
+    fitted: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What fitted.json holds. launch.train_discriminator writes the same fields."""
+
+    kind: str
+    source: str
+    """What the pairs were; one of those in data.discriminator_pairs."""
+    pairs: int
+    ece_before: float
+    ece_after: float
+    calibrated_on: str
+    latest_time: str | None
+    """The time of the latest search that was read, ISO 8601; None when only judgements were read."""
+    unsplit_judgements: int
+    """Judgements without a split that were read."""
+
+
+def fit_theta(
+    connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None = None, seed: int = 0
+) -> Theta:
+    """Fits a lexical discriminator on a part of the log, and on judgements of split train where there are any.
+
+    Raises InputError when there is nothing to learn from.
+    """
+    pairs = training_pairs(connection, logs.names, events, until=until, seed=seed)
+    corpus = CorpusStatistics.of(texts_of(connection, published_before(connection, until)))
+    fitted = LexicalDiscriminator.fit(pairs.queries, pairs.documents, pairs.targets, corpus=corpus)
+    latest = pairs.latest_time
+    about = Fitted(
+        kind="lexical",
+        source=pairs.source,
+        pairs=len(pairs.queries),
+        ece_before=fitted.report["ece_before"],
+        ece_after=fitted.report["ece_after"],
+        calibrated_on=fitted.report["calibrated_on"],
+        latest_time=None if latest is None else latest.astimezone(datetime.UTC).isoformat(),
+        unsplit_judgements=pairs.unsplit_judgements,
+    )
+    return Theta(fitted, dataclasses.asdict(about))
+
+
+def save_theta(theta: Theta, folder: Path) -> None:
+    """Writes the discriminator and fitted.json."""
+    theta.discriminator.save(folder)
+    write_text(folder / FITTED, json.dumps(theta.fitted, indent=2, ensure_ascii=False) + "\n")
+
+
+def open_theta(folder: Path | str) -> Theta:
+    """The discriminator of a folder and its fitted.json. Raises InputError where either cannot be read."""
+    loaded = discriminator.load(folder)
+    file = Path(folder) / FITTED
+    try:
+        fitted = json.loads(file.read_text())
+        missing = {field.name for field in dataclasses.fields(Fitted)} - set(fitted)
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{file}: what the discriminator was fitted on cannot be read ({error}), so nobody can say that it did "
+            "not read the test period; fit it again"
+        ) from error
+    return Theta(loaded, fitted)
+
+
+def reads_past(theta: Theta, time: datetime.datetime | None) -> bool:
+    """Whether a discriminator was fitted on searches at a time or later."""
+    latest = theta.fitted["latest_time"]
+    return time is not None and latest is not None and datetime.datetime.fromisoformat(latest) >= time
+
+
+def refuse_later(theta: Theta, folder: Path | str, time: datetime.datetime | None, *, argument: str) -> None:
+    """Raises InputError when a discriminator was fitted on searches at a time or later."""
+    if time is not None and reads_past(theta, time):
+        raise InputError(
+            f"--discriminator {folder} read searches up to {theta.fitted['latest_time']}, not before {argument} "
+            f"{time.isoformat()}; fit one on what happened before, or leave it out to have that done here"
+        )
+
+
+def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any]) -> None:
+    """Raises InputError unless a discriminator was fitted on the training part of this very hold-out.
+
+    Args:
+      folder: of the discriminator.
+      logs: what is being held out.
+      split: the arguments that decide what is held out.
+    """
+    source = _held_out_manifest(folder)
+    same = (
+        source is not None
+        and source["inputs"].get("logs", {}).get("fingerprint") == fingerprint(logs.path)
+        and all(source["arguments"].get(name) == value for name, value in split.items())
+    )
+    if not same:
+        raise InputError(
+            f"--discriminator {folder} was not fitted on the training part of this hold-out, so it may have seen what "
+            f"is held out; fit one on a directory that data.hold_out wrote from {logs.path} with the same arguments, "
+            "or leave it out to have that done here"
+        )
+
+
+def _held_out_manifest(folder: Path | str) -> dict[str, Any] | None:
+    """The manifest of the data.hold_out whose output a discriminator was fitted on, or that fitted it."""
+    manifest = read_manifest(folder)
+    if manifest["program"] == "data.hold_out":
+        return manifest
+    fitted_on = manifest["inputs"].get("logs", {}).get("manifest")
+    return fitted_on if fitted_on and fitted_on["program"] == "data.hold_out" else None
