@@ -1,0 +1,142 @@
+"""dataset_info.json and features.json of a folder of records, as tensorflow_datasets 4.9.10 writes them.
+
+What a reader has to know before the first record stands in the statistics of a split, where tfds keeps such things:
+the greatest number of rows of every feature (`maxNumValues`), and the token that closes every text.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from crops_jax.query_record import FEATURE_COLUMNS
+
+DATASET = "crops"
+DATASET_INFO = "dataset_info.json"
+FEATURES = "features.json"
+
+_CLOSING_TOKEN = "closing_token"
+_DESCRIPTION = "Training records of crops_jax: one query with its documents and graded labels."
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class SplitInfo:
+    """What dataset_info.json says of one split.
+
+    Attributes:
+      shard_lengths: the number of records in each shard.
+      data_bytes: the size of all records without their frames.
+      greatest: the greatest number of rows that each feature has in a record.
+      closing_token: the token that ends every text, None when there is no such token.
+    """
+
+    def __init__(self) -> None:
+        self.shard_lengths: list[int] = []
+        self.data_bytes = 0
+        self.greatest = dict.fromkeys(FEATURE_COLUMNS, 0)
+        self._last_tokens: set[int | None] = set()
+
+    @property
+    def closing_token(self) -> int | None:
+        return next(iter(self._last_tokens)) if len(self._last_tokens) == 1 else None
+
+    def add(self, values: dict[str, Int32[np.ndarray, "..."]], data: bytes) -> None:
+        """Takes one more record into account."""
+        self.data_bytes += len(data)
+        for name, array in values.items():
+            self.greatest[name] = max(self.greatest[name], len(array))
+        if len(self._last_tokens) < 2:
+            counts = values["documents"][:, 3]
+            self._last_tokens.update(values["document_tokens"][np.cumsum(counts)[counts > 0] - 1].tolist())
+            self._last_tokens.add(int(values["query_tokens"][-1]) if values["query_tokens"].size else None)
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        features: list[dict[str, Any]] = [
+            {"name": feature, "numStats": {"commonStats": {"maxNumValues": str(number)} if number else {}}}
+            for feature, number in self.greatest.items()
+        ]
+        if self.closing_token is not None:
+            features.append(
+                {"name": _CLOSING_TOKEN, "customStats": [{"name": _CLOSING_TOKEN, "num": float(self.closing_token)}]}
+            )
+        return {
+            "filepathTemplate": _TEMPLATE,
+            "name": name,
+            "numBytes": str(self.data_bytes),
+            "shardLengths": [str(length) for length in self.shard_lengths],
+            "statistics": {"features": features, "name": name, "numExamples": str(sum(self.shard_lengths))},
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "SplitInfo":
+        """Raises KeyError, TypeError, ValueError or AttributeError for anything else than to_json gives."""
+        info = cls()
+        info.shard_lengths = [int(length) for length in value["shardLengths"]]
+        info.data_bytes = int(value["numBytes"])
+        features = {feature["name"]: feature for feature in value["statistics"]["features"]}
+        for name in FEATURE_COLUMNS:
+            info.greatest[name] = int(features[name]["numStats"]["commonStats"].get("maxNumValues", 0))
+        if _CLOSING_TOKEN in features:
+            info._last_tokens = {int(features[_CLOSING_TOKEN]["customStats"][0]["num"])}
+        if value["filepathTemplate"] != _TEMPLATE or not info.shard_lengths or min(info.shard_lengths) < 1:
+            raise ValueError("another naming of shards, or empty ones")
+        return info
+
+
+def shard_names(split: str, shards: int) -> list[str]:
+    """File names of a split's shards, as tfds names them."""
+    return [f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}" for shard in range(shards)]
+
+
+def write_dataset_info(path: Path, splits: dict[str, SplitInfo]) -> None:
+    content = {
+        "description": _DESCRIPTION,
+        "fileFormat": "tfrecord",
+        "moduleName": "crops_jax.records",
+        "name": DATASET,
+        "splits": [info.to_json(name) for name, info in splits.items()],
+        "version": "1.0.0",
+    }
+    artifacts.write_text(path / FEATURES, json.dumps(features_json(), indent=4, sort_keys=True))
+    artifacts.write_text(path / DATASET_INFO, json.dumps(content, indent=2, sort_keys=True))
+
+
+def read_dataset_info(path: Path) -> dict[str, SplitInfo]:
+    """The splits of a folder of records. Raises InputError where there are none or the file is damaged."""
+    file = path / DATASET_INFO
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, so {path} holds no training records; data.write_records writes them")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["name"] != DATASET or content["fileFormat"] != "tfrecord":
+            raise ValueError(f"it describes {content['name']} in {content['fileFormat']}")
+        return {split["name"]: SplitInfo.from_json(split) for split in content["splits"]}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise InputError(
+            f"{file}: not the dataset_info.json of training records ({type(error).__name__}: {error}); "
+            "write the records again"
+        ) from error
+
+
+def features_json() -> dict[str, Any]:
+    """features.json as tensorflow_datasets writes it for these features."""
+    package = "tensorflow_datasets.core.features"
+    features = {
+        name: {
+            "pythonClassName": f"{package}.tensor_feature.Tensor",
+            "tensor": {
+                "dtype": "int32",
+                "encoding": "bytes",
+                "shape": {"dimensions": ["-1", str(columns)] if columns > 1 else ["-1"]},
+            },
+        }
+        for name, columns in FEATURE_COLUMNS.items()
+    }
+    return {
+        "featuresDict": {"features": features},
+        "pythonClassName": f"{package}.features_dict.FeaturesDict",
+    }

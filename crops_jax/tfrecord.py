@@ -1,0 +1,199 @@
+"""TFRecord files without TensorFlow: framing, checksums on every read, and random access.
+
+A file is a sequence of records, each framed as
+
+    uint64 length | uint32 masked CRC32C of length | data | uint32 masked CRC32C of data       (little-endian)
+
+Beside a file lies its index, NAME.index: itself a TFRecord file, whose one record holds the byte offset of every
+record and the size of the file as int64. So the index has a checksum too, and one that is absent, broken or older
+than its file is replaced by reading the file's frames.
+"""
+
+import functools
+import os
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from jaxtyping import Int64
+
+from crops_jax.errors import InputError
+
+_HEADER = struct.Struct("<QI")
+_CHECKSUM = struct.Struct("<I")
+FRAME_BYTES = _HEADER.size + _CHECKSUM.size
+_OPEN_FILES = 128
+_REMEDY = "restore the file or write the records again"
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The CRC32C of `data`, rotated right by 15 bits and offset, as TFRecord files store it."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def frame(data: bytes) -> bytes:
+    """The bytes of one record with its length and checksums."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, _CHECKSUM.pack(masked_crc32c(length)), data, _CHECKSUM.pack(masked_crc32c(data))))
+
+
+def index_path(path: Path | str) -> Path:
+    return Path(f"{path}.index")
+
+
+def write_index(path: Path, offsets: Int64[np.ndarray, "records+1"]) -> None:
+    """Writes the index beside `path`; offsets[-1] is the size of the file."""
+    index_path(path).write_bytes(frame(offsets.astype("<i8").tobytes()))
+
+
+def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:
+    """The offsets kept beside `path`, or None where there are none that fit its size."""
+    try:
+        content = index_path(path).read_bytes()
+        if len(content) < FRAME_BYTES or content != frame(content[_HEADER.size : -_CHECKSUM.size]):
+            return None
+    except OSError:
+        return None
+    data = content[_HEADER.size : -_CHECKSUM.size]
+    if len(data) % 8 or not data:
+        return None
+    offsets = np.frombuffer(data, "<i8").astype(np.int64)
+    fits = offsets[0] == 0 and offsets[-1] == os.path.getsize(path) and (np.diff(offsets) >= FRAME_BYTES).all()
+    return offsets if fits else None
+
+
+def scan(path: Path) -> Int64[np.ndarray, "records+1"]:
+    """Finds the records of a file by its frames, without reading their data.
+
+    Raises InputError naming the record whose length is damaged or that is cut off.
+    """
+    size = os.path.getsize(path)
+    offsets, offset = [0], 0
+    with open(path, "rb") as file:
+        while offset < size:
+            length = _length(file.read(_HEADER.size), path=path, record=len(offsets) - 1)
+            offset += length + FRAME_BYTES
+            if offset > size:
+                raise InputError(f"{path}: record {len(offsets) - 1} is cut off at byte {size}; {_REMEDY}")
+            offsets.append(offset)
+            file.seek(offset)
+    return np.array(offsets, np.int64)
+
+
+class TFRecordFiles:
+    """Random access to the records of several files as one sequence, in the order of the files.
+
+    Can be pickled; every process opens the files for itself. Reading is safe from several threads.
+
+    Args:
+      paths: the files, in order.
+      counts: how many records each has to hold.
+
+    Raises:
+      InputError: a file is missing, damaged, or holds another number of records.
+    """
+
+    def __init__(self, paths: Iterable[Path], *, counts: Iterable[int]):
+        self._paths = [Path(path) for path in paths]
+        self._counts = np.array(list(counts), np.int64)
+        self._ends = np.cumsum(self._counts)
+        self._offsets = [
+            _offsets(path, count=int(count), first=int(end - count))
+            for path, count, end in zip(self._paths, self._counts, self._ends, strict=True)
+        ]
+        self._open = _opener()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, index: int) -> tuple[Path, int]:
+        """The file that holds record `index` and the number of the record in it, from 0."""
+        file, record = self._locate(index)
+        return self._paths[file], record
+
+    def __getitem__(self, index: int) -> bytes:
+        """The data of a record, both checksums verified. Raises InputError naming file and record."""
+        file, record = self._locate(index)
+        try:
+            return self._read(file, record)
+        except _StaleIndex:
+            # The file was replaced under an index that still fits its size; or a length is damaged, and scan says so.
+            self._offsets[file] = scan(self._paths[file])
+        try:
+            return self._read(file, record)
+        except (_StaleIndex, IndexError) as error:
+            raise InputError(f"{self._paths[file]}: record {record} is damaged; {_REMEDY}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = _opener()
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        file = int(np.searchsorted(self._ends, index, side="right"))
+        return file, int(index) - (int(self._ends[file - 1]) if file else 0)
+
+    def _read(self, file: int, record: int) -> bytes:
+        path, offsets = self._paths[file], self._offsets[file]
+        start, end = int(offsets[record]), int(offsets[record + 1])
+        content = os.pread(self._open(path).descriptor, end - start, start)
+        if len(content) != end - start:
+            raise InputError(f"{path}: record {record} is cut off at byte {start + len(content)}; {_REMEDY}")
+        header, data = content[: _HEADER.size], content[_HEADER.size : -_CHECKSUM.size]
+        length, length_crc = _HEADER.unpack(header)
+        if length != len(data) or length_crc != masked_crc32c(header[:8]):
+            raise _StaleIndex
+        if _CHECKSUM.unpack(content[-_CHECKSUM.size :])[0] != masked_crc32c(data):
+            raise InputError(f"{path}: the data of record {record} does not match its checksum; {_REMEDY}")
+        return data
+
+
+class _StaleIndex(Exception):
+    """The index points where no record of that length starts."""
+
+
+class _OpenFile:
+    """A descriptor that lives as long as somebody reads from it."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    # Bound here because the module os may be gone when the interpreter ends.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "descriptor"):
+            close(self.descriptor)
+
+
+def _opener() -> Callable[[Path], _OpenFile]:
+    return functools.lru_cache(maxsize=_OPEN_FILES)(_OpenFile)
+
+
+def _offsets(path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, it should hold records {first} to {first + count - 1}; {_REMEDY}")
+    kept = read_index(path)
+    if kept is None or len(kept) - 1 != count:
+        kept = scan(path)
+    if (found := len(kept) - 1) != count:
+        raise InputError(
+            f"{path}: {found} records found, {count} expected, so record {min(found, count)} is the first in doubt; "
+            f"{_REMEDY}"
+        )
+    return kept
+
+
+def _length(header: bytes, *, path: Path, record: int) -> int:
+    if len(header) != _HEADER.size:
+        raise InputError(f"{path}: record {record} is cut off in its length; {_REMEDY}")
+    length, crc = _HEADER.unpack(header)
+    if crc != masked_crc32c(header[:8]):
+        raise InputError(f"{path}: the length of record {record} does not match its checksum; {_REMEDY}")
+    return length

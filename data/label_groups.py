@@ -1,0 +1,109 @@
+"""Labels by query, and which of a query's documents get their tokens written."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int8, Int32, Int64, UInt64
+
+from crops_jax.labels import Level, document_id_words
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGroups:
+    """Labels, those of a query together, the highest level first.
+
+    queries: distinct, in the order of their hashes, so that neighbours have nothing to do with each other.
+    bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
+    doc_ids: distinct; documents: the place in doc_ids of every row.
+    """
+
+    queries: list[str]
+    query_hashes: UInt64[np.ndarray, "queries"]
+    bounds: Int64[np.ndarray, "queries+1"]
+    doc_ids: pa.Array
+    id_words: Int32[np.ndarray, "doc_ids 2"]
+    documents: Int64[np.ndarray, "rows"]
+    levels: Int8[np.ndarray, "rows"]
+
+    @property
+    def row_queries(self) -> Int64[np.ndarray, "rows"]:
+        return np.repeat(np.arange(len(self.queries)), np.diff(self.bounds))
+
+
+def group_labels(labels: pa.Table) -> LabelGroups:
+    """Groups a label table (query, doc_id, level); the order of its rows does not matter."""
+    query_codes, queries = _codes(labels.column("query"))
+    documents, doc_ids = _codes(labels.column("doc_id"))
+    hashes = query_hashes(queries.to_pylist())
+    order = np.argsort(hashes, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    levels = labels.column("level").to_numpy().astype(np.int8)
+    rows = np.lexsort((documents, -levels, rank[query_codes]))
+    counts = np.bincount(rank[query_codes], minlength=len(order))
+    return LabelGroups(
+        queries=queries.take(pa.array(order)).to_pylist(),
+        query_hashes=hashes[order],
+        bounds=np.concatenate([[0], np.cumsum(counts)]),
+        doc_ids=doc_ids,
+        id_words=document_id_words(doc_ids.to_pylist()),
+        documents=documents[rows],
+        levels=levels[rows],
+    )
+
+
+def query_hashes(queries: list[str]) -> UInt64[np.ndarray, "queries"]:
+    """The first 64 bits of the SHA-256 of each query."""
+    digests = b"".join(hashlib.sha256(query.encode()).digest()[:8] for query in queries)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def choose_texts(
+    groups: LabelGroups, has_text: Bool[np.ndarray, "rows"], *, documents_per_query: int, seed: int
+) -> Bool[np.ndarray, "rows"]:
+    """Which rows get their document's tokens written: at most `documents_per_query` of each query.
+
+    Positives (level 4 and 5) come first, higher levels before lower ones, by chance within a level; but a quarter of
+    the places is kept for hard negatives, drawn by chance from all of them, as far as there are any. Places that one
+    side leaves go to the other. Chance is a hash of (seed, query, document), whatever else the table holds.
+    """
+    queries, positive = groups.row_queries, groups.levels >= Level.POSITIVE
+    positives = np.bincount(queries[has_text & positive], minlength=len(groups.queries))
+    negatives = np.bincount(queries[has_text & ~positive], minlength=len(groups.queries))
+    kept_free = np.minimum(negatives, documents_per_query // 4)
+    positive_places = np.minimum(positives, documents_per_query - kept_free)
+    negative_places = np.minimum(negatives, documents_per_query - positive_places)
+
+    chance = _chance(groups, seed)
+    shown_level = np.where(positive, groups.levels, 0)
+    order = np.lexsort((chance, -shown_level, ~positive, ~has_text, queries))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - groups.bounds[queries[order]]
+    among_negatives = place - positives[queries]
+    fits = np.where(positive, place < positive_places[queries], among_negatives < negative_places[queries])
+    return has_text & fits
+
+
+def _chance(groups: LabelGroups, seed: int) -> UInt64[np.ndarray, "rows"]:
+    key = int.from_bytes(hashlib.sha256(f"documents {seed}".encode()).digest()[:8], "big")
+    words = groups.id_words.view(np.uint32).astype(np.uint64)
+    document = (words[:, 0] << np.uint64(32) | words[:, 1])[groups.documents]
+    query = groups.query_hashes[groups.row_queries]
+    mixed = document ^ (query * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(key)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Int64[np.ndarray, "rows"], pa.Array]:
+    """Places of the values among the distinct ones, which are sorted."""
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    order = pc.sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)

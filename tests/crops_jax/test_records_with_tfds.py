@@ -1,0 +1,43 @@
+"""TensorFlow reads what we write: tfds.builder_from_directory on the real thing."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crops_jax.query_record import feature_values
+from crops_jax.records import write_records
+from tests.record_examples import example
+
+ROOT = Path(__file__).parent.parent.parent
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
+
+
+def test_tfds_reads_every_field_of_every_record(tmp_path):
+    if not PYTHON.exists():
+        pytest.skip("no .venv-peers; make peers builds it")
+    written = {
+        "train": [example(i, documents=i % 4, labelled=3 * i) for i in range(11)],
+        "dev": [example(40 + i) for i in range(3)],
+    }
+    for split, examples in written.items():
+        write_records(tmp_path / "records", examples, num_shards=3, split=split)
+    script = ROOT / "tests" / "peers" / "read_with_tfds.py"
+    done = subprocess.run(
+        [PYTHON, script, tmp_path / "records", tmp_path / "found.npz"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "found.npz") as found:
+        for split, examples in written.items():
+            assert found[f"{split}/num_examples"] == len(examples)
+            for number, record in enumerate(examples):
+                for name, value in feature_values(record).items():
+                    np.testing.assert_array_equal(found[f"{split}/{number}/{name}"], value)
+                    assert found[f"{split}/{number}/{name}"].dtype == np.int32

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+
+from crops_jax import tokenizer
+from crops_jax.errors import InputError
+from crops_jax.wordpiece import learn_wordpiece
+
+TEXTS = ["red shoe for the garden", "blue lamp", "red lamp for the house"] * 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(learn_wordpiece(lambda: TEXTS, vocabulary_size=80), path)
+    return path
+
+
+def test_texts_become_int32_with_special_tokens(folder):
+    loaded = tokenizer.load(folder)
+    red, empty = loaded.encode(["red", ""], max_tokens=8)
+    assert red.dtype == np.int32
+    assert [red[0], red[-1], *empty] == [2, 3, 2, 3]
+    assert len(red) == 3
+
+
+def test_long_texts_lose_their_end_but_no_special_token(folder):
+    loaded = tokenizer.load(folder)
+    texts = ["red lamp for the garden", "red"]
+    cut = loaded.tokenize(texts, max_tokens=4)
+    assert [len(one) for one in cut.tokens] == [4, 3]
+    assert cut.tokens[0][-1] == 3
+    assert cut.cut == 1
+    np.testing.assert_array_equal(cut.tokens[0][:3], loaded.encode(texts, max_tokens=40)[0][:3])
+    with pytest.raises(InputError, match="leave no room beside 2 special ones"):
+        loaded.encode(texts, max_tokens=2)
+
+
+def test_transformers_reads_what_is_saved(folder):
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ours = tokenizer.load(folder).encode(["Red lamp!"], max_tokens=20)[0]
+    assert theirs("Red lamp!")["input_ids"] == ours.tolist()
+    assert (theirs.pad_token, theirs.cls_token, theirs.mask_token) == ("[PAD]", "[CLS]", "[MASK]")
+
+
+def test_a_copy_has_the_same_fingerprint_and_only_the_tokenizer(folder, tmp_path):
+    (folder / "model.safetensors").write_bytes(b"weights")
+    copied = tokenizer.copy(folder, tmp_path / "copy")
+    (folder / "model.safetensors").unlink()
+    assert copied.fingerprint == tokenizer.fingerprint(folder) == tokenizer.fingerprint(tmp_path / "copy")
+    assert {file.name for file in (tmp_path / "copy").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    tokenizer.save(learn_wordpiece(lambda: TEXTS[:1] * 3, vocabulary_size=80), tmp_path / "other")
+    assert tokenizer.fingerprint(tmp_path / "other") != copied.fingerprint
+
+
+def test_padding_and_truncation_of_the_folder_do_not_matter(folder, tmp_path):
+    backend = Backend.from_file(str(folder / "tokenizer.json"))
+    backend.enable_padding(length=12)
+    backend.enable_truncation(max_length=3)
+    loaded = tokenizer.save(backend, tmp_path / "padded")
+    assert loaded.fingerprint == tokenizer.fingerprint(folder)
+    assert len(loaded.encode(["red lamp"], max_tokens=9)[0]) == 4
+
+
+def test_vocabulary_size_counts_ids_not_tokens(tmp_path):
+    backend = Backend(models.WordLevel({"a": 0, "b": 9, "[UNK]": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert tokenizer.Tokenizer(backend).vocabulary_size == 10
+
+
+@pytest.mark.parametrize("content", [None, "", '{"model": 1}'])
+def test_folders_without_a_tokenizer_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match="no tokenizer that can be read"):
+        tokenizer.load(tmp_path)
+    with pytest.raises(InputError, match="no such tokenizer folder"):
+        tokenizer.load(tmp_path / "nowhere")
