@@ -25,6 +25,8 @@ class EncoderConfig:
     heads: int = 12
     feed_forward_width: int = 1536
     max_positions: int = 512
+    position_offset: int = 0
+    """Row of the position table that the first token gets: 0 for BERT, 2 for RoBERTa and XLM-R."""
     type_vocabulary_size: int = 2
     layer_norm_epsilon: float = 1e-12
     dropout: float = 0.0
@@ -41,10 +43,14 @@ class EncoderConfig:
         for name in ("vocabulary_size", "width", "layers", "heads", "feed_forward_width", "max_positions"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.width % self.heads == 0, "width must be a multiple of heads", f"{self.width} and {self.heads}")
+        _require(self.type_vocabulary_size > 0, "type_vocabulary_size must be positive", self.type_vocabulary_size)
+        _require(self.position_offset >= 0, "position_offset must not be negative", self.position_offset)
         _require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
+        longest = self.max_positions - self.position_offset
         for name in ("max_query_tokens", "max_document_tokens"):
             value = getattr(self, name)
-            _require(3 <= value <= self.max_positions, f"{name} must lie in [3, max_positions]", value)
+            rule = f"{name} must lie in [3, max_positions - position_offset] = [3, {longest}]"
+            _require(3 <= value <= longest, rule, value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ class Arguments:
     fraction: float = 0.0
     """With --by group: the share of groups to hold out."""
     by: str = ""
-    """`group`: hold out whole groups (a topic, a session) instead of a period."""
+    """group: hold out whole groups (a topic, a session), not a period; split: keep the judgements' own split."""
     arms: str = "search_log,cross_perspective"
     """Label sets to compare, each mined on its own."""
     tokenizer: str = ""
@@ -58,8 +58,8 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     standard output names the report and, for each arm, its headline figures.
     """
     arms = _arms(arguments)
-    if bool(arguments.from_time) == (arguments.by == "group"):
-        raise InputError("say what to hold out: either --from TIME, or --fraction F --by group")
+    if bool(arguments.from_time) == bool(arguments.by):
+        raise InputError("say what to hold out: --from TIME, or --fraction F --by group, or --by split")
     work = Path(arguments.output)
     steps = list(_steps(arguments, arms, work))
     with exclusive(work):
@@ -154,7 +154,8 @@ def _evaluation(
 def _held_out(arguments: Arguments) -> tuple[str, ...]:
     if arguments.from_time:
         return ("--from", arguments.from_time)
-    return ("--fraction", str(arguments.fraction), "--by", arguments.by)
+    fraction = ("--fraction", str(arguments.fraction)) if arguments.fraction else ()
+    return (*fraction, "--by", arguments.by)
 
 
 def _record_arguments(arguments: Arguments) -> tuple[str, ...]:

@@ -76,6 +76,11 @@ def test_groups_and_further_flags_go_where_they_belong(asked):
     assert all("--k1 0.9 --b 0.4" in command for command in commands if "launch.evaluate" in command)
 
 
+def test_judgements_may_keep_their_own_split(asked):
+    _, commands = asked(from_time="", by="split")
+    assert commands[0] == "python -m data.hold_out --logs logs --by split --output work/split"
+
+
 def test_the_configuration_that_is_trained_is_the_one_that_was_asked_for(asked):
     asked(sections={"optimizer": {"learning_rate": 0.125}})
     assert load_config("work/config.py") == load_config("tiny_cpu").replace(optimizer={"learning_rate": 0.125})

@@ -1,0 +1,36 @@
+"""Horizontal bars with their counts written beside them: how many labels each level has."""
+
+from collections.abc import Sequence
+from html import escape
+
+from crops_jax.charts.frame import WIDTH, colour, frame, number, text
+
+_LEFT, _RIGHT = 150, WIDTH - 62
+_ROW, _BAR = 27, 15
+# A bar of one among a million is still seen.
+_LEAST = 1.5
+
+
+def histogram(counts: Sequence[tuple[str, int]], *, title: str, colour_at: int = 0) -> str:
+    """Bars in the order given, on a linear axis from 0.
+
+    Args:
+      counts: label and count of each bar.
+      title: what is counted.
+      colour_at: place of the colour.
+    """
+    most = max((count for _, count in counts), default=0)
+    body = []
+    for row, (label, count) in enumerate(counts):
+        y = _ROW * row
+        width = max(_LEAST, (_RIGHT - _LEFT) * count / most) if count else 0.0
+        body.append(
+            f"<g><title>{escape(f'{label}: {count:,}')}</title>"
+            + text(label, x=0, y=y + 18)
+            + f'<rect x="{_LEFT}" y="{y + 6}" width="{number(width)}" height="{_BAR}" rx="2" '
+            f'style="fill:{colour(colour_at)}"/>'
+            + text(f"{count:,}", x=_LEFT + width + 6, y=y + 18, kind="value")
+            + "</g>"
+        )
+    said = "; ".join(f"{label} {count:,}" for label, count in counts)
+    return frame(body, height=_ROW * len(counts) + 4, title=title, description=said)

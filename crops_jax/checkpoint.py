@@ -1,0 +1,315 @@
+"""Checkpoints of a run: parameters, optimiser state, step and the run's identity, together or not at all.
+
+RUN/checkpoints/STEP/{parameters,optimizer,progress} are items of one Orbax checkpoint. Orbax writes into a temporary
+folder and renames it when all of it is there, so that whatever has a step for its name is whole. Saving is
+asynchronous: `save` returns when the arrays are copied.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from crops_jax import sharding
+from crops_jax.config import Config
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.train_step import TrainState
+
+FOLDER = "checkpoints"
+_TEMPORARY = ".orbax-checkpoint-tmp"
+# What may differ between the parts of one run: where it runs, and how often it writes.
+_FREE_SECTIONS = {"mesh"}
+_FREE_FIELDS = {
+    "training.log_every_steps",
+    "training.evaluate_every_steps",
+    "training.checkpoint_every_steps",
+    "training.keep_last",
+    "data.workers",
+}
+
+
+class Best(NamedTuple):
+    """The best evaluated step up to a checkpoint and its metric, higher being better."""
+
+    step: int
+    metric: float
+
+
+class Progress(NamedTuple):
+    """What a checkpoint keeps beside arrays.
+
+    best: None before the first evaluation.
+    accumulated: counters since the last line of metrics.jsonl.
+    """
+
+    best: Best | None = None
+    accumulated: dict[str, int] = {}  # noqa: RUF012 - a NamedTuple's default is never changed
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the program that trains it.
+
+    Kept are the last `keep_last` and the best one that the newest knows of.
+    """
+
+    def __init__(self, run: Path | str, config: Config, *, keep_last: int):
+        self.path = Path(run).absolute() / FOLDER
+        self._hash = config_hash(config)
+        self._keep_last = keep_last
+        self.path.mkdir(parents=True, exist_ok=True)
+        _remove_half_written(self.path)
+        self._manager = ocp.CheckpointManager(
+            self.path,
+            options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
+            item_handlers={
+                "parameters": ocp.PyTreeCheckpointHandler(),
+                "optimizer": ocp.PyTreeCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def latest(self) -> int | None:
+        """The newest step that is whole; None when there is none."""
+        return max(saved_steps(self.path), default=None)
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Starts to save `state` under its step, after the save before it has ended.
+
+        The state may be donated as soon as this returns. Raises NamedFailure when the disk is full.
+        """
+        step = int(state.step)
+        self.wait()
+        with self._full_disk_is_named():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    parameters=ocp.args.PyTreeSave(state.parameters),  # type: ignore[call-arg]
+                    optimizer=ocp.args.PyTreeSave(_optimizer_item(state)),  # type: ignore[call-arg]
+                    progress=ocp.args.JsonSave(_as_json(progress, self._hash)),  # type: ignore[call-arg]
+                ),
+                force=True,
+            )
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk, and removes what need not be kept. Raises as `save`."""
+        with self._full_disk_is_named():
+            self._manager.wait_until_finished()
+        self._prune()
+
+    def restore(self, step: int, like: TrainState, mesh: Mesh) -> tuple[TrainState, Progress]:
+        """State and progress of a step, laid out over `mesh`, whichever mesh it was saved from.
+
+        Args:
+          like: a state of the same run, for its structure; arrays or shapes.
+
+        Raises InputError when the checkpoint is of another configuration or damaged.
+        """
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            like,
+            sharding.tree_shardings(like, mesh),
+        )
+        try:
+            items: Any = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    parameters=_restore_as(abstract.parameters),
+                    optimizer=_restore_as(_optimizer_item(abstract)),
+                    progress=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError, OSError) as error:
+            raise InputError(
+                f"{self.path / str(step)}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to "
+                "go on from the one before it"
+            ) from error
+        if items.progress["config_sha256"] != self._hash:
+            raise InputError(
+                f"{self.path / str(step)}: the checkpoint is of another configuration than config.json of the run; "
+                "was one of them replaced? Choose another --output"
+            )
+        optimizer = items.optimizer
+        return TrainState(optimizer["step"], items.parameters, optimizer["state"]), _from_json(items.progress)
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def last_good(self) -> str:
+        """For messages about failures: where the last whole checkpoint is, once what is being saved has ended."""
+        with suppress(Exception):
+            self._manager.wait_until_finished()
+        step = self.latest()
+        return "there is no checkpoint yet" if step is None else f"the last good checkpoint is {self.path / str(step)}"
+
+    def _prune(self) -> None:
+        steps = sorted(saved_steps(self.path))
+        if not steps or jax.process_index() != 0:
+            return
+        best = read_progress(self.path / str(steps[-1])).best
+        kept = {*steps[-self._keep_last :], *([best.step] if best else [])}
+        for step in set(steps) - kept:
+            # Renamed first: a folder with a step for its name is whole at any moment.
+            doomed = self.path / f"{step}{_TEMPORARY}"
+            (self.path / str(step)).rename(doomed)
+            shutil.rmtree(doomed)
+        if set(steps) - kept:
+            self._manager.reload()
+
+    @contextmanager
+    def _full_disk_is_named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            _remove_half_written(self.path)
+            raise NamedFailure(
+                f"{self.path}: the disk is full, so the checkpoint was not written; {self.last_good()}; free some "
+                "space and call the same command again"
+            ) from error
+
+
+def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "best") -> dict[str, Any]:
+    """Parameters of a run, on the host, whatever mesh they were saved from; the run may be under way.
+
+    Args:
+      run: RUN of launch.train.
+      which: "best" by the dev metric (the last one, where nothing was evaluated) or "last".
+
+    Returns:
+      Nested dictionary of NumPy arrays, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) of the model.
+
+    Raises InputError when there is no checkpoint.
+    """
+    folder = Path(run).absolute() / FOLDER
+    step = best_step(run) if which == "best" else max(saved_steps(folder), default=None)
+    if step is None:
+        raise InputError(f"{run}: there is no checkpoint in it yet; let launch.train save one first")
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        path = folder / str(step) / "parameters"
+        try:
+            tree = handler.metadata(path).tree  # type: ignore[arg-type]
+            to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
+        except (ValueError, KeyError, OSError, AttributeError) as error:
+            raise InputError(f"{path}: the checkpoint cannot be read ({_first_line(error)})") from error
+    return _with_integer_keys(restored)
+
+
+def best_step(run: Path | str) -> int | None:
+    """The step of a run's best checkpoint: by the dev metric, or the last one where nothing was evaluated."""
+    folder = Path(run).absolute() / FOLDER
+    steps = saved_steps(folder)
+    if not steps:
+        return None
+    best = read_progress(folder / str(max(steps))).best
+    return max(steps) if best is None else best.step
+
+
+def saved_steps(folder: Path) -> set[int]:
+    """Steps of the checkpoints in RUN/checkpoints that are whole."""
+    if not folder.is_dir():
+        return set()
+    return {int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()}
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """What a checkpoint keeps beside arrays. Raises InputError when it cannot be read."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        try:
+            return _from_json(checkpointer.restore(checkpoint / "progress", args=ocp.args.JsonRestore()))
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise InputError(
+                f"{checkpoint}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to go on from "
+                "the one before it"
+            ) from error
+
+
+def differing_fields(stored: dict[str, Any], config: Config) -> list[str]:
+    """Fields in which a configuration contradicts that of a run: "optimizer.learning_rate: 1e-05 there, 2e-05 here".
+
+    Mesh, the cadence of logs, evaluations and checkpoints, and the number of reading workers are free to change.
+    """
+    there, here = _binding_fields(stored), _binding_fields(asdict(config))
+    missing = "(absent)"
+    return [
+        f"{name}: {there.get(name, missing)} there, {here.get(name, missing)} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, missing) != here.get(name, missing)
+    ]
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 of the fields that a run may not change."""
+    return hashlib.sha256(json.dumps(_binding_fields(asdict(config)), sort_keys=True).encode()).hexdigest()
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that the disk or quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        # TensorStore reports it as text.
+        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _binding_fields(sections: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value
+        for section, fields in sections.items()
+        if section not in _FREE_SECTIONS
+        for name, value in fields.items()
+        if f"{section}.{name}" not in _FREE_FIELDS
+    }
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "state": state.optimizer_state}
+
+
+def _restore_as(abstract: Any) -> Any:
+    arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+    return ocp.args.PyTreeRestore(item=abstract, restore_args=arguments)  # type: ignore[call-arg]
+
+
+def _as_json(progress: Progress, config_sha256: str) -> dict[str, Any]:
+    best = progress.best and progress.best._asdict()
+    return {"best": best, "accumulated": progress.accumulated, "config_sha256": config_sha256}
+
+
+def _from_json(stored: dict[str, Any]) -> Progress:
+    return Progress(Best(**stored["best"]) if stored["best"] else None, stored["accumulated"])
+
+
+def _with_integer_keys(tree: Any) -> Any:
+    """Orbax names the members of lists by strings; NNX numbers them."""
+    if not isinstance(tree, dict):
+        return tree
+    return {int(key) if str(key).isdecimal() else key: _with_integer_keys(value) for key, value in tree.items()}
+
+
+def _remove_half_written(folder: Path) -> None:
+    for entry in folder.glob(f"*{_TEMPORARY}*"):
+        try:
+            shutil.rmtree(entry)
+        except OSError as error:
+            warnings.warn(f"{entry}: left over and not removable ({error})", stacklevel=2)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

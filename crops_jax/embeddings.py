@@ -1,0 +1,167 @@
+"""Vectors with their ids on disk: EMBEDDINGS/embeddings-00000-of-00003.npy and ids-00000-of-00003.parquet.
+
+A shard is finished when both its files are there; the ids file is renamed into place last and carries the SHA-256 of
+the vectors' file, so that a torn or foreign one is seen. The manifest is written first and says how many rows and
+shards there will be.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+
+_DIGEST = b"embeddings_sha256"
+
+
+class Layout(NamedTuple):
+    """How many rows there are and how they are cut; the manifest of EMBEDDINGS keeps it."""
+
+    rows: int
+    dim: int
+    shard_rows: int
+
+    @property
+    def shards(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """First row of a shard, and the one after its last."""
+        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+
+    def file(self, kind: str, shard: int) -> str:
+        """kind: "embeddings" or "ids"."""
+        return f"{kind}-{shard:05d}-of-{self.shards:05d}.{'npy' if kind == 'embeddings' else 'parquet'}"
+
+
+class Embeddings(NamedTuple):
+    """Vectors of a finished directory, mapped from disk; row i of all shards in order belongs to ids[i]."""
+
+    ids: list[str]
+    shards: tuple[np.memmap, ...]
+
+    @property
+    def dim(self) -> int:
+        return self.shards[0].shape[1]
+
+    def array(self) -> Float32[np.ndarray, "rows dim"]:
+        """All vectors: mapped when there is one shard, in memory when there are more."""
+        return self.shards[0] if len(self.shards) == 1 else np.concatenate(self.shards)
+
+
+def write_shard(
+    directory: Path, layout: Layout, shard: int, *, ids: Sequence[str], vectors: Float32[np.ndarray, "rows dim"]
+) -> None:
+    """Writes one shard: first the vectors, then the ids, each under a temporary name that is renamed."""
+    first, last = layout.bounds(shard)
+    if vectors.shape != (last - first, layout.dim) or len(ids) != last - first:
+        raise ValueError(
+            f"shard {shard} has {last - first} rows of {layout.dim}, found {vectors.shape}, {len(ids)} ids"
+        )
+    vectors_file = directory / layout.file("embeddings", shard)
+    with _renamed(vectors_file) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
+        _flush(file)
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False)], metadata={_DIGEST: _digest(vectors_file)})
+    with _renamed(directory / layout.file("ids", shard)) as temporary:
+        pq.write_table(pa.table([pa.array(ids, pa.string())], schema=schema), temporary, compression="zstd")
+        with open(temporary, "rb+") as file:
+            _flush(file)
+
+
+def shard_is_finished(directory: Path, layout: Layout, shard: int, *, ids: Sequence[str]) -> bool:
+    """Whether a shard is there, whole, and of these ids. Reads all of it."""
+    try:
+        _, found = _open_shard(directory, layout, shard)
+        digest = pq.read_schema(directory / layout.file("ids", shard)).metadata[_DIGEST]
+    except (InputError, KeyError, TypeError):
+        return False
+    return found == list(ids) and digest == _digest(directory / layout.file("embeddings", shard)).encode()
+
+
+def open_embeddings(path: str | Path) -> Embeddings:
+    """The vectors and ids that launch.embed wrote.
+
+    Raises InputError, naming the file, when the directory is not one of embeddings, is not finished or is damaged.
+    """
+    path = Path(path)
+    layout = read_layout(path)
+    ids: list[str] = []
+    shards = []
+    for shard in range(layout.shards):
+        vectors, shard_ids = _open_shard(path, layout, shard)
+        shards.append(vectors)
+        ids += shard_ids
+    return Embeddings(ids, tuple(shards))
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout that the manifest of EMBEDDINGS promises. Raises InputError."""
+    manifest = artifacts.read_manifest(path)
+    if manifest["kind"] != "embeddings":
+        raise InputError(f"{path} holds {manifest['kind']}, not embeddings; give the output of launch.embed")
+    try:
+        return Layout(*(int(manifest["layout"][name]) for name in Layout._fields))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path / artifacts.MANIFEST}: no layout of embeddings in it; embed again") from error
+
+
+def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], np.memmap]]:
+    """Ids and vectors shard by shard."""
+    start = 0
+    for shard in embeddings.shards:
+        yield embeddings.ids[start : start + len(shard)], shard
+        start += len(shard)
+
+
+def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[np.memmap, list[str]]:
+    first, last = layout.bounds(shard)
+    vectors_file, ids_file = (path / layout.file(kind, shard) for kind in ("embeddings", "ids"))
+    for file in (vectors_file, ids_file):
+        if not file.is_file():
+            raise InputError(f"{file}: not there, so {path} is not finished; call launch.embed with it again")
+    try:
+        vectors = np.load(vectors_file, mmap_mode="r", allow_pickle=False)
+        ids = pq.read_table(ids_file, columns=["id"])["id"].to_pylist()
+    except (ValueError, OSError, EOFError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: shard {shard} is damaged ({error}); call launch.embed with it again") from error
+    if vectors.shape != (last - first, layout.dim) or vectors.dtype != np.float32 or len(ids) != last - first:
+        raise InputError(
+            f"{vectors_file}: {vectors.dtype} of shape {vectors.shape} with {len(ids)} ids, expected "
+            f"float32 of {(last - first, layout.dim)}; call launch.embed with it again"
+        )
+    return vectors, ids
+
+
+class _renamed:
+    """A temporary name beside a file, which becomes it when the block ends well and vanishes otherwise."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> Path:
+        return self._temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            os.replace(self._temporary, self._file)
+        self._temporary.unlink(missing_ok=True)
+
+
+def _flush(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,219 @@
+"""An encoder ready for use: texts in, unit vectors out."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int32
+from tqdm import tqdm
+
+from crops_jax import artifacts, tokenizer
+from crops_jax.config import Config
+from crops_jax.errors import InputError
+from crops_jax.models.dual_encoder import DualEncoder, from_parameters
+
+Tower = Literal["query", "document"]
+
+_SHORTEST_ROW_TOKENS = 16
+# Rows of a batch that is not full: whatever is left goes into the smallest of these that holds it.
+_SMALL_BATCHES = (8, 64)
+# sentence-transformers' encode_document takes the first of these prompts that the folder has.
+_PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
+class Encoder:
+    """A dual encoder with its tokenizer, token limits and prompts.
+
+    Texts are sorted by length and padded to one of a few shapes: widths are powers of two up to the token limit,
+    heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of a batch are
+    divided among the devices of this process.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        *,
+        config: Config,
+        tokenizer_folder: Path,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt: str = "",
+    ):
+        """
+        Args:
+          model: the weights; its sizes are those of `config`.
+          config: resolved. config.encoder.max_query_tokens and max_document_tokens cut the texts.
+          tokenizer_folder: a Hugging Face tokenizer.
+          prompts: put before texts, by name (query, document, passage, corpus).
+          default_prompt: put before texts when encode is given no tower.
+        """
+        self.config = config
+        self.tokenizer_folder = Path(tokenizer_folder)
+        self.tokenizer = tokenizer.load(tokenizer_folder)
+        self.prompts = dict(prompts or {})
+        self.default_prompt = default_prompt
+        self._devices = Mesh(np.asarray(jax.local_devices()), ("rows",))
+        self._graph, state = nnx.split(model)
+        self._state = jax.device_put(state, NamedSharding(self._devices, PartitionSpec()))
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.config.encoder.width
+
+    @property
+    def model(self) -> DualEncoder:
+        return nnx.merge(self._graph, self._state)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Nested dictionary of arrays; paths as in crops_jax.models.dual_encoder."""
+        return nnx.to_pure_dict(self._state)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the vectors: weights, sizes, limits, prompts and tokenizer."""
+        sizes = {
+            name: value for name, value in asdict(self.config.encoder).items() if name not in {"weights", "dropout"}
+        }
+        said = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.parameters):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def max_tokens(self, tower: Tower) -> int:
+        limits = self.config.encoder
+        return limits.max_query_tokens if tower == "query" else limits.max_document_tokens
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        tower: Tower | None = None,
+        batch_tokens: int = 16384,
+        progress: bool = False,
+    ) -> Float32[np.ndarray, "texts dim"]:
+        """Unit vectors of texts, in their order.
+
+        Args:
+          texts: any strings, the empty one included. A query should have the form of `text.normalise_query`, a
+            document that of `text.document_text`. What lies beyond the tower's token limit is cut off.
+          tower: "query" or "document", which decides weights, token limit and prompt. None: the document's weights
+            and limit with the folder's default prompt, as sentence-transformers' encode does.
+          batch_tokens: tokens of one batch, padding included; at least one text a device goes into it, however small.
+          progress: shows a bar on standard error.
+
+        Raises InputError where the tokenizer knows more tokens than the model.
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
+        if batch_tokens <= 0:
+            raise ValueError(f"batch_tokens must be positive, found {batch_tokens}")
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        if not len(texts):
+            return vectors
+        limit = self.max_tokens(tower or "document")
+        prompt = self._prompt(tower)
+        tokens = self.tokenizer.encode([prompt + text for text in texts], max_tokens=limit)
+        self._check_vocabulary(tokens)
+        order = np.argsort([-len(row) for row in tokens], kind="stable")
+        start = 0
+        with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
+            while start < len(order):
+                width = row_tokens(len(tokens[order[start]]), limit)
+                rows = self._rows(len(order) - start, max(1, batch_tokens // width))
+                chosen = order[start : start + rows]
+                batch = np.full((rows, width), -1, np.int32)
+                for row, text in enumerate(chosen):
+                    batch[row, : len(tokens[text])] = tokens[text]
+                vectors[chosen] = self._run(batch, tower or "document")[: len(chosen)]
+                start += len(chosen)
+                bar.update(len(chosen))
+        return vectors
+
+    def _run(self, batch: Int32[np.ndarray, "rows tokens"], tower: Tower) -> Float32[np.ndarray, "rows dim"]:
+        placed = jax.device_put(batch, NamedSharding(self._devices, PartitionSpec("rows")))
+        return np.asarray(_encode(self._graph, self._state, placed, tower=tower))
+
+    def _rows(self, left: int, full: int) -> int:
+        devices = self._devices.size
+        small = next((rows for rows in _SMALL_BATCHES if left <= rows), _SMALL_BATCHES[-1])
+        rows = full if left > full // 2 else min(full, small)
+        return -(-rows // devices) * devices
+
+    def _prompt(self, tower: Tower | None) -> str:
+        if tower is None:
+            return self.default_prompt
+        return next((self.prompts[name] for name in _PROMPT_NAMES[tower] if name in self.prompts), "")
+
+    def _check_vocabulary(self, tokens: Sequence[np.ndarray]) -> None:
+        rows = self.config.encoder.vocabulary_size
+        largest = max((int(row.max()) for row in tokens if len(row)), default=0)
+        if largest >= rows:
+            raise InputError(
+                f"{self.tokenizer_folder}: token {largest} is beyond the {rows} rows of the model's "
+                "vocabulary; the tokenizer is not this model's"
+            )
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "tower"))
+def _encode(graph: Any, state: Any, tokens: Int32[Array, "rows tokens"], *, tower: Tower) -> Float[Array, "rows dim"]:
+    model = nnx.merge(graph, state)
+    return model.encode_queries(tokens) if tower == "query" else model.encode_documents(tokens)
+
+
+def row_tokens(length: int, limit: int) -> int:
+    """The width of the row that a text of `length` tokens is padded to: a power of two from 16 on, or the limit."""
+    width = _SHORTEST_ROW_TOKENS
+    while width < length:
+        width *= 2
+    return min(width, limit)
+
+
+def open_encoder(run_or_folder: str | Path) -> Encoder:
+    """The encoder of a RUN (its best checkpoint), or of a model folder or hub name (`pretrained.load_encoder`)."""
+    from crops_jax import pretrained  # it builds on this module
+
+    path = Path(run_or_folder)
+    if (path / artifacts.MANIFEST).is_file() and artifacts.read_manifest(path)["kind"] != "encoder":
+        return _open_run(path)
+    return pretrained.load_encoder(run_or_folder)
+
+
+def _open_run(run: Path) -> Encoder:
+    from crops_jax import checkpoint
+
+    kind = artifacts.read_manifest(run)["kind"]
+    if kind != "run":
+        raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder")
+    config = _read_config(run / "config.json")
+    parameters = checkpoint.restore_parameters(run, which="best")
+    try:
+        model = from_parameters(config, parameters)
+    except ValueError as error:
+        raise InputError(
+            f"{run}: the checkpoint does not fit config.json ({error}); was one of them replaced?"
+        ) from error
+    return Encoder(model, config=config, tokenizer_folder=run / "tokenizer")
+
+
+def _read_config(file: Path) -> Config:
+    try:
+        sections = json.loads(file.read_text())
+        kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
+        return Config(**{name: kinds[name](**values) for name, values in sections.items()})
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; the run is incomplete") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{file}: not a configuration of this version ({error}); train again, or use that version"
+        ) from error

@@ -1,0 +1,1 @@
+"""H-InfoNCE: api.py is the operation, every other file one implementation of it."""

@@ -1,0 +1,140 @@
+"""The folder of a training run: made all at once, opened again only by the run it belongs to."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crops_jax import artifacts, checkpoint, tokenizer
+from crops_jax.config import Config
+from crops_jax.errors import InputError
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+_PROGRAM = "launch.train"
+
+
+@contextlib.contextmanager
+def open_run(run: Path | str, *, config: Config, records: Path | str, arguments: Any) -> Iterator[Path]:
+    """RUN, made or opened again, and held for this process.
+
+    A new one appears whole: config.json, tokenizer/ (copied from the records) and manifest.json. In one that is there
+    already, config.json follows the fields that a run may change (mesh, cadence).
+
+    Args:
+      run: the folder.
+      config: resolved, see crops_jax.pretrained.resolve_config.
+      records: of data.write_records.
+      arguments: for the manifest.
+
+    Raises InputError when the folder is not a run, or one of other records, another tokenizer or another
+    configuration (the fields are named), or when another process trains in it.
+    """
+    run, records = Path(run), Path(records)
+    check_records(records, config)
+    if not (run / artifacts.MANIFEST).exists():
+        artifacts.check_output(run, overwrite=False, inputs={"records": records})
+        _create(run, config, records, arguments)
+    with _exclusive(run):
+        _check_same_run(run, config, records)
+        artifacts.write_text(run / CONFIG, _config_json(config))
+        yield run
+
+
+def check_records(records: Path, config: Config) -> None:
+    """Raises InputError when `records` is not a folder of records or its tokenizer does not fit the encoder."""
+    manifest = artifacts.read_manifest(records)
+    if manifest["kind"] != "records":
+        raise InputError(
+            f"--records {records} holds {manifest['kind']}, not records; give what data.write_records wrote"
+        )
+    tokens = tokenizer.load(records / TOKENIZER)
+    if tokens.vocabulary_size > config.encoder.vocabulary_size:
+        raise InputError(
+            f"{records / TOKENIZER} has {tokens.vocabulary_size} tokens and encoder.vocabulary_size is "
+            f"{config.encoder.vocabulary_size}; write the records with the encoder's tokenizer (--tokenizer), or raise "
+            "--encoder.vocabulary-size"
+        )
+    if config.encoder.weights:
+        from crops_jax import model_folder  # transformers is needed for weights only
+
+        expected = tokenizer.load(model_folder.describe(model_folder.locate(config.encoder.weights)).tokenizer)
+        if expected.fingerprint != tokens.fingerprint:
+            raise InputError(
+                f"{records / TOKENIZER} is not the tokenizer of encoder.weights {config.encoder.weights}; write the "
+                f"records again with --tokenizer {config.encoder.weights}"
+            )
+
+
+def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
+    run.parent.mkdir(parents=True, exist_ok=True)
+    manifest = artifacts.new_manifest(
+        program=_PROGRAM,
+        kind="run",
+        arguments=arguments,
+        inputs={"records": records},
+        tokenizer=tokenizer.fingerprint(records / TOKENIZER),
+    )
+    temporary = Path(tempfile.mkdtemp(prefix=f".{run.name}-", suffix=".tmp", dir=run.parent))
+    try:
+        os.chmod(temporary, 0o755)
+        artifacts.write_text(temporary / CONFIG, _config_json(config))
+        shutil.copytree(records / TOKENIZER, temporary / TOKENIZER)
+        artifacts.write_manifest(temporary, manifest)
+        os.replace(temporary, run)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_same_run(run: Path, config: Config, records: Path) -> None:
+    manifest = artifacts.read_manifest(run)
+    if manifest["kind"] != "run" or manifest["program"] != _PROGRAM:
+        raise InputError(
+            f"{run} was written by {manifest['program']} and is no run of {_PROGRAM}; choose another --output"
+        )
+    if manifest.get("tokenizer") != tokenizer.fingerprint(records / TOKENIZER):
+        raise InputError(
+            f"{run} was trained on records of another tokenizer than {records}; give its own records, or choose "
+            "another --output"
+        )
+    if manifest["inputs"]["records"]["fingerprint"] != artifacts.fingerprint(records):
+        raise InputError(
+            f"{run} was trained on other records than {records}; give its own records, or choose another --output"
+        )
+    if differing := checkpoint.differing_fields(_read_config(run / CONFIG), config):
+        raise InputError(
+            f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, cadence of logs, "
+            "evaluations and checkpoints, and data.workers may change; choose another --output"
+        )
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(file.read_text())
+        if not isinstance(stored, dict) or not all(isinstance(fields, dict) for fields in stored.values()):
+            raise ValueError("not a mapping of sections")
+        return stored
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: not the configuration of a run ({error}); choose another --output") from error
+
+
+def _config_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+@contextlib.contextmanager
+def _exclusive(run: Path) -> Iterator[None]:
+    with open(run / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another process trains in {run}; wait until it ends, or choose another --output"
+            ) from None
+        yield

@@ -1,0 +1,113 @@
+"""What a run writes line by line: metrics.jsonl, goodput.jsonl and TensorBoard events."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from tensorboardX import SummaryWriter
+
+from crops_jax import artifacts
+
+METRICS = "metrics.jsonl"
+GOODPUT = "goodput.jsonl"
+TENSORBOARD = "tensorboard"
+TIMING_FIELDS = ("examples_per_second",)
+"""Fields of metrics.jsonl that depend on the clock; all others are functions of the step."""
+
+PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")
+
+
+class RunLog:
+    """The three logs of a run that goes on after step `resumed_at`.
+
+    metrics.jsonl then holds no line of a later step and no torn one, as if nothing had happened. goodput.jsonl keeps
+    its lines: time lost to a restart is part of it.
+    """
+
+    def __init__(self, run: Path, *, resumed_at: int):
+        _keep_lines(run / METRICS, last_step=resumed_at)
+        _keep_lines(run / GOODPUT, last_step=None)
+        self._metrics = open(run / METRICS, "a", encoding="utf-8")  # noqa: SIM115
+        self._goodput = open(run / GOODPUT, "a", encoding="utf-8")  # noqa: SIM115
+        self._tensorboard = SummaryWriter(str(run / TENSORBOARD), purge_step=resumed_at + 1)
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        """One line, flushed; its numbers become TensorBoard scalars too. `line` holds "step"."""
+        _write_line(self._metrics, line)
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                self._tensorboard.add_scalar(name, value, line["step"])
+
+    def goodput(self, line: dict[str, Any]) -> None:
+        _write_line(self._goodput, line)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._goodput.close()
+        self._tensorboard.close()
+
+
+class Stopwatch:
+    """Splits the time since it was last read into PARTS; what no part claims is "other"."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._spent = dict.fromkeys(PARTS, 0.0)
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[part] += time.monotonic() - begin
+
+    def read(self) -> dict[str, float]:
+        """Seconds since the last reading, in all and by part, and goodput: the share of compute."""
+        now = time.monotonic()
+        total = now - self._start
+        parts = {f"{part}_seconds": round(seconds, 4) for part, seconds in self._spent.items()}
+        other = max(total - sum(self._spent.values()), 0.0)
+        reading = {"seconds": round(total, 4), **parts, "other_seconds": round(other, 4)}
+        reading["goodput"] = round(self._spent["compute"] / total, 4) if total > 0 else 0.0
+        self._start, self._spent = now, dict.fromkeys(PARTS, 0.0)
+        return reading
+
+
+def read_metrics(run: Path | str) -> list[dict[str, Any]]:
+    """The whole lines of RUN/metrics.jsonl; the run may be under way."""
+    return _whole_lines(Path(run) / METRICS)
+
+
+def _keep_lines(file: Path, *, last_step: int | None) -> None:
+    """Rewrites a log without torn lines and without lines of steps after `last_step`."""
+    if not file.exists():
+        return
+    kept = [line for line in _whole_lines(file) if last_step is None or line.get("step", 0) <= last_step]
+    text = "".join(_as_line(line) for line in kept)
+    if text != file.read_text(encoding="utf-8", errors="replace"):
+        artifacts.write_text(file, text)
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.exists() else []:
+        try:
+            line = json.loads(text) if text.endswith("\n") else None
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+def _as_line(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def _write_line(file: TextIO, line: dict[str, Any]) -> None:
+    file.write(_as_line(line))
+    file.flush()

@@ -1,0 +1,134 @@
+"""What EVAL holds beside metrics.json, each written here with its columns.
+
+per_query.parquet  one value a (system, test, pairs, query, metric): what paired intervals are made from
+retrieved.parquet  the first documents of every test query, by system, with grade and relevance
+relevant.parquet   every relevant document, and the rank at which each system found it (null: not among those searched)
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops_jax.retrieval.held_out import HeldOut, Value
+from crops_jax.retrieval.metrics import is_relevant
+from launch.corpus import Corpus
+
+PER_QUERY = pa.schema(
+    [
+        ("system", pa.string()),
+        ("test", pa.string()),
+        ("pairs", pa.string()),
+        ("query", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("seen", pa.bool_()),
+    ]
+)
+RETRIEVED = pa.schema(
+    [
+        ("test", pa.string()),
+        ("query", pa.string()),
+        ("system", pa.string()),
+        ("rank", pa.int32()),
+        ("doc_id", pa.string()),
+        ("title", pa.string()),
+        ("score", pa.float32()),
+        ("grade", pa.float64()),
+        ("relevant", pa.bool_()),
+        ("perspective", pa.string()),
+    ]
+)
+RELEVANT = pa.schema(
+    [
+        ("test", pa.string()),
+        ("query", pa.string()),
+        ("doc_id", pa.string()),
+        ("title", pa.string()),
+        ("grade", pa.float64()),
+        ("encoder_rank", pa.int32()),
+        ("bm25_rank", pa.int32()),
+        ("seen", pa.bool_()),
+        ("perspective", pa.string()),
+    ]
+)
+# Which perspective of the log made a document one that should be found.
+_PERSPECTIVE = {"ct": "search_log", "qr": "query_level", "judgements": "judgements"}
+_SHOWN = 10
+
+
+def write_per_query(directory: Path, per_query: Mapping[str, Sequence[Value]]) -> None:
+    rows = ({"system": system, **value._asdict()} for system, found in per_query.items() for value in found)
+    _write(directory / "per_query.parquet", rows, PER_QUERY)
+
+
+def write_retrieved(
+    directory: Path,
+    tests: Sequence[HeldOut],
+    corpus: Corpus,
+    found: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+) -> None:
+    """found: system -> query -> (scores, indices into the corpus; -1: none), best first."""
+    rows = (row for test in tests for row in _retrieved(test, corpus, found))
+    _write(directory / "retrieved.parquet", rows, RETRIEVED)
+
+
+def write_relevant(
+    directory: Path,
+    tests: Sequence[HeldOut],
+    corpus: Corpus,
+    rankings: Mapping[str, Mapping[str, Sequence[str]]],
+) -> None:
+    """rankings: system ("encoder", "bm25") -> query -> document ids, best first."""
+    titles = dict(zip(corpus.doc_ids, corpus.titles, strict=True))
+    rows = (row for test in tests for row in _relevant(test, titles, rankings))
+    _write(directory / "relevant.parquet", rows, RELEVANT)
+
+
+def _retrieved(test: HeldOut, corpus: Corpus, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for query in sorted(test.grades):
+        for system, answers in found.items():
+            scores, indices = (part[:_SHOWN] for part in answers[query])
+            for rank, at in enumerate(indices[indices >= 0].tolist(), start=1):
+                grade = test.grades[query].get(corpus.doc_ids[at])
+                relevant = grade is not None and is_relevant(grade, test.relevant_grade)
+                yield {
+                    "test": test.name,
+                    "query": query,
+                    "system": system,
+                    "rank": rank,
+                    "doc_id": corpus.doc_ids[at],
+                    "title": corpus.titles[at],
+                    "score": float(scores[rank - 1]),
+                    "grade": grade,
+                    "relevant": relevant,
+                    "perspective": _PERSPECTIVE[test.name] if relevant else None,
+                }
+
+
+def _relevant(test: HeldOut, titles: Mapping[str, str], rankings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for query in sorted(test.grades):
+        ranks = {
+            system: {doc: rank for rank, doc in enumerate(rankings[system][query], start=1)}
+            for system in ("encoder", "bm25")
+        }
+        for doc, grade in sorted(test.grades[query].items()):
+            if is_relevant(grade, test.relevant_grade):
+                yield {
+                    "test": test.name,
+                    "query": query,
+                    "doc_id": doc,
+                    "title": titles[doc],
+                    "grade": grade,
+                    "encoder_rank": ranks["encoder"].get(doc),
+                    "bm25_rank": ranks["bm25"].get(doc),
+                    "seen": (query, doc) in test.seen_pairs,
+                    "perspective": _PERSPECTIVE[test.name],
+                }
+
+
+def _write(file: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), file, compression="zstd")

@@ -1,0 +1,40 @@
+"""Writes a run's encoder as a folder that sentence-transformers loads as it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crops_jax import artifacts, pretrained, program
+from crops_jax.encoder import open_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    run: str
+    """A run (its best checkpoint is taken), or the folder or hub name of an encoder."""
+    output: str
+    """The new folder: one Transformer for shared towers, a Router with query and document routes for two."""
+    overwrite: bool = False
+    """Replaces what is at --output, if a program of this project wrote it."""
+
+
+def export(arguments: Arguments) -> dict[str, Any]:
+    """Exports an encoder: config.json, safetensors, tokenizer, and the modules of sentence-transformers."""
+    run = arguments.run if Path(arguments.run).exists() else None
+    artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"run": run})
+    encoder = open_encoder(arguments.run)
+    with artifacts.output_directory(
+        arguments.output,
+        overwrite=arguments.overwrite,
+        program="launch.export",
+        kind="encoder",
+        arguments=arguments,
+        inputs={"run": run} if run else {},
+        encoder=encoder.fingerprint,
+    ) as out:
+        written = pretrained.export(encoder, out)
+    return {"output": arguments.output, **written}
+
+
+if __name__ == "__main__":
+    program.run(export, example="python -m launch.export --run run --output folder")

@@ -1,0 +1,155 @@
+"""The test sets of a SPLIT: later clicks, later reformulations and judgements of split = test; nothing else."""
+
+import hashlib
+from collections.abc import Iterable
+
+import ibis
+import pyarrow as pa
+
+from crops_jax.errors import InputError
+from crops_jax.retrieval.held_out import HeldOut
+from crops_jax.retrieval.metrics import is_relevant
+from crops_jax.text import normalise_query
+from data.tables import LogTables
+
+_TABLES = {"ct": "test_clicks", "qr": "test_reformulations", "judgements": "judgements"}
+_METRICS = {
+    "ct": ("recall@10", "recall@100", "ndcg@10"),
+    "qr": ("recall@10", "recall@100", "ndcg@10"),
+    "judgements": ("ndcg@4", "ndcg@10", "recall@10", "recall@100"),
+}
+
+
+def read_held_out(
+    logs: LogTables, doc_ids: Iterable[str], *, relevant_grade: float | None = None
+) -> tuple[list[HeldOut], dict[str, str]]:
+    """The test sets that are there, and for each that is not, why.
+
+    Documents that are not in the corpus are left out and counted (nobody could find them), and so are queries that
+    then have no relevant document.
+
+    Args:
+      logs: of data.hold_out, or any log tables with a test table or judgements of split = test.
+      doc_ids: of the corpus.
+      relevant_grade: least relevant grade of judgements; None: above 0.
+
+    Raises:
+      InputError: there is no test set at all.
+    """
+    corpus = frozenset(doc_ids)
+    judged: dict[str, dict[str, dict[str, float]]] = {}
+    absent: dict[str, str] = {}
+    for name, table in _TABLES.items():
+        pairs = _pairs(logs, name, table)
+        if isinstance(pairs, str):
+            absent[name] = pairs
+        else:
+            judged[name] = pairs
+    if not judged:
+        raise InputError(
+            f"{logs.path}: nothing to evaluate: {'; '.join(absent.values())}. Make them with data.hold_out"
+        )
+    asked = {query for grades in judged.values() for query in grades}
+    seen_queries, seen_pairs = _seen(logs, asked)
+    return [
+        _held_out(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)
+        for name, grades in judged.items()
+    ], absent
+
+
+def log_queries(logs: LogTables, *, without: Iterable[str], limit: int = 256) -> list[str]:
+    """Normalised queries of the log itself, none of `without`: what a search setting may be chosen on."""
+    if "searches" in logs.names:
+        raw = _distinct(logs.connect().table("searches").query)
+    elif "judgements" in logs.names:
+        judged = logs.read("judgements", ["query", "split"]).to_pylist()
+        raw = [row["query"] for row in judged if row["split"] not in (None, "test")]
+    else:
+        raw = []
+    excluded = set(without)
+    queries = {normalise_query(query) for query in raw} - excluded - {""}
+    # By hash and not by alphabet: a sample of all of them, and the same one each time.
+    return sorted(queries, key=lambda query: hashlib.sha256(query.encode()).digest())[:limit]
+
+
+def _pairs(logs: LogTables, name: str, table: str) -> dict[str, dict[str, float]] | str:
+    if table not in logs.names:
+        return f"there is no table {table}"
+    grades: dict[str, dict[str, float]] = {}
+    if name != "judgements":
+        for row in logs.read(table, ["query", "doc_id"]).to_pylist():
+            grades.setdefault(row["query"], {})[row["doc_id"]] = 1.0
+        return grades or f"table {table} is empty"
+    for row in logs.read(table, ["query", "doc_id", "grade", "split"]).to_pylist():
+        if row["split"] == "test":
+            grades.setdefault(row["query"], {})[row["doc_id"]] = row["grade"]
+    return grades or "no judgement has split = test"
+
+
+def _held_out(
+    name: str,
+    judged: dict[str, dict[str, float]],
+    corpus: frozenset[str],
+    seen_queries: frozenset[str],
+    seen_pairs: frozenset[tuple[str, str]],
+    relevant_grade: float | None,
+) -> HeldOut:
+    known = {query: {doc: g for doc, g in docs.items() if doc in corpus} for query, docs in judged.items()}
+    grades = {
+        query: docs for query, docs in known.items() if any(is_relevant(g, relevant_grade) for g in docs.values())
+    }
+    relevant = {
+        (query, doc) for query, docs in grades.items() for doc, g in docs.items() if is_relevant(g, relevant_grade)
+    }
+    counts = {
+        "queries": len(grades),
+        "relevant_pairs": len(relevant),
+        "seen_queries": len(seen_queries & grades.keys()),
+        "unseen_queries": len(grades.keys() - seen_queries),
+        "seen_pairs": len(relevant & seen_pairs),
+        "unseen_pairs": len(relevant - seen_pairs),
+        "unknown_documents": len({doc for docs in judged.values() for doc in docs} - corpus),
+        "unknown_pairs": sum(doc not in corpus for docs in judged.values() for doc in docs),
+        "queries_without_known_relevant": len(judged) - len(grades),
+    }
+    return HeldOut(
+        name=name,
+        metrics=_METRICS[name],
+        grades=grades,
+        relevant_grade=relevant_grade,
+        seen_queries=seen_queries & grades.keys(),
+        seen_pairs=seen_pairs & relevant,
+        counts=counts,
+    )
+
+
+def _seen(logs: LogTables, asked: set[str]) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+    """Of the queries asked those that occur in the log, and the pairs that were clicked or liked there.
+
+    Judgements outside split = test are something that training may read, too.
+    """
+    queries: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
+    if "searches" in logs.names:
+        connection = logs.connect()
+        searches = connection.table("searches")
+        # Queries are compared in their normalised form, which only Python has; few distinct ones belong to the test.
+        forms = {raw: query for raw in _distinct(searches.query) if (query := normalise_query(raw)) in asked}
+        queries |= set(forms.values())
+        if "candidates" in logs.names and forms:
+            candidates = connection.table("candidates")
+            wanted = ibis.memtable(pa.table({"query": list(forms)}))
+            chosen = candidates.filter(candidates.clicked.fill_null(False) | candidates.liked.fill_null(False))
+            clicked = chosen.join(searches.semi_join(wanted, "query"), "search_id").select("query", "doc_id").distinct()
+            pairs |= {(forms[row["query"]], row["doc_id"]) for row in clicked.to_pyarrow().to_pylist()}
+    if "judgements" in logs.names:
+        for row in logs.read("judgements", ["query", "doc_id", "grade", "split"]).to_pylist():
+            if row["split"] != "test" and row["query"] in asked:
+                queries.add(row["query"])
+                if row["grade"] > 0:
+                    pairs.add((row["query"], row["doc_id"]))
+    return frozenset(queries), frozenset(pairs)
+
+
+def _distinct(column: ibis.expr.types.StringColumn) -> list[str]:
+    return column.as_table().distinct().to_pyarrow().column(0).to_pylist()

@@ -1,0 +1,58 @@
+"""Where an encoder and a SPLIT come from, read from the manifests that each step carries along."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from data.perspectives.log_events import parse_time
+
+
+def trained_on(run: str, split: str) -> bool | None:
+    """Whether the labels of a run were mined from this SPLIT; None where its manifests name no logs.
+
+    Raises:
+      InputError: they were mined from the logs that SPLIT was cut from, with the test period in them.
+    """
+    manifest, held_out = _manifest_or_none(run), _manifest_or_none(split)
+    labels = [link for link in _chain(manifest) if link.get("kind") == "labels"] if manifest else []
+    mined = [(link, link["inputs"]["logs"]["fingerprint"]) for link in labels if "logs" in link.get("inputs", {})]
+    if not mined:
+        return None
+    source = (held_out or {}).get("inputs", {}).get("logs", {}).get("fingerprint")
+    for link, fingerprint in mined:
+        if fingerprint == source and not _has_no_answer(link, held_out or {}):
+            raise InputError(
+                f"{run} was trained on labels mined from the logs that {split} holds a test period of, so it has seen "
+                f"the answers; mine from {split} (data.mine --logs {split}), or with --until the time it begins"
+            )
+    return {fingerprint for _, fingerprint in mined} == {artifacts.fingerprint(split)}
+
+
+def programs_of(path: str | Path) -> set[str]:
+    """The programs that a directory was made by, its inputs included; empty where there is no manifest."""
+    manifest = _manifest_or_none(path)
+    return {link["program"] for link in _chain(manifest)} if manifest else set()
+
+
+def _manifest_or_none(path: str | Path) -> dict[str, Any] | None:
+    return artifacts.read_manifest(path) if (Path(path) / artifacts.MANIFEST).is_file() else None
+
+
+def _chain(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield manifest
+    for described in manifest.get("inputs", {}).values():
+        if "manifest" in described:
+            yield from _chain(described["manifest"])
+
+
+def _has_no_answer(labels: Mapping[str, Any], held_out: Mapping[str, Any]) -> bool:
+    """Whether mining the whole logs read nothing of what was held out of them."""
+    arguments = held_out.get("arguments", {})
+    if arguments.get("by") == "split":  # only judgements of split = test are held out, which data.mine never reads
+        return True
+    until, begin = labels.get("arguments", {}).get("until"), arguments.get("from_")
+    if not until or not begin:
+        return False
+    return parse_time(until, argument="--until") <= parse_time(begin, argument="--from")

@@ -1,0 +1,84 @@
+"""Systems side by side on one SPLIT: headline figures, and differences with what may be said of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crops_jax.retrieval.held_out import Value, differences
+from launch.report_sources import Evaluation
+
+HEADLINE = {
+    "CT Recall@100": ("ct", "recall@100"),
+    "QR Recall@100": ("qr", "recall@100"),
+    "NDCG@4": ("judgements", "ndcg@4"),
+}
+TESTS = {"ct": "CT: later clicks", "qr": "QR: later reformulations", "judgements": "Judged documents"}
+SUBSETS = {
+    "unseen_queries": "queries not in the log",
+    "seen_queries": "queries in the log",
+    "unseen_pairs": "pairs not clicked in the log",
+    "seen_pairs": "pairs clicked in the log",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One row of every table."""
+
+    name: str
+    figures: dict[str, dict[str, dict[str, Any]]]
+    subsets: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    values: list[Value]
+
+    def headline(self) -> dict[str, dict[str, Any]]:
+        """Label -> figure, of the headline figures that are there."""
+        return {
+            label: self.figures[test][metric]
+            for label, (test, metric) in HEADLINE.items()
+            if metric in self.figures.get(test, {})
+        }
+
+
+def systems_of(evaluations: Sequence[Evaluation]) -> list[System]:
+    """The systems of evaluations of one SPLIT: encoders as given, then BM25, once for each of its settings."""
+    systems = [_system(evaluation, "encoder", evaluation.name) for evaluation in evaluations]
+    settings: dict[tuple[float, float], Evaluation] = {}
+    for evaluation in evaluations:
+        bm25 = evaluation.metrics["bm25"]
+        settings.setdefault((bm25["k1"], bm25["b"]), evaluation)
+    for place, ((k1, b), evaluation) in enumerate(settings.items()):
+        systems.append(_system(evaluation, "bm25", "bm25" if place == 0 else f"bm25 (k1 {k1:g}, b {b:g})"))
+    return systems
+
+
+def compare(systems: Sequence[System]) -> list[dict[str, Any]]:
+    """Paired differences: every other system against the first, and every encoder against BM25.
+
+    "better" and "worse" are said only where the interval excludes 0.
+    """
+    encoders = [system for system in systems if not system.name.startswith("bm25")]
+    others = [system for system in systems if system.name.startswith("bm25")]
+    pairs = [(system, encoders[0]) for system in encoders[1:]]
+    pairs += [(system, other) for other in others for system in encoders]
+    rows = []
+    for order, (one, other) in enumerate(pairs):
+        found = differences(one.values, other.values)
+        for label, (test, metric) in HEADLINE.items():
+            interval = found.get(test, {}).get(metric)
+            if interval is None or not interval.queries:
+                continue
+            verdict = "no difference shown"
+            if interval.excludes_zero:
+                verdict = "better" if interval.value > 0 else "worse"
+            named = {"order": order, "system": one.name, "against": other.name, "label": label, "verdict": verdict}
+            rows.append({**named, **interval.as_json()})
+    return rows
+
+
+def _system(evaluation: Evaluation, system: str, name: str) -> System:
+    return System(
+        name=name,
+        figures=evaluation.metrics["systems"][system],
+        subsets=evaluation.metrics.get("subsets", {}).get(system, {}),
+        values=evaluation.values(system),
+    )

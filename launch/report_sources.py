@@ -1,0 +1,186 @@
+"""The directories that a report is made from, read: evaluations, runs and label tables."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from crops_jax.labels import Level
+from crops_jax.retrieval.held_out import Value
+from crops_jax.run_log import read_metrics
+from launch.status import run_status
+
+KINDS = ("evaluation", "run", "labels")
+# Names that the steps of a pipeline give to folders; what is in them is called after the folder above.
+_STEP_FOLDERS = {"labels", "run", "evaluation", "evaluate", "eval"}
+_MINED_LATER = ("query_level", "system_level", "knowledge_level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One EVAL."""
+
+    path: Path
+    name: str
+    metrics: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @property
+    def split(self) -> str:
+        """The fingerprint of the log tables that it was made on; only evaluations of one can be compared."""
+        return self.metrics["logs_fingerprint"]
+
+    def values(self, system: str) -> list[Value]:
+        """The values a query of "encoder" or "bm25"."""
+        rows = _rows(self.path / "per_query.parquet", [("system", "==", system)])
+        names = Value._fields
+        return [Value(**{name: row[name] for name in names}) for row in rows]
+
+    def retrieved(self) -> list[dict[str, Any]]:
+        return _rows(self.path / "retrieved.parquet")
+
+    def relevant(self) -> list[dict[str, Any]]:
+        return _rows(self.path / "relevant.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One RUN, finished or under way."""
+
+    path: Path
+    name: str
+    lines: list[dict[str, Any]]
+    status: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """One LABELS."""
+
+    path: Path
+    name: str
+    levels: dict[int, int]
+    sources: dict[str, int]
+    alpha_sweep: dict[str, Any] | None
+    mined: dict[str, Any]
+
+    def cross_pairs(self, queries: Iterable[str]) -> dict[tuple[str, str], str]:
+        """(query, document) -> perspective, of the given queries' positives that the search log did not give."""
+        table = _label_files(self.path).to_table(
+            columns=["query", "doc_id", "source"],
+            filter=pc.field("query").isin(sorted(set(queries))) & pc.field("source").isin(list(_MINED_LATER)),
+        )
+        return {(row["query"], row["doc_id"]): row["source"] for row in table.to_pylist()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    evaluations: list[Evaluation]
+    runs: list[Run]
+    labels: list[Labels]
+    manifests: dict[str, Path]
+    """What the page was made from, by a name without its place on this machine."""
+
+
+def read_sources(paths: Sequence[str]) -> Sources:
+    """Reads every directory; a WORK of launch.pipeline stands for the label tables, runs and evaluations in it.
+
+    Raises:
+      InputError: a path is no directory of ours, or of another kind; two evaluations of one SPLIT share a name; there
+        is nothing to report.
+    """
+    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    manifests: dict[str, Path] = {}
+    for path in dict.fromkeys(place for given in paths for place in _expand(Path(given))):
+        kind = artifacts.read_manifest(path)["kind"]
+        if kind not in KINDS:
+            raise InputError(f"{path} holds {kind}; a report is made from {', '.join(KINDS)} or work directories")
+        made = {"evaluation": _evaluation, "run": _run, "labels": _labels}[kind](path)
+        found[kind].append(made)
+        manifests[_unused(f"{kind} {made.name}", manifests)] = path
+    if not manifests:
+        raise InputError("nothing to report: name runs, evaluations, label tables or a work directory")
+    named = [(evaluation.split, evaluation.name) for evaluation in found["evaluation"]]
+    for split, name in named:
+        if named.count((split, name)) > 1 or name == "bm25":
+            raise InputError(f"two systems are called {name}; evaluate one again with another --name")
+    return Sources(evaluations=found["evaluation"], runs=found["run"], labels=found["labels"], manifests=manifests)
+
+
+def _expand(path: Path) -> list[Path]:
+    if artifacts.read_manifest(path)["kind"] != "work":
+        return [path]
+    inside = sorted(manifest.parent for manifest in path.glob(f"*/*/{artifacts.MANIFEST}"))
+    return [folder for folder in inside if artifacts.read_manifest(folder)["kind"] in KINDS]
+
+
+def _evaluation(path: Path) -> Evaluation:
+    metrics = _json(path / "metrics.json")
+    missing = {"name", "systems", "tests", "logs_fingerprint", "index", "documents"} - set(metrics)
+    if missing:
+        raise InputError(f"{path / 'metrics.json'}: field {min(missing)} is missing; evaluate again")
+    return Evaluation(path=path, name=metrics["name"], metrics=metrics, manifest=artifacts.read_manifest(path))
+
+
+def _run(path: Path) -> Run:
+    return Run(path=path, name=_name(path), lines=read_metrics(path), status=run_status(path))
+
+
+def _labels(path: Path) -> Labels:
+    try:
+        table = _label_files(path).to_table(columns=["level", "source"])
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path}: the label table cannot be read ({error}); mine it again") from error
+    levels = {row["values"]: row["counts"] for row in pc.value_counts(table["level"]).to_pylist()}
+    sources = {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
+    sweep = path / "alpha_sweep.json"
+    return Labels(
+        path=path,
+        name=_name(path),
+        levels={int(level): levels.get(int(level), 0) for level in Level},
+        sources=dict(sorted(sources.items(), key=lambda item: (-item[1], item[0]))),
+        alpha_sweep=_json(sweep) if sweep.is_file() else None,
+        mined=artifacts.read_manifest(path).get("mined", {}),
+    )
+
+
+def _label_files(path: Path) -> pyarrow.dataset.Dataset:
+    single = path / "labels.parquet"
+    return pyarrow.dataset.dataset(single if single.exists() else path / "labels", format="parquet")
+
+
+def _name(path: Path) -> str:
+    resolved = path.resolve()
+    return resolved.parent.name if resolved.name in _STEP_FOLDERS else resolved.name
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    names, number = set(taken), 2
+    while (candidate := name if name not in names else f"{name} {number}") in names:
+        number += 1
+    return candidate
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as JSON ({error}); write its directory again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}; write its directory again")
+    return content
+
+
+def _rows(file: Path, filters: list | None = None) -> list[dict[str, Any]]:
+    try:
+        return pq.read_table(file, filters=filters).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[0]}); evaluate again") from error

@@ -1,0 +1,104 @@
+"""Prints what a retriever finds for typed queries."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from crops_jax import program
+from crops_jax.encoder import open_encoder
+from crops_jax.errors import InputError
+from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.text import normalise_query
+from data.tables import open_logs
+from launch.corpus import Corpus, document_vectors, read_corpus
+
+_TITLE_CHARACTERS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    query: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """What to look for, its words joined; further queries are read from standard input, one a line."""
+    run: str
+    """A run of launch.train, or the folder or hub name of an encoder."""
+    logs: str
+    """Log tables whose documents are searched."""
+    document_embeddings: str = ""
+    """Vectors of the documents from launch.embed; default: they are computed."""
+    k: int = 10
+    """Documents a query."""
+
+
+def search(arguments: Arguments) -> dict[str, Any]:
+    """Prints the best documents of each query, with titles and scores, for a person to look at.
+
+    The outcome line holds the results of every query: rank, doc_id, title and score (the inner product of unit
+    vectors, 1 at most).
+    """
+    if arguments.k < 1:
+        raise InputError(f"--k must be at least 1, found {arguments.k}")
+    logs = open_logs(arguments.logs)
+    corpus = read_corpus(logs)
+    encoder = open_encoder(arguments.run)
+    # On the device once, and not again for every query.
+    vectors = jnp.asarray(
+        document_vectors(encoder, corpus, embeddings=arguments.document_embeddings, logs=logs, run=arguments.run)
+    )
+    answered = []
+    for typed in _queries(arguments.query, sys.stdin):
+        query = normalise_query(typed)
+        if not query:
+            _say("(an empty query finds nothing; type some words)")
+            continue
+        found = _answer(encoder.encode([query], tower="query"), vectors, corpus, k=arguments.k)
+        _print(query, found)
+        answered.append({"query": query, "results": found})
+    return {"run": str(Path(arguments.run)), "documents": len(corpus.doc_ids), "queries": answered}
+
+
+def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
+    """The query of the command line, then the lines of standard input; a terminal is asked only with a prompt."""
+    if first:
+        yield " ".join(first)
+    asks = sys.stdin.isatty()
+    if asks:
+        _say("type a query a line; an end of file (Ctrl-D) ends")
+    try:
+        yield from lines
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input: not UTF-8 text ({error}); type or pipe UTF-8") from error
+
+
+def _answer(query: np.ndarray, vectors: jax.Array, corpus: Corpus, *, k: int) -> list[dict[str, Any]]:
+    scores, indices = exact_top_k(query, vectors, min(k, len(corpus.doc_ids)), order=corpus.order)
+    return [
+        {"rank": rank, "doc_id": corpus.doc_ids[at], "title": corpus.titles[at], "score": round(float(score), 4)}
+        for rank, (score, at) in enumerate(zip(scores[0], indices[0], strict=True), start=1)
+    ]
+
+
+def _print(query: str, found: list[dict[str, Any]]) -> None:
+    _say(f"\n{query}")
+    for row in found:
+        _say(f"{row['rank']:4}  {row['score']:7.4f}  {_printable(row['title'])}  [{_printable(row['doc_id'])}]")
+
+
+def _printable(text: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shown if len(shown) <= _TITLE_CHARACTERS else shown[: _TITLE_CHARACTERS - 1] + "…"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    program.run(search, example='python -m launch.search --run run --logs logs "red car"')

@@ -1,0 +1,37 @@
+"""Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crops_jax import program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    config: program.ConfigArgument
+    """The experiment; every field can be overridden."""
+    records: str
+    """What data.write_records wrote."""
+    output: str
+    """The run: config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl, tensorboard."""
+
+
+def train(arguments: Arguments) -> dict[str, Any]:
+    """Trains a dual encoder with H-InfoNCE on records of data.write_records.
+
+    Works in place and can be watched while it runs. SIGTERM saves a checkpoint and exits with status 3; the same
+    command goes on from the newest checkpoint, whatever stopped it before, and ends as if nothing had. Compiled
+    programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
+    """
+    from crops_jax import pretrained, run_folder, training
+
+    config = pretrained.resolve_config(arguments.config)
+    with run_folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
+        training.enable_compilation_cache(run)
+        outcome = training.train(config, records_path=arguments.records, run=run)
+    return {"run": str(Path(arguments.output)), **outcome}
+
+
+if __name__ == "__main__":
+    program.run(train, example="python -m launch.train tiny_cpu --records records --output run")

@@ -1,0 +1,169 @@
+import dataclasses
+import errno
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crops_jax import checkpoint, sharding
+from crops_jax.checkpoint import Best, Checkpoints, Progress
+from crops_jax.config import MeshConfig
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.optimizer import make_optimizer
+from crops_jax.train_step import TrainState
+from tests.tiny_run import CONFIG
+
+SPLIT = MeshConfig(data=4, model=2)
+
+
+def state_at(step, mesh_config=SPLIT, value=1.0):
+    mesh = sharding.make_mesh(mesh_config)
+    parameters = {
+        "tower": {"layers": {0: {"up": {"kernel": jnp.full((4, 8), value)}}, 1: {"up": {"bias": jnp.arange(8.0)}}}},
+        "log_inverse_temperature": jnp.float32(step),
+    }
+    optimizer = make_optimizer(CONFIG.optimizer, steps=10)
+    state = TrainState(jnp.int32(step), parameters, optimizer.init(parameters))
+    return jax.device_put(state, sharding.tree_shardings(state, mesh)), mesh
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(tmp_path, CONFIG, keep_last=2)
+    yield opened
+    opened.close()
+
+
+def test_what_is_saved_is_restored_on_another_mesh(checkpoints):
+    state, _ = state_at(3)
+    progress = Progress(Best(2, 0.1234567890123), {"label_overflow": 7})
+    checkpoints.save(state, progress)
+    checkpoints.wait()
+    like, mesh = state_at(0, MeshConfig(data=1), value=0.0)
+    restored, kept = checkpoints.restore(3, like, mesh)
+    assert kept == progress
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    for found, expected, place in zip(jax.tree.leaves(restored), jax.tree.leaves(state), jax.tree.leaves(like)):
+        np.testing.assert_array_equal(found, expected)
+        assert found.sharding == place.sharding
+
+
+def test_a_state_may_be_donated_as_soon_as_save_returns(checkpoints):
+    state, mesh = state_at(1)
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
+    checkpoints.save(state, Progress())
+    for _ in range(5):
+        state = overwrite(state)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(1, state, mesh)
+    assert (restored.parameters["tower"]["layers"][0]["up"]["kernel"] == 1).all()
+
+
+def test_the_last_two_and_the_best_are_kept(checkpoints):
+    best = None
+    for step, metric in [(1, 0.2), (2, 0.9), (3, None), (4, 0.3), (5, None), (6, None)]:
+        if metric is not None and (best is None or metric > best.metric):
+            best = Best(step, metric)
+        checkpoints.save(state_at(step)[0], Progress(best))
+    checkpoints.wait()
+    assert checkpoint.saved_steps(checkpoints.path) == {2, 5, 6}
+    assert checkpoints.latest() == 6
+
+
+def test_parameters_come_back_as_the_model_names_them(tmp_path, checkpoints):
+    for step in (1, 2):
+        checkpoints.save(state_at(step)[0], Progress(Best(1, 0.5)))
+    checkpoints.wait()
+    best, last = (checkpoint.restore_parameters(tmp_path, which=which) for which in ("best", "last"))
+    assert (best["log_inverse_temperature"], last["log_inverse_temperature"]) == (1, 2)
+    assert isinstance(best["tower"]["layers"][0]["up"]["kernel"], np.ndarray)
+    assert (best["tower"]["layers"][1]["up"]["bias"] == np.arange(8)).all()
+    assert checkpoint.best_step(tmp_path) == 1
+
+
+def test_without_an_evaluation_the_last_is_the_best(tmp_path, checkpoints):
+    for step in (1, 2):
+        checkpoints.save(state_at(step)[0], Progress())
+    checkpoints.wait()
+    assert checkpoint.restore_parameters(tmp_path)["log_inverse_temperature"] == 2
+
+
+def test_half_written_checkpoints_are_not_seen_and_are_removed(tmp_path, checkpoints):
+    checkpoints.save(state_at(1)[0], Progress())
+    checkpoints.wait()
+    half = checkpoints.path / "2.orbax-checkpoint-tmp" / "parameters"
+    half.mkdir(parents=True)
+    (half / "data").write_bytes(b"half")
+    assert checkpoint.saved_steps(checkpoints.path) == {1}
+    assert checkpoint.restore_parameters(tmp_path)["log_inverse_temperature"] == 1
+    again = Checkpoints(tmp_path, CONFIG, keep_last=2)
+    assert again.latest() == 1
+    assert not half.exists()
+    again.close()
+
+
+def test_no_checkpoint_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint in it yet"):
+        checkpoint.restore_parameters(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, checkpoints):
+    state, mesh = state_at(1)
+    checkpoints.save(state, Progress())
+    checkpoints.wait()
+    for file in (checkpoints.path / "1" / "parameters").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"checkpoints/1: the checkpoint cannot be read"):
+        checkpoints.restore(1, state, mesh)
+    with pytest.raises(InputError, match=r"the checkpoint cannot be read"):
+        checkpoint.restore_parameters(tmp_path)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, checkpoints):
+    state, mesh = state_at(1)
+    checkpoints.save(state, Progress())
+    checkpoints.wait()
+    other = Checkpoints(tmp_path, CONFIG.replace(loss={"initial_temperature": 0.2}), keep_last=2)
+    with pytest.raises(InputError, match="another configuration"):
+        other.restore(1, state, mesh)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), ValueError("INTERNAL: write failed: No space left on device [OS error 28]")],
+)
+def test_a_full_disk_is_a_named_failure_that_keeps_the_last_good_checkpoint(checkpoints, error, monkeypatch):
+    checkpoints.save(state_at(1)[0], Progress())
+    checkpoints.wait()
+
+    def fails(*_, **__):
+        (checkpoints.path / "2.orbax-checkpoint-tmp").mkdir()
+        raise RuntimeError("save failed") from error
+
+    monkeypatch.setattr(checkpoints._manager, "save", fails)
+    with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/1; free some space"):
+        checkpoints.save(state_at(2)[0], Progress())
+    assert [entry.name for entry in checkpoints.path.iterdir()] == ["1"]
+
+
+def test_differing_fields_are_named_and_free_ones_are_not():
+    stored = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    assert checkpoint.differing_fields(stored, CONFIG) == []
+    free = CONFIG.replace(
+        mesh={"data": 2, "model": 4},
+        data={"workers": 2},
+        training={"log_every_steps": 1, "evaluate_every_steps": 0, "checkpoint_every_steps": 9, "keep_last": 5},
+    )
+    assert checkpoint.differing_fields(stored, free) == []
+    assert checkpoint.config_hash(free) == checkpoint.config_hash(CONFIG)
+    other = CONFIG.replace(optimizer={"learning_rate": 1e-5}, training={"seed": 9})
+    assert checkpoint.differing_fields(stored, other) == [
+        "optimizer.learning_rate: 0.003 there, 1e-05 here",
+        "training.seed: 3 there, 9 here",
+    ]
+    del stored["loss"]["name"]
+    assert checkpoint.differing_fields(stored, CONFIG) == ["loss.name: (absent) there, h_infonce here"]

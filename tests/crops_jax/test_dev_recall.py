@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from crops_jax import sharding
+from crops_jax.config import MeshConfig
+from crops_jax.dev_recall import DevRecall, padded
+from crops_jax.labels import Level
+from crops_jax.records import RecordSource
+from tests.tiny_run import CONFIG, BagEncoder, tiny_records
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return RecordSource(tiny_records(tmp_path_factory.mktemp("dev") / "records", dev=14), split="dev")
+
+
+def test_recall_equals_a_plain_ranking_of_all_dev_documents(source):
+    model = BagEncoder(CONFIG, seed=0)
+    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    texts = {tuple(words): tokens for r in source for words, tokens in zip(r.document_ids.tolist(), r.document_tokens)}
+    ids = sorted(texts)
+
+    def embed(rows, width):
+        return np.asarray(model.encode_queries(padded(rows, width, closing_token=source.closing_token)))
+
+    documents = embed([texts[words] for words in ids], 12)
+    recalls = []
+    for record in source:
+        positives = {
+            tuple(words)
+            for words, level in zip(record.labelled_ids.tolist(), record.labelled_levels)
+            if level >= Level.POSITIVE and tuple(words) in texts
+        }
+        scores = documents @ embed([record.query_tokens], 6)[0]
+        first = {ids[place] for place in np.argsort(-scores, kind="stable")[:10]}
+        if positives:
+            recalls.append(len(first & positives) / len(positives))
+    for mesh_config in (MeshConfig(data=1), MeshConfig(data=8)):
+        dev = DevRecall(source, model, CONFIG, mesh=sharding.make_mesh(mesh_config))
+        assert len(dev) == len(recalls)
+        assert dev(parameters) == pytest.approx(np.mean(recalls))
+
+
+def test_texts_that_are_cut_keep_their_closing_token():
+    texts = [np.array([5, 6, 2]), np.array([5, 6, 7, 8, 2]), np.array([], np.int32)]
+    rows = padded(texts, 4, closing_token=2)
+    assert rows.tolist() == [[5, 6, 2, -1], [5, 6, 7, 2], [-1, -1, -1, -1]]
+    assert padded(texts, 4, closing_token=None)[1].tolist() == [5, 6, 7, 8]

@@ -1,0 +1,152 @@
+import dataclasses
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.encoder import Encoder, open_encoder, row_tokens
+from crops_jax.errors import InputError
+from tests.model_folders import TEXTS, random_model, random_parameters, small_config, write_bert, write_tokenizer
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    config = small_config(shared_towers=False, layers=1)
+    return Encoder(random_model(config), config=config, tokenizer_folder=folder)
+
+
+def run_of(folder, config, parameters):
+    """A finished run, as far as an encoder is concerned."""
+    write_tokenizer(folder / "tokenizer")
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    manifest = artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={})
+    artifacts.write_manifest(folder, manifest)
+    restored = types.ModuleType("crops_jax.checkpoint")
+    restored.restore_parameters = lambda run, *, which: {"best": parameters}[which]
+    return restored
+
+
+def test_vectors_keep_the_order_of_the_texts(small):
+    texts = TEXTS * 3
+    vectors = small.encode(texts)
+    assert vectors.shape == (30, 30)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors[:10], vectors[10:20], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(texts))
+    np.testing.assert_allclose(small.encode([texts[i] for i in order]), vectors[order], atol=1e-5)
+
+
+def test_a_text_alone_is_the_text_among_others(small):
+    among = small.encode(TEXTS)
+    alone = np.concatenate([small.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, among, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 16384])
+def test_batches_change_nothing(small, batch_tokens):
+    texts = [f"{word} {i}" for i in range(70) for word in ("lamp", "garden hose " * (i % 9))]
+    np.testing.assert_allclose(small.encode(texts, batch_tokens=batch_tokens), small.encode(texts), atol=1e-5)
+
+
+def test_vectors_are_those_of_the_model(small):
+    tokens = small.tokenizer.encode(["blue lamp"], max_tokens=40)[0]
+    np.testing.assert_allclose(small.encode(["blue lamp"])[0], small.model.encode_documents(tokens[None])[0], atol=1e-5)
+
+
+def test_no_texts_and_one_string(small):
+    assert small.encode([]).shape == (0, 30)
+    with pytest.raises(TypeError, match="found one string"):
+        small.encode("lamp")
+    with pytest.raises(ValueError, match="batch_tokens must be positive"):
+        small.encode(["lamp"], batch_tokens=0)
+
+
+def test_each_tower_has_its_weights_and_its_limit(small):
+    query, document = (small.encode(["red lamp"], tower=tower) for tower in ("query", "document"))
+    assert np.abs(query - document).max() > 0.01
+    np.testing.assert_array_equal(small.encode(["red lamp"]), document)
+    long, cut = "red lamp " * 30, "red lamp " * 5
+    np.testing.assert_allclose(
+        small.encode([long, cut], tower="query")[0], small.encode([cut], tower="query")[0], atol=1e-5
+    )
+    assert np.abs(np.subtract(*small.encode([long, cut], tower="document"))).max() > 0.01
+
+
+def test_few_shapes_are_compiled(small, monkeypatch):
+    shapes = set()
+    run = Encoder._run
+
+    def record(self, batch, tower):
+        shapes.add(batch.shape)
+        return np.zeros((len(batch), 30), np.float32)
+
+    monkeypatch.setattr(Encoder, "_run", record)
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 3, 7, 9, 63, 65, 130, 200, 517, 2000):
+        small.encode(["lamp " * int(n) for n in generator.integers(0, 60, count)], batch_tokens=8192)
+    assert {width for _, width in shapes} <= {16, 32, 40}
+    assert len(shapes) <= 9
+    assert run is not Encoder._run
+
+
+def test_row_widths_are_powers_of_two_up_to_the_limit():
+    assert [row_tokens(length, 100) for length in (0, 1, 16, 17, 33, 65, 100)] == [16, 16, 16, 32, 64, 100, 100]
+    assert row_tokens(3, 12) == 12
+
+
+def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):
+    write_tokenizer(tmp_path)
+    config = small_config(vocabulary_size=6, layers=1)
+    odd = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path)
+    with pytest.raises(InputError, match="beyond the 6 rows"):
+        odd.encode(["garden"])
+
+
+def test_the_fingerprint_follows_weights_limits_and_prompts(small, tmp_path):
+    config, folder = small.config, small.tokenizer_folder
+
+    def fingerprint(model=None, *, config=config, **settings):
+        return Encoder(model or small.model, config=config, tokenizer_folder=folder, **settings).fingerprint
+
+    others = [
+        fingerprint(random_model(config, seed=1)),
+        fingerprint(config=config.replace(encoder={"max_query_tokens": 13})),
+        fingerprint(prompts={"query": "q: "}),
+    ]
+    assert fingerprint() == small.fingerprint
+    assert len({small.fingerprint, *others}) == 4
+    assert fingerprint(config=config.replace(encoder={"weights": "elsewhere"})) == small.fingerprint
+
+
+def test_a_run_opens_with_its_best_checkpoint(tmp_path, monkeypatch):
+    config = small_config(layers=1)
+    parameters = random_parameters(config, seed=5)
+    monkeypatch.setitem(sys.modules, "crops_jax.checkpoint", run_of(tmp_path, config, parameters))
+    opened = open_encoder(tmp_path)
+    assert opened.config == config
+    expected = Encoder(random_model(config, seed=5), config=config, tokenizer_folder=tmp_path / "tokenizer")
+    assert opened.fingerprint == expected.fingerprint
+
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(small_config(layers=2))))
+    with pytest.raises(InputError, match="does not fit config"):
+        open_encoder(tmp_path)
+    (tmp_path / "config.json").write_text('{"encoder": {"depth": 3}}')
+    with pytest.raises(InputError, match="not a configuration of this version"):
+        open_encoder(tmp_path)
+
+
+def test_other_directories_of_ours_are_not_encoders(tmp_path):
+    manifest = artifacts.new_manifest(program="data.mine", kind="labels", arguments={}, inputs={})
+    artifacts.write_manifest(tmp_path, manifest)
+    with pytest.raises(InputError, match="holds labels, not a run"):
+        open_encoder(tmp_path)
+
+
+def test_a_folder_opens_as_an_untrained_encoder(tmp_path):
+    assert open_encoder(write_bert(tmp_path / "bert")).dim == 30

@@ -1,0 +1,241 @@
+import json
+import shutil
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+from huggingface_hub import errors
+from safetensors.numpy import load_file, save_file
+
+from crops_jax import pretrained
+from crops_jax.config import Config
+from crops_jax.encoder import Encoder
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.model_folder import describe
+from tests.model_folders import TEXTS, add_modules, minilm, random_model, small_config, write_bert, write_tokenizer
+
+
+def edit(file, **fields):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def leaves(encoder):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(encoder.parameters)}
+
+
+def same_parameters(one, other):
+    one, other = leaves(one), leaves(other)
+    assert set(one) == set(other)
+    return all(np.array_equal(one[path], other[path]) for path in one if "temperature" not in path)
+
+
+def test_minilm_finds_the_paraphrase():
+    encoder = pretrained.load_encoder(minilm())
+    assert encoder.dim == 384
+    assert encoder.max_tokens("document") == 256
+    texts = ["How do I bake bread?", "Instructions for baking a loaf", "The stock market fell on Tuesday"]
+    scores = encoder.encode(texts) @ encoder.encode(texts).T
+    np.testing.assert_allclose(scores.diagonal(), 1, atol=1e-6)
+    np.testing.assert_allclose(scores[0, 1:], [0.8465, 0.0660], atol=2e-3)
+
+
+def test_resolve_config_takes_sizes_and_pooling_from_the_folder(tmp_path):
+    folder = add_modules(write_bert(tmp_path / "bert"), pooling={"pooling_mode": "cls"})
+    config = Config().replace(encoder={"weights": str(folder), "dropout": 0.1, "max_document_tokens": 50})
+    resolved = pretrained.resolve_config(config).encoder
+    assert (resolved.width, resolved.layers, resolved.heads, resolved.feed_forward_width) == (30, 2, 3, 52)
+    assert (resolved.pooling, resolved.max_positions, resolved.dropout) == ("first", 77, 0.1)
+    assert (resolved.max_query_tokens, resolved.max_document_tokens) == (32, 50)
+    assert pretrained.resolve_config(Config()) == Config()
+    with pytest.raises(InputError, match=r"max_document_tokens must lie in \[3, .*\[3, 77\], found 128"):
+        pretrained.resolve_config(Config().replace(encoder={"weights": str(folder)}))
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_prefixed_and_sharded_and_bfloat16_weights(tmp_path, prefix):
+    whole = pretrained.load_encoder(write_bert(tmp_path / "whole"))
+    folder = write_bert(tmp_path / "shards", prefix=prefix)
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in tensors.items()}
+    names = sorted(renamed)
+    for shard, part in enumerate((names[::2], names[1::2])):
+        save_file({name: renamed[name] for name in part}, folder / f"model-{shard}.safetensors")
+    weight_map = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors").unlink()
+    assert same_parameters(pretrained.load_encoder(folder), whole)
+    (folder / "model-1.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model-1.safetensors: no such file"):
+        pretrained.load_encoder(folder)
+
+
+def test_half_precision_weights_become_float32(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: np.asarray(t, jax.numpy.bfloat16) for name, t in tensors.items()}, folder / "model.safetensors")
+    table = pretrained.load_encoder(folder).parameters["tower"]["token_embedding"]["embedding"]
+    assert table.dtype == np.float32
+    np.testing.assert_allclose(table, tensors["embeddings.word_embeddings.weight"], rtol=2**-8)
+
+
+def test_token_limits_are_those_of_sentence_transformers(tmp_path):
+    def limit(**settings):
+        folder = write_bert(tmp_path / "limits", **{k: v for k, v in settings.items() if k != "max_seq_length"})
+        return pretrained.load_encoder(add_modules(folder, max_seq_length=settings.get("max_seq_length")))
+
+    assert limit().max_tokens("query") == 77
+    assert limit(max_length=50).max_tokens("document") == 50
+    assert limit(max_length=50, max_seq_length=60).max_tokens("document") == 60
+    assert pretrained.load_encoder(tmp_path / "limits", max_tokens=9).max_tokens("query") == 9
+    with pytest.raises(InputError, match=r"\[3, 77\].*found 78"):
+        pretrained.load_encoder(tmp_path / "limits", max_tokens=78)
+    shutil.rmtree(tmp_path / "limits")
+    assert pretrained.load_encoder(write_bert(tmp_path / "limits", position_offset=2)).max_tokens("query") == 75
+
+
+def test_prompts_are_the_folders(tmp_path):
+    prompts = {"query": "the red ", "passage": "a lamp ", "document": ""}
+    folder = add_modules(write_bert(tmp_path / "bert"), prompts=prompts)
+    plain, prompted = pretrained.load_encoder(write_bert(tmp_path / "plain")), pretrained.load_encoder(folder)
+    for tower, prompt in (("query", "the red "), ("document", "a lamp "), (None, "")):
+        expected = plain.encode([prompt + text for text in TEXTS[:3]])
+        np.testing.assert_allclose(prompted.encode(TEXTS[:3], tower=tower), expected, atol=1e-6)
+    add_modules(folder, prompts=prompts, default_prompt_name="query")
+    expected = plain.encode(["the red hose"])
+    np.testing.assert_allclose(pretrained.load_encoder(folder).encode(["hose"]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"model_type": "mpnet"}, "model_type mpnet is not supported"),
+        ("config.json", {"hidden_act": "relu"}, "hidden_act relu is not supported"),
+        ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type relative_key"),
+        ("config.json", {"is_decoder": True}, "is_decoder True"),
+        ("config.json", {"num_hidden_layers": None}, "num_hidden_layers must be an integer, found None"),
+        ("config.json", {"num_hidden_layers": 3}, "no tensor encoder.layer.2.attention.self.query.weight"),
+        ("config.json", {"intermediate_size": 53}, r"shape \(52, 30\), expected \(30, 53\)|shape .* expected .*53"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling max is not supported"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling max and mean is not supported"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt false"),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
+    folder = add_modules(write_bert(tmp_path / "bert"), prompts={"query": "q: "})
+    edit(folder / file, **fields)
+    with pytest.raises(InputError, match=message):
+        pretrained.load_encoder(folder)
+
+
+def test_modules_that_are_not_supported_are_named(tmp_path):
+    folder = add_modules(write_bert(tmp_path / "bert"))
+    modules = json.loads((folder / "modules.json").read_text())
+    dense = {"idx": 3, "name": "3", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (folder / "modules.json").write_text(json.dumps([*modules[:2], dense, modules[2]]))
+    with pytest.raises(InputError, match=r"modules.json: module Dense is not supported"):
+        pretrained.load_encoder(folder)
+    (folder / "modules.json").write_text(json.dumps(modules[1:]))
+    with pytest.raises(InputError, match="found Pooling, Normalize"):
+        pretrained.load_encoder(folder)
+    (folder / "modules.json").write_text("[{")
+    with pytest.raises(InputError, match="not JSON"):
+        pretrained.load_encoder(folder)
+
+
+def test_scores_that_are_no_cosines_can_be_trained_from_only(tmp_path):
+    folder = add_modules(write_bert(tmp_path / "bert"), normalize=False, similarity_fn_name="dot")
+    with pytest.raises(InputError, match="not cosines"):
+        pretrained.load_encoder(folder)
+    assert pretrained.create_from_weights(small_config(weights=str(folder))).pooling == "mean"
+
+
+def test_weights_are_safetensors_only(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"must be safetensors .*found only pytorch_model.bin"):
+        pretrained.load_encoder(folder)
+    (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
+    with open(folder / "model.safetensors", "rb+") as file:
+        file.truncate(1000)
+    with pytest.raises(InputError, match="a torn one"):
+        pretrained.load_encoder(folder)
+
+
+def test_a_folder_without_tokenizer_or_config_is_refused(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="no tokenizer in it"):
+        pretrained.load_encoder(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"neither config.json nor modules.json"):
+        pretrained.load_encoder(folder)
+
+
+def test_the_hub_is_asked_for_safe_files_only(tmp_path, monkeypatch):
+    folder = write_bert(tmp_path / "snapshot")
+    asked = {}
+
+    def snapshot_download(name, *, allow_patterns):
+        asked.update(name=name, patterns=allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert pretrained.load_encoder("someone/model").dim == 30
+    assert asked["name"] == "someone/model"
+    assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in asked["patterns"])
+
+
+def test_an_unreachable_hub_says_so_and_names_the_folder_form(monkeypatch):
+    def offline(*_, **__):
+        raise errors.OfflineModeIsEnabled("offline mode")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(NamedFailure, match=r"someone/model .*hub cannot be reached.*folder with config.json"):
+        pretrained.load_encoder("someone/model")
+    with pytest.raises(InputError, match="is no folder"):
+        pretrained.load_encoder("./models/nowhere")
+
+
+@pytest.mark.parametrize("encoder", [{}, {"position_offset": 1, "pooling": "last"}, {"shared_towers": False}])
+def test_an_exported_folder_loads_as_the_same_encoder(tmp_path, encoder):
+    config = small_config(**encoder)
+    write_tokenizer(tmp_path / "tokenizer")
+    exported = Encoder(
+        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the "}
+    )
+    outcome = pretrained.export(exported, tmp_path / "folder")
+    loaded = pretrained.load_encoder(tmp_path / "folder")
+    assert same_parameters(loaded, exported)
+    assert loaded.tokenizer.fingerprint == exported.tokenizer.fingerprint
+    assert loaded.prompts == {"query": "the "}
+    assert loaded.config.encoder.pooling == config.encoder.pooling
+    assert loaded.config.encoder.shared_towers == config.encoder.shared_towers
+    assert outcome["max_seq_length"] == {"query": 40 if config.encoder.shared_towers else 12, "document": 40}
+    assert {tower: loaded.max_tokens(tower) for tower in ("query", "document")} == outcome["max_seq_length"]
+    if not config.encoder.shared_towers:
+        with pytest.raises(InputError, match="shared_towers is set"):
+            pretrained.resolve_config(Config().replace(encoder={"weights": str(tmp_path / "folder")}))
+
+
+def test_positions_that_no_hugging_face_family_would_count_are_not_exported(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer")
+    config = small_config(position_offset=2)
+    odd = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer")
+    with pytest.raises(InputError, match=r"position_offset 2 .*padding token 0"):
+        pretrained.export(odd, tmp_path / "folder")
+
+
+def test_two_towers_must_agree_in_tokenizer_and_size(tmp_path):
+    config = small_config(shared_towers=False)
+    write_tokenizer(tmp_path / "tokenizer")
+    pretrained.export(
+        Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer"), tmp_path / "folder"
+    )
+    query = tmp_path / "folder" / "query_0_Transformer"
+    (query / "tokenizer.json").write_text((query / "tokenizer.json").read_text().replace("shoe", "shod"))
+    with pytest.raises(InputError, match="different tokenizers"):
+        describe(tmp_path / "folder")
+    edit(query / "config.json", num_attention_heads=5)
+    with pytest.raises(InputError, match="differ in size"):
+        describe(tmp_path / "folder")

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from crops_jax.run_folder import open_run
+from tests.tiny_run import CONFIG, tiny_records
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tiny_records(tmp_path_factory.mktemp("records") / "records")
+
+
+def opened(run, records, config=CONFIG):
+    with open_run(run, config=config, records=records, arguments={"config": "tiny"}) as path:
+        return path
+
+
+def test_a_new_run_holds_config_tokenizer_and_manifest(records, tmp_path):
+    run = opened(tmp_path / "deep" / "run", records)
+    assert json.loads((run / "config.json").read_text())["encoder"]["width"] == 16
+    assert (run / "tokenizer" / "tokenizer.json").read_bytes() == (records / "tokenizer/tokenizer.json").read_bytes()
+    manifest = artifacts.read_manifest(run)
+    assert (manifest["program"], manifest["kind"]) == ("launch.train", "run")
+    assert manifest["inputs"]["records"]["fingerprint"] == artifacts.fingerprint(records)
+    assert [entry.name for entry in run.parent.iterdir()] == ["run"]
+
+
+def test_the_same_run_opens_again_and_its_config_follows_what_may_change(records, tmp_path):
+    run = opened(tmp_path / "run", records)
+    before = artifacts.read_manifest(run)
+    opened(run, records, CONFIG.replace(training={"log_every_steps": 7}))
+    assert json.loads((run / "config.json").read_text())["training"]["log_every_steps"] == 7
+    assert artifacts.read_manifest(run) == before
+
+
+def test_another_configuration_is_refused_with_its_fields(records, tmp_path):
+    run = opened(tmp_path / "run", records)
+    other = CONFIG.replace(optimizer={"learning_rate": 1e-5}, encoder={"layers": 2})
+    with pytest.raises(InputError, match=r"encoder.layers: 1 there, 2 here; optimizer.learning_rate: 0.003 there"):
+        opened(run, records, other)
+
+
+def test_other_records_and_another_tokenizer_are_refused(records, tmp_path):
+    run = opened(tmp_path / "run", records)
+    with pytest.raises(InputError, match="trained on other records"):
+        opened(run, tiny_records(tmp_path / "other", seed=1))
+    with pytest.raises(InputError, match="records of another tokenizer"):
+        opened(run, tiny_records(tmp_path / "tokens", words=30))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(records, tmp_path):
+    with pytest.raises(InputError, match=r"has 45 tokens and encoder.vocabulary_size is 40"):
+        opened(tmp_path / "run", records, CONFIG.replace(encoder={"vocabulary_size": 40}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_run_is_refused(records, tmp_path):
+    with pytest.raises(InputError, match=r"written by data\.write_records and is no run"):
+        opened(tiny_records(tmp_path / "records"), records)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(InputError, match="exists"):
+        opened(tmp_path / "mine", records)
+    assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(InputError, match="holds run, not records"):
+        opened(tmp_path / "second", opened(tmp_path / "first", records))
+    with pytest.raises(InputError, match="no such directory"):
+        opened(tmp_path / "second", tmp_path / "absent")
+
+
+def test_two_processes_do_not_train_in_one_run(records, tmp_path):
+    with open_run(tmp_path / "run", config=CONFIG, records=records, arguments={}):
+        with pytest.raises(InputError, match="another process trains in"):
+            opened(tmp_path / "run", records)
+    opened(tmp_path / "run", records)

@@ -1,0 +1,43 @@
+import json
+
+from crops_jax.run_log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
+
+
+def test_later_and_torn_lines_are_dropped_on_resume_and_goodput_is_kept(tmp_path):
+    log = RunLog(tmp_path, resumed_at=0)
+    for step in (1, 2, 3):
+        log.metrics({"step": step, "loss": step / 3})
+        log.goodput({"step": step, "seconds": 1.0})
+    log.close()
+    whole = (tmp_path / METRICS).read_text().splitlines(keepends=True)
+    with open(tmp_path / METRICS, "a") as file:
+        file.write('{"step": 4, "lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    log = RunLog(tmp_path, resumed_at=2)
+    assert (tmp_path / METRICS).read_text() == "".join(whole[:2])
+    log.metrics({"step": 3, "loss": 1.0})
+    log.close()
+    assert (tmp_path / METRICS).read_text() == "".join(whole[:2]) + '{"step": 3, "loss": 1.0}\n'
+    assert [json.loads(line)["step"] for line in (tmp_path / GOODPUT).read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
+    log = RunLog(tmp_path, resumed_at=0)
+    log.metrics({"step": 1, "loss": 0.5})
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
+    log.close()
+
+
+def test_bytes_that_are_no_text_count_as_torn(tmp_path):
+    (tmp_path / METRICS).write_bytes(b'{"step": 1}\n\xff\xfe\n[1]\n{"step": 2}\n')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_the_parts_of_a_stopwatch_add_up():
+    watch = Stopwatch()
+    with watch.of("compute"):
+        sum(range(10000))
+    reading = watch.read()
+    parts = sum(reading[f"{part}_seconds"] for part in PARTS) + reading["other_seconds"]
+    assert abs(parts - reading["seconds"]) < 1e-3
+    assert watch.read()["compute_seconds"] == 0

@@ -1,0 +1,171 @@
+"""One step over meshes of 8, 4 x 2 and 1 devices, what it learns, and what it reports."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from crops_jax import sharding
+from crops_jax.config import MeshConfig
+from crops_jax.input_pipeline import Batch
+from crops_jax.labels import Level, document_id_words
+from crops_jax.models.dual_encoder import DualEncoder
+from crops_jax.train_step import TEMPERATURE, device_batch, initial_state, make_train_step
+from tests.tiny_run import CONFIG, VOCABULARY, BagEncoder
+
+STEPS = 30
+PLAIN = CONFIG.replace(encoder={"dropout": 0.0})
+MESHES = [MeshConfig(data=1), MeshConfig(data=8), MeshConfig(data=4, model=2)]
+
+
+def batch_of(seed=0, *, queries=8, columns=2, labelled=5) -> Batch:
+    """Queries that share words with their positive; some columns are empty, one document comes twice."""
+    random = np.random.default_rng(seed)
+    documents = np.full((queries * columns, 12), -1, np.int32)
+    for row in documents:
+        length = random.integers(3, 13)
+        row[:length] = random.integers(5, VOCABULARY, length)
+    ids = document_id_words(f"d{seed}-{i}" for i in range(queries * columns))
+    ids[-1] = ids[0]
+    ids[3], documents[3] = 0, -1
+    query_tokens = np.full((queries, 6), -1, np.int32)
+    query_tokens[:, :3] = documents[::columns, :3]
+    labelled_ids = np.zeros((queries, labelled, 2), np.int32)
+    levels = np.zeros((queries, labelled), np.int32)
+    labelled_ids[:, 0], levels[:, 0] = ids[::columns], Level.POSITIVE
+    labelled_ids[:, 1], levels[:, 1] = ids[1::columns], Level.RANKED_NOT_SHOWN
+    levels[(labelled_ids == 0).all(axis=2)] = 0
+    return Batch(query_tokens, documents, ids, labelled_ids, levels)
+
+
+def bag(config):
+    return BagEncoder(config, seed=1)
+
+
+def bert(config):
+    return DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(1))
+
+
+@functools.cache
+def compiled(model_of, config, mesh_config):
+    mesh = sharding.make_mesh(mesh_config)
+    return mesh, make_train_step(model_of(config), config, steps=STEPS, mesh=mesh)
+
+
+def start(config=PLAIN, mesh_config=MESHES[0], model_of=bag):
+    mesh, step = compiled(model_of, config, mesh_config)
+    return initial_state(model_of(config), config, steps=STEPS, mesh=mesh), step, mesh
+
+
+def first_moments(state):
+    """10 x the clipped gradients of the first step, leaf by leaf."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.optimizer_state)
+        if ".mu" in jax.tree_util.keystr(path)
+    }
+
+
+@pytest.mark.parametrize("model_of", [bag, pytest.param(bert, marks=pytest.mark.slow)])
+def test_every_mesh_gives_the_same_loss_and_gradients(model_of):
+    results = []
+    for mesh_config in MESHES:
+        state, step, mesh = start(mesh_config=mesh_config, model_of=model_of)
+        state, metrics = step(state, device_batch(batch_of(), mesh))
+        results.append((float(metrics.loss), float(metrics.grad_norm), first_moments(state), metrics.counters))
+    loss, norm, moments, counters = results[0]
+    largest = max(np.abs(moment).max() for moment in moments.values())
+    assert largest > 0
+    for other_loss, other_norm, other_moments, other_counters in results[1:]:
+        assert other_loss == pytest.approx(loss, rel=1e-6)
+        assert other_norm == pytest.approx(norm, rel=1e-5)
+        assert other_moments.keys() == moments.keys()
+        assert max(np.abs(moments[name] - other_moments[name]).max() for name in moments) <= 1e-5 * largest
+        assert jax.tree.map(int, other_counters) == jax.tree.map(int, counters)
+
+
+def test_parameters_stay_split_over_the_model_axis():
+    state, step, mesh = start(mesh_config=MESHES[2])
+    state, _ = step(state, device_batch(batch_of(), mesh))
+    kernel = state.parameters["feed_forward"]["up"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (16, 8)
+
+
+def test_loss_goes_down_and_the_report_is_right():
+    state, step, mesh = start()
+    losses = []
+    for number in range(STEPS):
+        state, metrics = step(state, device_batch(batch_of(number % 2), mesh))
+        losses.append(float(metrics.loss))
+    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+    assert int(state.step) == STEPS
+    counters = {name: int(value) for name, value in metrics.counters.items()}
+    assert counters == {
+        "anchors_level_1": 0,
+        # The empty column 3, and column 15, a second copy of column 0 that is a negative of the last query.
+        "anchors_level_2": 7,
+        "anchors_level_3": 0,
+        "anchors_level_4": 8,
+        "anchors_level_5": 0,
+        "duplicate_documents": 1,
+        "false_negatives_avoided": 0,
+        "label_overflow": 0,
+        "repeated_queries": 0,
+    }
+
+
+def test_a_repeated_query_is_merged():
+    state, step, mesh = start()
+    batch = batch_of()
+    batch.query_tokens[1], batch.labelled_ids[1], batch.labelled_levels[1] = (
+        batch.query_tokens[0],
+        batch.labelled_ids[0],
+        batch.labelled_levels[0],
+    )
+    _, metrics = step(state, device_batch(batch, mesh))
+    assert int(metrics.counters["repeated_queries"]) == 1
+    assert int(metrics.counters["anchors_level_4"]) == 7
+
+
+def test_a_batch_without_anchors_changes_nothing_but_decay():
+    state, step, mesh = start()
+    batch = batch_of()
+    batch.labelled_levels[:] = 0
+    before = float(state.parameters[TEMPERATURE])
+    state, metrics = step(state, device_batch(batch, mesh))
+    assert (float(metrics.loss), float(metrics.grad_norm)) == (0.0, 0.0)
+    assert float(state.parameters[TEMPERATURE]) == before
+
+
+def test_temperature_stays_in_its_bounds():
+    config = PLAIN.replace(
+        loss={"initial_temperature": 0.1, "minimum_temperature": 0.0999, "maximum_temperature": 0.1001},
+        optimizer={"learning_rate": 0.1, "warmup_fraction": 0.0},
+    )
+    state, step, mesh = start(config)
+    for number in range(3):
+        state, metrics = step(state, device_batch(batch_of(number), mesh))
+        temperature = np.exp(-np.float64(state.parameters[TEMPERATURE]))
+        assert 0.0999 * (1 - 1e-6) <= temperature <= 0.1001 * (1 + 1e-6)
+    assert float(metrics.temperature) != pytest.approx(0.1, rel=1e-5)
+
+
+def test_a_fixed_temperature_does_not_move_and_takes_no_part_in_clipping():
+    config = PLAIN.replace(loss={"learn_temperature": False})
+    state, step, mesh = start(config)
+    before = float(state.parameters[TEMPERATURE])
+    state, _ = step(state, device_batch(batch_of(), mesh))
+    assert float(state.parameters[TEMPERATURE]) == before
+
+
+def test_dropout_is_a_function_of_the_step():
+    losses = []
+    for number in (0, 0, 1):
+        state, step, mesh = start(CONFIG)
+        state = state._replace(step=jnp.full_like(state.step, number))
+        losses.append(float(step(state, device_batch(batch_of(), mesh))[1].loss))
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]

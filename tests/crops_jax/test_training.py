@@ -1,0 +1,206 @@
+"""The training loop in one process: stopped in every way and called again, it ends as if nothing had happened."""
+
+import errno
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crops_jax import checkpoint, training
+from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.records import RecordSource
+from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from tests.tiny_run import CONFIG, BagEncoder, tiny_records
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation(tmp_path_factory):
+    """Every run here compiles the same step; the later ones find it on disk."""
+    names = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")), "jax_enable_compilation_cache": True}
+    names |= {"jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch):
+    monkeypatch.setattr(training, "create_dual_encoder", BagEncoder)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tiny_records(tmp_path_factory.mktemp("records") / "records")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(records, tmp_path_factory):
+    run = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "create_dual_encoder", BagEncoder)
+        outcome = training.train(CONFIG, records_path=records, run=run)
+    return run, outcome
+
+
+def untimed(run):
+    return [{name: line[name] for name in line if name not in TIMING_FIELDS} for line in read_metrics(run)]
+
+
+def assert_same_run(run, other):
+    for which in ("last", "best"):
+        one, two = (checkpoint.restore_parameters(folder, which=which) for folder in (run, other))
+        assert jax.tree.structure(one) == jax.tree.structure(two)
+        for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert untimed(run) == untimed(other)
+    assert checkpoint.best_step(run) == checkpoint.best_step(other)
+
+
+def stop_before(step, monkeypatch, act):
+    """Calls `act` when the batch of `step` is asked for."""
+    original = training.batches
+
+    def batches(source, config, *, start_step, num_steps):
+        for number, batch in enumerate(original(source, config, start_step=start_step, num_steps=num_steps)):
+            if start_step + number + 1 == step:
+                act()
+            yield batch
+
+    monkeypatch.setattr(training, "batches", batches)
+
+
+def test_a_run_leaves_what_the_contract_says(uninterrupted):
+    run, outcome = uninterrupted
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines] == list(range(2, 21, 2))
+    for line in lines:
+        assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= line.keys()
+        assert {"label_overflow", "false_negatives_avoided", "duplicate_documents", "repeated_queries"} <= line.keys()
+        assert line["loss_implementation"] == "dense"
+        assert sum(line[f"anchors_level_{level}"] for level in range(1, 6)) > 0
+    evaluated = {line["step"]: line[training.DEV_METRIC] for line in lines if training.DEV_METRIC in line}
+    assert sorted(evaluated) == [6, 12, 18, 20]
+    best = max(evaluated, key=lambda step: (evaluated[step], -step))
+    assert outcome == {"steps": 20, "best_step": best, training.DEV_METRIC: evaluated[best]}
+    assert checkpoint.saved_steps(run / "checkpoints") >= {20, best}
+    assert any((run / "tensorboard").iterdir())
+    goodput = [json.loads(line) for line in (run / "goodput.jsonl").read_text().splitlines()]
+    assert goodput[0]["event"] == "start"
+    assert {"compute_seconds", "input_wait_seconds", "checkpoint_seconds", "compilation_seconds"} <= goodput[1].keys()
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, records):
+    run, outcome = uninterrupted
+    before = (run / "metrics.jsonl").read_bytes()
+    assert training.train(CONFIG, records_path=records, run=run) == outcome
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", [3, 8, 15])
+def test_a_crash_leaves_no_trace(uninterrupted, records, tmp_path, monkeypatch, step):
+    class Crash(Exception):
+        pass
+
+    def crash():
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        stop_before(step, patch, crash)
+        with pytest.raises(Crash):
+            training.train(CONFIG, records_path=records, run=tmp_path)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 1, "loss"')
+    assert training.train(CONFIG, records_path=records, run=tmp_path) == uninterrupted[1]
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, records, tmp_path, monkeypatch, number):
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        stop_before(7, patch, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match="interrupted at step 7 of 20; a checkpoint is saved"):
+            training.train(CONFIG, records_path=records, run=tmp_path)
+    assert signal.getsignal(number) is handler
+    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 7
+    training.train(CONFIG, records_path=records, run=tmp_path)
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(records, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_before(6, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            training.train(CONFIG, records_path=records, run=tmp_path)
+    original = training.Checkpoints.restore
+
+    def spoilt(self, step, like, mesh):
+        state, progress = original(self, step, like, mesh)
+        return state._replace(parameters=jax.tree.map(lambda leaf: leaf * jnp.nan, state.parameters)), progress
+
+    monkeypatch.setattr(training.Checkpoints, "restore", spoilt)
+    with pytest.raises(NamedFailure, match=r"step 7: loss is nan.*last good checkpoint is .*checkpoints/6"):
+        training.train(CONFIG, records_path=records, run=tmp_path)
+    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 6
+
+
+def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypatch):
+    original = training.RunLog.metrics
+
+    def metrics(self, line):
+        if line["step"] >= 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+        original(self, line)
+
+    monkeypatch.setattr(training.RunLog, "metrics", metrics)
+    with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/4"):
+        training.train(CONFIG, records_path=records, run=tmp_path)
+
+
+def test_without_a_dev_split_the_last_checkpoint_is_the_best(tmp_path):
+    records = tiny_records(tmp_path / "records", dev=0)
+    config = CONFIG.replace(training={"steps": 4})
+    run = tmp_path / "run"
+    run.mkdir()
+    assert training.train(config, records_path=records, run=run) == {"steps": 4, "best_step": 4}
+    assert training.DEV_METRIC not in read_metrics(run)[-1]
+
+
+def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(uninterrupted, records, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_before(9, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            training.train(CONFIG, records_path=records, run=tmp_path)
+    changed = CONFIG.replace(mesh={"data": 4, "model": 2}, training={"log_every_steps": 10, "evaluate_every_steps": 0})
+    training.train(changed, records_path=records, run=tmp_path)
+    lines = {line["step"]: line["loss"] for line in read_metrics(tmp_path)}
+    assert list(lines) == [2, 4, 6, 8, 10, 20]
+    for line in read_metrics(uninterrupted[0]):
+        if line["step"] in lines:
+            assert lines[line["step"]] == pytest.approx(line["loss"], rel=1e-5)
+
+
+def test_the_first_line_says_devices_mesh_and_implementation(records, tmp_path, capfd):
+    training.train(CONFIG.replace(training={"steps": 2}), records_path=records, run=tmp_path)
+    assert "devices: 1 x cpu, mesh: data 1 x model 1, loss: h_infonce (dense), steps: 0 to 2" in capfd.readouterr().err
+
+
+def test_a_batch_that_the_mesh_cannot_split_is_refused(records, tmp_path):
+    config = CONFIG.replace(mesh={"data": 8}, data={"queries_per_batch": 12})
+    with pytest.raises(InputError, match=r"data.queries_per_batch = 12 is not a multiple of the mesh's data axis, 8"):
+        training.train(config, records_path=records, run=tmp_path)
+
+
+def test_steps_follow_from_epochs(records):
+    source = RecordSource(records)
+    assert len(source) == 22
+    by_epochs = CONFIG.replace(training={"steps": 0, "epochs": 1.5})
+    assert training.total_steps(source, CONFIG) == 20
+    assert training.total_steps(source, by_epochs) == 5

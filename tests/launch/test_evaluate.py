@@ -1,0 +1,273 @@
+import dataclasses
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.embeddings import Layout, write_shard
+from crops_jax.errors import InputError
+from crops_jax.retrieval.metrics import ndcg_at_k
+from crops_jax.text import words
+from data.tables import write_table
+from launch import evaluate as module
+from launch.evaluate import Arguments, evaluate
+
+COLOURS = ["red", "blue", "green", "grey"]
+THINGS = ["car", "boat", "lamp", "chair", "kite"]
+DOCS = {f"d{i}": f"{colour} {thing}" for i, (colour, thing) in enumerate((c, t) for c in COLOURS for t in THINGS)}
+ID = {title: doc_id for doc_id, title in DOCS.items()}
+
+
+class HashingEncoder:
+    """A bag of words, hashed: stands in for a trained encoder."""
+
+    dim = 64
+    fingerprint = "hashing"
+
+    def encode(self, texts, *, tower, batch_tokens=16384, progress=False):
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dim] += 1
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def table(directory, name, rows):
+    write_table(directory, name, pa.Table.from_pylist(rows))
+
+
+@pytest.fixture
+def split(tmp_path):
+    path = tmp_path / "split"
+    path.mkdir()
+    table(path, "documents", [{"doc_id": doc_id, "title": title} for doc_id, title in DOCS.items()])
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    asked = ["Red  CAR", "blue boat", "chair"]
+    table(
+        path,
+        "searches",
+        [{"search_id": f"s{i}", "user_id": "u", "query": query, "time": time} for i, query in enumerate(asked)],
+    )
+    shown = {"stage": "shown", "liked": None}
+    table(
+        path,
+        "candidates",
+        [
+            {"search_id": "s0", "doc_id": ID["red car"], "clicked": True, **shown},
+            {"search_id": "s1", "doc_id": ID["blue boat"], "clicked": False, **shown},
+            {"search_id": "s2", "doc_id": ID["red chair"], "clicked": None, **shown | {"liked": True}},
+        ],
+    )
+    clicks = [
+        ("red car", ID["red car"]),
+        ("red car", ID["red boat"]),
+        ("green lamp", ID["green lamp"]),
+        ("green lamp", "gone"),
+        ("lost query", "gone too"),
+    ]
+    table(path, "test_clicks", [{"query": query, "doc_id": doc_id} for query, doc_id in clicks])
+    judged = [
+        ("grey kite", ID["grey kite"], 2.0, "test"),
+        ("grey kite", ID["red kite"], 1.0, "test"),
+        ("grey kite", ID["blue lamp"], 0.0, "test"),
+        ("blue lamp", ID["blue lamp"], 2.0, "train"),
+    ]
+    table(path, "judgements", [dict(zip(("query", "doc_id", "grade", "split"), row, strict=True)) for row in judged])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch):
+    monkeypatch.setattr(module, "open_encoder", lambda _: HashingEncoder())
+
+
+@pytest.fixture
+def arguments(split, tmp_path):
+    (tmp_path / "model").mkdir()
+    return Arguments(
+        run=str(tmp_path / "model"), logs=str(split), output=str(tmp_path / "evaluation"), bootstrap_samples=200
+    )
+
+
+def metrics_of(arguments):
+    evaluate(arguments)
+    return json.loads((module.Path(arguments.output) / "metrics.json").read_text())
+
+
+def test_every_figure_has_its_queries_and_interval(arguments):
+    metrics = metrics_of(arguments)
+    figure = metrics["systems"]["encoder"]["ct"]["recall@100"]
+    assert figure == {"value": 1.0, "low": 1.0, "high": 1.0, "queries": 2}
+    assert set(metrics["systems"]["bm25"]["ct"]) == {"recall@10", "recall@100", "ndcg@10"}
+    assert set(metrics["systems"]["encoder"]["judgements"]) == {"recall@10", "recall@100", "ndcg@4", "ndcg@10"}
+    assert metrics["name"] == "model"
+    assert metrics["random"] == {"recall@10": 0.5, "recall@100": 1.0}
+    assert metrics["differences"]["encoder - bm25"]["ct"]["recall@10"]["queries"] == 2
+
+
+def test_a_missing_table_is_said(arguments):
+    metrics = metrics_of(arguments)
+    assert metrics["tests"]["qr"] == {"absent": "there is no table test_reformulations"}
+    assert "qr" not in metrics["systems"]["encoder"]
+
+
+def test_unknown_documents_and_queries_without_a_known_one_are_counted(arguments):
+    assert metrics_of(arguments)["tests"]["ct"] == {
+        "queries": 2,
+        "relevant_pairs": 3,
+        "seen_queries": 1,
+        "unseen_queries": 1,
+        "seen_pairs": 1,
+        "unseen_pairs": 2,
+        "unknown_documents": 2,
+        "unknown_pairs": 2,
+        "queries_without_known_relevant": 1,
+    }
+
+
+def test_seen_queries_and_pairs_are_told_apart(arguments):
+    subsets = metrics_of(arguments)["subsets"]["encoder"]
+    assert subsets["seen_queries"]["ct"]["recall@10"]["queries"] == 1
+    assert subsets["unseen_queries"]["ct"]["recall@10"]["queries"] == 1
+    assert subsets["seen_pairs"]["ct"]["ndcg@10"]["value"] == 1.0
+    assert subsets["unseen_pairs"]["ct"]["recall@10"]["queries"] == 2
+
+
+def test_judgements_are_those_of_the_test_split_alone_with_linear_gains(arguments):
+    metrics = metrics_of(arguments)
+    assert metrics["tests"]["judgements"]["queries"] == 1
+    found = pq.read_table(f"{arguments.output}/retrieved.parquet").to_pylist()
+    ranking = [row["doc_id"] for row in found if row["test"] == "judgements" and row["system"] == "encoder"]
+    grades = {ID["grey kite"]: 2.0, ID["red kite"]: 1.0, ID["blue lamp"]: 0.0}
+    value = metrics["systems"]["encoder"]["judgements"]["ndcg@4"]["value"]
+    assert value == pytest.approx(ndcg_at_k(ranking, grades, k=4))
+
+
+def test_a_relevant_grade_changes_what_is_relevant(arguments):
+    metrics = metrics_of(dataclasses.replace(arguments, relevant_grade=2.0))
+    assert metrics["tests"]["judgements"]["relevant_pairs"] == 1
+
+
+def test_values_by_query_lie_beside_the_figures(arguments):
+    metrics = metrics_of(arguments)
+    rows = pq.read_table(f"{arguments.output}/per_query.parquet").to_pylist()
+    chosen = [
+        row["value"]
+        for row in rows
+        if (row["system"], row["test"], row["pairs"], row["metric"]) == ("bm25", "ct", "all", "ndcg@10")
+    ]
+    assert np.mean(chosen) == pytest.approx(metrics["systems"]["bm25"]["ct"]["ndcg@10"]["value"])
+    assert {row["query"]: row["seen"] for row in rows if row["test"] == "ct"} == {"red car": True, "green lamp": False}
+
+
+def test_what_the_page_needs_is_kept(arguments):
+    evaluate(arguments)
+    relevant = pq.read_table(f"{arguments.output}/relevant.parquet").to_pylist()
+    red = [row for row in relevant if row["query"] == "red car"]
+    assert {row["title"]: row["seen"] for row in red} == {"red car": True, "red boat": False}
+    assert next(row for row in red if row["title"] == "red car")["encoder_rank"] == 1
+    assert {row["perspective"] for row in red} == {"search_log"}
+    first = pq.read_table(f"{arguments.output}/retrieved.parquet").to_pylist()[0]
+    assert first["rank"] == 1
+    assert first["title"] in DOCS.values()
+
+
+def test_the_gap_to_exact_search_is_measured(arguments):
+    index = metrics_of(arguments)["index"]
+    assert index["recall@10"] == {"value": 1.0, "low": 1.0, "high": 1.0, "queries": 3}
+    assert index["minus_exact"]["ct"]["recall@10"]["value"] == 0.0
+    assert (module.Path(arguments.output) / "index" / "documents.parquet").is_file()
+
+
+def test_the_order_of_the_corpus_changes_nothing(arguments, split):
+    first = metrics_of(arguments)
+    rows = pq.read_table(split / "documents.parquet").to_pylist()
+    table(split, "documents", rows[::-1])
+    second = metrics_of(dataclasses.replace(arguments, overwrite=True))
+    assert first["systems"] == second["systems"]
+
+
+def test_embeddings_of_the_same_encoder_and_documents_are_used(arguments, split, tmp_path, monkeypatch):
+    wanted = metrics_of(arguments)
+    ids = sorted(DOCS, reverse=True)
+    embeddings = tmp_path / "embeddings"
+    embeddings.mkdir()
+    layout = Layout(rows=len(ids), dim=64, shard_rows=8)
+
+    def write(texts, **extra):
+        manifest = artifacts.new_manifest(
+            program="launch.embed",
+            kind="embeddings",
+            arguments={"tower": "document"},
+            inputs={"texts": texts},
+            layout=layout._asdict(),
+            **extra,
+        )
+        artifacts.write_manifest(embeddings, manifest)
+
+    vectors = HashingEncoder().encode([DOCS[doc_id] for doc_id in ids], tower="document")
+    for shard in range(layout.shards):
+        first, last = layout.bounds(shard)
+        write_shard(embeddings, layout, shard, ids=ids[first:last], vectors=vectors[first:last])
+    write(split / "documents.parquet", encoder="hashing")
+    given = dataclasses.replace(arguments, document_embeddings=str(embeddings), output=str(tmp_path / "other"))
+    assert metrics_of(given)["systems"] == wanted["systems"]
+
+    write(split / "documents.parquet", encoder="another")
+    with pytest.raises(InputError, match="another encoder"):
+        evaluate(dataclasses.replace(given, overwrite=True))
+    write(split / "searches.parquet", encoder="hashing")
+    with pytest.raises(InputError, match="other texts"):
+        evaluate(dataclasses.replace(given, overwrite=True))
+
+
+def manifest(directory, *, kind, program, inputs, **arguments):
+    directory.mkdir(exist_ok=True)
+    made = artifacts.new_manifest(program=program, kind=kind, arguments=arguments, inputs=inputs)
+    artifacts.write_manifest(directory, made)
+
+
+@pytest.mark.parametrize(
+    ("mined_from", "until", "trained"),
+    [("split", None, True), ("other", None, False), ("logs", "2026-02-01", False), ("logs", "2026-03-01", None)],
+)
+def test_a_run_that_saw_the_test_period_is_refused(arguments, split, tmp_path, mined_from, until, trained):
+    manifest(tmp_path / "logs", kind="logs", program="data.simulate", inputs={})
+    manifest(tmp_path / "other", kind="logs", program="data.convert", inputs={})
+    manifest(split, kind="logs", program="data.hold_out", inputs={"logs": tmp_path / "logs"}, from_="2026-02-01")
+    manifest(
+        tmp_path / "labels", kind="labels", program="data.mine", inputs={"logs": tmp_path / mined_from}, until=until
+    )
+    manifest(tmp_path / "records", kind="records", program="w", inputs={"labels": tmp_path / "labels"})
+    manifest(tmp_path / "model", kind="run", program="launch.train", inputs={"records": tmp_path / "records"})
+    if trained is None:
+        with pytest.raises(InputError, match="seen the answers"):
+            evaluate(arguments)
+        return
+    metrics = metrics_of(arguments)
+    assert metrics["run"]["trained_on_this_split"] is trained
+    assert any("simulated world" in note for note in metrics["notes"])
+
+
+def test_nothing_to_evaluate_is_refused(arguments, split):
+    (split / "test_clicks.parquet").unlink()
+    (split / "judgements.parquet").unlink()
+    with pytest.raises(InputError, match=r"data\.hold_out"):
+        evaluate(arguments)
+
+
+@pytest.mark.parametrize("wrong", [{"k1": -1.0}, {"b": 2.0}, {"bootstrap_samples": 1}])
+def test_impossible_arguments_are_refused(arguments, wrong):
+    with pytest.raises(InputError, match="--"):
+        evaluate(dataclasses.replace(arguments, **wrong))
+
+
+def test_an_output_that_exists_is_kept(arguments):
+    evaluate(arguments)
+    with pytest.raises(InputError, match="overwrite"):
+        evaluate(arguments)

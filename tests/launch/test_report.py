@@ -1,0 +1,341 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from crops_jax.text import words
+from data.tables import write_table
+from launch import evaluate as evaluation
+from launch.report import Arguments, report, write_report
+
+ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]
+THINGS = ["kettle", "ladder", "violin", "carpet", "lantern", "bicycle", "mirror", "saddle", "anchor", "basket"]
+# Escaping is tested wherever a title or query is shown.
+HOSTILE = "<script>alert(1)</script> & kettle"
+
+
+class HashingEncoder:
+    """A bag of words in `dim` buckets: the fewer, the worse."""
+
+    def __init__(self, dim):
+        self.dim = dim
+        self.fingerprint = f"hashing {dim}"
+
+    def encode(self, texts, *, tower, batch_tokens=16384, progress=False):
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            for word in words(text):
+                vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dim] += 1
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def make_split(path):
+    path.mkdir()
+    titles = [f"{adjective} {thing} number {n}" for adjective in ADJECTIVES for thing in THINGS for n in range(3)]
+    documents = [{"doc_id": f"d{row:03}", "title": title} for row, title in enumerate([HOSTILE, *titles])]
+    rows = {
+        "documents": documents,
+        "searches": [
+            {
+                "search_id": f"s{row}",
+                "user_id": f"u{row % 7}",
+                "query": f"{ADJECTIVES[row % 8]} {THINGS[row % 10]}",
+                "time": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=row),
+            }
+            for row in range(30)
+        ],
+        "candidates": [
+            {"search_id": f"s{row}", "doc_id": f"d{row * 7 % 200:03}", "stage": "shown", "clicked": row % 2 == 0}
+            for row in range(30)
+        ],
+    }
+    pairs = [(row["title"].rsplit(" ", 2)[0].lower(), row["doc_id"]) for row in documents[1:160]]
+    rows["test_clicks"] = [{"query": query, "doc_id": doc} for query, doc in [*pairs, (HOSTILE.lower(), "d000")]]
+    rows["test_reformulations"] = [
+        {"query": f"{query.split()[1]} for sale", "doc_id": doc} for query, doc in dict.fromkeys(pairs[:90])
+    ]
+    rows["judgements"] = [
+        {"query": query, "doc_id": doc, "grade": float(place % 4), "split": "test"}
+        for place, (query, doc) in enumerate(pairs)
+    ]
+    for name, table in rows.items():
+        write_table(path, name, pa.Table.from_pylist(table))
+    artifacts.write_manifest(
+        path, artifacts.new_manifest(program="data.simulate", kind="logs", arguments={}, inputs={})
+    )
+
+
+def make_labels(path, split, sources):
+    path.mkdir(parents=True)
+    rows = [
+        {"query": "red kettle", "doc_id": f"d{row:03}", "level": level, "source": source}
+        for row, (source, level) in enumerate(sources)
+    ]
+    schema = pa.schema([("query", pa.string()), ("doc_id", pa.string()), ("level", pa.int8()), ("source", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path / "labels.parquet")
+    sweep = [{"alpha": alpha / 10, "passing": 10 - alpha, "share": 0.1} for alpha in range(3, 10)]
+    (path / "alpha_sweep.json").write_text(json.dumps({"alpha": 0.6, "query_level": sweep}))
+    made = artifacts.new_manifest(program="data.mine", kind="labels", arguments={}, inputs={"logs": split})
+    artifacts.write_manifest(path, made)
+
+
+def make_run(path, labels, *, loss):
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(
+        json.dumps({"training": {"steps": 400, "epochs": 1.0}, "data": {"queries_per_batch": 64}})
+    )
+    lines = [
+        {
+            "step": step,
+            "loss": loss * np.exp(-step / 150) + 0.2,
+            "temperature": 0.05,
+            "learning_rate": 1e-3,
+            "examples_per_second": 900.0,
+            **({"dev_recall_at_10": 1 - np.exp(-step / 100)} if step % 100 == 0 else {}),
+        }
+        for step in range(10, 401, 10)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "goodput.jsonl").write_text(json.dumps({"step": 400, "seconds": 10.0, "compute_seconds": 9.0}) + "\n")
+    made = artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={"labels": labels})
+    artifacts.write_manifest(path, made)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A work directory as launch.pipeline leaves it, with two arms."""
+    work = tmp_path_factory.mktemp("pipeline") / "work"
+    work.mkdir()
+    make_split(work / "split")
+    log = [("search_log", 4)] * 20 + [("shown_not_clicked", 3)] * 40 + [("ranked_not_shown", 2)] * 60
+    cross = [("query_level", 5)] * 8 + [("system_level", 4)] * 5 + log
+    with pytest.MonkeyPatch.context() as patch:
+        for arm, dim, sources in (("search_log", 8, log), ("cross_perspective", 64, cross)):
+            make_labels(work / arm / "labels", work / "split", sources)
+            make_run(work / arm / "run", work / arm / "labels", loss=2.0)
+            patch.setattr(evaluation, "open_encoder", lambda _, dim=dim: HashingEncoder(dim))
+            evaluation.evaluate(
+                evaluation.Arguments(
+                    run=str(work / arm / "run"),
+                    logs=str(work / "split"),
+                    output=str(work / arm / "evaluation"),
+                    name=arm,
+                    bootstrap_samples=300,
+                )
+            )
+    artifacts.write_manifest(
+        work,
+        artifacts.new_manifest(program="launch.pipeline", kind="work", arguments={}, inputs={"logs": work / "split"}),
+    )
+    return work
+
+
+def parts(work):
+    return [
+        str(work / arm / part)
+        for arm in ("search_log", "cross_perspective")
+        for part in ("labels", "run", "evaluation")
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(work):
+    output = work.parent / "report.html"
+    outcome = write_report(parts(work), str(output))
+    return outcome, output.read_text()
+
+
+def text_of(html):
+    body = re.sub(r"<script.*?</script>|<style.*?</style>", "", html, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_the_outcome_has_the_headline_figures_of_each_arm(page, work):
+    outcome, _ = page
+    assert list(outcome["metrics"]) == ["search_log", "cross_perspective", "bm25"]
+    metrics = json.loads((work / "cross_perspective" / "evaluation" / "metrics.json").read_text())
+    assert outcome["metrics"]["cross_perspective"] == {
+        "CT Recall@100": metrics["systems"]["encoder"]["ct"]["recall@100"]["value"],
+        "QR Recall@100": metrics["systems"]["encoder"]["qr"]["recall@100"]["value"],
+        "NDCG@4": metrics["systems"]["encoder"]["judgements"]["ndcg@4"]["value"],
+    }
+
+
+def test_better_is_said_only_where_the_interval_excludes_zero(page):
+    outcome, html = page
+    assert outcome["differences"]
+    for row in outcome["differences"]:
+        verdict = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "no difference shown"
+        assert row["verdict"] == verdict
+    assert {(row["system"], row["against"]) for row in outcome["differences"]} == {
+        ("cross_perspective", "search_log"),
+        ("search_log", "bm25"),
+        ("cross_perspective", "bm25"),
+    }
+    assert "cross_perspective against search_log" in text_of(html)
+
+
+def test_the_page_says_what_its_figures_mean_and_where_they_come_from(page):
+    text = text_of(page[1])
+    for said in (
+        "CT Recall@100",
+        "QR Recall@100",
+        "NDCG@4",
+        "simulated world",
+        "random order",
+        "Index against exact search",
+        "Should be found",
+        "Rephras".lower(),
+        "the feed showed",
+        "5 rephrased query",
+        "Training loss",
+        "Recall@10 on the dev slice",
+        "not in the log",
+    ):
+        assert said in text, said
+
+
+def test_ranks_are_named_in_the_order_of_the_table(page):
+    assert re.search(r"\(search_log \S+, cross_perspective \S+, bm25 \S+\)", text_of(page[1]))
+    assert not re.search(r"bm25 \S+, cross_perspective", text_of(page[1]))
+
+
+def test_the_page_is_self_contained_and_its_markup_is_closed(page):
+    html = page[1]
+    assert not re.search(r"(?:src|href)\s*=|@import|url\(", html)
+
+    class Balance(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in {"meta", "br", "line", "circle", "rect", "polyline"}:
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in {"line", "circle", "rect", "polyline"}:
+                assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(html)
+    assert parser.open == []
+
+
+def test_texts_of_the_logs_are_escaped(page):
+    html = page[1]
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+def test_the_manifest_is_inside(page):
+    found = re.search(r'<script type="application/json" id="manifest">(.*?)</script>', page[1], re.S)
+    manifest = json.loads(found[1])
+    assert manifest["program"] == "launch.report"
+    assert set(manifest["inputs"]) == {
+        f"{kind} {arm}" for kind in ("labels", "run", "evaluation") for arm in ("search_log", "cross_perspective")
+    }
+    split = manifest["inputs"]["evaluation search_log"]["manifest"]["inputs"]["logs"]
+    assert split["manifest"]["program"] == "data.simulate"
+
+
+def test_a_work_directory_stands_for_what_is_in_it(work, tmp_path):
+    outcome = report(Arguments(paths=(str(work),), output=str(tmp_path / "r.html")))
+    assert set(outcome["metrics"]) == {"search_log", "cross_perspective", "bm25"}
+
+
+def test_a_run_alone_makes_a_page(work, tmp_path):
+    outcome = write_report([str(work / "search_log" / "run")], str(tmp_path / "r.html"))
+    assert outcome["metrics"] == {}
+    assert "No evaluation" in (tmp_path / "r.html").read_text()
+
+
+def test_a_page_is_replaced_only_when_told_and_only_ours(work, tmp_path):
+    output = tmp_path / "r.html"
+    run = [str(work / "search_log" / "run")]
+    write_report(run, str(output))
+    with pytest.raises(InputError, match="--overwrite"):
+        write_report(run, str(output))
+    first = output.read_bytes()
+    write_report(run, str(output), overwrite=True)
+    assert output.read_bytes() == first
+    output.write_text("somebody's own page")
+    with pytest.raises(InputError, match="not a page of crops_jax"):
+        write_report(run, str(output), overwrite=True)
+    with pytest.raises(InputError, match="is a directory"):
+        write_report(run, str(tmp_path))
+
+
+def test_what_is_no_input_is_refused(work, tmp_path):
+    with pytest.raises(InputError, match="holds logs"):
+        write_report([str(work / "split")], str(tmp_path / "r.html"))
+    with pytest.raises(InputError, match="no such directory"):
+        write_report([str(tmp_path / "nothing")], str(tmp_path / "r.html"))
+    copy = tmp_path / "copy"
+    shutil.copytree(work / "search_log" / "evaluation", copy)
+    with pytest.raises(InputError, match="two systems are called search_log"):
+        write_report([str(work / "search_log" / "evaluation"), str(copy)], str(tmp_path / "r.html"))
+    (copy / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match="evaluate again"):
+        write_report([str(copy)], str(tmp_path / "r.html"))
+
+
+def browser():
+    return next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser() is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_overflows_in_a_browser(page, work, tmp_path, width):
+    """The page lies in a frame of the width, since a browser window cannot be as narrow as a phone."""
+    report_file = tmp_path / "report.html"
+    report_file.write_text(page[1])
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f"""<iframe src="report.html" style="width:{width}px;height:800px;border:0"></iframe>
+        <pre id="out"></pre><script>
+        const frame = document.querySelector("iframe");
+        frame.addEventListener("load", () => {{
+          const root = frame.contentDocument.documentElement;
+          const wide = [...frame.contentDocument.body.querySelectorAll("*")].filter((element) =>
+            !element.closest(".scroll") && element.getBoundingClientRect().right > {width} + 0.5).length;
+          document.getElementById("out").textContent = JSON.stringify({{scroll: root.scrollWidth, wide}});
+        }});</script>"""
+    )
+    done = subprocess.run(
+        [
+            browser(),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1400,900",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            probe.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
+    assert found, done.stderr[-500:]
+    measured = json.loads(found[1])
+    assert measured["scroll"] <= width
+    assert measured["wide"] == 0

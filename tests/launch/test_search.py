@@ -1,0 +1,82 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from crops_jax import program
+from crops_jax.errors import InputError
+from data.tables import write_table
+from launch import search as module
+from launch.search import Arguments, search
+
+TITLES = ["red car", "blue boat", "red boat\x1b[31m", "grey " + "very " * 60 + "kite"]
+
+
+class LetterEncoder:
+    """Counts letters."""
+
+    dim = 26
+
+    def encode(self, texts, *, tower, batch_tokens=16384, progress=False):
+        counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+@pytest.fixture(autouse=True)
+def encoder(monkeypatch):
+    monkeypatch.setattr(module, "open_encoder", lambda _: LetterEncoder())
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+
+@pytest.fixture
+def logs(tmp_path):
+    rows = [{"doc_id": f"d{row}", "title": title} for row, title in enumerate(TITLES)]
+    write_table(tmp_path, "documents", pa.Table.from_pylist(rows))
+    judged = [{"query": "red car", "doc_id": "d0", "grade": 1.0}]
+    write_table(tmp_path, "judgements", pa.Table.from_pylist(judged))
+    return str(tmp_path)
+
+
+def test_the_best_documents_are_printed_with_titles_and_scores(logs, capsys):
+    outcome = search(Arguments(query=("Red", "  CAR"), run="run", logs=logs, k=2))
+    (answered,) = outcome["queries"]
+    assert answered["query"] == "red car"
+    assert answered["results"][0] == {"rank": 1, "doc_id": "d0", "title": "red car", "score": 1.0}
+    assert len(answered["results"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "1.0000  red car  [d0]" in captured.err
+
+
+def test_further_queries_come_from_standard_input(logs, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("blue boat\n\nred boat\n"))
+    outcome = search(Arguments(query=("red car",), run="run", logs=logs))
+    assert [answered["query"] for answered in outcome["queries"]] == ["red car", "blue boat", "red boat"]
+
+
+def test_an_empty_query_is_answered_with_a_message(logs, capsys):
+    assert search(Arguments(query=(" ",), run="run", logs=logs))["queries"] == []
+    assert "empty query" in capsys.readouterr().err
+
+
+def test_k_beyond_the_corpus_gives_all_of_it(logs):
+    assert len(search(Arguments(query=("a",), run="run", logs=logs, k=50))["queries"][0]["results"]) == len(TITLES)
+
+
+def test_titles_are_one_line_that_a_terminal_does_not_obey(logs, capsys):
+    search(Arguments(query=("boat kite",), run="run", logs=logs))
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert "…" in printed
+
+
+def test_an_impossible_k_is_refused(logs):
+    with pytest.raises(InputError, match="--k"):
+        search(Arguments(query=("a",), run="run", logs=logs, k=0))
+
+
+def test_the_command_line(logs):
+    parsed = program.parse(search, ["--run", "r", "--logs", logs, "red car"])
+    assert parsed.query == ("red car",)
+    assert program.parse(search, ["--run", "r", "--logs", logs]).query == ()

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from launch.status import Arguments, status
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    config = {"training": {"steps": 100, "epochs": 1.0}, "data": {"queries_per_batch": 10}}
+    (path / "config.json").write_text(json.dumps(config))
+    artifacts.write_manifest(path, artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={}))
+    return path
+
+
+def write_lines(file, lines, *, torn=""):
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
+
+
+def line(step, speed):
+    return {"step": step, "loss": 1 / step, "temperature": 0.05, "learning_rate": 1e-3, "examples_per_second": speed}
+
+
+def test_a_run_under_way(run, capsys):
+    write_lines(run / "metrics.jsonl", [line(10, 4.0), line(20, 5.0), line(30, 50.0)], torn='{"step": 40, "lo')
+    write_lines(
+        run / "goodput.jsonl",
+        [
+            {"event": "start", "step": 0, "seconds": 2.0, "compute_seconds": 0.0},
+            {"seconds": 8.0, "compute_seconds": 7.0},
+        ],
+        torn='{"seco',
+    )
+    found = status(Arguments(run=str(run)))
+    assert found["step"] == 30
+    assert found["steps"] == 100
+    assert found["loss"] == pytest.approx(1 / 30)
+    assert found["examples_per_second"] == 5.0
+    assert found["seconds_left"] == 70 * 10 / 5.0
+    assert found["goodput"] == 0.7
+    assert found["last_checkpoint"] is None
+    assert not found["finished"]
+    assert "seconds left" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_begun_to_log(run):
+    found = status(Arguments(run=str(run)))
+    assert (found["step"], found["loss"], found["seconds_left"], found["goodput"]) == (0, None, None, None)
+
+
+def test_steps_that_follow_from_epochs_are_those_that_training_named(run):
+    (run / "config.json").write_text(
+        json.dumps({"training": {"steps": 0, "epochs": 2.0}, "data": {"queries_per_batch": 10}})
+    )
+    assert status(Arguments(run=str(run)))["steps"] is None
+    write_lines(run / "goodput.jsonl", [{"event": "start", "step": 0, "steps": 42, "seconds": 1.0}])
+    assert status(Arguments(run=str(run)))["steps"] == 42
+
+
+@pytest.mark.parametrize(("kind", "config", "words"), [("labels", "{}", "not a run"), ("run", "{", "configuration")])
+def test_what_is_no_run_is_refused(run, kind, config, words):
+    artifacts.write_manifest(run, artifacts.new_manifest(program="x", kind=kind, arguments={}, inputs={}))
+    (run / "config.json").write_text(config)
+    with pytest.raises(InputError, match=words):
+        status(Arguments(run=str(run)))
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        status(Arguments(run=str(tmp_path)))

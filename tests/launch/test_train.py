@@ -1,0 +1,174 @@
+"""launch.train as a process: killed, terminated and called again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from crops_jax import checkpoint
+from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from tests.tiny_run import tiny_records
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+CONFIGURATION = f"""
+from tests.tiny_run import CONFIG as TINY
+
+CONFIG = TINY.replace(
+    encoder={{"dropout": DROPOUT}},
+    training={{"steps": {STEPS}, "log_every_steps": 1, "evaluate_every_steps": 10, "checkpoint_every_steps": 3}},
+)
+"""
+PATIENCE_SECONDS = 300
+
+
+class Job:
+    """One configuration and its records; processes share a compilation cache, so that restarts are quick."""
+
+    def __init__(self, folder: Path, *, dropout: float):
+        self.folder = folder
+        self.records = tiny_records(folder / "records")
+        self.config = folder / "tiny.py"
+        self.config.write_text(CONFIGURATION.replace("DROPOUT", str(dropout)))
+
+    def start(self, run: Path, *overrides: str, config: str | None = None) -> subprocess.Popen:
+        command = [sys.executable, "-m", "launch.train", config or str(self.config)]
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
+        }
+        return subprocess.Popen(
+            [*command, "--records", str(self.records), "--output", str(run), *overrides],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, run: Path, *overrides: str, config: str | None = None) -> tuple[int, str, str]:
+        process = self.start(run, *overrides, config=config)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        return process.returncode, output, errors
+
+
+def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+    """Returns when metrics.jsonl has reached a step, or the process has ended."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        lines = read_metrics(run)
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.002)
+
+
+def kill_at(job: Job, run: Path, step: int) -> None:
+    process = job.start(run)
+    wait_for_step(process, run, step)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    for which in ("last", "best"):
+        one, two = (jax.tree.leaves(checkpoint.restore_parameters(path, which=which)) for path in (run, other))
+        assert len(one) == len(two) > 0
+        for left, right in zip(one, two):
+            np.testing.assert_array_equal(left, right)
+    untimed = [
+        [{name: line[name] for name in line if name not in TIMING_FIELDS} for line in read_metrics(path)]
+        for path in (run, other)
+    ]
+    assert untimed[0] == untimed[1]
+    assert len(untimed[0]) == STEPS
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("job"), dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(job):
+    status, output, errors = job.finish(job.folder / "uninterrupted")
+    assert status == 0, errors
+    return job.folder / "uninterrupted", json.loads(output.splitlines()[-1]), errors
+
+
+def test_killed_once_and_resumed_equals_never_killed(job, uninterrupted):
+    run = job.folder / "killed"
+    kill_at(job, run, 20)
+    status, output, errors = job.finish(run)
+    assert status == 0, errors
+    assert_same_run(run, uninterrupted[0])
+    assert json.loads(output) == {**uninterrupted[1], "run": str(run)}
+
+
+def test_the_first_line_of_the_log_and_the_outcome(uninterrupted):
+    run, outcome, errors = uninterrupted
+    lines = [line for line in errors.splitlines() if line.startswith("devices: ")]
+    assert lines == [
+        f"devices: 1 x cpu, mesh: data 1 x model 1, loss: h_infonce (dense), steps: 0 to {STEPS} of 8 queries"
+    ]
+    assert outcome["run"] == str(run)
+    assert outcome["steps"] == STEPS
+    assert outcome["best_step"] % 10 == 0
+
+
+def test_wrong_arguments_are_refused_in_one_line(job, uninterrupted):
+    for overrides, message in [
+        (["--optimizer.learning-rate", "0.5"], "optimizer.learning_rate: 0.003 there, 0.5 here"),
+        (["--mesh.data", "3"], "mesh.data x mesh.model = 3 x 1 needs 3 devices and 1 are here"),
+    ]:
+        run = uninterrupted[0] if "learning" in overrides[0] else job.folder / "refused"
+        status, output, errors = job.finish(run, *overrides)
+        assert status == 2
+        assert message in errors
+        assert "Traceback" not in errors
+        assert output == ""
+
+
+@pytest.mark.slow
+def test_sigterm_saves_a_checkpoint_exits_3_and_resumes(job, uninterrupted):
+    run = job.folder / "terminated"
+    process = job.start(run)
+    wait_for_step(process, run, 7)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 3, errors
+    assert "a checkpoint is saved; call the same command again to go on" in errors
+    assert output == ""
+    assert max(checkpoint.saved_steps(run / "checkpoints")) >= read_metrics(run)[-1]["step"]
+    assert job.finish(run)[0] == 0
+    assert_same_run(run, uninterrupted[0])
+
+
+@pytest.mark.slow
+def test_killed_many_times_at_random_equals_never_killed(tmp_path):
+    job = Job(tmp_path, dropout=0.1)
+    assert job.finish(tmp_path / "uninterrupted")[0] == 0
+    chance, run = random.Random(0), tmp_path / "killed"
+    for kill in range(20):
+        done = max(checkpoint.saved_steps(run / "checkpoints"), default=0)
+        if kill % 5 == 4:
+            # Sometimes before the first step: while the process starts, restores or compiles.
+            process = job.start(run)
+            deadline = time.monotonic() + chance.uniform(0.5, 6.0)
+            while time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        else:
+            kill_at(job, run, done + chance.randint(1, 4))
+    status, _, errors = job.finish(run)
+    assert status == 0, errors
+    assert_same_run(run, tmp_path / "uninterrupted")

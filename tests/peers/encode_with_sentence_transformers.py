@@ -1,0 +1,41 @@
+"""Run by .venv-peers' python: encodes texts with sentence-transformers, and takes token states from transformers.
+
+    python encode_with_sentence_transformers.py REQUEST.json OUTPUT.npz
+
+REQUEST: {"folder", "texts"}. OUTPUT: encode, query, document (the three ways to encode), missing (tensors that the
+folder lacks), and, unless it is a Router, states_0, states_1, ... [tokens, width] and tokens_0, ... of each text.
+"""
+
+import json
+import sys
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+
+def main(request_file: str, output_file: str) -> None:
+    with open(request_file, encoding="utf-8") as file:
+        request = json.load(file)
+    texts = request["texts"]
+    model = SentenceTransformer(request["folder"], device="cpu", local_files_only=True)
+    found = {
+        "encode": model.encode(texts),
+        "query": model.encode_query(texts),
+        "document": model.encode_document(texts),
+    }
+    if hasattr(model[0], "auto_model"):
+        transformer, report = AutoModel.from_pretrained(request["folder"], output_loading_info=True)
+        transformer.eval()
+        found["missing"] = np.asarray(sorted(report["missing_keys"]), dtype="U")
+        for i, text in enumerate(texts):
+            tokens = model.tokenizer(text, truncation=True, max_length=model.max_seq_length, return_tensors="pt")
+            with torch.no_grad():
+                states = transformer(**tokens).last_hidden_state[0]
+            found |= {f"states_{i}": states.numpy(), f"tokens_{i}": tokens["input_ids"][0].numpy()}
+    np.savez(output_file, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

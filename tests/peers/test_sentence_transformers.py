@@ -1,0 +1,122 @@
+"""Our encoders against transformers (torch) and sentence-transformers, which run in .venv-peers."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crops_jax import pretrained
+from crops_jax.encoder import Encoder
+from tests.model_folders import TEXTS, add_modules, minilm, random_model, small_config, write_bert, write_tokenizer
+
+pytestmark = [pytest.mark.slow, pytest.mark.peers]
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+LENGTHS = [f"{'red lamp garden ' * n}{n}" for n in (1, 2, 3, 5, 8, 11, 13, 21, 40, 80, 120, 400)]
+
+
+@pytest.fixture
+def peer(tmp_path):
+    if not PYTHON.exists():
+        pytest.skip("no .venv-peers; make peers makes it")
+
+    def ask(folder, texts):
+        request, output = tmp_path / "request.json", tmp_path / "output.npz"
+        request.write_text(json.dumps({"folder": str(folder), "texts": texts}))
+        script = Path(__file__).parent / "encode_with_sentence_transformers.py"
+        subprocess.run([str(PYTHON), str(script), str(request), str(output)], check=True, timeout=600)
+        with np.load(output, allow_pickle=False) as found:
+            return dict(found)
+
+    return ask
+
+
+def states_of(encoder, tokens):
+    return np.asarray(encoder.model.tower(np.asarray(tokens, np.int32)[None])[0])
+
+
+def largest_difference(encoder, found, texts):
+    """Between token states, over all texts; the token ids must be equal."""
+    limit = encoder.max_tokens("document")
+    differences = []
+    for i, tokens in enumerate(encoder.tokenizer.encode(texts, max_tokens=limit)):
+        np.testing.assert_array_equal(tokens, found[f"tokens_{i}"])
+        differences.append(np.abs(states_of(encoder, tokens) - found[f"states_{i}"]).max())
+    return max(differences)
+
+
+def cosines(ours, theirs):
+    return (ours * theirs).sum(1) / np.linalg.norm(theirs, axis=1)
+
+
+def report(what, value):
+    print(f"{what}: {value:.3g}")
+
+
+def test_minilm(peer):
+    texts = TEXTS + LENGTHS
+    encoder = pretrained.load_encoder(minilm())
+    found = peer(minilm(), texts)
+    difference = largest_difference(encoder, found, texts)
+    report("MiniLM, token states, largest difference", difference)
+    assert difference < 1e-4
+    vectors = encoder.encode(texts)
+    report("MiniLM, vectors, largest difference", np.abs(vectors - found["encode"]).max())
+    np.testing.assert_allclose(vectors, found["encode"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("offset", "pooling"), [(0, "mean"), (1, "cls"), (1, "lasttoken")])
+def test_small_towers_of_odd_sizes(peer, tmp_path, offset, pooling):
+    folder = write_bert(tmp_path / "bert", position_offset=offset, layer_norm_epsilon=1e-5, seed=offset, max_length=75)
+    add_modules(folder, pooling={"pooling_mode": pooling}, prompts={"query": "the red ", "document": "a "})
+    encoder = pretrained.load_encoder(folder)
+    texts = TEXTS + LENGTHS
+    found = peer(folder, texts)
+    difference = largest_difference(encoder, found, texts)
+    report(f"small, offset {offset}, {pooling}, token states, largest difference", difference)
+    assert difference < 1e-4
+    for tower in (None, "query", "document"):
+        np.testing.assert_allclose(encoder.encode(texts, tower=tower), found[tower or "encode"], atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", [{"pooling": "first"}, {"position_offset": 1, "pooling": "last"}])
+def test_an_exported_folder(peer, tmp_path, encoder):
+    write_tokenizer(tmp_path / "tokenizer")
+    config = small_config(max_query_tokens=40, **encoder)
+    exported = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer")
+    pretrained.export(exported, tmp_path / "folder")
+    texts = TEXTS + LENGTHS
+    found = peer(tmp_path / "folder", texts)
+    assert not found["missing"].size
+    for tower in (None, "query", "document"):
+        found_cosines = cosines(exported.encode(texts, tower=tower), found[tower or "encode"])
+        report(f"exported {encoder}, {tower}, least cosine", found_cosines.min())
+        assert found_cosines.min() > 0.9999
+
+
+def test_an_exported_folder_of_two_towers(peer, tmp_path):
+    write_tokenizer(tmp_path / "tokenizer")
+    config = small_config(shared_towers=False)
+    exported = Encoder(
+        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the "}
+    )
+    pretrained.export(exported, tmp_path / "folder")
+    texts = TEXTS + LENGTHS
+    found = peer(tmp_path / "folder", texts)
+    for tower in ("query", "document"):
+        assert cosines(exported.encode(texts, tower=tower), found[tower]).min() > 0.9999
+    np.testing.assert_allclose(exported.encode(texts), found["encode"], atol=1e-5)
+    assert np.abs(found["query"] - found["document"]).max() > 0.1
+
+
+def test_a_trained_minilm_exported(peer, tmp_path):
+    encoder = pretrained.load_encoder(minilm())
+    pretrained.export(encoder, tmp_path / "folder")
+    found = peer(tmp_path / "folder", TEXTS + LENGTHS)
+    assert not found["missing"].size
+    least = cosines(encoder.encode(TEXTS + LENGTHS), found["encode"]).min()
+    report("MiniLM exported, least cosine", least)
+    assert least > 0.9999

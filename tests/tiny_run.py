@@ -1,0 +1,112 @@
+"""A few dozen records and a configuration of one small layer, for tests of training."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+from flax import nnx
+from tokenizers import models, pre_tokenizers
+
+from crops_jax import artifacts, tokenizer
+from crops_jax.config import (
+    Config,
+    DataConfig,
+    EncoderConfig,
+    LossConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
+from crops_jax.labels import Level, document_id_words
+from crops_jax.records import QueryRecord, write_records
+
+VOCABULARY = 48
+
+CONFIG = Config(
+    encoder=EncoderConfig(
+        vocabulary_size=VOCABULARY,
+        width=16,
+        layers=1,
+        heads=2,
+        feed_forward_width=32,
+        max_positions=12,
+        max_query_tokens=6,
+        max_document_tokens=12,
+        dropout=0.1,
+    ),
+    data=DataConfig(queries_per_batch=8, documents_per_query=2, labels_per_query=8),
+    loss=LossConfig(initial_temperature=0.1),
+    optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=1e-2),
+    mesh=MeshConfig(data=1),
+    training=TrainingConfig(
+        steps=20, log_every_steps=2, evaluate_every_steps=6, checkpoint_every_steps=4, keep_last=2, seed=3
+    ),
+)
+
+
+class BagEncoder(nnx.Module):
+    """Stands in for DualEncoder where only the training around it is tested: compiles several times faster.
+
+    The mean of token embeddings, one feed-forward layer whose parameters are named as a tower's, dropout by key.
+    """
+
+    def __init__(self, config: Config, *, seed: int):
+        rngs, width = nnx.Rngs(seed), config.encoder.width
+        self.dropout = config.encoder.dropout
+        self.token_embedding = nnx.Embed(config.encoder.vocabulary_size, width, rngs=rngs)
+        self.feed_forward = nnx.Dict(up=nnx.Linear(width, width, rngs=rngs), down=nnx.Linear(width, width, rngs=rngs))
+        self.log_inverse_temperature = nnx.Param(-jnp.log(jnp.float32(config.loss.initial_temperature)))
+
+    def encode_queries(self, tokens, *, dropout_key=None):
+        mask = (tokens >= 0)[:, :, None]
+        states = jnp.where(mask, self.token_embedding(jnp.maximum(tokens, 0)), 0).sum(axis=1)
+        states /= jnp.maximum(mask.sum(axis=1), 1)
+        if dropout_key is not None:
+            kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, states.shape)
+            states = jnp.where(kept, states / (1 - self.dropout), 0)
+        states += self.feed_forward["down"](jax.nn.relu(self.feed_forward["up"](states)))
+        return states * jax.lax.rsqrt((states**2).sum(axis=1, keepdims=True) + 1e-12)
+
+    encode_documents = encode_queries
+
+
+def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, words: int = VOCABULARY - 8) -> Path:
+    """A folder of records, complete with tokenizer and manifest. A query shares words with its positives."""
+    random = np.random.default_rng(seed)
+    documents = [random.integers(5, VOCABULARY, random.integers(4, 15)).astype(np.int32) for _ in range(2 * queries)]
+    ids = document_id_words(f"d{i}" for i in range(len(documents)))
+
+    def record(query: int) -> QueryRecord:
+        positive = documents[2 * query]
+        others = random.choice(len(documents), 3, replace=False)
+        labelled = list(dict.fromkeys([2 * query, 2 * query + 1, *others.tolist()]))
+        levels = np.array(
+            [Level.QUERY_LEVEL_POSITIVE, Level.SHOWN_NOT_CLICKED, Level.POSITIVE, Level.RANKED_NOT_SHOWN, 1], np.int32
+        )[: len(labelled)]
+        with_text = labelled[: int(random.integers(1, 4))]
+        return QueryRecord(
+            query_tokens=np.concatenate([random.choice(positive, 3), [2]]).astype(np.int32),
+            document_ids=ids[with_text],
+            document_levels=levels[: len(with_text)],
+            document_tokens=tuple(documents[i] for i in with_text),
+            labelled_ids=ids[labelled],
+            labelled_levels=levels,
+        )
+
+    with artifacts.output_directory(
+        path, overwrite=False, program="data.write_records", kind="records", arguments={"seed": seed}, inputs={}
+    ) as out:
+        write_records(out, [record(i) for i in range(dev, queries)], num_shards=2)
+        if dev:
+            write_records(out, [record(i) for i in range(dev)], num_shards=1, split="dev")
+        backend = tokenizers.Tokenizer(
+            models.WordPiece(
+                {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "[CLS]": 3, "[MASK]": 4, **{f"w{i}": 5 + i for i in range(words)}},
+                unk_token="[UNK]",
+            )
+        )
+        backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.save(backend, out / "tokenizer")
+    return path
