@@ -14,5 +14,6 @@ CONFIG = BASE.replace(
         "max_document_tokens": 32,
     },
     optimizer={"learning_rate": 1e-3},
-    training={"epochs": 3.0},
+    data={"documents_per_query": 3},
+    training={"epochs": 20.0},
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ class Tokenizer:
         self._backend = tokenizers.Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
+        # Before any call to encode leaves its limit in the backend's description.
+        self._description = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
 
     @property
     def vocabulary_size(self) -> int:
@@ -36,7 +39,7 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides the ids of a text; where the tokenizer came from does not matter."""
-        return hashlib.sha256(json.dumps(json.loads(self._backend.to_str()), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(self._description.encode()).hexdigest()
 
     def encode(self, texts: Sequence[str], *, max_tokens: int) -> list[Int32[np.ndarray, "tokens"]]:
         """Token ids of each text, special tokens included, without padding.
@@ -97,6 +100,8 @@ def save(backend: tokenizers.Tokenizer, target: Path | str) -> Tokenizer:
 def _load_pretrained(folder: Path | str) -> Any:
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such tokenizer folder")
+    # Without this transformers warns, at its import, that there is no PyTorch.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     try:

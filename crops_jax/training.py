@@ -145,14 +145,16 @@ class _Loop:
                         self._check(*pending)
                 pending = (step, metrics)
                 cadence = self._cadence(step)
-                if any(cadence) or stop.is_set():
+                # Read once: a signal that comes after this line is answered after the next step.
+                stopping = stop.is_set()
+                if any(cadence) or stopping:
                     with self._watch.of("compute"):
                         last = self._check(*pending)
                     pending = None
-                    self._after(step, last, cadence, stopping=stop.is_set())
+                    self._after(step, last, cadence, stopping=stopping)
                     bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
                 bar.update()
-                if stop.is_set() and step < steps:
+                if stopping and step < steps:
                     self._checkpoints.wait()
                     raise Interrupted(
                         f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "

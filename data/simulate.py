@@ -54,6 +54,7 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
         kind="logs",
         arguments=arguments,
         inputs={},
+        test_from=_text(start_of_test(constants)),
     ) as directory:
         world = draw_world(constants, seed=arguments.seed)
         days, engine = serve_days(world, present_engine(world))
@@ -64,7 +65,7 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
         open_logs(directory)
     return {
         "output": arguments.output,
-        "test_from": start_of_test(constants).isoformat().replace("+00:00", "Z"),
+        "test_from": _text(start_of_test(constants)),
         "rows": {name: table.num_rows for name, table in tables.items()},
         "model": model_name(constants.knowledge_error_rate),
         "statistics": describe(world, engine, days),
@@ -96,6 +97,10 @@ def start_of_test(constants: WorldConstants) -> datetime.datetime:
     """The natural begin of the test period: that of the last day, or 18:00 where there is one day only."""
     offset = (constants.days - 1) * DAY_US if constants.days > 1 else DAY_US * 3 // 4
     return datetime.datetime.fromtimestamp((constants.start_us + offset) / 1e6, datetime.UTC)
+
+
+def _text(time: datetime.datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def describe(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, Any]:

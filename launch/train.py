@@ -24,8 +24,9 @@ def train(arguments: Arguments) -> dict[str, Any]:
     command goes on from the newest checkpoint, whatever stopped it before, and ends as if nothing had. Compiled
     programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
     """
-    from crops_jax import pretrained, run_folder, training
+    from crops_jax import pretrained, process_memory, run_folder, training
 
+    process_memory.keep_freed_memory()
     config = pretrained.resolve_config(arguments.config)
     with run_folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
         training.enable_compilation_cache(run)

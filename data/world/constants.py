@@ -72,7 +72,7 @@ class WorldConstants:
     """Documents of the catalogue at the end of the last day."""
     queries: int = 1000
     """Distinct query texts that users can think of."""
-    users: int = 1000
+    users: int = 3000
     """People, whether or not they search."""
     days: int = 3
     """Days that are served and logged."""

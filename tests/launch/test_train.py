@@ -33,8 +33,9 @@ PATIENCE_SECONDS = 300
 class Job:
     """One configuration and its records; processes share a compilation cache, so that restarts are quick."""
 
-    def __init__(self, folder: Path, *, dropout: float):
+    def __init__(self, folder: Path, *, dropout: float, xla_flags: str = ""):
         self.folder = folder
+        self.xla_flags = f"--xla_force_host_platform_device_count=1 {xla_flags}"
         self.records = tiny_records(folder / "records")
         self.config = folder / "tiny.py"
         self.config.write_text(CONFIGURATION.replace("DROPOUT", str(dropout)))
@@ -43,7 +44,7 @@ class Job:
         command = [sys.executable, "-m", "launch.train", config or str(self.config)]
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": self.xla_flags,
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
         }
         return subprocess.Popen(
@@ -61,21 +62,32 @@ class Job:
         return process.returncode, output, errors
 
 
-def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
-    """Returns when metrics.jsonl has reached a step, or the process has ended."""
+def starts(run: Path) -> int:
+    """How often the training loop of a run was entered."""
+    goodput = run / "goodput.jsonl"
+    return goodput.read_text().count('"event": "start"') if goodput.exists() else 0
+
+
+def wait_for_step(process: subprocess.Popen, run: Path, step: int, *, starts_before: int) -> None:
+    """Returns when the process itself has brought metrics.jsonl to a step, or has ended.
+
+    Lines that an earlier process left are cut off before the loop is entered, which shows in goodput.jsonl.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        lines = read_metrics(run)
-        if lines and lines[-1]["step"] >= step:
+        if starts(run) > starts_before and (lines := read_metrics(run)) and lines[-1]["step"] >= step:
             return
         time.sleep(0.002)
 
 
 def kill_at(job: Job, run: Path, step: int) -> None:
+    before = starts(run)
     process = job.start(run)
-    wait_for_step(process, run, step)
+    wait_for_step(process, run, step, starts_before=before)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert starts(run) == before + 1
 
 
 def assert_same_run(run: Path, other: Path) -> None:
@@ -94,7 +106,8 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    return Job(tmp_path_factory.mktemp("job"), dropout=0.0)
+    # Compiles in half the time; the slow test runs what users run.
+    return Job(tmp_path_factory.mktemp("job"), dropout=0.0, xla_flags="--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +154,7 @@ def test_wrong_arguments_are_refused_in_one_line(job, uninterrupted):
 def test_sigterm_saves_a_checkpoint_exits_3_and_resumes(job, uninterrupted):
     run = job.folder / "terminated"
     process = job.start(run)
-    wait_for_step(process, run, 7)
+    wait_for_step(process, run, 7, starts_before=0)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 3, errors

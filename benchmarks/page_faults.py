@@ -1,0 +1,61 @@
+"""What giving freed memory back to the kernel costs a training step on this CPU: interleaved processes, A B A B.
+
+    python -m benchmarks.page_faults
+
+Prints one line of JSON: median seconds of a step with and without crops_jax.process_memory, and their ratio.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+
+_STEP = """
+import sys, time
+from crops_jax import process_memory
+if {keep}: assert process_memory.keep_freed_memory()
+import jax, jax.numpy as jnp, numpy as np
+from flax import nnx
+from crops_jax.models.dual_encoder import create_dual_encoder
+from crops_jax.program import load_config
+config = load_config("tiny_cpu")
+model = create_dual_encoder(config, seed=0)
+graph, parameters = nnx.split(model)
+tokens = np.random.default_rng(0).integers(0, 4096, (256, config.encoder.max_document_tokens), np.int32)
+step = jax.jit(jax.value_and_grad(lambda p, t: nnx.merge(graph, p).encode_documents(t).sum()))
+seconds = []
+for _ in range(13):
+    start = time.perf_counter()
+    jax.block_until_ready(step(parameters, tokens))
+    seconds.append(time.perf_counter() - start)
+print(sorted(seconds[3:])[5])
+"""
+
+
+def seconds(*, keep: bool) -> float:
+    done = subprocess.run([sys.executable, "-c", _STEP.format(keep=keep)], check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    with_it, without = [], []
+    for _ in range(5):
+        without.append(seconds(keep=False))
+        with_it.append(seconds(keep=True))
+    ratio = statistics.median(a / b for a, b in zip(without, with_it, strict=True))
+    print(
+        json.dumps(
+            {
+                "benchmark": "page_faults",
+                "processor": platform.processor() or platform.machine(),
+                "seconds_default": round(statistics.median(without), 4),
+                "seconds_kept": round(statistics.median(with_it), 4),
+                "speedup": round(ratio, 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
