@@ -1,0 +1,13 @@
+"""Web search sessions with result lists and few clicks: short snippets, small batches, held-out topics.
+
+python -m data.convert --source trec_session --input RAW --output LOGS
+python -m launch.pipeline trec_session --encoder.weights FOLDER --logs LOGS --fraction 0.25 --by group --output WORK
+"""
+
+from configs.minilm import CONFIG as MINILM
+
+CONFIG = MINILM.replace(
+    encoder={"max_document_tokens": 64},
+    data={"queries_per_batch": 16},
+    training={"epochs": 3.0, "evaluate_every_steps": 10},
+)
