@@ -143,11 +143,14 @@ def output_directory(
 def check_output(path: Path | str, *, overwrite: bool, inputs: Mapping[str, Path | str | None] | None = None) -> None:
     """Raises InputError when a program may not write `path`; see `output_directory`."""
     path = Path(path)
+    if os.fsencode(path).decode(errors="replace") != str(path):
+        raise InputError(f"--output {str(path)!a} is not UTF-8; choose another output")
     for name, source in (inputs or {}).items():
         if source is None:
             continue
         here, there = path.resolve(), Path(source).resolve()
-        if here == there or here in there.parents or (there in here.parents and (there / MANIFEST).exists()):
+        # Inside an input, manifest or none, the output would change the fingerprint of what it was made from.
+        if here == there or here in there.parents or there in here.parents:
             raise InputError(f"--output {path} and --{name.replace('_', '-')} {source} overlap; choose another output")
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a broken link; remove it or choose another output")

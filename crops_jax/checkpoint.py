@@ -5,7 +5,6 @@ folder and renames it when all of it is there, so that whatever has a step for i
 asynchronous: `save` returns when the arrays are copied.
 """
 
-import errno
 import hashlib
 import json
 import shutil
@@ -23,8 +22,9 @@ from jax.sharding import Mesh
 
 from crops_jax import sharding
 from crops_jax.config import Config
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.train_step import TrainState
+from crops_jax.tree_checksum import tree_checksums
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -90,13 +90,15 @@ class Checkpoints:
         """
         step = int(state.step)
         self.wait()
+        items = {"parameters": state.parameters, "optimizer": _optimizer_item(state)}
+        checksums = {name: tree_checksums(item) for name, item in items.items()}
         with self._full_disk_is_named():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     parameters=ocp.args.PyTreeSave(state.parameters),  # type: ignore[call-arg]
                     optimizer=ocp.args.PyTreeSave(_optimizer_item(state)),  # type: ignore[call-arg]
-                    progress=ocp.args.JsonSave(_as_json(progress, self._hash)),  # type: ignore[call-arg]
+                    progress=ocp.args.JsonSave(_as_json(progress, self._hash) | {"checksums": checksums}),  # type: ignore[call-arg]
                 ),
                 force=True,
             )
@@ -130,16 +132,15 @@ class Checkpoints:
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
-            raise InputError(
-                f"{self.path / str(step)}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to "
-                "go on from the one before it"
-            ) from error
+            raise _unreadable(self.path / str(step), error) from error
         if items.progress["config_sha256"] != self._hash:
             raise InputError(
                 f"{self.path / str(step)}: the checkpoint is of another configuration than config.json of the run; "
                 "was one of them replaced? Choose another --output"
             )
         optimizer = items.optimizer
+        for name in ("parameters", "optimizer"):
+            _check_sums(self.path / str(step), items.progress, name, items[name])
         return TrainState(optimizer["step"], items.parameters, optimizer["state"]), _from_json(items.progress)
 
     def close(self) -> None:
@@ -205,7 +206,9 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
             restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
         except (ValueError, KeyError, OSError, AttributeError) as error:
             raise InputError(f"{path}: the checkpoint cannot be read ({_first_line(error)})") from error
-    return _with_integer_keys(restored)
+    restored = _with_integer_keys(restored)
+    _check_sums(folder / str(step), _read_json(folder / str(step)), "parameters", restored)
+    return restored
 
 
 def best_step(run: Path | str) -> int | None:
@@ -227,14 +230,10 @@ def saved_steps(folder: Path) -> set[int]:
 
 def read_progress(checkpoint: Path) -> Progress:
     """What a checkpoint keeps beside arrays. Raises InputError when it cannot be read."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        try:
-            return _from_json(checkpointer.restore(checkpoint / "progress", args=ocp.args.JsonRestore()))
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise InputError(
-                f"{checkpoint}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to go on from "
-                "the one before it"
-            ) from error
+    try:
+        return _from_json(_read_json(checkpoint))
+    except (KeyError, TypeError) as error:
+        raise _unreadable(checkpoint, error) from error
 
 
 def differing_fields(stored: dict[str, Any], config: Config) -> list[str]:
@@ -254,18 +253,6 @@ def differing_fields(stored: dict[str, Any], config: Config) -> list[str]:
 def config_hash(config: Config) -> str:
     """SHA-256 of the fields that a run may not change."""
     return hashlib.sha256(json.dumps(_binding_fields(asdict(config)), sort_keys=True).encode()).hexdigest()
-
-
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that the disk or quota is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return True
-        # TensorStore reports it as text.
-        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _binding_fields(sections: dict[str, Any]) -> dict[str, Any]:
@@ -294,6 +281,31 @@ def _as_json(progress: Progress, config_sha256: str) -> dict[str, Any]:
 
 def _from_json(stored: dict[str, Any]) -> Progress:
     return Progress(Best(**stored["best"]) if stored["best"] else None, stored["accumulated"])
+
+
+def _read_json(checkpoint: Path) -> dict[str, Any]:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        try:
+            return checkpointer.restore(checkpoint / "progress", args=ocp.args.JsonRestore())
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            raise _unreadable(checkpoint, error) from error
+
+
+def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) -> None:
+    """Raises InputError when restored arrays are not those that were saved. Checkpoints of old have no checksums."""
+    if "checksums" not in stored:
+        return
+    expected, found = stored["checksums"].get(item, {}), tree_checksums(tree)
+    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if differing:
+        raise _unreadable(checkpoint, ValueError(f"{item} {differing[0]} is not what was saved"))
+
+
+def _unreadable(checkpoint: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{checkpoint}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to go on from the one "
+        "before it"
+    )
 
 
 def _with_integer_keys(tree: Any) -> Any:

@@ -4,6 +4,7 @@ Validation only in __post_init__: a configuration is never changed behind its au
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,6 +105,8 @@ class OptimizerConfig:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "epsilon"):
+            _require(math.isfinite(getattr(self, name)), f"{name} must be finite", getattr(self, name))
         _require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
         _require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction must lie in [0, 1)", self.warmup_fraction)
@@ -142,6 +145,7 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require(math.isfinite(self.epochs), "epochs must be finite", self.epochs)
         _require(self.steps >= 0, "steps must not be negative", self.steps)
         _require(
             self.steps > 0 or self.epochs > 0, "either steps or epochs must be positive", f"{self.steps}, {self.epochs}"

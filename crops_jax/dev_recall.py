@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from crops_jax import sharding
 from crops_jax.config import Config
-from crops_jax.input_pipeline import PADDING_TOKEN
+from crops_jax.input_pipeline import PADDING_TOKEN, put_tokens
 from crops_jax.labels import Level
 from crops_jax.query_record import QueryRecord
 from crops_jax.records import RecordSource
@@ -94,9 +94,7 @@ def padded(texts: Sequence[np.ndarray], width: int, *, closing_token: int | None
     """Token lists as rows of a width, filled up with -1; one that is cut still ends with the closing token."""
     rows = np.full((len(texts), width), PADDING_TOKEN, np.int32)
     for row, tokens in zip(rows, texts, strict=True):
-        row[: len(tokens)] = tokens[:width]
-        if len(tokens) > width and closing_token is not None:
-            row[-1] = closing_token
+        put_tokens(row, tokens, closing_token=closing_token)
     return rows
 
 

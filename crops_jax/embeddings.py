@@ -68,7 +68,10 @@ def write_shard(
         )
     vectors_file = directory / layout.file("embeddings", shard)
     with _renamed(vectors_file) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
+        # Not np.save, which hides why a write ended early, such as a full disk.
+        rows = np.ascontiguousarray(vectors, np.float32)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+        file.write(rows.data)
         _flush(file)
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)], metadata={_DIGEST: _digest(vectors_file)})
     with _renamed(directory / layout.file("ids", shard)) as temporary:

@@ -24,7 +24,6 @@ PADDING_TOKEN = -1
 """Fills the rest of a row of tokens, whatever padding the tokenizer has."""
 
 _READ_AHEAD_BATCHES = 2
-_NO_RECORD = -1
 _GREATEST_CHANCE = np.uint64(2**64 - 1)
 
 
@@ -81,22 +80,21 @@ def batches(
     epochs = math.ceil(num_steps * config.data.queries_per_batch / len(source))
     order = order.repeat(max(1, epochs)).map_with_index(_with_position)
     part = _part_of_batches(order, config, process_index, process_count)
-    return _read(part[start_step:num_steps], _Reader.create(source, config, seed=config.training.seed), config)
+    return _read(part[start_step:num_steps], _Reader.create(source, config), config)
 
 
-def evaluation_batches(
-    source: RecordSource, config: Config, *, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
-    """All records once and in order, for the split dev; the last batch is filled up with empty queries.
+def put_tokens(row: Int32[np.ndarray, "T"], tokens: Int32[np.ndarray, "tokens"], *, closing_token: int | None) -> None:
+    """Writes a text into a row of padding.
 
-    An empty query has neither tokens nor labels nor documents. Which documents of a record are taken depends on its
-    number alone, so that evaluations of all steps, runs and seeds see the same. Raises as `batches` does.
+    One that is too long keeps the token that closes every text (RecordSource.closing_token, such as [SEP]), as the
+    tokenizer would cut it.
     """
-    size = config.data.queries_per_batch
-    filled = steps_per_epoch(source, config) * size
-    order = grain.MapDataset.range(filled).map(_BeyondTheEnd(len(source))).map_with_index(_with_position)
-    part = _part_of_batches(order, config, process_index, process_count)
-    return _read(part, _Reader.create(source, config, seed=0), config)
+    if len(tokens) <= len(row):
+        row[: len(tokens)] = tokens
+        return
+    row[:] = tokens[: len(row)]
+    if closing_token is not None:
+        row[-1] = closing_token
 
 
 def _part_of_batches(
@@ -136,16 +134,6 @@ def _with_position(position: int, record: int) -> Int64[np.ndarray, "2"]:
     return np.array([position, record], np.int64)
 
 
-@dataclass(frozen=True)
-class _BeyondTheEnd:
-    """Numbers from `records` on stand for no record."""
-
-    records: int
-
-    def __call__(self, number: int) -> int:
-        return number if number < self.records else _NO_RECORD
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
     """Reads the records of one batch and lays them out."""
@@ -157,10 +145,10 @@ class _Reader:
     document_width: int
 
     @classmethod
-    def create(cls, source: RecordSource, config: Config, *, seed: int) -> "_Reader":
+    def create(cls, source: RecordSource, config: Config) -> "_Reader":
         return cls(
             source=source,
-            seed=seed,
+            seed=config.training.seed,
             columns=config.data.documents_per_query,
             query_width=config.encoder.max_query_tokens,
             document_width=config.encoder.max_document_tokens,
@@ -168,17 +156,16 @@ class _Reader:
 
     def __call__(self, places: Int64[np.ndarray, "B 2"]) -> Batch:
         """places: global position and number of the record of every query."""
-        records = [None if number == _NO_RECORD else self.source[number] for number in places[:, 1].tolist()]
+        records = [self.source[number] for number in places[:, 1].tolist()]
         chosen = choose_documents(
-            [() if record is None else record.document_levels for record in records],
+            [record.document_levels for record in records],
             positions=places[:, 0],
             seed=self.seed,
             columns=self.columns,
         )
         batch = self._empty_batch(len(records))
         for row, (record, documents) in enumerate(zip(records, chosen)):
-            if record is not None:
-                self._fill(batch, row, record, documents)
+            self._fill(batch, row, record, documents)
         return batch
 
     def _empty_batch(self, queries: int) -> Batch:
@@ -192,27 +179,19 @@ class _Reader:
         )
 
     def _fill(self, batch: Batch, row: int, record: QueryRecord, documents: list[int]) -> None:
-        self._put(batch.query_tokens[row], record.query_tokens)
+        closing = self.source.closing_token
+        put_tokens(batch.query_tokens[row], record.query_tokens, closing_token=closing)
         first = row * self.columns
         batch.document_ids[first : first + len(documents)] = record.document_ids[documents]
         for column, document in enumerate(documents, start=first):
-            self._put(batch.document_tokens[column], record.document_tokens[document])
+            put_tokens(batch.document_tokens[column], record.document_tokens[document], closing_token=closing)
         labelled = len(record.labelled_levels)
         batch.labelled_ids[row, :labelled] = record.labelled_ids
         batch.labelled_levels[row, :labelled] = record.labelled_levels
 
-    def _put(self, row: Int32[np.ndarray, "T"], tokens: Int32[np.ndarray, "tokens"]) -> None:
-        """A text that is too long keeps the token that closes every text ([SEP]), as the tokenizer would cut it."""
-        if len(tokens) <= len(row):
-            row[: len(tokens)] = tokens
-            return
-        row[:] = tokens[: len(row)]
-        if self.source.closing_token is not None:
-            row[-1] = self.source.closing_token
-
 
 def choose_documents(
-    levels: Sequence[Int32[np.ndarray, "documents"] | tuple[()]],
+    levels: Sequence[Int32[np.ndarray, "documents"]],
     *,
     positions: Int64[np.ndarray, "queries"],
     seed: int,

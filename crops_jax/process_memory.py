@@ -16,5 +16,5 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # One arena for all threads, as is sometimes advised, raised the peak by two thirds (MiniLM, 32 texts of 128 tokens).
+    # One arena for all threads, as is sometimes advised, raised the peak by two thirds (MiniLM, 32 x 128 tokens).
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)])

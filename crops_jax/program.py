@@ -18,6 +18,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +28,22 @@ from typing import Any, NoReturn
 import tyro
 
 from crops_jax.config import Config
-from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.errors import InputError, Interrupted, NamedFailure, is_full_disk
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """Type of the field `config` of a program's arguments: its own fields are flags without a prefix."""
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+_WRONG_PATH = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 
 
 def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -51,6 +62,7 @@ def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: S
 
 def _status(function: Callable, example: str, arguments: list[str], print_outcome: Callable[[str], None]) -> int:
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
+    previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
     try:
         outcome = function(parse(function, arguments, example=example))
         print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
@@ -63,15 +75,17 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
         return Interrupted.status
     except BrokenPipeError:
         return NamedFailure.status
-    except OSError as error:
-        if error.errno in _FULL_DISK:
-            _complain(f"the disk is full ({error.filename or error}); free some space and call the same command again")
+    except Exception as error:
+        if is_full_disk(error):
+            where = getattr(error, "filename", None) or error
+            _complain(f"the disk is full ({where}); free some space and call the same command again")
             return NamedFailure.status
-        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
-            _complain(f"{error.filename}: {error.strerror}")
+        if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
+            _complain(f"{os.fsdecode(error.filename)}: {error.strerror}; check the path")
             return InputError.status
         raise
     finally:
+        sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -116,8 +130,11 @@ def load_config(name: str) -> Config:
         raise InputError(
             f"configuration {name} is not one of configs/ ({', '.join(known)}) nor a path ending in .py"
         ) from error
-    except (SyntaxError, ValueError, TypeError, NameError, AttributeError) as error:
-        raise InputError(f"configuration {name} does not load: {error}") from error
+    except InputError:
+        raise
+    # A configuration is the user's own program: whatever it raises, an exit included, is about that file.
+    except (Exception, SystemExit) as error:
+        raise InputError(f"configuration {name} does not load: {type(error).__name__}: {error}") from error
     config = getattr(module, "CONFIG", None)
     if not isinstance(config, Config):
         raise InputError(
@@ -157,7 +174,8 @@ def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
     os.dup2(2, 1)
 
     def print_outcome(line: str) -> None:
-        os.write(kept, (line + "\n").encode())
+        # A path in the outcome may hold bytes that are not UTF-8.
+        os.write(kept, (line + "\n").encode(errors="surrogateescape"))
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -170,6 +188,28 @@ def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
 
 def _raise_interrupted(*_: Any) -> None:
     raise Interrupted("terminated; nothing half-written is kept; call the same command again")
+
+
+def _terminates_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A hook for exceptions that Python drops, which does not let the answer to SIGTERM be one of them.
+
+    A signal may come while the collector, a finaliser or a weak reference calls back; what is raised there goes no
+    further. The signal is then sent again, a moment later, to whichever handler is in place by then.
+    """
+
+    def send() -> None:
+        if callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def answer(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, Interrupted):
+            timer = threading.Timer(0.05, send)
+            timer.daemon = True
+            timer.start()
+        else:
+            hook(unraisable)
+
+    return answer
 
 
 def _complain(message: str) -> None:

@@ -15,7 +15,9 @@ _STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 def normalise_query(query: str) -> str:
     """Unicode NFKC, lower case, white space folded to one blank and trimmed: the key and the encoder's form."""
-    return " ".join(unicodedata.normalize("NFKC", query).lower().split())
+    lower = unicodedata.normalize("NFKC", query).lower()
+    # Some small letters have a composed form where their capitals have none: J and a caron, H and a macron below.
+    return " ".join(unicodedata.normalize("NFKC", lower).split())
 
 
 def document_text(document: Mapping[str, str | None]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from crops_jax import checkpoint, records, sharding
 from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
-from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.errors import InputError, Interrupted, NamedFailure, is_full_disk
 from crops_jax.input_pipeline import batches
 from crops_jax.models.dual_encoder import create_dual_encoder
 from crops_jax.run_log import RunLog, Stopwatch
@@ -81,6 +82,11 @@ def total_steps(source: records.RecordSource, config: Config) -> int:
     if config.training.steps:
         return config.training.steps
     return max(1, int(np.ceil(config.training.epochs * len(source) / config.data.queries_per_batch)))
+
+
+def check_machine(config: Config) -> None:
+    """Raises InputError when the mesh or the batch does not fit the devices of this machine."""
+    _check_batch(config, sharding.make_mesh(config.mesh))
 
 
 def enable_compilation_cache(run: Path) -> None:
@@ -185,6 +191,15 @@ class _Loop:
             self._counters[name] = self._counters.get(name, 0) + int(value)
         return metrics
 
+    def _check_parameters(self, step: int) -> None:
+        """Raises NamedFailure when the update of `step` overflowed, so that no checkpoint holds it."""
+        if not _all_finite(self._state.parameters):
+            self._checkpoints.wait()
+            raise NamedFailure(
+                f"step {step}: parameters are not finite after the update, though its loss was; "
+                f"{self._checkpoints.last_good()}; a lower --optimizer.learning-rate may help, in a new run"
+            )
+
     def _after(self, step: int, metrics: StepMetrics, cadence: _Cadence, *, stopping: bool) -> None:
         recall = None
         if cadence.evaluates and self._dev is not None:
@@ -199,6 +214,7 @@ class _Loop:
         self._progress = Progress(best, dict(self._counters))
         if cadence.saves or improved or stopping:
             with self._watch.of("checkpoint"):
+                self._check_parameters(step)
                 self._checkpoints.save(self._state, self._progress)
 
     def _write_line(self, step: int, metrics: StepMetrics, recall: float | None) -> None:
@@ -236,6 +252,11 @@ class _Loop:
             file=sys.stderr,
             flush=True,
         )
+
+
+@jax.jit
+def _all_finite(parameters: dict) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]).all()
 
 
 def _check_batch(config: Config, mesh: Mesh) -> None:
@@ -281,7 +302,7 @@ def _full_disk_is_named(checkpoints: Checkpoints) -> Iterator[None]:
     except NamedFailure:
         raise
     except Exception as error:
-        if not checkpoint.is_full_disk(error):
+        if not is_full_disk(error):
             raise
         raise NamedFailure(
             f"the disk is full ({error}); {checkpoints.last_good()}; free some space and call the same command again"

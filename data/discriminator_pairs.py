@@ -7,10 +7,9 @@ from typing import NamedTuple
 import ibis
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64
+from jaxtyping import Float64, Int32
 
 from crops_jax.errors import InputError
-from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.arrow_batches import arrow_batches
 from data.perspectives.log_events import LogEvents
@@ -126,6 +125,9 @@ def _click_pairs(
 def _sampled_pairs(
     connection, clicked: ibis.Table, until: datetime.datetime | None, max_clicks: int, seed: int, latest
 ) -> TrainingPairs:
+    # Its import of bm25s starts JAX, which takes seconds and would take hold of an accelerator.
+    from crops_jax.retrieval.bm25 import Bm25
+
     pairs = _first_by_hash(clicked, max_clicks).to_pyarrow()
     queries, clicked_ids = pairs["query"].to_pylist(), pairs["doc_id"].to_pylist()
     pool = published_before(connection, until)
@@ -136,7 +138,8 @@ def _sampled_pairs(
     clicks_of: dict[str, set[str]] = {}
     for row in known_clicks.select("query", "doc_id").to_pyarrow().to_pylist():
         clicks_of.setdefault(row["query"], set()).add(row["doc_id"])
-    top_of = _unclicked_top(Bm25(texts), ids, clicks_of)
+    best = Bm25(texts).search(list(clicks_of), _BM25_TOP + max(map(len, clicks_of.values())))[1]
+    top_of = _unclicked_top(best, ids, clicks_of)
     random = np.random.default_rng(seed)
     sampled_queries, sampled_texts = [], []
     for query in queries:
@@ -156,13 +159,13 @@ def _sampled_pairs(
     )
 
 
-def _unclicked_top(index: Bm25, ids: list[str], clicks_of: dict[str, set[str]]) -> dict[str, list[int]]:
-    """The places of each query's best unclicked documents, at most _BM25_TOP."""
-    most_clicks = max(len(clicked) for clicked in clicks_of.values())
-    _, found = index.search(list(clicks_of), _BM25_TOP + most_clicks)
+def _unclicked_top(
+    best: Int32[np.ndarray, "queries k"], ids: list[str], clicks_of: dict[str, set[str]]
+) -> dict[str, list[int]]:
+    """The places of each query's best unclicked documents, at most _BM25_TOP; `best` may end in -1."""
     return {
         query: [int(at) for at in row if at >= 0 and ids[at] not in clicked][:_BM25_TOP]
-        for (query, clicked), row in zip(clicks_of.items(), found, strict=True)
+        for (query, clicked), row in zip(clicks_of.items(), best, strict=True)
     }
 
 

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int32, Int64
 from tqdm import tqdm
 
-from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from crops_jax.tokenizer import Tokenizer
 from data.arrow_batches import arrow_batches
@@ -41,28 +40,22 @@ class DocumentTokens:
 
 def document_texts(logs: LogTables) -> Iterator[str]:
     """The texts of all documents and knowledge-level documents."""
-    for _, batch in _batches(logs):
+    for batch in _batches(logs):
         yield from map(document_text, batch.to_pylist())
 
 
 def tokenize_documents(logs: LogTables, doc_ids: pa.Array, *, tokenizer: Tokenizer, max_tokens: int) -> DocumentTokens:
-    """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents.
-
-    Raises InputError when an id stands in both.
-    """
+    """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents."""
     known = np.zeros(len(doc_ids), bool)
     starts, lengths = np.zeros(len(doc_ids), np.int64), np.zeros(len(doc_ids), np.int32)
     parts, end, cut = [np.zeros(0, np.int32)], 0, 0
     with tqdm(total=len(doc_ids), desc="documents", unit="document", file=sys.stderr, delay=2) as bar:
-        for name, batch in _batches(logs):
+        for batch in _batches(logs):
             places = pc.index_in(batch.column("doc_id"), value_set=doc_ids)
             wanted = batch.filter(pc.is_valid(places)).to_pylist()
             if not wanted:
                 continue
             numbers = pc.drop_null(places).to_numpy(zero_copy_only=False)
-            if known[numbers].any():
-                doc_id = wanted[int(known[numbers].argmax())]["doc_id"]
-                raise InputError(f"table {name}: doc_id {doc_id!r} is in table documents too; give it another id")
             texts = [document_text(document) for document in wanted]
             tokens, cut_here = tokenizer.tokenize(texts, max_tokens=max_tokens)
             sizes = np.array([len(one) if text else 0 for one, text in zip(tokens, texts)], np.int32)
@@ -75,10 +68,9 @@ def tokenize_documents(logs: LogTables, doc_ids: pa.Array, *, tokenizer: Tokeniz
     return DocumentTokens(known=known, starts=starts, lengths=lengths, tokens=np.concatenate(parts), cut=cut)
 
 
-def _batches(logs: LogTables) -> Iterator[tuple[str, pa.RecordBatch]]:
+def _batches(logs: LogTables) -> Iterator[pa.RecordBatch]:
     connection = logs.connect()
     for name, columns in _TABLES.items():
         if name in logs.names:
             table = connection.table(name).select(*columns)
-            for batch in arrow_batches(connection, table, rows=_DOCUMENTS_AT_ONCE):
-                yield name, batch
+            yield from arrow_batches(connection, table, rows=_DOCUMENTS_AT_ONCE)

@@ -18,6 +18,7 @@ from data.mine import check_mining_parameters, query_level_candidates
 from data.pair_scores import theta_table
 from data.perspectives import query_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
+from data.table_damage import named_lack_of_room
 from data.tables import LogTables, open_logs, write_table
 from data.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
 
@@ -75,15 +76,18 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
         "similarity_encoder": encoder if encoder and Path(encoder).exists() else None,
     }
     held_out: dict[str, Any] = {}
-    with output_directory(
-        arguments.output,
-        overwrite=arguments.overwrite,
-        program="data.hold_out",
-        kind="logs",
-        arguments=arguments,
-        inputs=inputs,
-        held_out=held_out,
-    ) as out:
+    with (
+        output_directory(
+            arguments.output,
+            overwrite=arguments.overwrite,
+            program="data.hold_out",
+            kind="logs",
+            arguments=arguments,
+            inputs=inputs,
+            held_out=held_out,
+        ) as out,
+        named_lack_of_room(),
+    ):
         held_out.update(_hold_out(arguments, logs, inputs, out))
     return {"split": arguments.output, **held_out}
 

@@ -15,6 +15,7 @@ import tyro
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from data import table_contents, training_contents
+from data.language_model import contents as knowledge_contents
 
 # Directories that are written once; those that programs work in place in have another kind of fingerprint.
 _WRITTEN_ONCE = {"logs", "labels", "records", "evaluation", "encoder"}
@@ -32,8 +33,9 @@ class InspectArguments:
 def inspect(arguments: InspectArguments) -> dict[str, Any]:
     """Says what a directory holds: counts, histograms, first rows. Reads all of it.
 
-    Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators
-    and the work of a pipeline. Where something is broken it names file and record and exits with status 2.
+    Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators,
+    synthesized documents and the work of a pipeline. Where something is broken it names file and record and exits
+    with status 2.
     """
     content = describe(Path(arguments.path))
     _print(content)
@@ -83,6 +85,7 @@ def _signed_directories(path: Path) -> list[Path]:
 _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "logs": table_contents.describe_logs,
     "labels": table_contents.describe_labels,
+    "knowledge_documents": knowledge_contents.describe_knowledge_documents,
     "evaluation": table_contents.describe_evaluation,
     "records": training_contents.describe_records,
     "run": training_contents.describe_run,

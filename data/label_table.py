@@ -1,46 +1,53 @@
-"""The label table, read and checked."""
+"""The label table, checked and read: the one reader of data.write_records and data.inspect."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from crops_jax.labels import Level
-from crops_jax.text import normalise_query
+from data.table_checks import check_table
+from data.table_damage import named_read_errors
+from data.table_files import TableFiles, find_table
+from data.table_schemas import LABELS
+from data.tables import connect_duckdb
 
-_REQUIRED = {"query": pa.string(), "doc_id": pa.string(), "level": pa.int8()}
+
+@contextlib.contextmanager
+def open_labels(labels: Path | str) -> Iterator[tuple[duckdb.DuckDBPyConnection, TableFiles]]:
+    """A DuckDB connection with a view `labels` of LABELS/labels.parquet or of the files in LABELS/labels/.
+
+    The view has the columns of LABELS in their types, `query` normalised as everywhere, and file and row. A table
+    brought by a user needs no manifest; a directory with one has to hold labels.
+
+    Raises:
+      InputError: naming file, row and column where a column is missing or of another type, a value is null or out of
+        its range, or a pair occurs twice; and for an empty table.
+    """
+    path = Path(labels)
+    if (path / artifacts.MANIFEST).exists() and (kind := artifacts.read_manifest(path)["kind"]) != "labels":
+        raise InputError(f"{path} holds {kind}, not labels; give a directory that data.mine wrote")
+    table = find_table(path, "labels", LABELS)
+    if table is None:
+        raise InputError(f"{path}: neither labels.parquet nor a folder labels in it; give one that data.mine wrote")
+    if not table.rows:
+        raise InputError(f"{table.files[0]}: no labels; mine from more logs or with other perspectives")
+    with connect_duckdb() as connection:
+        check_table(connection, table)
+        yield connection, table
 
 
 def read_labels(labels: Path | str) -> pa.Table:
-    """query, doc_id and level of LABELS/labels.parquet or of the files in LABELS/labels/.
-
-    A table brought by a user needs no manifest; a directory with one has to hold labels.
-
-    Raises:
-      InputError: naming the file, and the row or column in it, where a column is missing, of another type or null, a
-        level is not 0 to 5, a query is not in its normalised form, or a pair occurs twice; and for an empty table.
-    """
-    path = Path(labels)
-    if not path.is_dir():
-        raise InputError(f"{path}: no such directory; give one that data.mine wrote")
-    if (path / artifacts.MANIFEST).exists() and (kind := artifacts.read_manifest(path)["kind"]) != "labels":
-        raise InputError(f"{path} holds {kind}, not labels; give a directory that data.mine wrote")
-    files = (
-        [path / "labels.parquet"]
-        if (path / "labels.parquet").exists()
-        else sorted((path / "labels").rglob("*.parquet"))
-    )
-    if not files:
-        raise InputError(f"{path}: neither labels.parquet nor files in labels/; give a directory that data.mine wrote")
-    table = pa.concat_tables([_read(file) for file in files])
-    if not len(table):
-        raise InputError(f"{files[0]}: no labels; mine from more logs or with other perspectives")
-    _check_queries(table, path)
-    _check_pairs(table, path)
-    return table
+    """query, doc_id and level of a label table, in the order of its files. Raises InputError as `open_labels` does."""
+    columns = ("query", "doc_id", "level")
+    schema = pa.schema([LABELS.arrow.field(name) for name in columns])
+    with open_labels(labels) as (connection, table), named_read_errors(table):
+        return (
+            connection.sql(f"SELECT {', '.join(columns)} FROM labels ORDER BY file, row").to_arrow_table().cast(schema)
+        )
 
 
 def mined_from(labels: Path | str) -> str | None:

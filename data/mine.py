@@ -18,6 +18,7 @@ from data.discriminator_pairs import train_judgements
 from data.pair_scores import similarity_table, theta_table
 from data.perspectives import judged, knowledge_level, query_level, search_log, system_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
+from data.table_damage import named_lack_of_room
 from data.tables import LogTables, open_logs
 from data.theta import FOLDER, Theta, fit_theta, open_theta, reads_past, refuse_later
 
@@ -28,6 +29,8 @@ NEEDS = {
     "knowledge_level": ("knowledge_documents",),
 }
 """The perspectives, and the tables that each reads."""
+
+_GREATEST = 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,15 +93,18 @@ def mine(arguments: MineArguments) -> dict[str, Any]:
         "similarity_encoder": encoder if encoder and Path(encoder).exists() else None,
     }
     mined: dict[str, Any] = {}
-    with output_directory(
-        arguments.output,
-        overwrite=arguments.overwrite,
-        program="data.mine",
-        kind="labels",
-        arguments=arguments,
-        inputs=inputs,
-        mined=mined,
-    ) as out:
+    with (
+        output_directory(
+            arguments.output,
+            overwrite=arguments.overwrite,
+            program="data.mine",
+            kind="labels",
+            arguments=arguments,
+            inputs=inputs,
+            mined=mined,
+        ) as out,
+        named_lack_of_room(),
+    ):
         mined.update(_mine(arguments, logs, wanted, out))
     return {"labels": arguments.output, **mined}
 
@@ -116,6 +122,8 @@ def _checked(arguments: MineArguments) -> list[str]:
     wanted = [name.strip() for name in arguments.perspectives.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in NEEDS]:
         raise InputError(f"--perspectives {arguments.perspectives}: {unknown[0]!r} is none of {', '.join(NEEDS)}")
+    if not wanted:
+        raise InputError(f"--perspectives {arguments.perspectives!r} names none of {', '.join(NEEDS)}")
     return [name for name in NEEDS if name in wanted]
 
 
@@ -129,6 +137,10 @@ def check_mining_parameters(arguments: Any) -> None:
         value = getattr(arguments, name, 1)
         if not value > 0:
             raise InputError(f"--{name.replace('_', '-')} {value} must be greater than 0")
+        if isinstance(value, int) and value > _GREATEST:
+            raise InputError(f"--{name.replace('_', '-')} {value} must be at most {_GREATEST}")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed} must not be negative")
 
 
 def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Path) -> dict[str, Any]:

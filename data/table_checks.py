@@ -59,6 +59,9 @@ def check_tables(
             if name in tables:
                 with named_read_errors(tables[name]):
                     _check_reference(connection, name, column, owner)
+        if "knowledge_documents" in tables:
+            with named_read_errors(tables["knowledge_documents"]):
+                _check_written_ids(connection)
     return rewrites
 
 
@@ -170,6 +173,7 @@ def _column_rules(column: Column) -> Iterator[Rule]:
             yield rule(
                 f"regexp_full_match({name}, '{_BLANK}')", "an empty query ({found})", "leave out searches without words"
             )
+            yield rule(f"contains({name}, chr(0))", "a NUL character in {found}", "take it out, or leave the row out")
         case "stage":
             yield rule(f"{name} NOT IN {STAGES}", "unknown stage {found}", f"known are {', '.join(STAGES)}")
         case "split":
@@ -262,6 +266,19 @@ def _check_reference(connection: duckdb.DuckDBPyConnection, name: str, column: s
         raise InputError(
             f"table {name}, column {column}: {_place(first)}: {_quoted(first['found'])} is not in table {owner}"
             f"{others}; add it there, or leave the row out"
+        )
+
+
+def _check_written_ids(connection: duckdb.DuckDBPyConnection) -> None:
+    """A document that a language model wrote is never one of the index: labels could not tell them apart."""
+    first = connection.execute(
+        'SELECT min({"file": file, "row": row, "found": doc_id}) FROM knowledge_documents SEMI JOIN documents '
+        "USING (doc_id)"
+    ).fetchall()[0][0]
+    if first:
+        raise InputError(
+            f"table knowledge_documents, column doc_id: {_place(first)}: {_quoted(first['found'])} is in table "
+            "documents too; give it another id"
         )
 
 

@@ -56,16 +56,9 @@ def describe_logs(path: Path) -> dict[str, Any]:
 
 def describe_labels(path: Path) -> dict[str, Any]:
     """A label table: rows by level and by source, and the first rows."""
-    from data.table_checks import check_table
-    from data.table_files import find_table
-    from data.table_schemas import LABELS
-    from data.tables import connect_duckdb
+    from data.label_table import open_labels
 
-    table = find_table(path, "labels", LABELS)
-    if table is None:
-        raise InputError(f"{path}: neither labels.parquet nor a folder labels in it; mine again")
-    with connect_duckdb() as connection:
-        check_table(connection, table)
+    with open_labels(path) as (connection, table):
         levels = _histogram(connection, "level", "labels")
         content = {
             "rows": table.rows,

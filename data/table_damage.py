@@ -1,4 +1,4 @@
-"""What is said when a table's files turn out to be damaged while DuckDB reads them."""
+"""What is said when DuckDB finds a table's files damaged, or has no room for its work."""
 
 import contextlib
 import tempfile
@@ -14,14 +14,24 @@ from data.table_files import TableFiles, sql_text
 def named_read_errors(table: TableFiles) -> Iterator[None]:
     """Turns DuckDB's errors while it reads a table into InputError (a damaged file) or NamedFailure (no room)."""
     try:
+        with named_lack_of_room(f"table {table.name}: "):
+            yield
+    except duckdb.Error as error:
+        raise InputError(_unreadable(table, error)) from error
+
+
+@contextlib.contextmanager
+def named_lack_of_room(what: str = "") -> Iterator[None]:
+    """Turns DuckDB's complaint that it ran out of memory or disk into NamedFailure; other errors pass."""
+    try:
         yield
     except duckdb.Error as error:
-        if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
-            raise NamedFailure(
-                f"table {table.name}: neither memory nor the temporary directory {tempfile.gettempdir()} has room to "
-                f"read it ({_one_line(error)}); free some, or set TMPDIR to a larger disk"
-            ) from error
-        raise InputError(_unreadable(table, error)) from error
+        if not isinstance(error, duckdb.OutOfMemoryException) and "No space left" not in str(error):
+            raise
+        raise NamedFailure(
+            f"{what}neither memory nor the temporary directory {tempfile.gettempdir()} has room for the work of DuckDB "
+            f"({_one_line(error)}); free some, allow more with --memory-limit, or set TMPDIR to a larger disk"
+        ) from error
 
 
 def _unreadable(table: TableFiles, error: duckdb.Error) -> str:

@@ -75,11 +75,17 @@ class LogTables:
 
         Args:
           memory_limit: such as "4GB"; DuckDB's default is 80 % of the machine's memory.
+
+        Raises:
+          InputError: a memory limit that is no size.
         """
         import ibis
 
-        settings = _settings() | ({"memory_limit": memory_limit} if memory_limit else {})
-        ibis_connection = ibis.duckdb.connect(**settings)
+        settings = _settings() | ({"memory_limit": memory_limit} if memory_limit is not None else {})
+        try:
+            ibis_connection = ibis.duckdb.connect(**settings)
+        except (duckdb.ParserException, duckdb.InvalidInputException) as error:
+            raise InputError(f"--memory-limit {memory_limit!r} is no size ({error}); write 4GB or 500MB") from error
         connection = ibis_connection.con
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")

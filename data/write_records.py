@@ -23,6 +23,8 @@ from data.tables import LogTables, open_logs
 
 TOKENIZER = "tokenizer"
 _QUERIES_AT_ONCE = 4096
+_GREATEST = 10_000_000
+"""Of the sizes on the command line: more is a slip, and the vocabulary's trainer asks for its memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,11 @@ class WriteRecordsArguments:
     """Of the choice of documents where a query has more than documents_per_query."""
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_query_tokens", "documents_per_query", "num_shards"):
+        for name in ("vocabulary_size", "max_tokens", "max_query_tokens", "documents_per_query", "num_shards"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(self, name)}")
+            if getattr(self, name) > _GREATEST:
+                raise ValueError(f"--{name.replace('_', '-')} must be at most {_GREATEST}, found {getattr(self, name)}")
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"--dev-fraction must lie in [0, 1), found {self.dev_fraction}")
         if self.seed < 0:

@@ -77,8 +77,8 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
         "document_embeddings": arguments.document_embeddings or None,
     }
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
-    trained = trained_on(arguments.run, arguments.logs)
     logs = open_logs(arguments.logs)
+    trained = trained_on(arguments.run, arguments.logs)
     corpus = read_corpus(logs)
     tests, absent = read_held_out(logs, corpus.doc_ids, relevant_grade=arguments.relevant_grade)
     queries = sorted({query for test in tests for query in test.grades})
@@ -137,7 +137,8 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
         write_relevant(output, tests, corpus, rankings)
         index.save(output / "index")
         pq.write_table(
-            pa.table({"doc_id": pa.array(corpus.doc_ids, pa.string())}), output / "index" / "documents.parquet"
+            pa.table({"doc_id": pa.array(corpus.doc_ids, pa.string()), "title": pa.array(corpus.titles, pa.string())}),
+            output / "index" / "documents.parquet",
         )
     return {
         "output": arguments.output,

@@ -15,7 +15,7 @@ PERSPECTIVES = {
     "search_log": "Search log: documents that were clicked for the query in the held-out part",
     "query_level": "Query level: documents that were consumed after the query was rephrased in the held-out part",
     "system_level": "System level: documents that the feed showed to people who asked the query, in the training part "
-    "(these pairs were trained on; ranks beyond 10 are not kept)",
+    "(labels of cross-perspective training, not of the test; ranks beyond 10 are not kept)",
     "judgements": "Judgements: documents that people judged relevant",
 }
 _TEST_OF = {"search_log": "ct", "query_level": "qr", "judgements": "judgements"}
@@ -35,7 +35,7 @@ def examples(evaluations: Sequence[Evaluation], labels: Sequence[Labels]) -> dic
     """Perspective -> some queries, each with all systems of evaluations of one SPLIT."""
     retrieved = _by_query(evaluations)
     chosen = {perspective: _held_out_examples(evaluations, retrieved, test) for perspective, test in _TEST_OF.items()}
-    chosen["system_level"] = _mined_examples(retrieved, labels, "system_level")
+    chosen["system_level"] = _mined_examples(evaluations, retrieved, labels, "system_level")
     return {perspective: chosen[perspective] for perspective in PERSPECTIVES if chosen[perspective]}
 
 
@@ -65,7 +65,9 @@ def _held_out_examples(evaluations: Sequence[Evaluation], retrieved: Mapping, te
     return [_example(query, list(wanted[query].values()), retrieved.get((test, query), {})) for query in _drawn(wanted)]
 
 
-def _mined_examples(retrieved: Mapping, labels: Sequence[Labels], source: str) -> list[Example]:
+def _mined_examples(
+    evaluations: Sequence[Evaluation], retrieved: Mapping, labels: Sequence[Labels], source: str
+) -> list[Example]:
     """Queries of the tests for which a label table holds positives of `source`, whose training pairs they are."""
     asked = {query: systems for (_, query), systems in retrieved.items()}
     pairs: dict[str, set[str]] = {}
@@ -79,7 +81,8 @@ def _mined_examples(retrieved: Mapping, labels: Sequence[Labels], source: str) -
             name: [{**row, "relevant": row["doc_id"] in pairs[query]} for row in rows]
             for name, rows in asked[query].items()
         }
-        titles = {row["doc_id"]: row["title"] for rows in systems.values() for row in rows}
+        titles = evaluations[0].titles(pairs[query])
+        titles |= {row["doc_id"]: row["title"] for rows in systems.values() for row in rows}
         ranks = {name: {row["doc_id"]: row["rank"] for row in rows} for name, rows in systems.items()}
         wanted = [
             {

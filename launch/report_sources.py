@@ -50,6 +50,13 @@ class Evaluation:
     def relevant(self) -> list[dict[str, Any]]:
         return _rows(self.path / "relevant.parquet")
 
+    def titles(self, doc_ids: Iterable[str]) -> dict[str, str]:
+        """Titles of documents of the corpus; empty for an evaluation that kept none."""
+        file = self.path / "index" / "documents.parquet"
+        if not file.is_file() or "title" not in pq.read_schema(file).names:
+            return {}
+        return {row["doc_id"]: row["title"] for row in _rows(file, [("doc_id", "in", sorted(doc_ids))])}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

@@ -54,6 +54,9 @@ def search(arguments: Arguments) -> dict[str, Any]:
     answered = []
     for typed in _queries(arguments.query, sys.stdin):
         query = normalise_query(typed)
+        if not _is_text(query):
+            _say("(not UTF-8 text, passed over; type or pipe UTF-8)")
+            continue
         if not query:
             _say("(an empty query finds nothing; type some words)")
             continue
@@ -76,6 +79,11 @@ def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
         raise InputError(f"standard input: not UTF-8 text ({error}); type or pipe UTF-8") from error
 
 
+def _is_text(query: str) -> bool:
+    """Whether a query is whole Unicode: bytes that are not UTF-8 come in as lone surrogates, in some locales."""
+    return not any("\ud800" <= character <= "\udfff" for character in query)
+
+
 def _answer(query: np.ndarray, vectors: jax.Array, corpus: Corpus, *, k: int) -> list[dict[str, Any]]:
     scores, indices = exact_top_k(query, vectors, min(k, len(corpus.doc_ids)), order=corpus.order)
     return [
@@ -85,7 +93,7 @@ def _answer(query: np.ndarray, vectors: jax.Array, corpus: Corpus, *, k: int) ->
 
 
 def _print(query: str, found: list[dict[str, Any]]) -> None:
-    _say(f"\n{query}")
+    _say(f"\n{_printable(query)}")
     for row in found:
         _say(f"{row['rank']:4}  {row['score']:7.4f}  {_printable(row['title'])}  [{_printable(row['doc_id'])}]")
 

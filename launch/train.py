@@ -28,6 +28,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
 
     process_memory.keep_freed_memory()
     config = pretrained.resolve_config(arguments.config)
+    training.check_machine(config)  # before RUN is made: a run keeps the configuration that it was made with
     with run_folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
         training.enable_compilation_cache(run)
         outcome = training.train(config, records_path=arguments.records, run=run)

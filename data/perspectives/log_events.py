@@ -78,13 +78,11 @@ def parse_time(text: str, *, argument: str) -> datetime.datetime:
     """A moment from ISO 8601 text; without an offset it is UTC. Raises InputError naming the argument."""
     try:
         time = datetime.datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        return time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time.astimezone(datetime.UTC)
+    except (ValueError, OverflowError) as error:
         raise InputError(
             f"{argument} {text!r} is not an ISO 8601 time ({error}); write 2024-05-31 or 2024-05-31T12:30:00Z"
         ) from error
-    if time.tzinfo is None:
-        return time.replace(tzinfo=datetime.UTC)
-    return time.astimezone(datetime.UTC)
 
 
 def _normalised_searches(connection) -> ibis.Table:

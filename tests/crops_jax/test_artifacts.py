@@ -79,6 +79,20 @@ def test_output_may_not_overlap_an_input(tmp_path, output):
         write(tmp_path / output, overwrite=True, logs=tmp_path / "logs")
 
 
+def test_output_may_not_lie_in_a_users_tables_whose_fingerprint_it_would_change(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "searches.parquet").write_bytes(b"1")
+    with pytest.raises(InputError, match="overlap"):
+        write(tmp_path / "logs" / "labels", logs=tmp_path / "logs")
+    assert [p.name for p in (tmp_path / "logs").iterdir()] == ["searches.parquet"]
+
+
+def test_an_output_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"udcff' is not UTF-8"):
+        write(tmp_path / "\udcff")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"program": 1}'])
 def test_a_broken_manifest_is_named(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)

@@ -167,3 +167,18 @@ def test_differing_fields_are_named_and_free_ones_are_not():
     ]
     del stored["loss"]["name"]
     assert checkpoint.differing_fields(stored, CONFIG) == ["loss.name: (absent) there, h_infonce here"]
+
+
+def test_flipped_bits_are_seen_wherever_they_are_read(tmp_path, checkpoints):
+    state, mesh = state_at(1)
+    checkpoints.save(state, Progress())
+    checkpoints.wait()
+    file = checkpoints.path / "1" / "progress" / "metadata"
+    stored = json.loads(file.read_text())
+    name = "tower/layers/0/up/kernel"
+    stored["checksums"]["parameters"][name] ^= 1
+    file.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=rf"checkpoints/1: .*parameters {name} is not what was saved"):
+        checkpoints.restore(1, state, mesh)
+    with pytest.raises(InputError, match=rf"parameters {name} is not what was saved"):
+        checkpoint.restore_parameters(tmp_path)

@@ -10,7 +10,6 @@ from crops_jax.input_pipeline import (
     Batch,
     batches,
     choose_documents,
-    evaluation_batches,
     steps_per_epoch,
 )
 from crops_jax.records import QueryRecord, RecordSource, write_records
@@ -169,24 +168,10 @@ def test_long_texts_are_cut_as_the_tokenizer_cuts_them(tmp_path):
     np.testing.assert_array_equal(batch.query_tokens[0], [7, 8, 9, 10, 11])
 
 
-def test_evaluation_reads_all_records_once_in_order_and_fills_the_last_batch(source):
-    found = list(evaluation_batches(source, config()))
-    assert numbers(found) == list(range(RECORDS))
-    assert {array.shape for batch in found for array in batch[:1]} == {(4, 5)}
-    last = found[-1]
-    assert (last.query_tokens[2:] == PADDING_TOKEN).all()
-    assert (last.document_tokens[6:] == PADDING_TOKEN).all()
-    assert not any(array[start:].any() for array, start in zip(last[2:], (6, 2, 2)))
-    other_seed = config().replace(training={"seed": 5})
-    assert_same(list(evaluation_batches(source, other_seed)), found)
-    parts = [list(evaluation_batches(source, config(), process_index=p, process_count=2)) for p in range(2)]
-    assert_same([Batch(*map(np.concatenate, zip(*step))) for step in zip(*parts, strict=True)], found)
-
-
 def test_a_query_without_documents_is_a_row_of_empty_columns(tmp_path):
     lonely = QueryRecord(*example(0, documents=0, labelled=2))
     write_records(tmp_path, [lonely, example(1)], num_shards=1)
-    batch = next(evaluation_batches(RecordSource(tmp_path), config(queries_per_batch=2)))
+    batch = next(batches(RecordSource(tmp_path), config(queries_per_batch=2, shuffle=False), num_steps=1))
     assert not batch.document_ids[:3].any()
     assert batch.document_ids[3:].all()
 

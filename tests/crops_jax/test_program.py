@@ -1,8 +1,12 @@
 import dataclasses
 import errno
+import gc
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -63,6 +67,9 @@ def raising(error):
         (NamedFailure("loss is NaN at step 3"), 4, "NaN at step 3"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 4, "disk is full"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "logs"), 2, "logs: No such file"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 4, "disk is full"),
+        (FileExistsError(errno.EEXIST, "File exists", "notes.txt"), 2, "notes.txt: File exists"),
+        (OSError(errno.EROFS, "Read-only file system", "/run"), 2, "/run: Read-only"),
         (KeyboardInterrupt(), 3, "interrupted"),
         (signal.SIGTERM, 3, "terminated"),
     ],
@@ -73,6 +80,41 @@ def test_each_way_to_fail_has_its_status_and_one_message(error, status, words, c
     assert out == ""
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_sigterm_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
+    def main(arguments: Arguments) -> dict:
+        """Is told to stop while garbage is collected."""
+        gc.callbacks.append(stop)
+        gc.collect()
+        threading.Event().wait(60)
+        return {}
+
+    def stop(*_):
+        gc.callbacks.remove(stop)
+        os.kill(os.getpid(), signal.SIGTERM)
+        (lambda: None)()  # signals are answered between instructions
+
+    status, out, err = run(main, ["--output", "x"], capfd)
+    assert (status, out) == (3, "")
+    assert "terminated" in err
+
+
+def test_sigterm_while_a_launch_program_is_still_importing_is_status_3():
+    code = "import sys; sys.argv = ['-m']; import launch, os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
+    plain = "import launch, signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    assert subprocess.run([sys.executable, "-c", plain], check=True, capture_output=True).stdout == b"True\n"
+
+
+def test_an_outcome_may_name_a_path_that_is_not_utf_8(capfdbinary):
+    def main(arguments: Arguments) -> dict:
+        """Says where."""
+        return {"output": arguments.output}
+
+    with pytest.raises(SystemExit):
+        program.run(main, example="", arguments=["--output", "a\udcff"])
+    assert b'"a\xff"' in capfdbinary.readouterr().out
 
 
 def test_a_defect_keeps_its_traceback():
@@ -116,6 +158,8 @@ def test_a_configuration_may_be_a_file(tmp_path, capfd):
         (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "fast"], "fast"),
         (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "-1"], "positive"),
         (["tiny_cpu", "--output", "x", "--encoder.heads", "5"], "multiple of heads"),
+        (["tiny_cpu", "--output", "x", "--training.epochs", "inf"], "epochs must be finite"),
+        (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "inf"], "learning_rate must be finite"),
     ],
 )
 def test_wrong_configurations_are_status_2(arguments, words, capfd):
@@ -125,7 +169,19 @@ def test_wrong_configurations_are_status_2(arguments, words, capfd):
     assert words in " ".join(err.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("text", ["CONFIG = 3", "import nothing_of_this_name", "x = (", "CONFIG = undefined"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CONFIG = 3",
+        "import nothing_of_this_name",
+        "x = (",
+        "CONFIG = undefined",
+        "1 / 0",
+        "{}['field']",
+        "from crops_jax.config import Nothing",
+        "raise SystemExit(0)",
+    ],
+)
 def test_a_broken_configuration_file_is_status_2(text, tmp_path, capfd):
     file = tmp_path / "broken.py"
     file.write_text(text)

@@ -151,6 +151,21 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(records, 
     assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 6
 
 
+def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path):
+    config = CONFIG.replace(
+        optimizer={"learning_rate": 3e38, "warmup_fraction": 0.0, "weight_decay": 1e4},
+        training={"steps": 4, "checkpoint_every_steps": 1, "evaluate_every_steps": 0},
+    )
+    with pytest.raises(NamedFailure, match=r"step 1: parameters are not finite .*there is no checkpoint yet"):
+        training.train(config, records_path=records, run=tmp_path)
+    assert checkpoint.saved_steps(tmp_path / "checkpoints") == set()
+
+
+def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():
+    with pytest.raises(InputError, match="not a multiple of the mesh's data axis"):
+        training.check_machine(CONFIG.replace(mesh={"data": 8, "model": 1}, data={"queries_per_batch": 7}))
+
+
 def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypatch):
     original = training.RunLog.metrics
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.artifacts import read_manifest
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from data.mine import MineArguments, mine
 from data.perspectives.judged import parse_grade_levels
 
@@ -242,6 +242,12 @@ def test_wrong_grade_levels_are_refused(text):
         ({"until": "2024-05-31"}, "no search"),
         ({"alpha": 1.5}, "--alpha"),
         ({"window_seconds": 0}, "--window-seconds"),
+        ({"window_seconds": 10**13}, "--window-seconds .* at most"),
+        ({"max_feed_documents": 10**20}, "--max-feed-documents .* at most"),
+        ({"seed": -1}, "--seed -1 must not be negative"),
+        ({"perspectives": ","}, "names none of"),
+        ({"memory_limit": "nonsense"}, "--memory-limit 'nonsense' is no size"),
+        ({"until": "0001-01-01T00:00+14:00"}, "--until .* is not an ISO 8601 time"),
         ({"levels": "query_level=7"}, "--levels"),
         ({"judgements_as_labels": True}, "go together"),
         ({"grade_levels": "0=3"}, "go together"),
@@ -253,6 +259,13 @@ def test_wrong_arguments_name_themselves_and_write_nothing(write_logs, tables, t
     logs = write_logs(**tables)
     with pytest.raises(InputError, match=message):
         mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), **arguments))
+    assert {path.name for path in tmp_path.iterdir()} == {"logs"}
+
+
+def test_too_little_memory_is_a_named_failure(write_logs, tables, tmp_path):
+    logs = write_logs(**tables)
+    with pytest.raises(NamedFailure, match="--memory-limit"):
+        mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), memory_limit="1KB"))
     assert {path.name for path in tmp_path.iterdir()} == {"logs"}
 
 

@@ -170,6 +170,11 @@ REFUSED = {
     ),
     "empty id": (changed("searches", user_id=["u1", " "]), ["searches", "user_id", "row 1", "empty"]),
     "empty query": (changed("searches", query=["a", "\u3000 \t"]), ["searches", "query", "row 1", "empty"]),
+    "NUL in a query": (changed("searches", query=["a", "b\0c"]), ["searches", "query", "row 1", "NUL"]),
+    "written document with a document's id": (
+        changed("knowledge_documents", doc_id=["d1"]),
+        ["knowledge_documents", "doc_id", "row 0", "d1", "another id"],
+    ),
     "repeated document": (changed("documents", doc_id=["d1", "d2", "d1"]), ["documents", "doc_id", "row 2", "d1"]),
     "repeated search": (changed("searches", search_id=["s1", "s1"]), ["searches", "search_id", "row 1", "s1"]),
     "repeated candidate": (changed("candidates", search_id=["s1"] * 3, doc_id=["d1"] * 3), ["row 1", "2 rows repeat"]),

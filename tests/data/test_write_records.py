@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,10 +196,10 @@ def test_queries_without_texts_or_positives_are_counted(logs, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("Red", "d1", 4)], "'Red' is not normalised"),
-        ([("red", "d1", 6)], "row 0, column level: 6 is not a level"),
-        ([("red", "d1", 4), ("red", "d1", 3)], "occur 2 times"),
-        ([("red", None, 4)], "row 0, column doc_id: null"),
+        ([("red", "d1", 4), ("red", "d2", 6)], r'column level: .*labels\.parquet, row 1 .*"6" is no level'),
+        ([("red", "d1", 4), ("Red ", "d1", 3)], r"row 1 .* repeats the key .* once queries are normalised"),
+        ([("red", None, 4)], r"column doc_id: .*row 0 .*null in a required column"),
+        ([("re\0d", "d1", 4)], r"column query: .*row 0 .*a NUL character"),
         ([], "no labels"),
     ],
 )
@@ -208,16 +209,18 @@ def test_wrong_labels_are_named(tmp_path, rows, message):
 
 
 def test_labels_are_read_from_a_folder_of_files_and_missing_columns_are_named(tmp_path):
-    for number, rows in enumerate((label_rows(2), [("zz", "d1", 4)])):
+    for number, rows in enumerate((label_rows(2), [("ZZ ", "d1", 4)])):
         write_labels(tmp_path / "part", rows)
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "part" / "labels.parquet").rename(tmp_path / "labels" / f"{number}.parquet")
     assert len(read_labels(tmp_path)) == len(label_rows(2)) + 1
+    assert read_labels(tmp_path)["query"][-1].as_py() == "zz"
+    shutil.rmtree(tmp_path / "labels")
     pq.write_table(pa.table({"query": ["a"], "level": [1]}), tmp_path / "labels.parquet")
-    with pytest.raises(InputError, match="column doc_id is missing"):
+    with pytest.raises(InputError, match="column doc_id: missing from"):
         read_labels(tmp_path)
     (tmp_path / "labels.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(InputError, match=r"labels\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"labels\.parquet is not a Parquet file or is cut off"):
         read_labels(tmp_path)
 
 
@@ -277,6 +280,12 @@ def test_splits_follow_from_the_query_alone_and_both_get_one():
     for fraction in (1e-9, 1 - 1e-9):
         assert split_queries(two, dev_fraction=fraction).sum() == 1
     assert not split_queries(two, dev_fraction=0.0).any()
+
+
+@pytest.mark.parametrize("name", ["vocabulary_size", "max_tokens", "documents_per_query", "num_shards"])
+def test_sizes_beyond_reason_are_refused_before_anything_is_read(name):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be at most"):
+        WriteRecordsArguments(labels="labels", logs="logs", output="records", **{name: 10**20})
 
 
 def test_the_command_prints_its_outcome_and_refuses_with_status_2(logs, tmp_path):

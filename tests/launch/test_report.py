@@ -18,6 +18,7 @@ from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as evaluation
 from launch.report import Arguments, report, write_report
+from launch.report_comparison import HEADLINE
 
 ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]
 THINGS = ["kettle", "ladder", "violin", "carpet", "lantern", "bicycle", "mirror", "saddle", "anchor", "basket"]
@@ -204,6 +205,21 @@ def test_the_page_says_what_its_figures_mean_and_where_they_come_from(page):
         "not in the log",
     ):
         assert said in text, said
+
+
+def test_each_headline_figure_stands_with_its_number_of_queries(page, work):
+    metrics = json.loads((work / "search_log" / "evaluation" / "metrics.json").read_text())
+    for label, (test, metric) in HEADLINE.items():
+        queries = metrics["systems"]["encoder"][test][metric]["queries"]
+        assert f"{label} {queries} queries" in text_of(page[1])
+
+
+def test_documents_of_the_feed_are_shown_by_title_and_as_what_they_are(page):
+    text = text_of(page[1])
+    level = text[text.index("System level: documents") : text.index("Judgements: documents")]
+    assert "Labelled in training" in level
+    assert "Should be found" not in level
+    assert not re.search(r"\bd\d\d\d\b", level)
 
 
 def test_ranks_are_named_in_the_order_of_the_table(page):

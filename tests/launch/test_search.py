@@ -60,6 +60,15 @@ def test_an_empty_query_is_answered_with_a_message(logs, capsys):
     assert "empty query" in capsys.readouterr().err
 
 
+def test_what_is_no_text_is_passed_over(logs, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\udcff\udcfe\n\x1b[31mred boat\n"))
+    outcome = search(Arguments(run="run", logs=logs))
+    assert len(outcome["queries"]) == 1
+    printed = capsys.readouterr().err
+    assert "not UTF-8" in printed
+    assert "\x1b" not in printed
+
+
 def test_k_beyond_the_corpus_gives_all_of_it(logs):
     assert len(search(Arguments(query=("a",), run="run", logs=logs, k=50))["queries"][0]["results"]) == len(TITLES)
 

@@ -189,6 +189,21 @@ def test_temperature_gradient_survives_scores_that_are_alike(implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_gradients_survive_documents_that_are_alike_and_not_normalised(implementation):
+    q, d, matrix, weights, mask = random_case(5, queries=8, docs=24, kind="mixed", alike=0.999)
+    check(implementation, q * 4, d, matrix, 0.01, weights, mask)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_labels_that_name_nothing(implementation):
+    q, d, *_ = random_case(1)
+    nothing = jnp.zeros((q.shape[0], 0), jnp.int32)
+    loss, gradients = value_and_gradients(implementation, q, d, SparseLabels(nothing, nothing), 0.1)
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_unnormalised_scores_far_apart_give_no_nan(implementation):
     q, d, matrix, weights, mask = random_case(4)
     q, d = q * 100, d * 100

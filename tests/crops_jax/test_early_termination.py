@@ -1,0 +1,44 @@
+"""SIGTERM while a program's imports are under way: status 3."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import os, signal
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "__init__.py").write_text(
+        "from crops_jax import early_termination\nearly_termination.answer_while_importing()\n"
+    )
+    (tmp_path / "programs" / "slow.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def status(command, folder):
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=300).returncode
+
+
+def test_a_program_ends_with_status_3(package):
+    assert status([sys.executable, "-m", "programs.slow"], package) == 3
+
+
+def test_an_import_from_elsewhere_leaves_the_signal_alone(package):
+    assert status([sys.executable, "-c", "import programs.slow"], package) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("package_of_programs", ["data", "launch"])
+def test_the_packages_of_programs_do_so(package_of_programs):
+    assert "early_termination.answer_while_importing()" in (ROOT / package_of_programs / "__init__.py").read_text()
