@@ -10,11 +10,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crops_jax import artifacts, program
-from data.sources.acceptance import drop_refused
+from crops_jax.errors import InputError
 from data.sources.raw import Conversion
-from data.tables import open_logs, write_table
+from data.sources.streamed import Streamed, accept
+from data.tables import open_logs
 
-Source = Literal["bestbuy", "trec_session", "homedepot", "icecat", "beir"]
+Source = Literal[
+    "bestbuy",
+    "trec_session",
+    "homedepot",
+    "icecat",
+    "beir",
+    "kuaisearch",
+    "qilin",
+    "kuaisar",
+    "recflow",
+    "esci",
+    "msmarco",
+    "wands",
+    "multi_cpr",
+    "ubi",
+    "mapping",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +39,13 @@ class ConvertArguments:
     """Arguments of data.convert."""
 
     source: Source
-    """Which data set the input is."""
+    """Which data set the input is; mapping: any JSONL, CSV, TSV or Parquet files, see data/sources/mapping.py."""
     input: str
     """Folder of the source's files, as published."""
     output: str
     """Directory to write the log tables to."""
+    mapping: str | None = None
+    """TOML file that says which column is which, for --source mapping; by default INPUT/mapping.toml."""
     overwrite: bool = False
     """Replace the output where it exists."""
 
@@ -36,24 +55,26 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
 
     What the source lacks stays absent. Rows that the log tables would refuse are dropped and counted.
     """
-    artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"input": arguments.input})
-    converted: Conversion = importlib.import_module(f"data.sources.{arguments.source}").convert(Path(arguments.input))
-    tables, dropped = drop_refused(converted.tables)
-    for name, counts in converted.dropped.items():
-        dropped[name] = {**counts, **dropped.get(name, {})}
-    with artifacts.output_directory(
-        arguments.output,
-        overwrite=arguments.overwrite,
-        program="data.convert",
-        kind="logs",
-        arguments=arguments,
-        inputs={"input": arguments.input},
-        dropped=dropped,
-    ) as out:
-        for name, table in tables.items():
-            write_table(out, name, table)
-        open_logs(out)
-    rows = {name: table.num_rows for name, table in tables.items()}
+    inputs = {"input": arguments.input} | ({"mapping": arguments.mapping} if arguments.mapping else {})
+    if arguments.mapping and arguments.source != "mapping":
+        raise InputError(f"--mapping goes with --source mapping, not with {arguments.source}; leave it out")
+    artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
+    adapter = importlib.import_module(f"data.sources.{arguments.source}")
+    options = {"mapping": Path(arguments.mapping)} if arguments.mapping else {}
+    converted: Conversion | Streamed = adapter.convert(Path(arguments.input), **options)
+    with accept(converted) as accepted:
+        with artifacts.output_directory(
+            arguments.output,
+            overwrite=arguments.overwrite,
+            program="data.convert",
+            kind="logs",
+            arguments=arguments,
+            inputs=inputs,
+            dropped=accepted.dropped,
+        ) as out:
+            accepted.write(out)
+            open_logs(out)
+    rows, dropped = accepted.rows, accepted.dropped
     for name, count in rows.items():
         reasons = ", ".join(f"{number} rows dropped ({reason})" for reason, number in dropped.get(name, {}).items())
         print(f"{name}: {count} rows{'; ' + reasons if reasons else ''}", file=sys.stderr)

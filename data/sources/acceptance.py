@@ -23,7 +23,7 @@ def drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict
         for name in (name for name in SCHEMAS if name in tables):
             _load(connection, name, tables[name])
             counts = {}
-            for reason, refused in _refusals(name, tables[name].column_names):
+            for reason, refused in refusals(name, tables[name].column_names):
                 number = connection.execute(f'DELETE FROM "{name}" WHERE {refused}').fetchall()[0][0]
                 if number:
                     counts[reason] = number
@@ -47,7 +47,7 @@ def _load(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> 
     connection.unregister("arriving")
 
 
-def _refusals(name: str, present: list[str]) -> Iterator[tuple[str, str]]:
+def refusals(name: str, present: list[str]) -> Iterator[tuple[str, str]]:
     """(reason, SQL condition on a row) in the order in which they apply."""
     for rule in value_rules(SCHEMAS[name], present):
         yield f"{rule.column}: {rule.problem.format(found='value')}", rule.broken.replace('"stored ', '"')

@@ -1,0 +1,115 @@
+"""Answers that were paid for, on disk: one line of JSON an answer, appended and flushed before it is used.
+
+A last line that was cut off by a crash is dropped when the file is opened. Only digests and places are held in memory.
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from crops_jax.errors import InputError
+
+
+class Answer(NamedTuple):
+    """What the endpoint returned for one request."""
+
+    content: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class AnswerCache:
+    """The answers of a file by key; several to a key when earlier ones were not valid.
+
+    Use it as a context manager. One process at a time: a second one is refused with an InputError.
+    """
+
+    def __init__(self, file: Path | str, *, read_only: bool = False):
+        """
+        Args:
+          read_only: takes no lock and changes nothing, so that it works while another process writes.
+        """
+        self.file = Path(file)
+        self._places: dict[bytes, tuple[tuple[int, int], ...]] = {}
+        self.prompt_tokens = 0
+        """Of all answers in the file."""
+        self.completion_tokens = 0
+        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        self._opened = open(self.file, "rb" if read_only else "a+b", buffering=0)  # noqa: SIM115
+        try:
+            if not read_only:
+                self._lock()
+            self._read(drop_torn=not read_only)
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def __enter__(self) -> "AnswerCache":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._opened.close()
+
+    def count(self, key: str) -> int:
+        """How many answers a key has."""
+        return len(self._places.get(bytes.fromhex(key), ()))
+
+    def answers(self, key: str) -> list[Answer]:
+        """The answers of a key, oldest first."""
+        descriptor = self._opened.fileno()
+        places = self._places.get(bytes.fromhex(key), ())
+        return [self._parse(os.pread(descriptor, length, place), place)[1] for place, length in places]
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Appends an answer; it is on disk when this returns."""
+        line = (json.dumps({"key": key, **answer._asdict()}) + "\n").encode()
+        place = self._opened.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._opened.write(line[written:])
+            os.fsync(self._opened.fileno())
+        except OSError:
+            # A full disk: half a line would spoil what other requests still bring in.
+            self._opened.truncate(place)
+            raise
+        self._remember(key, answer, (place, len(line)))
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{self.file} is being written by another process; wait for it, or choose another output"
+            ) from error
+
+    def _read(self, *, drop_torn: bool) -> None:
+        place = 0
+        with open(self.file, "rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    if drop_torn:
+                        self._opened.truncate(place)
+                    return
+                self._remember(*self._parse(line, place), (place, len(line)))
+                place += len(line)
+
+    def _parse(self, line: bytes, place: int) -> tuple[str, Answer]:
+        try:
+            found = json.loads(line)
+            key = found.pop("key")
+            bytes.fromhex(key)
+            return key, Answer(str(found["content"]), int(found["prompt_tokens"]), int(found["completion_tokens"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{self.file}: what stands at byte {place} is not an answer ({error}); delete that line, the others "
+                "are kept"
+            ) from error
+
+    def _remember(self, key: str, answer: Answer, place: tuple[int, int]) -> None:
+        digest = bytes.fromhex(key)
+        self._places[digest] = (*self._places.get(digest, ()), place)
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens

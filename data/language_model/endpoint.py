@@ -1,0 +1,229 @@
+"""One request to an OpenAI-compatible endpoint through the official client: what came back, or what kind of failure.
+
+Retries are not the client's (they could neither be counted nor tested); see data.language_model.asking.
+"""
+
+import datetime
+import email.utils
+import json
+import math
+import os
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any
+
+from crops_jax.errors import InputError
+from data.language_model.answer_cache import Answer
+from data.language_model.document_schema import json_schema
+from data.language_model.packages import require
+
+FORMATS: tuple[dict[str, Any] | None, ...] = (
+    {"type": "json_schema", "json_schema": {"name": "document", "strict": True, "schema": json_schema()}},
+    {"type": "json_object"},
+    None,
+)
+"""response_format, the strictest first; None is plain text."""
+_TRANSIENT_STATUS = {408, 409, 425, 429}
+_BYTES_PER_TOKEN = 4
+
+
+class Transient(Exception):
+    """It may go well when asked again."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, rate_limited: bool = False):
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the endpoint asked to wait."""
+        self.rate_limited = rate_limited
+
+
+class Refused(Exception):
+    """The endpoint does not take this request, whatever its form."""
+
+
+class OutOfQuota(Exception):
+    """The account has no money left; waiting does not help."""
+
+
+class Endpoint:
+    """A chat endpoint and what was found out about it: which response_format it takes, how it calls its limits."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str,
+        key_variable: str | None,
+        timeout_seconds: float,
+        max_tokens: int,
+        temperature: float | None,
+    ):
+        """
+        Args:
+          base_url: such as http://localhost:8000/v1.
+          key_variable: the environment variable that holds the key; None sends none.
+          max_tokens: of one answer.
+          temperature: None leaves it to the endpoint.
+
+        Raises:
+          InputError: a bad URL, a variable that is not set, or the client is not installed.
+        """
+        self._openai = require("openai")
+        check_url(base_url)
+        self._key = read_key(key_variable)
+        self._key_variable = key_variable
+        self._base_url, self._model = base_url, model
+        self._max_tokens, self._temperature = max_tokens, temperature
+        self._format = 0
+        self._limit_name = "max_tokens"
+        # Without a key given here, the client would send OPENAI_API_KEY to whoever listens at base_url.
+        self._client = self._openai.AsyncOpenAI(
+            base_url=base_url, api_key=self._key or "none", max_retries=0, timeout=timeout_seconds
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    @property
+    def response_format(self) -> str:
+        """json_schema, json_object or text: what the endpoint took."""
+        return (FORMATS[self._format] or {"type": "text"})["type"]
+
+    async def complete(self, messages: Sequence[tuple[str, str]]) -> Answer:
+        """Asks once; where the endpoint refuses the response_format, again with a looser one.
+
+        Raises:
+          Transient, Refused, OutOfQuota.
+          InputError: the key is not accepted, or there is no such model or path.
+        """
+        for number in range(self._format, len(FORMATS)):
+            try:
+                answer = await self._ask(messages, FORMATS[number])
+            except Refused:
+                if number + 1 == len(FORMATS):
+                    raise
+                continue
+            # Only now: a refusal for another reason must not loosen the format of all others.
+            self._format = max(self._format, number)
+            return answer
+        raise AssertionError("unreachable: the last format either answers or raises")
+
+    async def is_up(self) -> bool:
+        """Whether the endpoint answers at all: any status below 500 to a look at its models."""
+        try:
+            await self._client.models.list()
+        except self._openai.APIStatusError as error:
+            return error.status_code < 500
+        except self._openai.APIConnectionError:
+            return False
+        except (self._openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return True
+        return True
+
+    async def _ask(self, messages: Sequence[tuple[str, str]], response_format: dict[str, Any] | None) -> Answer:
+        asked: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": role, "content": content} for role, content in messages],
+            self._limit_name: self._max_tokens,
+        }
+        if self._temperature is not None:
+            asked["temperature"] = self._temperature
+        if response_format is not None:
+            asked["response_format"] = response_format
+        openai = self._openai
+        try:
+            completion = await self._client.chat.completions.create(**asked)
+        except openai.APIStatusError as error:
+            if "max_completion_tokens" in str(error) and self._limit_name == "max_tokens":
+                self._limit_name = "max_completion_tokens"
+                return await self._ask(messages, response_format)
+            raise self._failure(error) from None
+        except openai.APITimeoutError:
+            raise Transient("no answer in time") from None
+        except openai.APIConnectionError as error:
+            raise Transient(self._without_key(f"{error} {error.__cause__ or ''}".strip())) from None
+        except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise Transient(f"what came back is no completion ({type(error).__name__})") from None
+        return self._answer(messages, completion)
+
+    def _answer(self, messages: Sequence[tuple[str, str]], completion: Any) -> Answer:
+        try:
+            content = completion.choices[0].message.content or ""
+            usage = getattr(completion, "usage", None)
+        except (AttributeError, IndexError, TypeError):
+            raise Transient("what came back is no completion: no choices in it") from None
+        if not isinstance(content, str):
+            raise Transient("what came back is no completion: its content is no text")
+        content = self._without_key(content)
+        prompt = getattr(usage, "prompt_tokens", None)
+        written = getattr(usage, "completion_tokens", None)
+        if not isinstance(prompt, int) or not isinstance(written, int):
+            prompt, written = tokens_of("".join(text for _, text in messages)), tokens_of(content)
+        return Answer(content, prompt, written)
+
+    def _failure(self, error: Any) -> Exception:
+        status = error.status_code
+        message = self._without_key(f"status {status}: {' '.join(str(error.message).split())[:300]}")
+        if error.code == "insufficient_quota":
+            return OutOfQuota(message)
+        if status in _TRANSIENT_STATUS or status >= 500:
+            retry_after = retry_after_seconds(error.response.headers.get("retry-after"))
+            return Transient(message, retry_after=retry_after, rate_limited=status == 429)
+        if status in {401, 403}:
+            named = f"the key in {self._key_variable}" if self._key_variable else "a request without a key"
+            return InputError(f"{self._base_url} does not accept {named} ({message}); see --api-key-variable")
+        if status in {404, 405}:
+            return InputError(
+                f"{self._base_url} has no model {self._model!r}, or no chat/completions below it ({message}); check "
+                "--model and --base-url, which usually ends in /v1"
+            )
+        return Refused(message)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def check_url(base_url: str) -> None:
+    """Raises InputError for a URL that is none, or that could carry a secret into manifests and logs."""
+    try:
+        parts = urllib.parse.urlsplit(base_url)
+        host = parts.hostname
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in {"http", "https"} or not host:
+        raise InputError("--base-url is not an http or https address such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InputError("--base-url carries a user, a password or a query; keys belong in an environment variable, "
+                         "named with --api-key-variable")  # fmt: skip
+
+
+def read_key(variable: str | None) -> str | None:
+    """The key in an environment variable. Raises InputError where it is not set."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InputError(f"--api-key-variable {variable}: no such environment variable is set; export it")
+    return key
+
+
+def retry_after_seconds(header: str | None) -> float | None:
+    """The Retry-After header in seconds from now: a number or an HTTP date; None where it says neither."""
+    if not header:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            until = email.utils.parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=datetime.UTC)
+        seconds = (until - datetime.datetime.now(datetime.UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has, for endpoints that do not say."""
+    return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)

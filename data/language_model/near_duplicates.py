@@ -1,0 +1,64 @@
+"""Near-duplicate removal among any number of texts: MinHash finds the candidates, trigram cosine decides."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crops_jax.similarity import TrigramSimilarity, trigrams
+
+# 24 bands of 3: two texts whose trigram sets overlap by half meet with probability .96, at .7 and more almost surely.
+_BANDS, _ROWS = 24, 3
+# Documents of one pattern would fill a bucket; a text is compared with the newest of each.
+_BUCKET = 32
+
+
+class NearDuplicates:
+    """Remembers the texts that were kept, and says which new ones are as like one of them.
+
+    Args:
+      similarity: the cosine of character-trigram counts from which on two texts are duplicates.
+    """
+
+    def __init__(self, *, similarity: float):
+        self._threshold = similarity
+        self._cosine = TrigramSimilarity()
+        self._texts: list[str] = []
+        self._buckets: dict[bytes, list[int]] = {}
+        random = np.random.default_rng(0)
+        self._factors = random.integers(1, 1 << 63, _BANDS * _ROWS, np.uint64) | np.uint64(1)
+        self._offsets = random.integers(0, 1 << 63, _BANDS * _ROWS, np.uint64)
+
+    def keep(self, texts: Sequence[str]) -> list[bool]:
+        """For each text in order, whether it is new; it is then compared with what follows."""
+        texts = [" ".join(text.lower().split()) for text in texts]
+        return [self._keep(text, bands) for text, bands in zip(texts, self._bands(texts), strict=True)]
+
+    def _keep(self, text: str, bands: list[bytes]) -> bool:
+        others = sorted({place for band in bands for place in self._buckets.get(band, ())})
+        if others:
+            scores = self._cosine.score([text] * len(others), [self._texts[place] for place in others])
+            if (scores >= self._threshold).any():
+                return False
+        for band in bands:
+            bucket = self._buckets.setdefault(band, [])
+            bucket.append(len(self._texts))
+            del bucket[:-_BUCKET]
+        self._texts.append(text)
+        return True
+
+    def _bands(self, texts: Sequence[str]) -> list[list[bytes]]:
+        row, code = trigrams(texts)
+        if not len(row):
+            return [[] for _ in texts]
+        present, starts = np.unique(row, return_index=True)
+        code = code.astype(np.uint64)
+        minima = np.empty((len(present), _BANDS * _ROWS), np.uint32)
+        for number, (factor, offset) in enumerate(zip(self._factors, self._offsets, strict=True)):
+            # Multiply, fold, multiply, and take the high half; the products wrap around by intention.
+            product = code * factor + offset
+            hashed = ((product ^ (product >> np.uint64(32))) * factor) >> np.uint64(32)
+            minima[:, number] = np.minimum.reduceat(hashed, starts)
+        bands: list[list[bytes]] = [[] for _ in texts]
+        for place, signature in zip(present.tolist(), minima.reshape(len(present), _BANDS, _ROWS), strict=True):
+            bands[place] = [bytes([number]) + band.tobytes() for number, band in enumerate(signature)]
+        return bands

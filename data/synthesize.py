@@ -1,0 +1,279 @@
+"""Knowledge-level documents: a language model writes, for queries of the log, documents that would satisfy them.
+
+They become the table knowledge_documents, which data.mine's knowledge level reads (CroPS, arXiv 2511.15443, P3). They
+train the encoder and are never in the index.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from crops_jax import artifacts, program
+from crops_jax.errors import InputError
+from data.arrow_batches import arrow_batches
+from data.language_model.answer_cache import Answer, AnswerCache
+from data.language_model.arguments import WAYS, SynthesizeArguments, check_arguments
+from data.language_model.asked_queries import asked_queries
+from data.language_model.asking import Asker, Question, Tally
+from data.language_model.echoes import EchoDetector
+from data.language_model.endpoint import Endpoint
+from data.language_model.limits import Backoff, Budget, Clock, Rate
+from data.language_model.near_duplicates import NearDuplicates
+from data.language_model.prompt import Prompt, Request, load_prompt
+from data.language_model.written_documents import Dropped, valid_document, written_documents
+from data.perspectives.log_events import parse_time
+from data.tables import LogTables, open_logs, write_table
+from data.theta import FOLDER, Theta, open_theta, reads_past
+
+ANSWERS = "answers.jsonl"
+"""In the output: every answer that was paid for, one a line."""
+TABLE = "knowledge_documents"
+_QUERIES_AT_ONCE = 1000
+
+
+def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) -> dict[str, Any]:
+    """Has a language model write documents for the queries of a log; called again it goes on.
+
+    Works in place: every answer is kept in OUTPUT/answers.jsonl as it comes, so nothing is paid for twice. When a
+    limit of tokens or money is reached, the table of what there is so far is written, and the outcome says so.
+    """
+    check_arguments(arguments)
+    prompt = load_prompt(arguments.prompt)
+    logs = open_logs(arguments.logs)
+    theta, folder = _theta(arguments, logs)
+    output = Path(arguments.output)
+    manifest = _manifest(arguments, prompt, folder)
+    _open_output(output, arguments, manifest)
+    plan = _Plan(arguments, logs, prompt)
+    with AnswerCache(output / ANSWERS) as cache:
+        questions = plan.count_questions(cache)
+        budget = _budget(arguments, cache)
+        tally, response_format = Tally(), None
+        if questions:
+            asked = _ask(arguments, plan, cache, budget, questions, clock or Clock())
+            tally, response_format = asyncio.run(asked)
+        dropped = Dropped()
+        table = written_documents(
+            plan.answered(cache),
+            model=arguments.model,
+            echoes=EchoDetector(prompt, duplicate_similarity=arguments.duplicate_similarity),
+            discriminator=None if theta is None else theta.discriminator,
+            alpha=arguments.alpha,
+            duplicates=NearDuplicates(similarity=arguments.duplicate_similarity),
+            with_related_queries=arguments.with_related_queries,
+            dropped=dropped,
+        )
+    counts = {
+        "queries": plan.queries,
+        "requests": plan.requests,
+        "written": len(table),
+        **dataclasses.asdict(dropped),
+        "prompt_tokens": budget.prompt_tokens,
+        "completion_tokens": budget.completion_tokens,
+    }
+    _finish(output, table, manifest, counts)
+    _say(counts, tally, theta)
+    return {
+        "documents": arguments.output,
+        **counts,
+        "cached": plan.requests - questions,
+        **dataclasses.asdict(tally),
+        "spend": round(budget.spend, 6),
+        "response_format": response_format,
+        "discriminator": None if theta is None else {"from": _named(folder, logs), **theta.fitted},
+    }
+
+
+class _Plan:
+    """The requests of these arguments, always in the same order: queries by how often they were searched."""
+
+    def __init__(self, arguments: SynthesizeArguments, logs: LogTables, prompt: Prompt):
+        self._arguments, self._prompt = arguments, prompt
+        self._connection = logs.connect(memory_limit=arguments.memory_limit)
+        until = None if arguments.until is None else parse_time(arguments.until, argument="--until")
+        self._table = asked_queries(
+            self._connection,
+            logs,
+            until=until,
+            long_watch_seconds=arguments.long_watch_seconds,
+            with_example_only=prompt.shows_example and not arguments.zero_shot,
+            max_queries=arguments.max_queries,
+        )
+        self.queries = int(self._table.count().to_pyarrow().as_py())
+        self.requests = self.queries * arguments.documents_per_query
+        if not self.queries:
+            raise InputError(
+                f"no query to ask about in {logs.path}: none has a known relevant document (a click, like, long watch, "
+                "or a judgement of split train) in the part that is read; add --zero-shot to ask without examples"
+            )
+
+    def count_questions(self, cache: AnswerCache) -> int:
+        """How many requests have no valid answer yet and may be asked."""
+        return sum(1 for _ in self.questions(cache))
+
+    def questions(self, cache: AnswerCache) -> Generator[Question, None, None]:
+        for request, key in self._keyed():
+            if cache.count(key) < self._arguments.max_answers and valid_document(cache.answers(key)) is None:
+                yield Question(key, request.messages)
+
+    def answered(self, cache: AnswerCache) -> Iterator[tuple[Request, str, list[Answer]]]:
+        bar = tqdm(self._keyed(), total=self.requests, desc="reading answers", unit="answer", delay=3)
+        for request, key in bar:
+            yield request, key, cache.answers(key)
+
+    def _keyed(self) -> Iterator[tuple[Request, str]]:
+        arguments = self._arguments
+        sampling = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
+        documents = arguments.documents_per_query
+        for batch in arrow_batches(self._connection, self._table, rows=_QUERIES_AT_ONCE):
+            for row in batch.to_pylist():
+                example = None if row["example_id"] is None else row
+                for number in range(1, documents + 1):
+                    request = self._prompt.render(row["query"], example, number=number, documents=documents)
+                    yield request, request.key(arguments.model, sampling)
+
+
+async def _ask(
+    arguments: SynthesizeArguments, plan: _Plan, cache: AnswerCache, budget: Budget, total: int, clock: Clock
+) -> tuple[Tally, str]:
+    endpoint = Endpoint(
+        arguments.base_url,
+        model=arguments.model,
+        key_variable=arguments.api_key_variable,
+        timeout_seconds=arguments.timeout_seconds,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+    )
+    asker = Asker(
+        endpoint=endpoint,
+        cache=cache,
+        budget=budget,
+        rate=Rate(arguments.requests_per_minute, clock),
+        clock=clock,
+        backoff=Backoff(),
+        concurrency=min(arguments.concurrency, total),
+        max_retries=arguments.max_retries,
+        max_wait_seconds=arguments.max_wait_seconds,
+        max_answers=arguments.max_answers,
+        max_tokens=arguments.max_tokens,
+    )
+    try:
+        with contextlib.closing(plan.questions(cache)) as questions:
+            return await asker.ask(questions, total=total), endpoint.response_format
+    finally:
+        await endpoint.close()
+
+
+def _budget(arguments: SynthesizeArguments, cache: AnswerCache) -> Budget:
+    return Budget(
+        prompt_price=arguments.prompt_price,
+        completion_price=arguments.completion_price,
+        max_spend=arguments.max_spend,
+        max_total_tokens=arguments.max_total_tokens,
+        prompt_tokens=cache.prompt_tokens,
+        completion_tokens=cache.completion_tokens,
+    )
+
+
+def _theta(arguments: SynthesizeArguments, logs: LogTables) -> tuple[Theta | None, Path | None]:
+    kept = logs.path / FOLDER
+    folder = Path(arguments.discriminator) if arguments.discriminator else kept if kept.is_dir() else None
+    if folder is None:
+        return None, None
+    theta = open_theta(folder)
+    until = None if arguments.until is None else parse_time(arguments.until, argument="--until")
+    if reads_past(theta, until):
+        raise InputError(
+            f"{folder} was fitted on searches up to {theta.fitted['latest_time']}, not before --until "
+            f"{arguments.until}; name one with --discriminator that was fitted on what happened before"
+        )
+    return theta, folder
+
+
+def _named(folder: Path | None, logs: LogTables) -> str:
+    return f"LOGS/{FOLDER}" if folder == logs.path / FOLDER else "--discriminator"
+
+
+def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | None) -> dict[str, Any]:
+    named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in WAYS}
+    manifest = artifacts.new_manifest(
+        program="data.synthesize",
+        kind=TABLE,
+        arguments=named,
+        inputs={"logs": arguments.logs, "discriminator": folder},
+        prompt=prompt.text,
+    )
+    return {**manifest, "identity": manifest["fingerprint"]}
+
+
+def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[str, Any]) -> None:
+    """Makes the directory, or finds that of an earlier call. Raises InputError where it belongs to something else."""
+    inputs = {"logs": arguments.logs, "discriminator": arguments.discriminator}
+    if (output / artifacts.MANIFEST).is_file():
+        found = artifacts.read_manifest(output)
+        if found["program"] != "data.synthesize":
+            raise InputError(f"{output} was written by {found['program']}; choose another output")
+        if found.get("identity") == manifest["identity"]:
+            return
+        if not arguments.overwrite:
+            raise InputError(
+                f"{output} was made from other things ({_difference(found, manifest)}); add --overwrite to go on with "
+                "these (answers that were paid for are kept), or choose another output"
+            )
+        (output / f"{TABLE}.parquet").unlink(missing_ok=True)
+    else:
+        artifacts.check_output(output, overwrite=arguments.overwrite, inputs=inputs)
+        output.mkdir(parents=True, exist_ok=True)
+    artifacts.write_manifest(output, manifest)
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    if found["version"] != wanted["version"]:
+        return f"version {found['version']}, now {wanted['version']}"
+    for name in ("logs", "discriminator"):
+        if found["inputs"].get(name, {}).get("fingerprint") != wanted["inputs"].get(name, {}).get("fingerprint"):
+            return f"another --{name}"
+    for name, value in wanted["arguments"].items():
+        if found["arguments"].get(name) != value:
+            return f"--{name.replace('_', '-')} {found['arguments'].get(name)}, now {value}"
+    return "another prompt"
+
+
+def _finish(output: Path, table, manifest: dict[str, Any], counts: dict[str, int]) -> None:
+    """Puts table and manifest in place; readers see the old or the new table."""
+    writing = output / f".{TABLE}.tmp"
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir()
+    try:
+        file = write_table(writing, TABLE, table)
+        content = artifacts.content_fingerprint(file)
+        os.replace(file, output / file.name)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+    artifacts.write_manifest(output, {**manifest, "fingerprint": content, "synthesized": counts})
+
+
+def _say(counts: dict[str, int], tally: Tally, theta: Theta | None) -> None:
+    if theta is None:
+        print("no discriminator was given or kept in the logs: documents were not filtered by theta", file=sys.stderr)
+    if tally.stopped_by:
+        limit = tally.stopped_by.replace("_", "-")
+        print(f"--{limit} is reached; {counts['left']} requests are left for a higher limit", file=sys.stderr)
+    elif counts["left"]:
+        print(f"{counts['left']} requests have no answer; call the same command again to try them", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    program.run(
+        synthesize,
+        example="python -m data.synthesize --logs split --output docs --base-url http://localhost:8000/v1 "
+        "--model Qwen/Qwen2.5-14B-Instruct",
+    )
