@@ -15,5 +15,5 @@ CONFIG = BASE.replace(
     },
     optimizer={"learning_rate": 1e-3},
     data={"documents_per_query": 3},
-    training={"epochs": 20.0},
+    training={"epochs": 15.0},
 )

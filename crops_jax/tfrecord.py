@@ -144,7 +144,8 @@ class TFRecordFiles:
     def _read(self, file: int, record: int) -> bytes:
         path, offsets = self._paths[file], self._offsets[file]
         start, end = int(offsets[record]), int(offsets[record + 1])
-        content = os.pread(self._open(path).descriptor, end - start, start)
+        opened = self._open(path)  # kept until it is read: another thread may push it out of the cache
+        content = os.pread(opened.descriptor, end - start, start)
         if len(content) != end - start:
             raise InputError(f"{path}: record {record} is cut off at byte {start + len(content)}; {_REMEDY}")
         header, data = content[: _HEADER.size], content[_HEADER.size : -_CHECKSUM.size]

@@ -1,12 +1,10 @@
 import dataclasses
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
 
-from crops_jax import artifacts
+from crops_jax import artifacts, checkpoint
 from crops_jax.encoder import Encoder, open_encoder, row_tokens
 from crops_jax.errors import InputError
 from tests.model_folders import TEXTS, random_model, random_parameters, small_config, write_bert, write_tokenizer
@@ -20,15 +18,12 @@ def small(tmp_path_factory):
     return Encoder(random_model(config), config=config, tokenizer_folder=folder)
 
 
-def run_of(folder, config, parameters):
-    """A finished run, as far as an encoder is concerned."""
+def write_run(folder, config):
+    """A finished run, as far as an encoder is concerned, but for its checkpoint."""
     write_tokenizer(folder / "tokenizer")
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     manifest = artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={})
     artifacts.write_manifest(folder, manifest)
-    restored = types.ModuleType("crops_jax.checkpoint")
-    restored.restore_parameters = lambda run, *, which: {"best": parameters}[which]
-    return restored
 
 
 def test_vectors_keep_the_order_of_the_texts(small):
@@ -127,7 +122,8 @@ def test_the_fingerprint_follows_weights_limits_and_prompts(small, tmp_path):
 def test_a_run_opens_with_its_best_checkpoint(tmp_path, monkeypatch):
     config = small_config(layers=1)
     parameters = random_parameters(config, seed=5)
-    monkeypatch.setitem(sys.modules, "crops_jax.checkpoint", run_of(tmp_path, config, parameters))
+    write_run(tmp_path, config)
+    monkeypatch.setattr(checkpoint, "restore_parameters", lambda run, *, which: {"best": parameters}[which])
     opened = open_encoder(tmp_path)
     assert opened.config == config
     expected = Encoder(random_model(config, seed=5), config=config, tokenizer_folder=tmp_path / "tokenizer")
