@@ -41,11 +41,6 @@ class Batch(NamedTuple):
     labelled_levels: Int32[np.ndarray, "B L"]
 
 
-def steps_per_epoch(source: RecordSource, config: Config) -> int:
-    """Steps after which every record was read at least once."""
-    return math.ceil(len(source) / config.data.queries_per_batch)
-
-
 def batches(
     source: RecordSource,
     config: Config,

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 from crops_jax import artifacts, checkpoint, tokenizer
 from crops_jax.config import Config
 from crops_jax.errors import InputError
+from crops_jax.file_lock import LOCK, exclusive
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -41,7 +41,8 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
     if not (run / artifacts.MANIFEST).exists():
         artifacts.check_output(run, overwrite=False, inputs={"records": records})
         _create(run, config, records, arguments)
-    with _exclusive(run):
+    refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
+    with exclusive(run / LOCK, refusal=refusal):
         _check_same_run(run, config, records)
         artifacts.write_text(run / CONFIG, _config_json(config))
         yield run
@@ -126,15 +127,3 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _config_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
-
-
-@contextlib.contextmanager
-def _exclusive(run: Path) -> Iterator[None]:
-    with open(run / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"another process trains in {run}; wait until it ends, or choose another --output"
-            ) from None
-        yield

@@ -12,7 +12,8 @@ import tyro
 from crops_jax import artifacts, program
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from launch.steps import LOCK, STEPS, Chain, Step, exclusive
+from crops_jax.file_lock import LOCK, exclusive
+from launch.steps import STEPS, Chain, Step
 
 ARMS: dict[str, tuple[str, ...] | None] = {
     "search_log": ("search_log",),
@@ -62,7 +63,10 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
         raise InputError("say what to hold out: --from TIME, or --fraction F --by group, or --by split")
     work = Path(arguments.output)
     steps = list(_steps(arguments, arms, work))
-    with exclusive(work):
+    work.mkdir(parents=True, exist_ok=True)
+    refusal = f"another process works in {work}; wait until it ends, or stop it"
+    # Held by the steps too: a chain that was killed is not started a second time beside a step that still ends.
+    with exclusive(work / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         _claim(work, arguments)
         chain = Chain(work, total=len(steps))
         outcomes = [chain.run(step) for step in steps]

@@ -8,9 +8,7 @@ step whose command and inputs are still the same, and whose output is still ther
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -24,7 +22,6 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 
 STEPS = "steps.json"
-LOCK = ".lock"
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -79,28 +76,6 @@ class Chain:
         self._done[step.name] = {"step": described, "output": _fingerprint_or_none(step.output), "outcome": outcome}
         artifacts.write_text(self._file, json.dumps(self._done, indent=2, ensure_ascii=False) + "\n")
         return outcome
-
-
-@contextlib.contextmanager
-def exclusive(directory: Path, *, patience_seconds: float = 60.0) -> Iterator[None]:
-    """Holds `directory` for this process and its children. Raises InputError while another one holds it.
-
-    The lock goes with the last process that inherited it, so a chain that was killed cannot be started a second time
-    beside a step of it that still ends.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "w") as lock:
-        deadline = time.monotonic() + patience_seconds
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InputError(f"another process works in {directory}; wait until it ends, or stop it") from None
-                time.sleep(0.2)
-        os.set_inheritable(lock.fileno(), True)
-        yield
 
 
 def _run_process(command: list[str], name: str) -> dict[str, Any]:

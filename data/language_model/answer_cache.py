@@ -3,13 +3,14 @@
 A last line that was cut off by a crash is dropped when the file is opened. Only digests and places are held in memory.
 """
 
-import fcntl
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from crops_jax.errors import InputError
+from crops_jax.file_lock import exclusive
 
 
 class Answer(NamedTuple):
@@ -38,19 +39,26 @@ class AnswerCache:
         self.completion_tokens = 0
         # Unbuffered: what could not be written must not be tried again when the file is closed.
         self._opened = open(self.file, "rb" if read_only else "a+b", buffering=0)  # noqa: SIM115
+        self._lock = contextlib.ExitStack()
         try:
             if not read_only:
-                self._lock()
+                self._lock.enter_context(
+                    exclusive(
+                        self.file,
+                        refusal=f"{self.file} is being written by another process; wait for it, or choose another "
+                        "output",
+                    )
+                )
             self._read(drop_torn=not read_only)
         except BaseException:
-            self._opened.close()
+            self._close()
             raise
 
     def __enter__(self) -> "AnswerCache":
         return self
 
     def __exit__(self, *_) -> None:
-        self._opened.close()
+        self._close()
 
     def count(self, key: str) -> int:
         """How many answers a key has."""
@@ -77,13 +85,9 @@ class AnswerCache:
             raise
         self._remember(key, answer, (place, len(line)))
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{self.file} is being written by another process; wait for it, or choose another output"
-            ) from error
+    def _close(self) -> None:
+        self._lock.close()
+        self._opened.close()
 
     def _read(self, *, drop_torn: bool) -> None:
         place = 0

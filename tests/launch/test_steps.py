@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
-from launch.steps import Chain, Step, exclusive
+from launch.steps import Chain, Step
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -76,22 +75,6 @@ def test_exit_statuses_come_through(here, status, error):
     with pytest.raises(error, match="end"):
         Chain(Path("work"), total=1).run(step)
     assert not Path("work/steps.json").exists()
-
-
-def test_a_directory_is_held_by_one_process_at_a_time(here):
-    with exclusive(Path("work")):
-        script = textwrap.dedent(f"""
-            import sys
-            sys.path.insert(0, {str(ROOT)!r})
-            from pathlib import Path
-            from launch.steps import exclusive
-            with exclusive(Path("work"), patience_seconds=0):
-                pass
-        """)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        assert "another process works in work" in done.stderr
-    with exclusive(Path("work"), patience_seconds=0):
-        pass
 
 
 WAITING = """
