@@ -10,16 +10,13 @@ it only our rate is printed.
 import argparse
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
-PEER_PYTHON = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, processor, serve
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:
@@ -27,16 +24,11 @@ def vectors(count: int, dim: int, seed: int) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def serve(system: str, arguments: argparse.Namespace) -> None:
-    """Answers each line of standard input with the seconds of one search and a digest of what was found."""
+def serve_system(system: str, arguments: argparse.Namespace) -> None:
+    """Searches when asked, and says which document came first."""
     docs, queries = vectors(arguments.docs, arguments.dim, 0), vectors(arguments.queries, arguments.dim, 1)
     search = _faiss(docs) if system == "faiss" else _ours(docs)
-    search(queries, arguments.k)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        indices = search(queries, arguments.k)
-        seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "first": indices[:, 0].tolist()}), flush=True)
+    serve(lambda: {"first": search(queries, arguments.k)[:, 0].tolist()})
 
 
 def _ours(docs: np.ndarray):
@@ -58,31 +50,13 @@ def _faiss(docs: np.ndarray):
 
 def measure(arguments: argparse.Namespace) -> dict:
     """Seconds of each system's searches, measured in turn."""
-    pythons = {"crops_jax": Path(sys.executable)} | ({"faiss": PEER_PYTHON} if PEER_PYTHON.exists() else {})
     flags = [f"--{name}={getattr(arguments, name)}" for name in ("docs", "dim", "queries", "k")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    servers = {
-        system: subprocess.Popen(
-            [python, __file__, "--serve", system, *flags],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for system, python in pythons.items()
+    pythons = {"crops_jax": Path(sys.executable)} | ({"faiss": PEER_PYTHON} if PEER_PYTHON.exists() else {})
+    systems = {
+        name: System(python=python, command=[__file__, f"--serve={name}", *flags]) for name, python in pythons.items()
     }
-    seconds: dict[str, list[float]] = {system: [] for system in servers}
-    first: dict[str, list[int]] = {}
-    for _ in range(arguments.rounds):
-        for system, server in servers.items():
-            print("search", file=server.stdin, flush=True)
-            answer = json.loads(server.stdout.readline())
-            seconds[system].append(answer["seconds"])
-            first[system] = answer["first"]
-    for server in servers.values():
-        server.stdin.close()
-        server.wait()
-    medians = {system: statistics.median(found) for system, found in seconds.items()}
+    answers = alternate(systems, rounds=arguments.rounds)
+    found = medians(answers)
     outcome = {
         "benchmark": "exact_search",
         "docs": arguments.docs,
@@ -91,23 +65,16 @@ def measure(arguments: argparse.Namespace) -> dict:
         "k": arguments.k,
         "vectors": "random unit",
         "rounds": arguments.rounds,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "median_seconds": medians,
-        "queries_per_second": {system: round(arguments.queries / found, 1) for system, found in medians.items()},
+        "median_seconds": found,
+        "queries_per_second": {system: round(arguments.queries / seconds, 1) for system, seconds in found.items()},
     }
-    if "faiss" in medians:
-        outcome["speed_against_faiss"] = round(medians["faiss"] / medians["crops_jax"], 3)
+    if "faiss" in found:
+        outcome["speed_against_faiss"] = round(found["faiss"] / found["crops_jax"], 3)
+        first = {name: answers[name][-1]["first"] for name in found}
         outcome["same_first_document"] = float(np.mean(np.equal(first["faiss"], first["crops_jax"])))
     return outcome
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def main() -> None:
@@ -117,7 +84,7 @@ def main() -> None:
     parser.add_argument("--serve", choices=("crops_jax", "faiss"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments)
+        serve_system(arguments.serve, arguments)
     else:
         print(json.dumps(measure(arguments)))
 

@@ -18,8 +18,11 @@ from typing import Any
 
 from crops_jax import __version__
 from crops_jax.errors import InputError
+from crops_jax.json_fields import read_object, typed
 
 MANIFEST = "manifest.json"
+_FIELDS = {"program": str, "kind": str, "version": str, "fingerprint": str, "inputs": dict, "arguments": dict}
+_REMEDY = "write the directory again"
 # Arguments that say where to write, or how loudly, and not what.
 _PLACES = {"output", "overwrite"}
 
@@ -44,13 +47,22 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: no such directory")
     if not file.exists():
         raise InputError(f"{path}: no {MANIFEST} in it, so no program of crops_jax wrote it; check the path")
-    try:
-        manifest = json.loads(file.read_text())
-        if not {"program", "kind", "fingerprint", "inputs", "arguments"} <= set(manifest):
-            raise ValueError("fields are missing")
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file}: not a manifest ({error}); write the directory again") from error
+    manifest = read_object(file, remedy=_REMEDY)
+    _check_manifest(file, manifest, "manifest")
     return manifest
+
+
+def _check_manifest(file: Path, manifest: dict[str, Any], name: str) -> None:
+    """Raises InputError where a field that every manifest has is missing or of another type, however far back."""
+    for field, kind in _FIELDS.items():
+        typed(file, f"{name}.{field}", manifest.get(field), kind, remedy=_REMEDY)
+    for source, described in manifest["inputs"].items():
+        place = f"{name}.inputs.{source}"
+        typed(file, place, described, dict, remedy=_REMEDY)
+        typed(file, f"{place}.fingerprint", described.get("fingerprint"), str, remedy=_REMEDY)
+        if "manifest" in described:
+            typed(file, f"{place}.manifest", described["manifest"], dict, remedy=_REMEDY)
+            _check_manifest(file, described["manifest"], f"{place}.manifest")
 
 
 def describe_input(path: Path | str) -> dict[str, Any]:

@@ -22,9 +22,13 @@ from jax.sharding import Mesh
 
 from crops_jax import sharding
 from crops_jax.config import Config
+from crops_jax.cross_encoder_config import CrossEncoderConfig
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.train_step import TrainState
 from crops_jax.tree_checksum import tree_checksums
+
+ConfigSections = Config | CrossEncoderConfig
+"""A dataclass whose fields are sections; what two of them share decides the same."""
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -63,7 +67,7 @@ class Checkpoints:
     Kept are the last `keep_last` and the best one that the newest knows of.
     """
 
-    def __init__(self, run: Path | str, config: Config, *, keep_last: int):
+    def __init__(self, run: Path | str, config: ConfigSections, *, keep_last: int):
         self.path = Path(run).absolute() / FOLDER
         self._hash = config_hash(config)
         self._keep_last = keep_last
@@ -141,7 +145,9 @@ class Checkpoints:
         optimizer = items.optimizer
         for name in ("parameters", "optimizer"):
             _check_sums(self.path / str(step), items.progress, name, items[name])
-        return TrainState(optimizer["step"], items.parameters, optimizer["state"]), _from_json(items.progress)
+        intervals = optimizer.get("document_intervals")
+        state = TrainState(optimizer["step"], items.parameters, optimizer["state"], intervals)
+        return state, _from_json(items.progress)
 
     def close(self) -> None:
         self._manager.close()
@@ -236,12 +242,13 @@ def read_progress(checkpoint: Path) -> Progress:
         raise _unreadable(checkpoint, error) from error
 
 
-def differing_fields(stored: dict[str, Any], config: Config) -> list[str]:
+def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str]:
     """Fields in which a configuration contradicts that of a run: "optimizer.learning_rate: 1e-05 there, 2e-05 here".
 
     Mesh, the cadence of logs, evaluations and checkpoints, and the number of reading workers are free to change.
     """
-    there, here = _binding_fields(stored), _binding_fields(asdict(config))
+    # As they would be read back: JSON has lists for tuples.
+    there, here = _binding_fields(stored), _binding_fields(json.loads(json.dumps(asdict(config))))
     missing = "(absent)"
     return [
         f"{name}: {there.get(name, missing)} there, {here.get(name, missing)} here"
@@ -250,7 +257,7 @@ def differing_fields(stored: dict[str, Any], config: Config) -> list[str]:
     ]
 
 
-def config_hash(config: Config) -> str:
+def config_hash(config: ConfigSections) -> str:
     """SHA-256 of the fields that a run may not change."""
     return hashlib.sha256(json.dumps(_binding_fields(asdict(config)), sort_keys=True).encode()).hexdigest()
 
@@ -266,7 +273,8 @@ def _binding_fields(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "state": state.optimizer_state}
+    item = {"step": state.step, "state": state.optimizer_state}
+    return item if state.document_intervals is None else {**item, "document_intervals": state.document_intervals}
 
 
 def _restore_as(abstract: Any) -> Any:

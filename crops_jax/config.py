@@ -18,18 +18,28 @@ def _require(condition: bool, rule: str, found: object) -> None:
 class EncoderConfig:
     """A text tower and what is made of its token states."""
 
-    family: Literal["bert"] = "bert"
+    family: Literal["bert", "qwen2", "qwen3"] = "bert"
+    """The tower: crops_jax.models.bert or crops_jax.models.qwen."""
     vocabulary_size: int = 30522
     """Rows of the token embedding; records of a tokenizer with more tokens are refused."""
     width: int = 384
     layers: int = 6
     heads: int = 12
+    key_value_heads: int = 0
+    """Qwen: heads of keys and values, each shared by heads / key_value_heads queries; 0: as many as heads."""
+    head_width: int = 0
+    """Qwen: width of a head; 0: width / heads."""
+    rotary_base: float = 1e6
+    """Qwen: base of the rotary frequencies (rope_theta)."""
     feed_forward_width: int = 1536
     max_positions: int = 512
     position_offset: int = 0
     """Row of the position table that the first token gets: 0 for BERT, 2 for RoBERTa and XLM-R."""
     type_vocabulary_size: int = 2
     layer_norm_epsilon: float = 1e-12
+    """Of layer norms, and of Qwen's RMS norms."""
+    remat: bool = False
+    """Compute each layer again in the backward pass instead of keeping its states."""
     dropout: float = 0.0
     pooling: Literal["mean", "first", "last"] = "mean"
     shared_towers: bool = True
@@ -43,7 +53,20 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "layers", "heads", "feed_forward_width", "max_positions"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        _require(self.width % self.heads == 0, "width must be a multiple of heads", f"{self.width} and {self.heads}")
+        _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
+        if not self.head_width:
+            found = f"{self.width} and {self.heads}"
+            _require(self.width % self.heads == 0, "width must be a multiple of heads", found)
+        groups = self.key_value_heads or self.heads
+        _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
+        _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
+        if self.family == "bert":
+            own = not (self.key_value_heads or self.head_width)
+            _require(own, "key_value_heads and head_width are Qwen's", f"{self.key_value_heads} and {self.head_width}")
+        else:
+            width = self.head_width or self.width // self.heads
+            _require(width % 2 == 0, "rotary positions need heads of even width", width)
+            _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)
         _require(self.type_vocabulary_size > 0, "type_vocabulary_size must be positive", self.type_vocabulary_size)
         _require(self.position_offset >= 0, "position_offset must not be negative", self.position_offset)
         _require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
@@ -63,6 +86,8 @@ class DataConfig:
     """Documents of a record whose text goes into one batch; chosen among those written, by (seed, step)."""
     labels_per_query: int = 32
     """k of SparseLabels: entries above level 0 that one query may have in one batch. Overflow is counted."""
+    row_tokens: int = 0
+    """Tokens of a row into which texts are packed; 0: as many as the longest text may have."""
     shuffle: bool = True
     workers: int = 0
     """Worker processes that read ahead; 0 reads in the training process. Never changes what is read."""
@@ -71,12 +96,28 @@ class DataConfig:
         for name in ("queries_per_batch", "documents_per_query", "labels_per_query"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.workers >= 0, "workers must not be negative", self.workers)
+        _require(self.row_tokens >= 0, "row_tokens must not be negative", self.row_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    name: Literal["h_infonce"] = "h_infonce"
-    implementation: Literal["auto", "dense", "streaming"] = "auto"
+    name: Literal["h_infonce", "infonce", "multi_positive_infonce", "softmax_cross_entropy", "rince"] = "h_infonce"
+    implementation: Literal["auto", "dense", "streaming", "pallas"] = "auto"
+    normalization: Literal["anchors", "queries", "sum"] = "anchors"
+    """Mean over all terms of a batch, over the means of its queries, or the plain sum."""
+    level_weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Weight of a term by the level of its document, levels 1 to 5."""
+    ignore_margin: float | None = None
+    """Other queries' documents that score at least the query's best positive less this are ignored; None: none is."""
+    log_q_correction: bool = False
+    """Subtract the log of a document's estimated chance to be in a batch from its score as another query's document."""
+    log_q_decay: float = 0.05
+    """Weight of the newest interval in the moving average behind that estimate."""
+    log_q_buckets: int = 1 << 20
+    """Hash buckets of that estimate, 8 bytes each; several times the number of documents."""
+    rince_form: Literal["out", "in", "out_in"] = "out"
+    rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Temperature of levels 1 to 5 as a multiple of the learnt one."""
     initial_temperature: float = 0.05
     learn_temperature: bool = True
     minimum_temperature: float = 0.01
@@ -88,6 +129,17 @@ class LossConfig:
             "0 < minimum_temperature <= initial_temperature <= maximum_temperature",
             f"{self.minimum_temperature}, {self.initial_temperature}, {self.maximum_temperature}",
         )
+        weights, factors = self.level_weights, self.rince_temperature_factors
+        finite = len(weights) == 5 and all(0 <= weight < math.inf for weight in weights)
+        _require(finite, "level_weights must be 5 finite numbers >= 0", weights)
+        finite = len(factors) == 5 and all(0 < factor < math.inf for factor in factors)
+        _require(finite, "rince_temperature_factors must be 5 finite numbers > 0", factors)
+        plain = self.name != "softmax_cross_entropy" or all(weight == 1 for weight in weights)
+        _require(plain, "softmax_cross_entropy has no terms of a level: level_weights must be 1", weights)
+        margin = self.ignore_margin
+        _require(margin is None or math.isfinite(margin), "ignore_margin must be finite or None", margin)
+        _require(0 < self.log_q_decay <= 1, "log_q_decay must lie in (0, 1]", self.log_q_decay)
+        _require(self.log_q_buckets > 0, "log_q_buckets must be positive", self.log_q_buckets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +174,9 @@ class MeshConfig:
 
     data: int = -1
     model: int = 1
+    documents: Literal["auto", "gather", "ring"] = "auto"
+    """How every query meets every document in the streaming loss: all gathered on each device, or passed on in a ring.
+    "auto" gathers while documents and their gradient take up to 1 GiB a device."""
 
     def __post_init__(self) -> None:
         for name in ("data", "model"):
@@ -137,6 +192,9 @@ class TrainingConfig:
     steps: int = 0
     """Optimiser steps; 0: as many as `epochs` takes."""
     epochs: float = 1.0
+    micro_batches: int = 1
+    """Parts in which the rows of a batch are encoded, one after the other, to save memory; the loss and its gradient
+    are those of the whole batch (GradCache, arXiv 2101.06983). Each part is encoded twice."""
     log_every_steps: int = 10
     evaluate_every_steps: int = 100
     """Recall on the dev split, for keep-best; 0: never."""
@@ -150,7 +208,7 @@ class TrainingConfig:
         _require(
             self.steps > 0 or self.epochs > 0, "either steps or epochs must be positive", f"{self.steps}, {self.epochs}"
         )
-        for name in ("log_every_steps", "checkpoint_every_steps", "keep_last"):
+        for name in ("log_every_steps", "checkpoint_every_steps", "keep_last", "micro_batches"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.evaluate_every_steps >= 0, "evaluate_every_steps must not be negative", self.evaluate_every_steps)
         _require(self.seed >= 0, "seed must not be negative", self.seed)
@@ -166,6 +224,11 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        longest = max(self.encoder.max_query_tokens, self.encoder.max_document_tokens)
+        rule = f"row_tokens must be 0 or hold the longest text, {longest} tokens"
+        _require(self.data.row_tokens == 0 or self.data.row_tokens >= longest, rule, self.data.row_tokens)
 
     def replace(self, **sections: dict) -> "Config":
         """A copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""

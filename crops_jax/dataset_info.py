@@ -31,6 +31,7 @@ class SplitInfo:
       shard_lengths: the number of records in each shard.
       data_bytes: the size of all records without their frames.
       greatest: the greatest number of rows that each feature has in a record.
+      last_tokens: the tokens that end texts, some two of them where there are more.
       closing_token: the token that ends every text, None when there is no such token.
     """
 
@@ -38,21 +39,29 @@ class SplitInfo:
         self.shard_lengths: list[int] = []
         self.data_bytes = 0
         self.greatest = dict.fromkeys(FEATURE_COLUMNS, 0)
-        self._last_tokens: set[int | None] = set()
+        self.last_tokens: set[int | None] = set()
 
     @property
     def closing_token(self) -> int | None:
-        return next(iter(self._last_tokens)) if len(self._last_tokens) == 1 else None
+        return next(iter(self.last_tokens)) if len(self.last_tokens) == 1 else None
 
     def add(self, values: dict[str, Int32[np.ndarray, "..."]], data: bytes) -> None:
         """Takes one more record into account."""
         self.data_bytes += len(data)
         for name, array in values.items():
             self.greatest[name] = max(self.greatest[name], len(array))
-        if len(self._last_tokens) < 2:
+        if len(self.last_tokens) < 2:
             counts = values["documents"][:, 3]
-            self._last_tokens.update(values["document_tokens"][np.cumsum(counts)[counts > 0] - 1].tolist())
-            self._last_tokens.add(int(values["query_tokens"][-1]) if values["query_tokens"].size else None)
+            self.last_tokens.update(values["document_tokens"][np.cumsum(counts)[counts > 0] - 1].tolist())
+            self.last_tokens.add(int(values["query_tokens"][-1]) if values["query_tokens"].size else None)
+
+    def merge(self, other: "SplitInfo") -> None:
+        """Takes the records of another part of the split into account, shards and all."""
+        self.shard_lengths += other.shard_lengths
+        self.data_bytes += other.data_bytes
+        for name, number in other.greatest.items():
+            self.greatest[name] = max(self.greatest[name], number)
+        self.last_tokens |= other.last_tokens
 
     def to_json(self, name: str) -> dict[str, Any]:
         features: list[dict[str, Any]] = [
@@ -81,9 +90,12 @@ class SplitInfo:
         for name in FEATURE_COLUMNS:
             info.greatest[name] = int(features[name]["numStats"]["commonStats"].get("maxNumValues", 0))
         if _CLOSING_TOKEN in features:
-            info._last_tokens = {int(features[_CLOSING_TOKEN]["customStats"][0]["num"])}
+            info.last_tokens = {int(features[_CLOSING_TOKEN]["customStats"][0]["num"])}
         if value["filepathTemplate"] != _TEMPLATE or not info.shard_lengths or min(info.shard_lengths) < 1:
             raise ValueError("another naming of shards, or empty ones")
+        numbers = [*info.shard_lengths, info.data_bytes, *info.greatest.values(), info.closing_token or 0]
+        if min(numbers) < 0 or max(numbers) >= 2**63 or max(*info.greatest.values(), info.closing_token or 0) >= 2**31:
+            raise ValueError("numbers that no split has")
         return info
 
 
@@ -115,7 +127,7 @@ def read_dataset_info(path: Path) -> dict[str, SplitInfo]:
         if content["name"] != DATASET or content["fileFormat"] != "tfrecord":
             raise ValueError(f"it describes {content['name']} in {content['fileFormat']}")
         return {split["name"]: SplitInfo.from_json(split) for split in content["splits"]}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{file}: not the dataset_info.json of training records ({type(error).__name__}: {error}); "
             "write the records again"

@@ -7,18 +7,20 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Int32
 from tqdm import tqdm
 
 from crops_jax import sharding
+from crops_jax.batch_reader import cut
 from crops_jax.config import Config
-from crops_jax.input_pipeline import PADDING_TOKEN, put_tokens
 from crops_jax.labels import Level
+from crops_jax.models.dual_encoder import Tower
+from crops_jax.packing import row_batches, row_width
 from crops_jax.query_record import QueryRecord
 from crops_jax.records import RecordSource
 from crops_jax.retrieval.exact import exact_top_k
 
 CUTOFF = 10
+_BATCH_TOKENS = 16_384
 
 
 class DevRecall:
@@ -37,7 +39,8 @@ class DevRecall:
           mesh: devices that encode.
         """
         self._mesh = mesh
-        self._rows = config.data.queries_per_batch
+        self._width = row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
+        self._dim = config.encoder.width
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = []
         for record in source:
@@ -48,19 +51,17 @@ class DevRecall:
         positives = [_positives(record, column) for record in queries]
         kept = [place for place, found in enumerate(positives) if found]
         self._positives = [positives[place] for place in kept]
-        closing = source.closing_token
-        self._queries = padded(
-            [queries[i].query_tokens for i in kept], config.encoder.max_query_tokens, closing_token=closing
-        )
-        self._documents = padded(
-            [texts[words] for words in sorted(texts)], config.encoder.max_document_tokens, closing_token=closing
-        )
+        closing, limits = source.closing_token, config.encoder
+        self._queries = [cut(queries[i].query_tokens, limits.max_query_tokens, closing_token=closing) for i in kept]
+        self._documents = [
+            cut(texts[words], limits.max_document_tokens, closing_token=closing) for words in sorted(texts)
+        ]
         graph, _, others = nnx.split(model, nnx.Param, ...)
 
-        def encode(parameters: dict, tokens: jax.Array, tower: str) -> jax.Array:
+        def encode(parameters: dict, tokens: jax.Array, segments: jax.Array, tower: Tower) -> jax.Array:
             state = nnx.State(jax.tree.map(nnx.Param, parameters))
             encoder: Any = nnx.merge(graph, state, others, copy=True)
-            return encoder.encode_queries(tokens) if tower == "query" else encoder.encode_documents(tokens)
+            return encoder.encode_rows(tokens, segments, tower=tower)
 
         self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=sharding.replicated(mesh))
 
@@ -79,23 +80,18 @@ class DevRecall:
         ]
         return float(np.mean(hits))
 
-    def _embed(self, parameters: dict, tokens: np.ndarray, tower: str) -> np.ndarray:
-        parts = []
-        for start in tqdm(range(0, len(tokens), self._rows), desc=f"dev {tower} texts", delay=5, leave=False):
-            chosen = tokens[start : start + self._rows]
-            batch = np.full((self._rows, tokens.shape[1]), PADDING_TOKEN, np.int32)
-            batch[: len(chosen)] = chosen
-            placed = jax.device_put(batch, sharding.batch_sharding(self._mesh))
-            parts.append(np.asarray(self._encode(parameters, placed, tower=tower))[: len(chosen)])
-        return np.concatenate(parts)
-
-
-def padded(texts: Sequence[np.ndarray], width: int, *, closing_token: int | None) -> Int32[np.ndarray, "texts width"]:
-    """Token lists as rows of a width, filled up with -1; one that is cut still ends with the closing token."""
-    rows = np.full((len(texts), width), PADDING_TOKEN, np.int32)
-    for row, tokens in zip(rows, texts, strict=True):
-        put_tokens(row, tokens, closing_token=closing_token)
-    return rows
+    def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
+        vectors = np.zeros((len(texts), self._dim), np.float32)
+        place = sharding.batch_sharding(self._mesh)
+        with tqdm(total=len(texts), desc=f"dev {tower} texts", unit="text", delay=5, leave=False) as bar:
+            for batch in row_batches(
+                texts, widths=(self._width,), batch_tokens=_BATCH_TOKENS, multiple=self._mesh.shape["data"]
+            ):
+                tokens, segments = (jax.device_put(array, place) for array in (batch.tokens, batch.segments))
+                found = np.asarray(self._encode(parameters, tokens, segments, tower=tower))
+                vectors[batch.texts] = found.reshape(-1, self._dim)[batch.places]
+                bar.update(len(batch.texts))
+        return vectors
 
 
 def _positives(record: QueryRecord, column: dict[tuple[int, int], int]) -> set[int]:

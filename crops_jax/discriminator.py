@@ -1,14 +1,13 @@
 """theta(query, document) in [0, 1]: does the document answer the query? It decides which candidates become positives.
 
 CroPS (arXiv 2511.15443) calls it a lightweight discriminator and passes a pair when theta > alpha = 0.6.
-`LexicalDiscriminator` needs nothing but the logs; a cross-encoder implements the same interface.
+`LexicalDiscriminator` needs nothing but the logs; `crops_jax.cross_encoder_discriminator` has the cross-encoder, which
+starts JAX and is imported only where one is loaded.
 """
 
 import hashlib
 import json
-import zipfile
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,13 +23,16 @@ from crops_jax.calibration import (
     sigmoid,
 )
 from crops_jax.errors import InputError
+from crops_jax.json_fields import read_object, typed
 from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
 from crops_jax.similarity import distinct
 from crops_jax.text import normalise_query
 
 __all__ = ["Discriminator", "LexicalDiscriminator", "alpha_sweep", "expected_calibration_error", "load"]
 
-_DESCRIPTION = "discriminator.json"
+DESCRIPTION = "discriminator.json"
+"""The file of a discriminator's folder that names its kind."""
+
 _CORPUS = "corpus.npz"
 # Of ten buckets of queries: 0..5 fit the weights, 6 and 7 the temperature, 8 and 9 measure the calibration error.
 _BUCKETS = 10
@@ -39,6 +41,14 @@ _FIT_BELOW, _TEMPERATURE_BELOW = 6, 8
 
 class Discriminator(Protocol):
     """A calibrated relevance probability of query-document pairs."""
+
+    pairs_at_once: int
+    """How many pairs one call to `score` should bring at most."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of what decides the scores; None where scoring again costs less than to remember scores."""
+        ...
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
         """theta of each pair.
@@ -67,6 +77,9 @@ class LexicalDiscriminator:
     expected calibration error before and after T is measured on the third. When a slice is empty or has only one
     target, everything is fitted and measured on all pairs, and `report` says so.
     """
+
+    pairs_at_once = 2_000_000
+    fingerprint = None
 
     def __init__(
         self,
@@ -148,54 +161,70 @@ class LexicalDiscriminator:
             "average_length": self.corpus.average_length,
             "report": self.report,
         }
-        write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> "LexicalDiscriminator":
         """Reads what `save` wrote. Raises InputError where it is missing or broken."""
         folder = Path(folder)
-        described = _describe(folder)
+        described = describe(folder)
         try:
             if described["features"] != list(FEATURES):
                 raise ValueError(f"features {described['features']} are not those of this version, {list(FEATURES)}")
             with np.load(folder / _CORPUS, allow_pickle=False) as arrays:
                 text, frequency = arrays["words"].tobytes().decode(), arrays["frequency"]
+            if frequency.ndim != 1 or frequency.dtype != np.int64 or frequency.min(initial=1) < 1:
+                raise ValueError(f"frequencies are {frequency.dtype} of shape {frequency.shape}")
             found = text.split("\n") if len(frequency) else []
             if len(found) != len(frequency):
                 raise ValueError(f"{len(found)} words with {len(frequency)} frequencies")
             corpus = CorpusStatistics(
-                described["documents"], described["average_length"], dict(zip(found, frequency.tolist(), strict=True))
+                int(described["documents"]),
+                float(described["average_length"]),
+                dict(zip(found, frequency.tolist(), strict=True)),
             )
-            weights = np.array(described["weights"], np.float64)
-            if weights.shape != (len(FEATURES) + 1,):
-                raise ValueError(f"{weights.size} weights for {len(FEATURES)} features")
-            return cls(corpus=corpus, weights=weights, temperature=described["temperature"], report=described["report"])
-        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            weights, temperature = np.array(described["weights"], np.float64), float(described["temperature"])
+            if weights.shape != (len(FEATURES) + 1,) or not np.isfinite(weights).all():
+                raise ValueError(f"{weights.size} weights for {len(FEATURES)} features, or not finite ones")
+            greatest = max(corpus.frequency.values(), default=0)
+            if not (0 < temperature < np.inf and greatest <= corpus.documents and 0 <= corpus.average_length < np.inf):
+                raise ValueError(
+                    f"temperature {temperature}, {corpus.documents} documents of {corpus.average_length} words"
+                )
+            report = typed(folder / DESCRIPTION, "report", described["report"], dict, remedy="fit it again")
+            return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
+        except InputError:
+            raise
+        except Exception as error:  # NumPy's reader of archives raises anything
             raise InputError(f"{folder}: not a readable discriminator ({error}); fit it again") from error
 
 
-_KINDS = {"lexical": LexicalDiscriminator.load}
+def _load_cross_encoder(folder: Path | str) -> Discriminator:
+    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator  # imports JAX
+
+    return CrossEncoderDiscriminator.load(folder)
+
+
+_KINDS: dict[str, Callable[[Path | str], Discriminator]] = {
+    "lexical": LexicalDiscriminator.load,
+    "cross_encoder": _load_cross_encoder,
+}
 
 
 def load(folder: Path | str) -> Discriminator:
     """The discriminator of a folder, of whichever kind. Raises InputError where there is none."""
-    kind = _describe(Path(folder)).get("kind")
-    if kind not in _KINDS:
-        raise InputError(f"{Path(folder) / _DESCRIPTION}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}")
+    kind = describe(Path(folder)).get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise InputError(f"{Path(folder) / DESCRIPTION}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}")
     return _KINDS[kind](folder)
 
 
-def _describe(folder: Path) -> dict:
-    file = folder / _DESCRIPTION
+def describe(folder: Path) -> dict:
+    """The description in a discriminator's folder. Raises InputError where there is none."""
+    file = folder / DESCRIPTION
     if not file.is_file():
-        raise InputError(f"{folder}: no {_DESCRIPTION} in it, so it holds no discriminator; check the path")
-    try:
-        described = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}); fit it again") from error
-    if not isinstance(described, dict):
-        raise InputError(f"{file}: not a JSON object; fit it again")
-    return described
+        raise InputError(f"{folder}: no {DESCRIPTION} in it, so it holds no discriminator; check the path")
+    return read_object(file, remedy="fit it again")
 
 
 def _features(queries: Sequence[str], documents: Sequence[str], corpus: CorpusStatistics) -> np.ndarray:

@@ -112,9 +112,14 @@ def read_layout(path: Path) -> Layout:
     if manifest["kind"] != "embeddings":
         raise InputError(f"{path} holds {manifest['kind']}, not embeddings; give the output of launch.embed")
     try:
-        return Layout(*(int(manifest["layout"][name]) for name in Layout._fields))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path / artifacts.MANIFEST}: no layout of embeddings in it; embed again") from error
+        layout = Layout(*(int(manifest["layout"][name]) for name in Layout._fields))
+        if not (0 <= layout.rows < 2**63 and 0 < layout.dim < 2**31 and 0 < layout.shard_rows < 2**63):
+            raise ValueError(f"rows, dim and shard_rows are {tuple(layout)}")
+        return layout
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{path / artifacts.MANIFEST}: no layout of embeddings in it ({error}); embed again"
+        ) from error
 
 
 def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], np.memmap]]:
@@ -132,9 +137,10 @@ def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[np.memmap, list
         if not file.is_file():
             raise InputError(f"{file}: not there, so {path} is not finished; call launch.embed with it again")
     try:
-        vectors = np.load(vectors_file, mmap_mode="r", allow_pickle=False)
+        # Not np.load, which takes archives too.
+        vectors = np.lib.format.open_memmap(vectors_file, mode="r")
         ids = pq.read_table(ids_file, columns=["id"])["id"].to_pylist()
-    except (ValueError, OSError, EOFError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # NumPy's reader of headers raises anything, errors of the tokenize module included
         raise InputError(f"{path}: shard {shard} is damaged ({error}); call launch.embed with it again") from error
     if vectors.shape != (last - first, layout.dim) or vectors.dtype != np.float32 or len(ids) != last - first:
         raise InputError(

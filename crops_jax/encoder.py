@@ -6,25 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
 from crops_jax import artifacts, tokenizer
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from crops_jax.models.dual_encoder import DualEncoder, from_parameters
+from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
+from crops_jax.packing import RowBatch, row_batches, row_width
 
-Tower = Literal["query", "document"]
-
-_SHORTEST_ROW_TOKENS = 16
-# Rows of a batch that is not full: whatever is left goes into the smallest of these that holds it.
-_SMALL_BATCHES = (8, 64)
+# Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
+_SHORTEST_ROW_TOKENS = 64
 # sentence-transformers' encode_document takes the first of these prompts that the folder has.
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
@@ -32,9 +30,9 @@ _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpu
 class Encoder:
     """A dual encoder with its tokenizer, token limits and prompts.
 
-    Texts are sorted by length and padded to one of a few shapes: widths are powers of two up to the token limit,
-    heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of a batch are
-    divided among the devices of this process.
+    Texts are packed into rows (crops_jax.packing) of a few shapes: widths are powers of two from 64 up to the token
+    limit, heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of a
+    batch are divided among the devices of this process.
     """
 
     def __init__(
@@ -109,7 +107,7 @@ class Encoder:
             document that of `text.document_text`. What lies beyond the tower's token limit is cut off.
           tower: "query" or "document", which decides weights, token limit and prompt. None: the document's weights
             and limit with the folder's default prompt, as sentence-transformers' encode does.
-          batch_tokens: tokens of one batch, padding included; at least one text a device goes into it, however small.
+          batch_tokens: tokens of one batch, padding included; at least one row a device goes into it, however small.
           progress: shows a bar on standard error.
 
         Raises InputError where the tokenizer knows more tokens than the model.
@@ -125,30 +123,18 @@ class Encoder:
         prompt = self._prompt(tower)
         tokens = self.tokenizer.encode([prompt + text for text in texts], max_tokens=limit)
         self._check_vocabulary(tokens)
-        order = np.argsort([-len(row) for row in tokens], kind="stable")
-        start = 0
+        batches = row_batches(tokens, widths=row_widths(limit), batch_tokens=batch_tokens, multiple=self._devices.size)
         with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
-            while start < len(order):
-                width = row_tokens(len(tokens[order[start]]), limit)
-                rows = self._rows(len(order) - start, max(1, batch_tokens // width))
-                chosen = order[start : start + rows]
-                batch = np.full((rows, width), -1, np.int32)
-                for row, text in enumerate(chosen):
-                    batch[row, : len(tokens[text])] = tokens[text]
-                vectors[chosen] = self._run(batch, tower or "document")[: len(chosen)]
-                start += len(chosen)
-                bar.update(len(chosen))
+            for batch in batches:
+                vectors[batch.texts] = self._run(batch, tower or "document")
+                bar.update(len(batch.texts))
         return vectors
 
-    def _run(self, batch: Int32[np.ndarray, "rows tokens"], tower: Tower) -> Float32[np.ndarray, "rows dim"]:
-        placed = jax.device_put(batch, NamedSharding(self._devices, PartitionSpec("rows")))
-        return np.asarray(_encode(self._graph, self._state, placed, tower=tower))
-
-    def _rows(self, left: int, full: int) -> int:
-        devices = self._devices.size
-        small = next((rows for rows in _SMALL_BATCHES if left <= rows), _SMALL_BATCHES[-1])
-        rows = full if left > full // 2 else min(full, small)
-        return -(-rows // devices) * devices
+    def _run(self, batch: RowBatch, tower: Tower) -> Float32[np.ndarray, "packed dim"]:
+        rows = NamedSharding(self._devices, PartitionSpec("rows"))
+        tokens, segments = (jax.device_put(array, rows) for array in (batch.tokens, batch.segments))
+        vectors = np.asarray(_encode(self._graph, self._state, tokens, segments, tower=tower))
+        return vectors.reshape(-1, self.dim)[batch.places]
 
     def _prompt(self, tower: Tower | None) -> str:
         if tower is None:
@@ -166,17 +152,16 @@ class Encoder:
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "tower"))
-def _encode(graph: Any, state: Any, tokens: Int32[Array, "rows tokens"], *, tower: Tower) -> Float[Array, "rows dim"]:
-    model = nnx.merge(graph, state)
-    return model.encode_queries(tokens) if tower == "query" else model.encode_documents(tokens)
+def _encode(graph: Any, state: Any, tokens: Array, segments: Array, *, tower: Tower) -> Float[Array, "rows texts dim"]:
+    return nnx.merge(graph, state).encode_rows(tokens, segments, tower=tower)
 
 
-def row_tokens(length: int, limit: int) -> int:
-    """The width of the row that a text of `length` tokens is padded to: a power of two from 16 on, or the limit."""
-    width = _SHORTEST_ROW_TOKENS
-    while width < length:
-        width *= 2
-    return min(width, limit)
+def row_widths(limit: int) -> tuple[int, ...]:
+    """Widths of rows for texts of at most `limit` tokens: powers of two from 64 on, and one that holds the longest."""
+    widths = []
+    while (width := _SHORTEST_ROW_TOKENS << len(widths)) < limit:
+        widths.append(width)
+    return (*widths, min(width, row_width(limit)))
 
 
 def open_encoder(run_or_folder: str | Path) -> Encoder:
@@ -210,10 +195,15 @@ def _read_config(file: Path) -> Config:
     try:
         sections = json.loads(file.read_text())
         kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
-        return Config(**{name: kinds[name](**values) for name, values in sections.items()})
+        # JSON has no tuples.
+        fixed = {
+            section: {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            for section, values in sections.items()
+        }
+        return Config(**{section: kinds[section](**values) for section, values in fixed.items()})
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file; the run is incomplete") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file}: not a configuration of this version ({error}); train again, or use that version"
         ) from error

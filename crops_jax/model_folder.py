@@ -1,6 +1,5 @@
 """What a Hugging Face or sentence-transformers folder says about the encoder in it. Nothing of it is run as code."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.hugging_face_config import read_sizes
+from crops_jax.json_fields import read_list, read_object, typed
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,6 +22,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _TOKENIZER_SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
+_REMEDY = "copy the folder again"
 _DOWNLOADED = ["*.safetensors", "*.json", *TOKENIZER_FILES]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _POOLING: dict[str, Literal["mean", "first", "last"]] = {"mean": "mean", "cls": "first", "lasttoken": "last"}
@@ -34,16 +36,6 @@ _OLD_POOLING = {
 }
 # modules.json names classes by paths that moved between versions; the last part stayed.
 _KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
-_REQUIRED_SIZES = {
-    "vocab_size": "vocabulary_size",
-    "hidden_size": "width",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "intermediate_size": "feed_forward_width",
-    "max_position_embeddings": "max_positions",
-}
-# Families whose tower is crops_jax.models.bert; True: positions start after the padding token's row.
-_FAMILIES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +100,12 @@ def locate(name: str | Path) -> Path:
 def describe(path: Path) -> ModelFolder:
     """Reads config.json, modules.json and what they name. Raises InputError, naming the file, on what is not known."""
     modules = _modules(path)
-    settings = _json(path / "config_sentence_transformers.json", absent={})
-    prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
-    sizes = [_sizes(tower) for tower in modules.towers]
+    file = path / "config_sentence_transformers.json"
+    settings = _json(file) if file.is_file() else {}
+    prompts = _prompts(file, settings)
+    default = _field(file, settings, "default_prompt_name", str, default="")
+    similarity = _field(file, settings, "similarity_fn_name", str, default="cosine")
+    sizes = [read_sizes(tower / "config.json") for tower in modules.towers]
     poolings = [_pooling(folder, has_prompts=bool(prompts)) for folder in modules.poolings] or ["mean"]
     if any(other != sizes[0] for other in sizes) or len(set(poolings)) > 1:
         raise InputError(f"{path}: the towers of queries and documents differ in size or pooling; they must agree")
@@ -123,9 +118,14 @@ def describe(path: Path) -> ModelFolder:
         max_query_tokens=limits[0],
         max_document_tokens=limits[-1],
         prompts=prompts,
-        default_prompt=prompts.get(settings.get("default_prompt_name") or "", ""),
-        scores_are_cosines=modules.normalised or (settings.get("similarity_fn_name") or "cosine") == "cosine",
+        default_prompt=prompts.get(default, ""),
+        scores_are_cosines=modules.normalised or similarity == "cosine",
     )
+
+
+def _prompts(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    prompts = _field(file, settings, "prompts", dict, default={})
+    return {name: text for name in prompts if (text := _field(file, prompts, name, str, default=""))}
 
 
 def _modules(path: Path) -> _Modules:
@@ -137,7 +137,11 @@ def _modules(path: Path) -> _Modules:
                 "or sentence-transformers wrote"
             )
         return _Modules((path,), (), normalised=False)
-    modules = [(_class_name(module, file), path / module.get("path", "")) for module in _json(file)]
+    listed = [typed(file, "a module", module, dict, remedy=_REMEDY) for module in read_list(file, remedy=_REMEDY)]
+    modules = [
+        (_class_name(file, module), _inside(file, path, _field(file, module, "path", str, default="")))
+        for module in listed
+    ]
     names = [name for name, _ in modules]
     if names and names[0] == "Router":
         towers, poolings = _routes(modules[0][1])
@@ -161,33 +165,43 @@ def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     file = path / "router_config.json"
     routes = _json(file)
     towers, poolings = [], []
-    structure, types = routes.get("structure", {}), routes.get("types", {})
-    if set(structure) != {"query", "document"} or (routes.get("parameters") or {}).get("route_mappings"):
+    structure, types, parameters = (
+        _field(file, routes, name, dict, default={}) for name in ("structure", "types", "parameters")
+    )
+    if set(structure) != {"query", "document"} or parameters.get("route_mappings"):
         raise InputError(f"{file}: the routes must be query and document, found {', '.join(structure) or 'none'}")
     for route in ("query", "document"):
-        names = [str(types.get(module, module)).rpartition(".")[2] for module in structure[route]]
+        parts = [
+            typed(file, f"structure.{route}", part, str, remedy=_REMEDY)
+            for part in typed(file, f"structure.{route}", structure[route], list, remedy=_REMEDY)
+        ]
+        names = [str(types.get(part, part)).rpartition(".")[2] for part in parts]
         if names[:1] != ["Transformer"] or not set(names) <= _KNOWN_MODULES:
             raise InputError(
                 f"{file}: route {route} must be Transformer, Pooling and perhaps Normalize, found {', '.join(names)}"
             )
-        towers.append(path / structure[route][0])
-        poolings += [path / module for module, name in zip(structure[route], names, strict=True) if name == "Pooling"]
+        towers.append(_inside(file, path, parts[0]))
+        poolings += [_inside(file, path, part) for part, name in zip(parts, names, strict=True) if name == "Pooling"]
     return tuple(towers), tuple(poolings)
 
 
-def _class_name(module: Mapping[str, Any], file: Path) -> str:
-    try:
-        return module["type"].rpartition(".")[2]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: a module without a type; the folder is not one of sentence-transformers") from error
+def _class_name(file: Path, module: Mapping[str, Any]) -> str:
+    return typed(file, "a module's type", module.get("type"), str, remedy=_REMEDY).rpartition(".")[2]
+
+
+def _inside(file: Path, folder: Path, name: str) -> Path:
+    """A part of a model's folder; a name that leads out of it is refused."""
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise InputError(f"{file}: path {name!r} leads out of the folder; {_REMEDY}")
+    return folder / name
 
 
 def _pooling(folder: Path, *, has_prompts: bool) -> str:
     file = folder / "config.json"
     settings = _json(file)
     modes = settings.get("pooling_mode") or [new for old, new in _OLD_POOLING.items() if settings.get(old)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if len(modes) != 1 or modes[0] not in _POOLING:
+    modes = [modes] if isinstance(modes, str) else typed(file, "pooling_mode", modes, str, list, remedy=_REMEDY)
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLING:
         raise InputError(
             f"{file}: pooling {' and '.join(map(str, modes))} is not supported; it may be one of {', '.join(_POOLING)}"
         )
@@ -199,45 +213,28 @@ def _pooling(folder: Path, *, has_prompts: bool) -> str:
     return _POOLING[modes[0]]
 
 
-def _sizes(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    found = _json(file)
-    family = found.get("model_type")
-    if family not in _FAMILIES:
-        raise InputError(f"{file}: model_type {family} is not supported; it may be one of {', '.join(_FAMILIES)}")
-    missing = [name for name in _REQUIRED_SIZES if not isinstance(found.get(name), int)]
-    if missing:
-        raise InputError(f"{file}: {missing[0]} must be an integer, found {found.get(missing[0])}")
-    expected = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-    for name, value in expected.items():
-        if (found.get(name) if found.get(name) is not None else value) != value:
-            raise InputError(f"{file}: {name} {found[name]} is not supported; it may be {value}")
-    padding = found.get("pad_token_id")
-    return {
-        **{ours: found[theirs] for theirs, ours in _REQUIRED_SIZES.items()},
-        "position_offset": (1 if padding is None else padding) + 1 if _FAMILIES[family] else 0,
-        "type_vocabulary_size": found.get("type_vocab_size", 2),
-        "layer_norm_epsilon": found.get("layer_norm_eps", 1e-12),
-    }
-
-
 def _longest(sizes: Mapping[str, Any]) -> int:
     return sizes["max_positions"] - sizes["position_offset"]
 
 
 def _max_tokens(folder: Path, *, longest: int) -> int:
     file = folder / "sentence_bert_config.json"
-    settings = _json(file, absent={})
+    settings = _json(file) if file.is_file() else {}
     if settings.get("do_lower_case") and b'"lowercase":true' not in _tokenizer_bytes(folder).replace(b" ", b""):
         raise InputError(
             f"{file}: do_lower_case is not supported where the tokenizer itself keeps capitals; build "
             "the lower-casing into tokenizer.json"
         )
-    own = (settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}).get("model_max_length")
-    limit = own or settings.get("max_seq_length")
+    own = [_field(file, settings, name, dict, default={}) for name in ("processor_kwargs", "tokenizer_args")]
+    limit = (own[0] or own[1]).get("model_max_length") or settings.get("max_seq_length")
     if limit is None:
-        limit = _json(folder / "tokenizer_config.json", absent={}).get("model_max_length") or longest
-    return min(int(limit), longest)
+        file = folder / "tokenizer_config.json"
+        limit = (_json(file) if file.is_file() else {}).get("model_max_length") or longest
+    # transformers writes 1e30 where there is no limit.
+    limit = typed(file, "the greatest number of tokens", limit, int, float, remedy=_REMEDY)
+    if not limit >= 1:
+        raise InputError(f"{file}: the greatest number of tokens must be at least 1, found {limit}; {_REMEDY}")
+    return int(min(limit, longest))
 
 
 def _tokenizer_bytes(folder: Path) -> bytes:
@@ -248,15 +245,14 @@ def _tokenizer_bytes(folder: Path) -> bytes:
     raise InputError(f"{folder}: no tokenizer in it; tokenizer.json must lie beside config.json")
 
 
-def _json(file: Path, *, absent: Any = None) -> Any:
-    if absent is not None and not file.is_file():
-        return absent
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; the folder is incomplete") from error
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}); copy the folder again") from error
+def _json(file: Path) -> dict[str, Any]:
+    return read_object(file, remedy=_REMEDY)
+
+
+def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, default: Any) -> Any:
+    """A field of one of the kinds; `default` where it is missing or null."""
+    value = content.get(name)
+    return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,9 +22,10 @@ from crops_jax import __version__, tokenizer
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.encoder import Encoder
 from crops_jax.errors import InputError
+from crops_jax.hugging_face_config import config_json
 from crops_jax.model_folder import ModelFolder, describe, locate
-from crops_jax.models import bert_weights
 from crops_jax.models.dual_encoder import DualEncoder, from_parameters
+from crops_jax.models.hugging_face_names import from_hugging_face, to_hugging_face
 
 _CLASS = "sentence_transformers.models."  # the name that every version since 2 understands
 _EXPORTED_POOLING = {
@@ -162,10 +163,7 @@ def _encoder_config(encoder: EncoderConfig, folder: ModelFolder, **fields: Any) 
 
 
 def _create(config: Config, folder: ModelFolder) -> DualEncoder:
-    towers = [
-        bert_weights.from_hugging_face(_Tensors(tower), layers=config.encoder.layers, source=str(tower))
-        for tower in folder.towers
-    ]
+    towers = [from_hugging_face(open_tensors(tower), config.encoder, source=str(tower)) for tower in folder.towers]
     names = ["tower"] if config.encoder.shared_towers else ["query_tower", "document_tower"]
     parameters = {name: towers[min(i, len(towers) - 1)] for i, name in enumerate(names)}
     log_inverse_temperature = np.float32(-np.log(config.loss.initial_temperature))
@@ -175,6 +173,14 @@ def _create(config: Config, folder: ModelFolder) -> DualEncoder:
         raise InputError(
             f"{folder.towers[0]}: {error}; the weights do not belong to the config.json beside them"
         ) from error
+
+
+def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a folder's safetensors files as float32, by name, each read when it is asked for.
+
+    Raises InputError where there are none or a file cannot be read.
+    """
+    return _Tensors(folder)
 
 
 class _Tensors(Mapping[str, np.ndarray]):
@@ -202,7 +208,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{index}: not an index of safetensors files ({error}); copy the folder again") from error
         files = [folder / Path(name).name for name in names]
         missing = [file for file in files if not file.is_file()]
@@ -226,13 +232,21 @@ def _tensor_names(file: Path) -> list[str]:
 
 def _write_transformer(folder: Path, encoder: Encoder, tower: Mapping[str, Any], max_tokens: int) -> None:
     folder.mkdir(exist_ok=True)
-    _write_json(folder / "config.json", _hugging_face_config(encoder.config.encoder))
-    save_file(bert_weights.to_hugging_face(tower), folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", config_json(encoder.config.encoder))
+    tensors = to_hugging_face(tower, encoder.config.encoder)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.copy(encoder.tokenizer_folder, folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     _check_positions(encoder.config.encoder, folder, settings)
     _write_json(folder / "tokenizer_config.json", {**settings, "model_max_length": max_tokens})
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens, "do_lower_case": False})
+    # transformers takes some tokenizers to be those of the model type in config.json beside them.
+    if tokenizer.fingerprint(folder) != encoder.tokenizer.fingerprint:
+        raise InputError(
+            f"{encoder.tokenizer_folder}: transformers reads another tokenizer out of a folder of a "
+            f"{encoder.config.encoder.family} encoder than this one; such an encoder cannot be exported. Train one "
+            "with the family's own tokenizer"
+        )
 
 
 def _check_positions(config: EncoderConfig, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -245,29 +259,6 @@ def _check_positions(config: EncoderConfig, folder: Path, settings: Mapping[str,
             f"encoder.position_offset {config.position_offset} with padding token {padding} is no family of Hugging "
             "Face's: the offset must be that token's id + 1, or 0; such an encoder cannot be exported"
         )
-
-
-def _hugging_face_config(config: EncoderConfig) -> dict[str, Any]:
-    offset = config.position_offset
-    return {
-        "architectures": ["XLMRobertaModel" if offset else "BertModel"],
-        "model_type": "xlm-roberta" if offset else "bert",
-        "pad_token_id": offset - 1 if offset else 0,
-        "vocab_size": config.vocabulary_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.feed_forward_width,
-        "max_position_embeddings": config.max_positions,
-        "type_vocab_size": config.type_vocabulary_size,
-        "layer_norm_eps": config.layer_norm_epsilon,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-        "initializer_range": 0.02,
-        "position_embedding_type": "absolute",
-        "dtype": "float32",
-    }
 
 
 def _write_pooling(folder: Path, config: EncoderConfig) -> None:

@@ -121,7 +121,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         if not isinstance(stored, dict) or not all(isinstance(fields, dict) for fields in stored.values()):
             raise ValueError("not a mapping of sections")
         return stored
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: not the configuration of a run ({error}); choose another --output") from error
 
 

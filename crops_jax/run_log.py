@@ -14,7 +14,7 @@ from crops_jax import artifacts
 METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"
 TENSORBOARD = "tensorboard"
-TIMING_FIELDS = ("examples_per_second",)
+TIMING_FIELDS = ("examples_per_second", "tokens_per_second")
 """Fields of metrics.jsonl that depend on the clock; all others are functions of the step."""
 
 PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")

@@ -110,6 +110,11 @@ class TFRecordFiles:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    @property
+    def data_bytes(self) -> int:
+        """The size of all records without their frames."""
+        return int(sum(offsets[-1] - (len(offsets) - 1) * FRAME_BYTES for offsets in self._offsets))
+
     def locate(self, index: int) -> tuple[Path, int]:
         """The file that holds record `index` and the number of the record in it, from 0."""
         file, record = self._locate(index)

@@ -49,6 +49,17 @@ class Tokenizer:
         """
         return self.tokenize(texts, max_tokens=max_tokens).tokens
 
+    def encode_bare(self, texts: Sequence[str], *, max_tokens: int) -> list[Int32[np.ndarray, "tokens"]]:
+        """Token ids of each text without special tokens, at most `max_tokens` of them."""
+        self._backend.enable_truncation(max_length=max_tokens)
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def encode_pair(self, first: str, second: str) -> tokenizers.Encoding:
+        """Two texts in one row, as the tokenizer's own post-processor sets them, not cut."""
+        self._backend.no_truncation()
+        return self._backend.encode(first, second)
+
     def tokenize(self, texts: Sequence[str], *, max_tokens: int) -> TokenizedTexts:
         """Like `encode`, with the number of texts that were cut.
 

@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, Int32
 
 from crops_jax import sharding
 from crops_jax.config import Config, LossConfig
+from crops_jax.cross_encoder_config import CrossEncoderConfig
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import Level, SparseLabels, anchor_mask, repeated_queries, sparse_labels
-from crops_jax.losses import h_infonce
-from crops_jax.losses.hierarchical_infonce.api import implementation_that_runs
+from crops_jax.losses import Split, implementation_that_runs
+from crops_jax.losses.configured import configured_loss
+from crops_jax.losses.sampling_frequency import DocumentIntervals, no_intervals, observe
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer
 
 TEMPERATURE = "log_inverse_temperature"
@@ -28,11 +30,13 @@ class TrainState(NamedTuple):
     step: optimiser steps done.
     parameters: nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) gives it.
     optimizer_state: of optax.
+    document_intervals: how often documents enter a batch; None without the logQ correction.
     """
 
     step: Int32[Array, ""]
     parameters: dict
     optimizer_state: Any
+    document_intervals: DocumentIntervals | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -48,12 +52,13 @@ class StepMetrics(NamedTuple):
     counters: dict[str, Int32[Array, ""]]
 
 
-def initial_state(model: nnx.Module, config: Config, *, steps: int, mesh: Mesh) -> TrainState:
+def initial_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
     """Step 0, laid out over the mesh. The state owns its arrays: a train step may donate them."""
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     optimizer = make_optimizer(config.optimizer, steps=steps)
     # The optimiser's state is made eagerly: jit would lose the shardings.
-    state = TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+    intervals = _no_intervals(config)
+    state = TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), intervals)
     return jax.tree.map(
         lambda leaf, place: jax.device_put(jnp.array(leaf, copy=True), place),
         state,
@@ -70,8 +75,7 @@ def make_train_step(
     looked up by document id. Dropout is a function of (seed, step).
 
     Args:
-      model: gives the structure (`encode_queries`, `encode_documents`, a parameter log_inverse_temperature); its
-        parameters are not used.
+      model: gives the structure (`encode_packed`, a parameter log_inverse_temperature); its parameters are not used.
       config: loss, optimiser, labels_per_query, seed.
       steps: length of the run, for the learning rate.
       mesh: as of crops_jax.sharding.make_mesh.
@@ -80,14 +84,12 @@ def make_train_step(
     optimizer = make_optimizer(config.optimizer, steps=steps)
     schedule = learning_rate_schedule(config.optimizer, steps=steps)
 
-    def loss_function(parameters: dict, batch: Any, step: Array) -> tuple[Array, tuple[Array, dict]]:
+    split = Split(mesh, exchange=config.mesh.documents)
+
+    def loss_function(parameters: dict, batch: Any, step: Array, intervals: Any) -> tuple[Array, tuple]:
         state = nnx.State(jax.tree.map(nnx.Param, parameters))
         encoder: Any = nnx.merge(graph, state, others, copy=True)
-        query_key, document_key = _dropout_keys(config, step)
-        queries = encoder.encode_queries(batch.query_tokens, dropout_key=query_key)
-        documents = encoder.encode_documents(batch.document_tokens, dropout_key=document_key)
-        # All documents meet all queries: gathered once here, their gradient is summed and scattered once.
-        documents = jax.lax.with_sharding_constraint(documents, sharding.replicated(mesh))
+        queries, documents = _embeddings(encoder, batch, config, step)
         labels, doc_mask, lookup = sparse_labels(
             batch.labelled_ids,
             batch.labelled_levels,
@@ -96,22 +98,32 @@ def make_train_step(
         )
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
-        loss = h_infonce(
+        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
+        log_probabilities = None
+        if intervals is not None:
+            intervals, log_probabilities, counters["log_q_first_seen"] = observe(
+                intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
+            )
+        loss, met = configured_loss(
+            config.loss,
             queries,
             documents,
             labels,
             temperature=temperature,
-            implementation=config.loss.implementation,
             query_weights=(~repeated).astype(jnp.float32),
             doc_mask=doc_mask,
+            doc_log_probabilities=log_probabilities,
+            split=split,
         )
-        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict()}
+        counters |= met
         counters |= _anchors_by_level(labels, anchor_mask(labels, doc_mask) & ~repeated[:, None])
-        return loss, (temperature, counters)
+        return loss, (temperature, counters, intervals)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         gradient = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, (temperature, counters)), gradients = gradient(state.parameters, batch, state.step)
+        (loss, (temperature, counters, intervals)), gradients = gradient(
+            state.parameters, batch, state.step, state.document_intervals
+        )
         if not config.loss.learn_temperature:
             gradients = {**gradients, TEMPERATURE: jnp.zeros_like(gradients[TEMPERATURE])}
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
@@ -120,9 +132,9 @@ def make_train_step(
         metrics = StepMetrics(
             loss, temperature, jnp.asarray(schedule(state.step)), optax.global_norm(gradients), counters
         )
-        return TrainState(state.step + 1, parameters, optimizer_state), metrics
+        return TrainState(state.step + 1, parameters, optimizer_state, intervals), metrics
 
-    abstract = jax.eval_shape(lambda: _abstract_state(model, optimizer))
+    abstract = jax.eval_shape(lambda: _abstract_state(model, optimizer, config))
     state_shardings = sharding.tree_shardings(abstract, mesh)
     return jax.jit(
         train_step,
@@ -147,19 +159,44 @@ def implementation_name(config: Config) -> str:
 def device_batch(batch: Batch, mesh: Mesh) -> Batch:
     """This process's rows of a global batch as parts of arrays over the whole mesh."""
     place = sharding.batch_sharding(mesh)
-    return Batch(*(jax.make_array_from_process_local_data(place, array) for array in batch))
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(place, array), batch)
 
 
-def _abstract_state(model: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
+def _abstract_state(model: nnx.Module, optimizer: optax.GradientTransformation, config: Config) -> TrainState:
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), _no_intervals(config))
 
 
-def _dropout_keys(config: Config, step: Array) -> tuple[Array | None, Array | None]:
-    if config.encoder.dropout == 0:
-        return None, None
-    query_key, document_key = jax.random.split(jax.random.fold_in(jax.random.key(config.training.seed), step))
-    return query_key, document_key
+def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | None:
+    if isinstance(config, Config) and config.loss.log_q_correction:
+        return no_intervals(config.loss.log_q_buckets)
+    return None
+
+
+def _fill(texts: Any) -> dict[str, Array]:
+    """Tokens of the batch, and the places for tokens that its rows have."""
+    return {
+        "tokens": jnp.stack([(one.tokens >= 0).sum(dtype=jnp.int32) for one in texts]).sum(),
+        "token_places": jnp.int32(sum(one.tokens.size for one in texts)),
+    }
+
+
+def _embeddings(encoder: Any, batch: Any, config: Config, step: Array) -> tuple[Array, Array]:
+    """Unit vectors of the batch's queries [B, dim] and document columns [N, dim]; dropout by (seed, step)."""
+    keys = [None] * len(batch.texts)
+    if config.encoder.dropout:
+        key = jax.random.fold_in(jax.random.key(config.training.seed), step)
+        keys = list(jax.random.split(key, len(batch.texts)))
+    towers = ("query",) if config.encoder.shared_towers else ("query", "document")
+    vectors = [
+        encoder.encode_packed(texts, tower=tower, micro_batches=config.training.micro_batches, dropout_key=key)
+        for texts, tower, key in zip(batch.texts, towers, keys, strict=True)
+    ]
+    if config.encoder.shared_towers:
+        queries = batch.query_tokens.shape[0] // vectors[0].shape[0]
+        vectors = [vectors[0][:, :queries], vectors[0][:, queries:]]
+    query_vectors, document_vectors = (found.reshape(-1, found.shape[-1]) for found in vectors)
+    return query_vectors, document_vectors
 
 
 def _within_bounds(log_inverse_temperature: Array, config: LossConfig) -> Array:

@@ -5,16 +5,12 @@ which checkpoint is the best. What lies between two lines of metrics.jsonl is ke
 """
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -23,9 +19,10 @@ from crops_jax import checkpoint, records, sharding
 from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
-from crops_jax.errors import InputError, Interrupted, NamedFailure, is_full_disk
+from crops_jax.errors import InputError, Interrupted
 from crops_jax.input_pipeline import batches
 from crops_jax.models.dual_encoder import create_dual_encoder
+from crops_jax.run_guards import check_finite, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.run_log import RunLog, Stopwatch
 from crops_jax.train_step import (
     StepMetrics,
@@ -36,6 +33,7 @@ from crops_jax.train_step import (
 )
 
 DEV_METRIC = f"dev_recall_at_{CUTOFF}"
+_FLAG = "--optimizer.learning-rate"
 
 
 class _Cadence(NamedTuple):
@@ -73,7 +71,7 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
         mesh = sharding.make_mesh(config.mesh)
         _check_batch(config, mesh)
         loop = _Loop(config, source, steps=steps, records_path=records_path, run=run, mesh=mesh, saved=checkpoints)
-        with _full_disk_is_named(checkpoints):
+        with full_disk_is_named(checkpoints):
             return _outcome(steps, loop.run())
 
 
@@ -128,23 +126,28 @@ class _Loop:
         self._counters = dict(self._progress.accumulated)
         self._logged_at = self._first
         self._implementation = implementation_name(config)
+        self._compiled: set[tuple] = set()
 
     def run(self) -> Progress:
         config, steps = self._config, self._steps
         self._print_header()
         with ExitStack() as stack:
-            stop = stack.enter_context(_stop_signal())
+            stop = stack.enter_context(stop_signal())
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
             bar = stack.enter_context(tqdm(total=steps, initial=self._first, unit="step", desc="training"))
-            feed = batches(self._source, config, start_step=self._first, num_steps=steps)
+            feed = batches(
+                self._source, config, start_step=self._first, num_steps=steps, groups=self._mesh.shape["data"]
+            )
             pending: tuple[int, StepMetrics] | None = None
             for step in range(self._first + 1, steps + 1):
                 with self._watch.of("input_wait"):
                     batch = device_batch(next(feed), self._mesh)
-                # The first call compiles before it computes.
-                with self._watch.of("compute" if step > self._first + 1 else "compilation"):
+                # The first call with a number of rows compiles before it computes.
+                shapes = tuple(texts.tokens.shape for texts in batch.texts)
+                with self._watch.of("compute" if shapes in self._compiled else "compilation"):
                     self._state, metrics = self._train_step(self._state, batch)
+                self._compiled.add(shapes)
                 with self._watch.of("compute"):
                     # The step before is looked at while this one runs, so that the device never waits for us.
                     if pending:
@@ -181,24 +184,10 @@ class _Loop:
     def _check(self, step: int, metrics: StepMetrics) -> StepMetrics:
         """The metrics of a step on the host, its counters added up. Raises NamedFailure when they are not finite."""
         metrics = jax.device_get(metrics)
-        if not (np.isfinite(metrics.loss) and np.isfinite(metrics.grad_norm)):
-            self._checkpoints.wait()
-            raise NamedFailure(
-                f"step {step}: loss is {metrics.loss} and the norm of its gradient {metrics.grad_norm}; "
-                f"{self._checkpoints.last_good()}; a lower --optimizer.learning-rate may help, in a new run"
-            )
+        check_finite(step, metrics.loss, metrics.grad_norm, self._checkpoints, flag=_FLAG)
         for name, value in metrics.counters.items():
             self._counters[name] = self._counters.get(name, 0) + int(value)
         return metrics
-
-    def _check_parameters(self, step: int) -> None:
-        """Raises NamedFailure when the update of `step` overflowed, so that no checkpoint holds it."""
-        if not _all_finite(self._state.parameters):
-            self._checkpoints.wait()
-            raise NamedFailure(
-                f"step {step}: parameters are not finite after the update, though its loss was; "
-                f"{self._checkpoints.last_good()}; a lower --optimizer.learning-rate may help, in a new run"
-            )
 
     def _after(self, step: int, metrics: StepMetrics, cadence: _Cadence, *, stopping: bool) -> None:
         recall = None
@@ -214,7 +203,7 @@ class _Loop:
         self._progress = Progress(best, dict(self._counters))
         if cadence.saves or improved or stopping:
             with self._watch.of("checkpoint"):
-                self._check_parameters(step)
+                check_parameters(step, self._state.parameters, self._checkpoints, flag=_FLAG)
                 self._checkpoints.save(self._state, self._progress)
 
     def _write_line(self, step: int, metrics: StepMetrics, recall: float | None) -> None:
@@ -226,12 +215,15 @@ class _Loop:
             "temperature": float(metrics.temperature),
             "learning_rate": float(metrics.learning_rate),
             "grad_norm": float(metrics.grad_norm),
+            "loss_name": self._config.loss.name,
             "loss_implementation": self._implementation,
             **dict(sorted(self._counters.items())),
+            "padding_share": round(1 - self._counters["tokens"] / self._counters["token_places"], 4),
         }
         if recall is not None:
             line[DEV_METRIC] = recall
         line["examples_per_second"] = round(examples / spent["seconds"], 3)
+        line["tokens_per_second"] = round(self._counters["tokens"] / spent["seconds"], 1)
         self._log.metrics(line)
         self._log.goodput({"step": step, **spent})
         self._logged_at, self._counters = step, {}
@@ -254,11 +246,6 @@ class _Loop:
         )
 
 
-@jax.jit
-def _all_finite(parameters: dict) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]).all()
-
-
 def _check_batch(config: Config, mesh: Mesh) -> None:
     if config.data.queries_per_batch % mesh.shape["data"]:
         raise InputError(
@@ -271,39 +258,3 @@ def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
     if progress.best is None:
         return {"steps": steps, "best_step": steps}
     return {"steps": steps, "best_step": progress.best.step, DEV_METRIC: progress.best.metric}
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets, so that the step under way can end; the second one raises."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise Interrupted("interrupted twice; the checkpoint before this step is kept; call the same command again")
-        event.set()
-        print("stopping after this step, with a checkpoint", file=sys.stderr, flush=True)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _full_disk_is_named(checkpoints: Checkpoints) -> Iterator[None]:
-    try:
-        yield
-    except NamedFailure:
-        raise
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        raise NamedFailure(
-            f"the disk is full ({error}); {checkpoints.last_good()}; free some space and call the same command again"
-        ) from error

@@ -2,15 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import ibis
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from data.arrow_batches import arrow_batches
 
 PRECEDENCE = (
     "search_log",
@@ -21,6 +18,7 @@ PRECEDENCE = (
     "shown_not_clicked",
     "ranked_not_shown",
     "filtered_before_ranking",
+    "model_mined",
 )
 """Which source wins among equal levels."""
 
@@ -46,7 +44,6 @@ LABEL_SCHEMA = pa.schema(
         ("evidence", pa.string()),
     ]
 )
-_ROW_GROUP_ROWS = 131_072
 
 
 def parse_levels(text: str) -> dict[str, int]:
@@ -105,31 +102,13 @@ def assign_levels(rows: ibis.Table, *, levels: Mapping[str, int] | None = None) 
     )
 
 
-def write_labels(connection, labels: ibis.Table, directory: Path) -> None:
-    """Writes DIRECTORY/labels.parquet, sorted by query and doc_id: the same bytes for the same rows."""
-    ordered = labels.order_by("query", "doc_id").select(*LABEL_SCHEMA.names)
-    with pq.ParquetWriter(directory / "labels.parquet", LABEL_SCHEMA, compression="zstd") as writer:
-        waiting, rows = [], 0
-        for batch in arrow_batches(connection, ordered, rows=_ROW_GROUP_ROWS):
-            waiting.append(batch.cast(LABEL_SCHEMA))
-            rows += len(batch)
-            # Row groups of a fixed size, however the rows arrive.
-            while rows >= _ROW_GROUP_ROWS:
-                table = pa.Table.from_batches(waiting)
-                writer.write_table(table.slice(0, _ROW_GROUP_ROWS), row_group_size=_ROW_GROUP_ROWS)
-                waiting = table.slice(_ROW_GROUP_ROWS).to_batches()
-                rows -= _ROW_GROUP_ROWS
-        if rows or not waiting:
-            writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=_ROW_GROUP_ROWS)
-
-
 def _entry(rows: ibis.Table) -> ibis.expr.types.StringValue:
     parts = [
         ibis.literal('{"source": "') + rows.source + '"',
         ibis.literal('"level": ') + rows.level.cast("string"),
         ibis.literal('"score": ') + _number(rows.score),
         ibis.literal('"via_query": ') + _quoted(rows.via_query),
-        ibis.literal('"gap_seconds": ') + _number(rows.gap_seconds.round(3)),
+        ibis.literal('"gap_seconds": ') + _number((rows.gap_seconds * 1000 + 0.5).floor() / 1000),
         ibis.literal('"supporters": ') + _number(rows.supporters),
     ]
     text = parts[0]
@@ -139,7 +118,11 @@ def _entry(rows: ibis.Table) -> ibis.expr.types.StringValue:
 
 
 def _number(value) -> ibis.expr.types.StringValue:
-    return value.cast("string").fill_null("null")
+    """A number as JSON; a fraction with up to 6 places, for each backend writes small and large ones its own way."""
+    if not value.type().is_floating():
+        return value.cast("string").fill_null("null")
+    text = value.cast("decimal(18, 6)").cast("string").re_replace("0+$", "").re_replace("[.]$", ".0")
+    return text.fill_null("null")
 
 
 def _quoted(text) -> ibis.expr.types.StringValue:

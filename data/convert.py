@@ -29,6 +29,7 @@ Source = Literal[
     "msmarco",
     "wands",
     "multi_cpr",
+    "qbqtc",
     "ubi",
     "mapping",
 ]

@@ -2,17 +2,20 @@
 
 import datetime
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import ibis
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64
 
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.arrow_batches import arrow_batches
 from data.perspectives.log_events import LogEvents
+
+if TYPE_CHECKING:
+    from crops_jax.retrieval.bm25 import Bm25
 
 JUDGEMENTS = "judgements of split train, target grade / greatest grade"
 CLICKS = "clicked and shown-not-clicked documents, as many of each"
@@ -26,6 +29,10 @@ _BM25_TOP = 10
 _BM25_DOCUMENTS = 100_000
 # Below this ratio of shown-not-clicked to clicked pairs a log is one of clicks only.
 _LEAST_NEGATIVES = 0.1
+
+
+class NothingToFit(InputError):
+    """The logs hold nothing that a discriminator could learn from."""
 
 
 class TrainingPairs(NamedTuple):
@@ -61,7 +68,7 @@ def training_pairs(
       until: documents published at this time or later are left out of what is drawn at random.
 
     Raises:
-      InputError: there is nothing to learn from.
+      NothingToFit: there is nothing to learn from.
     """
     known = connection.table("documents").select("doc_id")
     if "judgements" in set(names):
@@ -73,7 +80,7 @@ def training_pairs(
             targets = pairs["grade"].to_numpy().astype(np.float64) / float(grades["high"])
             return _pairs(connection, pairs, targets, JUDGEMENTS, None, int(grades["unsplit"] or 0))
     if events.impressions is None:
-        raise InputError(
+        raise NothingToFit(
             "there is nothing to fit a discriminator on: no judgements of split train with two or more grades on known "
             "documents, and no searches with candidates; add one of them, or name a --discriminator"
         )
@@ -110,7 +117,7 @@ def _click_pairs(
     clicked, unclicked = fates.filter(fates.consumed), fates.filter(~fates.consumed)
     positives, negatives = (int(table.count().to_pyarrow().as_py()) for table in (clicked, unclicked))
     if not positives:
-        raise InputError(
+        raise NothingToFit(
             "there is nothing to fit a discriminator on: no judgements of split train with two or more grades, and no "
             "click, like or long watch in the part of the log that is read; add one of them, or name a --discriminator"
         )
@@ -138,8 +145,7 @@ def _sampled_pairs(
     clicks_of: dict[str, set[str]] = {}
     for row in known_clicks.select("query", "doc_id").to_pyarrow().to_pylist():
         clicks_of.setdefault(row["query"], set()).add(row["doc_id"])
-    best = Bm25(texts).search(list(clicks_of), _BM25_TOP + max(map(len, clicks_of.values())))[1]
-    top_of = _unclicked_top(best, ids, clicks_of)
+    top_of = _unclicked_top(Bm25(texts), ids, clicks_of)
     random = np.random.default_rng(seed)
     sampled_queries, sampled_texts = [], []
     for query in queries:
@@ -159,14 +165,21 @@ def _sampled_pairs(
     )
 
 
-def _unclicked_top(
-    best: Int32[np.ndarray, "queries k"], ids: list[str], clicks_of: dict[str, set[str]]
-) -> dict[str, list[int]]:
-    """The places of each query's best unclicked documents, at most _BM25_TOP; `best` may end in -1."""
-    return {
-        query: [int(at) for at in row if at >= 0 and ids[at] not in clicked][:_BM25_TOP]
-        for (query, clicked), row in zip(clicks_of.items(), best, strict=True)
-    }
+def _unclicked_top(bm25: "Bm25", ids: list[str], clicks_of: dict[str, set[str]]) -> dict[str, list[int]]:
+    """The places of each query's best unclicked documents, at most _BM25_TOP.
+
+    Queries with about as many clicks are searched together: one with very many does not deepen the search of all.
+    """
+    by_depth: dict[int, list[str]] = {}
+    for query, clicked in clicks_of.items():
+        by_depth.setdefault((_BM25_TOP + len(clicked) - 1).bit_length(), []).append(query)
+    found: dict[str, list[int]] = {}
+    for bits, queries in by_depth.items():
+        best = bm25.search(queries, 1 << bits)[1]
+        for query, row in zip(queries, best, strict=True):
+            # A row ends in -1 where there are fewer documents.
+            found[query] = [int(at) for at in row if at >= 0 and ids[at] not in clicks_of[query]][:_BM25_TOP]
+    return found
 
 
 def _first_by_hash(table: ibis.Table, rows: int) -> ibis.Table:

@@ -1,12 +1,14 @@
 """The texts of documents that log tables know: learnt from, and turned into tokens."""
 
+import collections
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Int32, Int64
 from tqdm import tqdm
 
@@ -15,13 +17,16 @@ from crops_jax.tokenizer import Tokenizer
 from data.arrow_batches import arrow_batches
 from data.tables import LogTables
 
+DOCUMENT_TABLES = {"documents": ("doc_id", *DOCUMENT_FIELDS), "knowledge_documents": ("doc_id", "title", "text")}
+"""The tables with texts, and the columns that make them."""
+
 _DOCUMENTS_AT_ONCE = 8192
-_TABLES = {"documents": ("doc_id", *DOCUMENT_FIELDS), "knowledge_documents": ("doc_id", "title", "text")}
+_DOCUMENTS_A_TASK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentTokens:
-    """Tokens of some documents, one after the other.
+    """Where the tokens of some documents stand in a file of int32.
 
     known: whether a table has the document. lengths: 0 where it has no text or is not known.
     cut: how many texts were longer than the limit.
@@ -30,47 +35,97 @@ class DocumentTokens:
     known: Bool[np.ndarray, "documents"]
     starts: Int64[np.ndarray, "documents"]
     lengths: Int32[np.ndarray, "documents"]
-    tokens: Int32[np.ndarray, "tokens"]
     cut: int
 
-    def __getitem__(self, document: int) -> Int32[np.ndarray, "tokens_of_it"]:
-        start = self.starts[document]
-        return self.tokens[start : start + self.lengths[document]]
+
+class TokenizedTexts(NamedTuple):
+    """Tokens of some texts one after the other, sizes of each, and how many texts were cut."""
+
+    tokens: Int32[np.ndarray, "tokens"]
+    sizes: Int32[np.ndarray, "texts"]
+    cut: int
 
 
-def document_texts(logs: LogTables) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class DocumentTokenizer:
+    """Rows of a table with texts to tokens; can be copied to worker processes, which then need no transformers."""
+
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    def __call__(self, rows: pa.RecordBatch) -> TokenizedTexts:
+        texts = list(map(document_text, rows.to_pylist()))
+        tokens, cut = self.tokenizer.tokenize(texts, max_tokens=self.max_tokens)
+        # A tokenizer may have special tokens to say even of nothing.
+        tokens = [one if text else one[:0] for one, text in zip(tokens, texts, strict=True)]
+        sizes = np.array(list(map(len, tokens)), np.int32)
+        return TokenizedTexts(np.concatenate([np.zeros(0, np.int32), *tokens]), sizes, cut)
+
+
+def document_texts(tables: Iterable[LogTables]) -> Iterator[str]:
     """The texts of all documents and knowledge-level documents."""
-    for batch in _batches(logs):
-        yield from map(document_text, batch.to_pylist())
+    for logs in tables:
+        connection = logs.connect()
+        for name, columns in DOCUMENT_TABLES.items():
+            if name in logs.names:
+                table = connection.table(name).select(*columns)
+                for batch in arrow_batches(connection, table, rows=_DOCUMENTS_AT_ONCE):
+                    yield from map(document_text, batch.to_pylist())
 
 
-def tokenize_documents(logs: LogTables, doc_ids: pa.Array, *, tokenizer: Tokenizer, max_tokens: int) -> DocumentTokens:
-    """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents."""
+def tokenize_documents(
+    tables: Sequence[LogTables],
+    doc_ids: pa.Array,
+    *,
+    tokenize: Callable[[Iterable[pa.RecordBatch]], Iterator[TokenizedTexts]],
+    file: Path,
+) -> DocumentTokens:
+    """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents.
+
+    Args:
+      tables: where they stand; of a document that several have, the first counts.
+      doc_ids: distinct.
+      tokenize: maps a DocumentTokenizer over its tasks, here or in worker processes.
+      file: where the tokens are put.
+    """
     known = np.zeros(len(doc_ids), bool)
     starts, lengths = np.zeros(len(doc_ids), np.int64), np.zeros(len(doc_ids), np.int32)
-    parts, end, cut = [np.zeros(0, np.int32)], 0, 0
-    with tqdm(total=len(doc_ids), desc="documents", unit="document", file=sys.stderr, delay=2) as bar:
-        for batch in _batches(logs):
-            places = pc.index_in(batch.column("doc_id"), value_set=doc_ids)
-            wanted = batch.filter(pc.is_valid(places)).to_pylist()
-            if not wanted:
-                continue
-            numbers = pc.drop_null(places).to_numpy(zero_copy_only=False)
-            texts = [document_text(document) for document in wanted]
-            tokens, cut_here = tokenizer.tokenize(texts, max_tokens=max_tokens)
-            sizes = np.array([len(one) if text else 0 for one, text in zip(tokens, texts)], np.int32)
-            known[numbers], lengths[numbers] = True, sizes
-            starts[numbers] = end + np.cumsum(sizes) - sizes
-            parts += [one for one, size in zip(tokens, sizes) if size]
-            end += int(sizes.sum())
+    places: collections.deque[np.ndarray] = collections.deque()
+    end = cut = 0
+
+    def tasks() -> Iterator[pa.RecordBatch]:
+        for batch in _wanted(tables, doc_ids):
+            numbers = batch.column("number").to_numpy()
+            new = ~known[numbers]
+            known[numbers] = True
+            if new.any():
+                places.append(numbers[new])
+                yield batch.filter(pa.array(new)).drop_columns(["number"])
+
+    with (
+        open(file, "wb") as spool,
+        tqdm(total=len(doc_ids), desc="documents", unit="document", file=sys.stderr, delay=2) as bar,
+    ):
+        for tokens, sizes, cut_here in tokenize(tasks()):
+            # Results come in the order of the tasks.
+            numbers = places.popleft()
+            lengths[numbers] = sizes
+            starts[numbers] = end + np.cumsum(sizes, dtype=np.int64) - sizes
+            spool.write(tokens.astype("<i4", copy=False).data)
+            end += len(tokens)
             cut += cut_here
-            bar.update(len(wanted))
-    return DocumentTokens(known=known, starts=starts, lengths=lengths, tokens=np.concatenate(parts), cut=cut)
+            bar.update(len(numbers))
+    return DocumentTokens(known=known, starts=starts, lengths=lengths, cut=cut)
 
 
-def _batches(logs: LogTables) -> Iterator[pa.RecordBatch]:
-    connection = logs.connect()
-    for name, columns in _TABLES.items():
-        if name in logs.names:
-            table = connection.table(name).select(*columns)
-            yield from arrow_batches(connection, table, rows=_DOCUMENTS_AT_ONCE)
+def _wanted(tables: Iterable[LogTables], doc_ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    """The rows of the documents that are wanted, with their place in `doc_ids` as `number`."""
+    wanted = pa.table({"doc_id": doc_ids, "number": np.arange(len(doc_ids))})
+    for logs in tables:
+        connection = logs.connect().con
+        connection.register("wanted", wanted)
+        for name, columns in DOCUMENT_TABLES.items():
+            if name in logs.names:
+                selected = ", ".join(f'{name}."{column}"' for column in columns)
+                joined = f"SELECT {selected}, number FROM {name} JOIN wanted USING (doc_id)"
+                yield from connection.sql(joined).to_arrow_reader(_DOCUMENTS_A_TASK)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,15 +10,17 @@ import pyarrow as pa
 import tyro
 
 from crops_jax import program
-from crops_jax.artifacts import new_manifest, output_directory, write_manifest
+from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
+from data.evidence import reformulation_supports
 from data.held_out_queries import groups_of, held_out_groups, split_judgements
-from data.mine import check_mining_parameters, query_level_candidates
+from data.mining_output import mining_inputs, mining_output, open_mined_logs
+from data.mining_parameters import check_mining_parameters
 from data.pair_scores import theta_table
 from data.perspectives import query_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
-from data.table_damage import named_lack_of_room
-from data.tables import LogTables, open_logs, write_table
+from data.score_cache import forget, remembering
+from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
 from data.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
 
 
@@ -40,6 +41,9 @@ class HoldOutArguments:
     are no searches at all. split: nothing but the judgements' own split, for sources without a log."""
     discriminator: str | None = None
     """Folder of a discriminator that read only what is not held out. By default a lexical one is fitted."""
+    score_cache: str | None = None
+    """Directory where the scores of a cross-encoder are kept, which several calls may share. By default OUTPUT.scores,
+    which goes once the output is there: it spares an interrupted call to score again."""
     similarity_encoder: str | None = None
     """RUN or model folder that says how alike two queries are; by default character trigrams do."""
     alpha: float = 0.6
@@ -54,6 +58,8 @@ class HoldOutArguments:
     """Watched at least this long counts as consumed."""
     memory_limit: str | None = None
     """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+    on_bad_rows: OnBadRows = "fail"
+    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     seed: int = 0
     """Of the choice of groups, and of the lexical discriminator's random negatives."""
 
@@ -67,28 +73,22 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
     fitted on the training part alone, is kept in OUTPUT/discriminator, and data.mine uses it by default.
     """
     _check(arguments)
-    logs = open_logs(arguments.logs)
+    check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
+    logs = open_mined_logs(arguments)
     _check_fits(arguments, logs)
-    encoder = arguments.similarity_encoder
-    inputs = {
-        "logs": arguments.logs,
-        "discriminator": arguments.discriminator,
-        "similarity_encoder": encoder if encoder and Path(encoder).exists() else None,
-    }
+    inputs = mining_inputs(arguments)
     held_out: dict[str, Any] = {}
-    with (
-        output_directory(
-            arguments.output,
-            overwrite=arguments.overwrite,
-            program="data.hold_out",
-            kind="logs",
-            arguments=arguments,
-            inputs=inputs,
-            held_out=held_out,
-        ) as out,
-        named_lack_of_room(),
-    ):
-        held_out.update(_hold_out(arguments, logs, inputs, out))
+    with mining_output(
+        arguments,
+        arguments.output,
+        program="data.hold_out",
+        kind="logs",
+        inputs=inputs,
+        overwrite=arguments.overwrite,
+        held_out=held_out,
+    ) as out:
+        held_out.update(_hold_out(arguments, logs, inputs, out) | logs.outcome)
+    forget(arguments)
     return {"split": arguments.output, **held_out}
 
 
@@ -141,7 +141,7 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
     if "judgements" in logs.names:
         judged, outcome["judgements"] = split_judgements(connection, held_out_queries)
         write_table(out, "judgements", judged)
-    _copy_documents(logs, out)
+    copy_table(logs, "documents", out)
     if "knowledge_documents" in logs.names:
         outcome["knowledge_documents"] = _write_knowledge(connection, train, judged, out)
 
@@ -209,16 +209,6 @@ def _write_log(
     return {"rows": rows}
 
 
-def _copy_documents(logs: LogTables, out: Path) -> None:
-    files = logs.files("documents")
-    if len(files) == 1:
-        shutil.copyfile(files[0], out / "documents.parquet")
-        return
-    (out / "documents").mkdir()
-    for number, file in enumerate(files):
-        shutil.copyfile(file, out / "documents" / f"{number:05d}.parquet")
-
-
 def _write_knowledge(connection, train: LogEvents, judged: pa.Table | None, out: Path) -> dict[str, int]:
     """Keeps the documents written for queries of the training part: others would tell of held-out queries."""
     written = connection.table("knowledge_documents")
@@ -249,10 +239,10 @@ def _write_tests(arguments: HoldOutArguments, connection, test: LogEvents, theta
     clicks = test.impressions.filter(test.impressions.consumed).select("query", "doc_id").distinct()
     clicks = clicks.order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_clicks", clicks)
-    candidates, counts = query_level_candidates(arguments, connection, test)
-    scores = theta_table(connection, candidates, theta.discriminator)
-    rows = query_level.positives(candidates, scores, alpha=arguments.alpha)
-    found = rows.select("query", "doc_id").distinct().order_by("query", "doc_id").to_pyarrow()
+    candidates, counts = reformulation_supports(arguments, connection, test)
+    scores = theta_table(connection, candidates, remembering(theta.discriminator, arguments))
+    passing = scores.filter(scores.score > arguments.alpha)
+    found = passing.select("query", "doc_id").order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_reformulations", found)
     return {
         "test_clicks": len(clicks),

@@ -18,7 +18,7 @@ from data import table_contents, training_contents
 from data.language_model import contents as knowledge_contents
 
 # Directories that are written once; those that programs work in place in have another kind of fingerprint.
-_WRITTEN_ONCE = {"logs", "labels", "records", "evaluation", "encoder"}
+_WRITTEN_ONCE = {"logs", "labels", "quarantine", "records", "evaluation", "encoder"}
 _WIDTH = 200
 
 
@@ -34,8 +34,8 @@ def inspect(arguments: InspectArguments) -> dict[str, Any]:
     """Says what a directory holds: counts, histograms, first rows. Reads all of it.
 
     Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators,
-    synthesized documents and the work of a pipeline. Where something is broken it names file and record and exits
-    with status 2.
+    synthesized documents, quarantined rows and the work of a pipeline. Where something is broken it names file and
+    record and exits with status 2.
     """
     content = describe(Path(arguments.path))
     _print(content)
@@ -75,7 +75,9 @@ def _describe_work(path: Path) -> dict[str, Any]:
 
 
 def _signed_directories(path: Path) -> list[Path]:
-    """The uppermost directories below one that hold a manifest."""
+    """The uppermost directories below one that hold a manifest. Raises InputError where one of tables lost it."""
+    if unsigned := sorted(path.glob("*.parquet")):
+        raise InputError(f"{unsigned[0]}: no {artifacts.MANIFEST} lies beside it; write {path} again")
     found = []
     for child in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         found += [child] if (child / artifacts.MANIFEST).exists() else _signed_directories(child)
@@ -85,6 +87,7 @@ def _signed_directories(path: Path) -> list[Path]:
 _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "logs": table_contents.describe_logs,
     "labels": table_contents.describe_labels,
+    "quarantine": table_contents.describe_quarantine,
     "knowledge_documents": knowledge_contents.describe_knowledge_documents,
     "evaluation": table_contents.describe_evaluation,
     "records": training_contents.describe_records,

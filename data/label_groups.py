@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Int8, Int32, Int64, UInt64
 
+from crops_jax.errors import InputError
 from crops_jax.labels import Level, document_id_words
 
 
@@ -18,6 +19,7 @@ class LabelGroups:
     queries: distinct, in the order of their hashes, so that neighbours have nothing to do with each other.
     bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
     doc_ids: distinct; documents: the place in doc_ids of every row.
+    written: which documents come from a language model.
     """
 
     queries: list[str]
@@ -25,7 +27,8 @@ class LabelGroups:
     bounds: Int64[np.ndarray, "queries+1"]
     doc_ids: pa.Array
     id_words: Int32[np.ndarray, "doc_ids 2"]
-    documents: Int64[np.ndarray, "rows"]
+    written: Bool[np.ndarray, "doc_ids"]
+    documents: Int32[np.ndarray, "rows"]
     levels: Int8[np.ndarray, "rows"]
 
     @property
@@ -34,24 +37,41 @@ class LabelGroups:
 
 
 def group_labels(labels: pa.Table) -> LabelGroups:
-    """Groups a label table (query, doc_id, level); the order of its rows does not matter."""
+    """Groups a label table (query, doc_id, level, written); the order of its rows does not matter.
+
+    Raises InputError where two documents have one hash, so that records could not tell them apart.
+    """
     query_codes, queries = _codes(labels.column("query"))
     documents, doc_ids = _codes(labels.column("doc_id"))
     hashes = query_hashes(queries.to_pylist())
     order = np.argsort(hashes, kind="stable")
-    rank = np.empty(len(order), np.int64)
+    rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
+    ranks = rank[query_codes]
     levels = labels.column("level").to_numpy().astype(np.int8)
-    rows = np.lexsort((documents, -levels, rank[query_codes]))
-    counts = np.bincount(rank[query_codes], minlength=len(order))
+    rows = np.lexsort((documents, -levels, ranks))
+    counts = np.bincount(ranks, minlength=len(order))
+    id_words = document_id_words(doc_ids.to_pylist())
+    _check_distinct(id_words, doc_ids)
+    written = np.zeros(len(doc_ids), bool)
+    written[documents[labels.column("written").to_numpy()]] = True
     return LabelGroups(
         queries=queries.take(pa.array(order)).to_pylist(),
         query_hashes=hashes[order],
         bounds=np.concatenate([[0], np.cumsum(counts)]),
         doc_ids=doc_ids,
-        id_words=document_id_words(doc_ids.to_pylist()),
+        id_words=id_words,
+        written=written,
         documents=documents[rows],
         levels=levels[rows],
+    )
+
+
+def same_hash(first: str, second: str, *, pairs: int) -> InputError:
+    """What is said of documents with one hash, by which alone records know them; `pairs` such there are."""
+    return InputError(
+        f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records know "
+        f"documents ({pairs} such {'pairs' if pairs > 1 else 'pair'}); give one of them another id"
     )
 
 
@@ -59,6 +79,11 @@ def query_hashes(queries: list[str]) -> UInt64[np.ndarray, "queries"]:
     """The first 64 bits of the SHA-256 of each query."""
     digests = b"".join(hashlib.sha256(query.encode()).digest()[:8] for query in queries)
     return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def dev_threshold(dev_fraction: float) -> int:
+    """The hash below which a query is dev."""
+    return int(dev_fraction * 2.0**64)
 
 
 def choose_texts(
@@ -98,12 +123,22 @@ def _chance(groups: LabelGroups, seed: int) -> UInt64[np.ndarray, "rows"]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Int64[np.ndarray, "rows"], pa.Array]:
+def _check_distinct(id_words: Int32[np.ndarray, "doc_ids 2"], doc_ids: pa.Array) -> None:
+    hashes = np.ascontiguousarray(id_words).view(np.uint64).ravel()
+    order = np.argsort(hashes, kind="stable")
+    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if len(same):
+        first, second = (doc_ids[int(order[same[0] + place])].as_py() for place in (0, 1))
+        raise same_hash(first, second, pairs=len(same))
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Int32[np.ndarray, "rows"], pa.Array]:
     """Places of the values among the distinct ones, which are sorted."""
-    encoded = pc.dictionary_encode(column.combine_chunks())
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    order = pc.sort_indices(encoded.dictionary)
-    rank = np.empty(len(order), np.int64)
+    encoded = column.dictionary_encode().unify_dictionaries()
+    if not encoded.num_chunks:
+        return np.zeros(0, np.int32), pa.array([], column.type)
+    dictionary = encoded.chunk(0).dictionary
+    order = pc.sort_indices(dictionary)
+    rank = np.empty(len(order), np.int32)
     rank[order.to_numpy()] = np.arange(len(order))
-    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
+    return np.concatenate([rank[chunk.indices.to_numpy()] for chunk in encoded.chunks]), dictionary.take(order)

@@ -26,8 +26,8 @@ def similarity_table(connection, pairs: ibis.Table, similarity: Similarity) -> i
 def theta_table(connection, pairs: ibis.Table, discriminator: Discriminator) -> ibis.Table:
     """query, doc_id, score of the distinct (query, doc_id) of a table.
 
-    Documents pass through memory some thousands at a time, each once. Pairs whose document is not in the table
-    documents get no row.
+    Documents pass through memory some thousands at a time, each once, and each distinct pair is scored once. Pairs
+    whose document is not in the table documents get no row.
     """
     pairs = pairs.select("query", "doc_id").distinct()
     documents = connection.table("documents")
@@ -38,24 +38,28 @@ def theta_table(connection, pairs: ibis.Table, discriminator: Discriminator) -> 
     lengths = _run_lengths(found["doc_id"])
     queries = found["query"]
     first_document = first_pair = 0
-    with tqdm(total=len(found), desc="scoring pairs", unit="pair", disable=len(found) < 10_000) as bar:
+    with tqdm(total=len(found), desc="scoring pairs", unit="pair", delay=2) as bar:
         for texts in _texts(connection, wanted):
             counts = lengths[first_document : first_document + len(texts)]
-            stretch = slice(first_pair, first_pair + int(counts.sum()))
             document_of = np.repeat(np.arange(len(texts)), counts)
-            scores[stretch] = discriminator.score(
-                queries.slice(stretch.start, stretch.stop - stretch.start).to_pylist(),
-                [texts[document] for document in document_of],
-            )
+            for part in _parts(document_of, discriminator.pairs_at_once):
+                scores[first_pair : first_pair + len(part)] = discriminator.score(
+                    queries.slice(first_pair, len(part)).to_pylist(), [texts[document] for document in part]
+                )
+                first_pair += len(part)
+                bar.update(len(part))
             first_document += len(texts)
-            first_pair = stretch.stop
-            bar.update(stretch.stop - stretch.start)
     return _as_table(connection, found.append_column("score", _rounded(scores)))
 
 
 def _texts(connection, documents: ibis.Table) -> Iterator[list[str]]:
     for batch in arrow_batches(connection, documents, rows=_DOCUMENTS_AT_ONCE):
         yield [document_text(document) for document in batch.to_pylist()]
+
+
+def _parts(documents: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(documents), size):
+        yield documents[start : start + size]
 
 
 def _run_lengths(values: pa.ChunkedArray) -> np.ndarray:

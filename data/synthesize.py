@@ -30,6 +30,7 @@ from data.language_model.near_duplicates import NearDuplicates
 from data.language_model.prompt import Prompt, Request, load_prompt
 from data.language_model.written_documents import Dropped, valid_document, written_documents
 from data.perspectives.log_events import parse_time
+from data.table_quarantine import beside
 from data.tables import LogTables, open_logs, write_table
 from data.theta import FOLDER, Theta, open_theta, reads_past
 
@@ -47,7 +48,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
     """
     check_arguments(arguments)
     prompt = load_prompt(arguments.prompt)
-    logs = open_logs(arguments.logs)
+    logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     theta, folder = _theta(arguments, logs)
     output = Path(arguments.output)
     manifest = _manifest(arguments, prompt, folder)
@@ -89,6 +90,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
         "spend": round(budget.spend, 6),
         "response_format": response_format,
         "discriminator": None if theta is None else {"from": _named(folder, logs), **theta.fitted},
+        **logs.outcome,
     }
 
 

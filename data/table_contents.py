@@ -74,6 +74,14 @@ def describe_labels(path: Path) -> dict[str, Any]:
     return content
 
 
+def describe_quarantine(path: Path) -> dict[str, Any]:
+    """Rows that were set aside: by table and reason how many, and the first of each table."""
+    files = sorted(path.glob("*.parquet"))
+    rows = {file.stem: _read_parquet(file) for file in files}
+    samples = {file.stem: pq.read_table(file).slice(0, _SAMPLES).to_pylist() for file in files}
+    return {"rows": rows, "reasons": read_json(path / MANIFEST).get("quarantined"), "samples": samples}
+
+
 def describe_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation: its metrics, and the rows of the tables beside them."""
     metrics = read_json(path / "metrics.json")

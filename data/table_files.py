@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
@@ -10,21 +10,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
+from data.day_partitions import DaySpan, of_days
 from data.table_schemas import KINDS, SCHEMAS, TableSchema
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableFiles:
-    """The files of one table and, for each schema column they hold, the type it is stored in."""
+    """The files of one table and, for each schema column they hold, the type it is stored in.
+
+    rows: of the files. left_out: (file, row) of those of them that readers do not get; None where they get all.
+    """
 
     name: str
     schema: TableSchema
     files: tuple[Path, ...]
     stored: dict[str, pa.DataType]
     rows: int
+    left_out: pa.Table | None = field(default=None, repr=False, compare=False)
 
     def sql(self, *, located: bool = False, with_stored: bool = False) -> str:
-        """SELECT of every schema column as readers get it.
+        """SELECT of every schema column as readers get it, from all rows of the files.
 
         Args:
           located: adds `file` and `row` (from 0, within the file).
@@ -48,44 +53,57 @@ def add_view(
     located: bool = False,
     with_stored: bool = False,
 ) -> None:
-    """Creates a view of a table, by default under the table's name; see TableFiles.sql.
+    """Creates a view of a table, by default under the table's name, without the rows that are left out.
+
+    The view's rows are in the order of the files only where none is left out; order by file and row otherwise.
 
     Args:
       rewrites: (query, normalised) of the queries that readers get in another form than the stored one.
+      view, located, with_stored: the view's name; see TableFiles.sql.
     """
-    select = table.sql(located=located, with_stored=with_stored)
-    if rewrites is not None:
-        # In a schema of its own, so that the connection lists the log tables alone.
-        connection.execute("CREATE SCHEMA IF NOT EXISTS rewrites")
-        connection.register("arriving", rewrites)
-        connection.execute(f"CREATE TABLE rewrites.{table.name} AS SELECT query, normalised FROM arriving")
-        connection.unregister("arriving")
+    select = table.sql(located=located or table.left_out is not None, with_stored=with_stored)
+    if table.left_out is not None:
+        _add_table(connection, "left_out", table.name, table.left_out)
+        columns = "*" if located else "* EXCLUDE (file, row)"
+        select = f"SELECT {columns} FROM ({select}) ANTI JOIN left_out.{table.name} USING (file, row)"
+    if rewrites is not None and rewrites.num_rows:
+        _add_table(connection, "rewrites", table.name, rewrites)
         select = (
             f"SELECT stored.* REPLACE (coalesce(rewrite.normalised, stored.query) AS query) FROM ({select}) AS stored "
             f"LEFT JOIN rewrites.{table.name} AS rewrite ON stored.query = rewrite.query"
         )
-    connection.execute(f"CREATE VIEW {view or table.name} AS {select}")
+    connection.execute(f"CREATE OR REPLACE VIEW {view or table.name} AS {select}")
 
 
-def find_tables(directory: Path) -> dict[str, TableFiles]:
+def _add_table(connection: duckdb.DuckDBPyConnection, schema: str, name: str, rows: pa.Table) -> None:
+    # In a schema of its own, so that the connection lists the log tables alone.
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    connection.register("arriving", rows)
+    connection.execute(f"CREATE OR REPLACE TABLE {schema}.{name} AS SELECT * FROM arriving")
+    connection.unregister("arriving")
+
+
+def find_tables(directory: Path, *, days: DaySpan | None = None) -> dict[str, TableFiles]:
     """The log tables in a directory, by name; see find_table. Raises InputError."""
-    found = ((name, find_table(directory, name, schema)) for name, schema in SCHEMAS.items())
+    found = ((name, find_table(directory, name, schema, days=days)) for name, schema in SCHEMAS.items())
     return {name: table for name, table in found if table}
 
 
-def find_table(directory: Path, name: str, schema: TableSchema) -> TableFiles | None:
+def find_table(directory: Path, name: str, schema: TableSchema, *, days: DaySpan | None = None) -> TableFiles | None:
     """DIRECTORY/NAME.parquet or the files of the folder DIRECTORY/NAME, their footers and column types checked.
+
+    With `days`, folders day=YYYY-MM-DD of other days are not opened; see data.day_partitions.
 
     Returns None when there is neither. Raises InputError for a file that is not Parquet or is cut off, a missing or
     ill-typed column, and files that differ in their columns.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give the directory that holds the tables")
-    files = _files(directory, name)
+    files = _files(directory, name, days)
     return _read_footers(name, schema, files) if files else None
 
 
-def _files(directory: Path, name: str) -> list[Path]:
+def _files(directory: Path, name: str, days: DaySpan | None) -> list[Path]:
     places = [place for place in (directory / f"{name}.parquet", directory / name) if place.exists()]
     if not places:
         return []
@@ -98,16 +116,19 @@ def _files(directory: Path, name: str) -> list[Path]:
         return [place]
     # Names with a leading dot or underscore are what Spark and file systems leave behind.
     files = sorted(
-        file
-        for file in place.rglob("*")
-        if file.is_file() and not any(part[0] in "._" for part in file.relative_to(place).parts)
+        (
+            file
+            for file in place.rglob("*")
+            if file.is_file() and not any(part[0] in "._" for part in file.relative_to(place).parts)
+        ),
+        key=str,  # as DuckDB orders them: "earlier" then means the same everywhere
     )
     for file in files:
         if file.suffix != ".parquet":
             raise InputError(f"table {name}: {file} does not end in .parquet; rename it, or move it out of the folder")
     if not files:
         raise InputError(f"table {name}: the folder {place} holds no Parquet file; fill it or remove it")
-    return files
+    return files if days is None else of_days(name, place, files, days)
 
 
 def _read_footers(name: str, table_schema: TableSchema, files: list[Path]) -> TableFiles:

@@ -36,7 +36,7 @@ KINDS = {
     "seconds": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
     "grade": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
     "level": ColumnKind(arrow=pa.int8(), sql="TINYINT", stored_as="a whole number"),
-    "probability": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
+    "score": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
     "json": _TEXT,
 }
 
@@ -69,7 +69,7 @@ class Column:
                 return is_number
             case "flag":
                 return pa.types.is_boolean(stored)
-            case "seconds" | "grade" | "probability":
+            case "seconds" | "grade" | "score":
                 return is_number or pa.types.is_decimal(stored)
             case _:
                 return is_text
@@ -182,7 +182,7 @@ LABELS = TableSchema(
         _DOC_ID,
         Column("level", "level"),
         Column("source", "id"),
-        _optional("score", "probability"),
+        _optional("score", "score"),
         _optional("evidence", "json"),
     ),
     key=("query", "doc_id"),

@@ -5,14 +5,19 @@ logs.names                            # frozenset({"documents", "searches", "can
 logs.read("documents", ["doc_id"])    # a pyarrow.Table
 connection = logs.connect()           # Ibis on DuckDB, one view a table
 connection.table("searches")
+
+logs = open_logs("logs", on_bad_rows="quarantine", quarantine="labels.quarantine")
+logs.quarantined                      # {"candidates": {"stage: unknown stage value": 3}}
 """
 
 import secrets
+import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -20,15 +25,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
+from data.day_partitions import DaySpan
 from data.table_checks import check_tables
 from data.table_damage import named_read_errors
 from data.table_files import TableFiles, add_view, find_tables
+from data.table_quarantine import OnBadRows, SetAside, set_aside, write_quarantine
 from data.table_schemas import SCHEMAS
 
 if TYPE_CHECKING:
     import ibis.backends.duckdb
 
-__all__ = ["SCHEMAS", "LogTables", "open_logs", "write_table"]
+__all__ = ["SCHEMAS", "LogTables", "OnBadRows", "copy_table", "open_logs", "write_table"]
+
+_BATCH = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,17 @@ class LogTables:
     tables: dict[str, TableFiles]
     rewrites: dict[str, pa.Table] = field(repr=False)
     """By table whose queries are kept normalised: (query, normalised) of those stored in another form."""
+    quarantined: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By table and reason, how many rows were set aside."""
+    quarantine: Path | None = None
+    """Where these rows were written; None where there were none, or no place was given."""
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """For the outcome line and the manifest of a program that reads these tables."""
+        if not self.quarantined:
+            return {}
+        return {"quarantined": self.quarantined, "quarantine": self.quarantine and str(self.quarantine)}
 
     @property
     def names(self) -> frozenset[str]:
@@ -46,11 +66,12 @@ class LogTables:
         return frozenset(self.tables)
 
     def files(self, name: str) -> list[Path]:
-        """The Parquet files of a table, in the order in which their rows are read."""
+        """The Parquet files of a table, in the order in which their rows are read; set-aside rows are in them too."""
         return list(self.tables[name].files)
 
     def num_rows(self, name: str) -> int:
-        return self.tables[name].rows
+        """Rows of a table, without those that were set aside."""
+        return self.tables[name].rows - sum(self.quarantined.get(name, {}).values())
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A table in memory, in the order of its files, in the schema's types.
@@ -63,8 +84,8 @@ class LogTables:
             schema = pa.schema([schema.field(column) for column in columns])
         selected = ", ".join(f'"{column}"' for column in schema.names)
         with named_read_errors(self.tables[name]), connect_duckdb() as connection:
-            add_view(connection, self.tables[name])
-            table = connection.sql(f"SELECT {selected} FROM {name}").to_arrow_table().cast(schema)
+            order = _add_ordered_view(connection, self.tables[name])
+            table = connection.sql(f"SELECT {selected} FROM {name} {order}").to_arrow_table().cast(schema)
         return _rewritten(table, self.rewrites[name]) if name in self.rewrites and "query" in schema.names else table
 
     def connect(self, *, memory_limit: str | None = None) -> "ibis.backends.duckdb.Backend":
@@ -94,21 +115,84 @@ class LogTables:
         return ibis_connection
 
 
-def open_logs(path: Path | str) -> LogTables:
+def open_logs(
+    path: Path | str,
+    *,
+    on_bad_rows: OnBadRows = "fail",
+    quarantine: Path | str | None = None,
+    days: DaySpan | None = None,
+) -> LogTables:
     """Opens the log tables of a directory: TABLE.parquet or a folder TABLE of Parquet files for each.
 
     Every check is done here: columns and types, nulls, keys, stages, times, positions, grades, ids that no other
     table knows, empty or missing required tables, and that every value can be read. Unknown columns and other files
     are left alone. Naive timestamps are taken as UTC.
 
+    Args:
+      path: the directory.
+      on_bad_rows: "fail": the first row that breaks a rule is refused. "quarantine": all such rows are left out of
+        everything that is read, counted, and written to `quarantine`; see data.table_quarantine.
+      quarantine: a directory for the rows that are set aside, data.table_quarantine.beside(OUTPUT) by custom. What an
+        earlier call wrote there is replaced, or removed where nothing is set aside. None: they are only counted.
+      days: of tables that are kept in folders day=YYYY-MM-DD, only the folders of these days are opened.
+
     Raises:
       InputError: naming table, file, column, row (from 0, within the file), what was found and what to do.
     """
     path = Path(path)
-    tables = find_tables(path)
+    tables = find_tables(path, days=days)
     with connect_duckdb() as connection:
-        rewrites = check_tables(connection, path, tables)
-    return LogTables(path=path, tables=tables, rewrites=rewrites)
+        if on_bad_rows == "fail":
+            return LogTables(path=path, tables=tables, rewrites=check_tables(connection, path, tables))
+        found = set_aside(connection, path, tables)
+        if quarantine is not None:
+            write_quarantine(connection, found.counts, logs=path, path=Path(quarantine))
+    _say(found, quarantine)
+    return LogTables(
+        path=path,
+        tables=found.tables,
+        rewrites=found.rewrites,
+        quarantined=found.counts,
+        quarantine=Path(quarantine) if quarantine is not None and found.counts else None,
+    )
+
+
+def _say(found: SetAside, quarantine: Path | str | None) -> None:
+    for name, counts in found.counts.items():
+        reasons = ", ".join(f"{number} ({reason})" for reason, number in counts.items())
+        where = f", which lie in {quarantine}" if quarantine is not None else ""
+        print(f"table {name}: {sum(counts.values())} rows set aside{where}: {reasons}", file=sys.stderr)
+
+
+def copy_table(logs: LogTables, name: str, directory: Path) -> None:
+    """Copies a table of log tables: its files as they are, or, where rows were set aside, what is left of them."""
+    files = logs.files(name)
+    if logs.tables[name].left_out is not None:
+        _write_kept(logs.tables[name], directory / f"{name}.parquet")
+    elif len(files) == 1:
+        shutil.copyfile(files[0], directory / f"{name}.parquet")
+    else:
+        (directory / name).mkdir()
+        for number, file in enumerate(files):
+            shutil.copyfile(file, directory / name / f"{number:05d}.parquet")
+
+
+def _write_kept(table: TableFiles, file: Path) -> None:
+    """Writes the schema columns of the rows that were not set aside, some hundred thousand in memory at a time."""
+    schema = pa.schema([field for field in table.schema.arrow if field.name in table.stored])
+    selected = ", ".join(f'"{column}"' for column in schema.names)
+    with named_read_errors(table), connect_duckdb() as connection:
+        order = _add_ordered_view(connection, table)
+        batches = connection.sql(f"SELECT {selected} FROM {table.name} {order}").to_arrow_reader(_BATCH)
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_BATCH)
+
+
+def _add_ordered_view(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> str:
+    """Adds the view of a table, queries as stored, and returns what brings its rows into the order of the files."""
+    add_view(connection, table, located=table.left_out is not None)
+    return "" if table.left_out is None else "ORDER BY file, row"
 
 
 def write_table(directory: Path | str, name: str, table: pa.Table) -> Path:

@@ -10,6 +10,7 @@ from crops_jax import discriminator
 from crops_jax.artifacts import fingerprint, read_manifest, write_text
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.errors import InputError
+from crops_jax.json_fields import read_object
 from crops_jax.lexical import CorpusStatistics
 from data.discriminator_pairs import published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
@@ -51,7 +52,7 @@ def fit_theta(
 ) -> Theta:
     """Fits a lexical discriminator on a part of the log, and on judgements of split train where there are any.
 
-    Raises InputError when there is nothing to learn from.
+    Raises NothingToFit when there is nothing to learn from.
     """
     pairs = training_pairs(connection, logs.names, events, until=until, seed=seed)
     corpus = CorpusStatistics.of(texts_of(connection, published_before(connection, until)))
@@ -80,17 +81,43 @@ def open_theta(folder: Path | str) -> Theta:
     """The discriminator of a folder and its fitted.json. Raises InputError where either cannot be read."""
     loaded = discriminator.load(folder)
     file = Path(folder) / FITTED
+    remedy = "nobody can say that the discriminator did not read the test period: fit it again"
+    fitted = read_object(file, remedy=remedy)
+    for name in (field.name for field in dataclasses.fields(Fitted)):
+        if name not in fitted:
+            raise InputError(f"{file}: {name} is missing; {remedy}")
+    latest = fitted["latest_time"]
     try:
-        fitted = json.loads(file.read_text())
-        missing = {field.name for field in dataclasses.fields(Fitted)} - set(fitted)
-        if missing:
-            raise ValueError(f"without {', '.join(sorted(missing))}")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{file}: what the discriminator was fitted on cannot be read ({error}), so nobody can say that it did "
-            "not read the test period; fit it again"
-        ) from error
+        if latest is not None and datetime.datetime.fromisoformat(latest).tzinfo is None:
+            raise ValueError("no time zone")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file}: latest_time {latest!r} is no time in UTC ({error}); {remedy}") from error
     return Theta(loaded, fitted)
+
+
+def choose_theta(
+    arguments: Any, connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None
+) -> tuple[Theta, dict[str, Any]]:
+    """--discriminator, or what LOGS keeps, or one fitted here; and where it is from, for outcomes.
+
+    Args:
+      arguments: discriminator and seed, as in data.mine.MineArguments.
+      connection, logs, events: to fit one on.
+      until: the discriminator must not have read what happened then or later.
+    """
+    kept = logs.path / FOLDER
+    why = "no discriminator was given or kept in the logs"
+    if arguments.discriminator is not None:
+        theta = open_theta(arguments.discriminator)
+        refuse_later(theta, arguments.discriminator, until, argument="--until")
+        return theta, {"from": "--discriminator", **theta.fitted}
+    if kept.is_dir():
+        theta = open_theta(kept)
+        if not reads_past(theta, until):
+            return theta, {"from": f"LOGS/{FOLDER}", **theta.fitted}
+        why = f"LOGS/{FOLDER} read searches past --until"
+    theta = fit_theta(connection, logs, events, until=until, seed=arguments.seed)
+    return theta, {"from": f"fitted here, since {why}", **theta.fitted}
 
 
 def reads_past(theta: Theta, time: datetime.datetime | None) -> bool:

@@ -129,7 +129,7 @@ def _read_log(file: Path) -> tuple[list[dict[str, Any]], bool]:
             line = json.loads(text)
             if not isinstance(line, dict):
                 raise ValueError("no object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{file}, line {number}: not a JSON object ({error}); remove the line") from error
         if file.name == "metrics.jsonl" and not isinstance(line.get("step"), int):
             raise InputError(f"{file}, line {number}: no step in it; remove the line")

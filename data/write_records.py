@@ -1,30 +1,44 @@
 """Label table to training records: sharded TFRecords of tokens and labels, with their tokenizer."""
 
+import dataclasses
+import itertools
 import sys
-from collections import Counter
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Int64
 from tqdm import tqdm
 
-from crops_jax import artifacts, model_folder, program, records, tokenizer
-from crops_jax.errors import InputError
-from crops_jax.labels import Level
+from crops_jax import artifacts, dataset_info, model_folder, program, records, tokenizer
 from crops_jax.tokenizer import Tokenizer
 from crops_jax.wordpiece import learn_wordpiece
-from data.document_tokens import DocumentTokens, document_texts, tokenize_documents
-from data.label_groups import LabelGroups, choose_texts, group_labels
-from data.label_table import check_mined_from, read_labels
-from data.tables import LogTables, open_logs
+from data.backends import LOCAL_MASTER
+from data.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
+from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
+from data.label_table import check_labels, check_mined_from, read_labels
+from data.record_builder import BuiltRecords, RecordBuilder, RecordWorker, SomeQueries, keep_arrays, token_file
+from data.record_counts import nothing_to_train_on, text_counts, with_positive
+from data.table_damage import named_lack_of_room
+from data.table_quarantine import beside
+from data.tables import LogTables, OnBadRows, open_logs
+from data.worker_processes import usable_cores, worker_processes
+from data.written_documents import check_same_documents, missing_documents, open_written_documents
 
 TOKENIZER = "tokenizer"
-_QUERIES_AT_ONCE = 4096
+_QUERIES_AT_ONCE = 2048
+_WORTH_WORKERS = 100_000
+"""Labels and documents below which worker processes take longer to start than they save."""
+_WAYS = ("workers", "backend", "spark_master")
+"""Arguments that change how the records are written and nothing in them."""
 _GREATEST = 10_000_000
 """Of the sizes on the command line: more is a slip, and the vocabulary's trainer asks for its memory at once."""
+
+_MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +51,18 @@ class WriteRecordsArguments:
     """The log tables that the labels were mined from; the texts come from there."""
     output: str
     """Directory for the records."""
+    knowledge_documents: str | None = None
+    """DOCS of data.synthesize: documents that a language model wrote, for labels that were mined with them."""
+    on_bad_rows: OnBadRows = "fail"
+    """Rows of LOGS that break a rule: fail refuses them, quarantine sets them aside in OUTPUT.quarantine."""
+    backend: Literal["duckdb", "pyspark"] = "duckdb"
+    """What brings labels and texts together and writes the shards: this machine, or Spark, a task a shard."""
+    spark_master: str = LOCAL_MASTER
+    """Where Spark runs, with --backend pyspark. OUTPUT has to lie on a file system that all its machines share, and
+    they import crops_jax and data."""
+    workers: int | None = None
+    """Worker processes; the records are the same for any number. 1 works without any. By default one for each core
+    that may be used, and none where there is little to do."""
     overwrite: bool = False
     """Replace what is there."""
     tokenizer: str | None = None
@@ -65,6 +91,8 @@ class WriteRecordsArguments:
                 raise ValueError(f"--{name.replace('_', '-')} must be at most {_GREATEST}, found {getattr(self, name)}")
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"--dev-fraction must lie in [0, 1), found {self.dev_fraction}")
+        if self.workers is not None and not 1 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"--workers must lie in [1, {_MOST_WORKERS}], found {self.workers}")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, found {self.seed}")
 
@@ -72,22 +100,36 @@ class WriteRecordsArguments:
 def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
     """Writes the training records of a label table: one query each, with the tokens of some of its documents."""
     check_mined_from(arguments.labels, arguments.logs)
-    logs = open_logs(arguments.logs)
-    groups = group_labels(read_labels(arguments.labels))
+    check_same_documents(arguments.labels, arguments.knowledge_documents)
+    artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
+    logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
+    tables = [logs]
+    if arguments.knowledge_documents is not None:
+        tables.insert(0, open_written_documents(arguments.knowledge_documents, logs=logs))
+    on_spark = arguments.backend == "pyspark"
+    labels = check_labels(arguments.labels) if on_spark else group_labels(read_labels(arguments.labels))
     told: dict[str, Any] = {}
-    with artifacts.output_directory(
-        arguments.output,
-        overwrite=arguments.overwrite,
-        program="data.write_records",
-        kind="records",
-        arguments=arguments,
-        inputs={"labels": arguments.labels, "logs": arguments.logs},
-        tokenizer=told,
-    ) as directory:
-        tokens = _write_tokenizer(arguments, logs, directory / TOKENIZER)
+    with (
+        artifacts.output_directory(
+            arguments.output,
+            overwrite=arguments.overwrite,
+            program="data.write_records",
+            kind="records",
+            arguments={name: value for name, value in dataclasses.asdict(arguments).items() if name not in _WAYS},
+            inputs={
+                "labels": arguments.labels,
+                "logs": arguments.logs,
+                "knowledge_documents": arguments.knowledge_documents,
+            },
+            tokenizer=told,
+        ) as directory,
+        named_lack_of_room(),
+    ):
+        tokens = _write_tokenizer(arguments, tables, directory / TOKENIZER)
         told.update(fingerprint=tokens.fingerprint, vocabulary_size=tokens.vocabulary_size)
-        outcome = _write(arguments, logs, groups, tokens, directory)
-    return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome}
+        write = _write_with_spark if on_spark else _write
+        outcome = write(arguments, tables, labels, tokens, directory)
+    return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome, **logs.outcome}
 
 
 def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarray, "queries"]:
@@ -96,108 +138,132 @@ def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarra
     With a fraction above 0 and at least two queries both splits get one: the query of the lowest hash that has a
     positive (or of the lowest hash) is dev, that of the highest hash is not.
     """
-    is_dev = groups.query_hashes.astype(np.float64) < dev_fraction * 2.0**64
+    is_dev = groups.query_hashes < np.uint64(dev_threshold(dev_fraction))
     if dev_fraction > 0 and len(is_dev) > 1:
         if not is_dev.any():
-            is_dev[_with_positive(groups).argmax()] = True
+            is_dev[with_positive(groups).argmax()] = True
         if is_dev.all():
             is_dev[-1] = False
     return is_dev
 
 
-def _write_tokenizer(arguments: WriteRecordsArguments, logs: LogTables, directory: Path) -> Tokenizer:
+def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], directory: Path) -> Tokenizer:
     if arguments.tokenizer is not None:
         return tokenizer.copy(model_folder.locate(arguments.tokenizer), directory)
     print("learning a vocabulary from the documents", file=sys.stderr)
-    learnt = learn_wordpiece(lambda: document_texts(logs), vocabulary_size=arguments.vocabulary_size)
+    learnt = learn_wordpiece(lambda: document_texts(tables), vocabulary_size=arguments.vocabulary_size)
     return tokenizer.save(learnt, directory)
 
 
-def _write(
-    arguments: WriteRecordsArguments, logs: LogTables, groups: LabelGroups, tokens: Tokenizer, directory: Path
+def _write_with_spark(
+    arguments: WriteRecordsArguments, tables: list[LogTables], labels: Any, tokens: Tokenizer, directory: Path
 ) -> dict[str, Any]:
-    texts = tokenize_documents(logs, groups.doc_ids, tokenizer=tokens, max_tokens=arguments.max_tokens)
+    from data.spark_records import write_with_spark
+
+    shards = _num_shards(arguments)
+    return write_with_spark(arguments, labels, tables, tokenizer=tokens, directory=directory, num_shards=shards)
+
+
+def _write(
+    arguments: WriteRecordsArguments, tables: list[LogTables], groups: LabelGroups, tokens: Tokenizer, directory: Path
+) -> dict[str, Any]:
+    workers = arguments.workers or _worthwhile_workers(groups)
+    with tempfile.TemporaryDirectory(prefix=".arrays-", dir=directory) as name:
+        arrays = Path(name)
+        worker = RecordWorker(
+            documents=DocumentTokenizer(tokenizer=tokens, max_tokens=arguments.max_tokens),
+            records=RecordBuilder(folder=arrays, tokenizer=tokens, max_query_tokens=arguments.max_query_tokens),
+        )
+        with worker_processes(worker, workers=workers) as mapped:
+            texts = tokenize_documents(tables, groups.doc_ids, tokenize=mapped, file=token_file(arrays))
+            return _write_splits(arguments, groups, texts, directory, arrays, mapped)
+
+
+def _write_splits(
+    arguments: WriteRecordsArguments,
+    groups: LabelGroups,
+    texts: DocumentTokens,
+    directory: Path,
+    arrays: Path,
+    build: Callable[[Iterable[SomeQueries]], Iterator[BuiltRecords]],
+) -> dict[str, Any]:
+    _check_written(arguments, groups, texts)
     has_text = (texts.lengths > 0)[groups.documents]
     chosen = choose_texts(groups, has_text, documents_per_query=arguments.documents_per_query, seed=arguments.seed)
     is_dev = split_queries(groups, dev_fraction=arguments.dev_fraction)
     has_documents = np.bincount(groups.row_queries[chosen], minlength=len(groups.queries)) > 0
     if not (has_documents & ~is_dev).any():
-        raise InputError(
-            f"--labels {arguments.labels}: no query to train on has a document whose text --logs {arguments.logs} "
-            "knows; give the logs that hold the labelled documents"
-        )
-    counts: Counter[str] = Counter()
-    written = {}
-    shards = {"train": arguments.num_shards, "dev": max(1, round(arguments.num_shards * arguments.dev_fraction))}
-    for split, wanted in (("train", has_documents & ~is_dev), ("dev", has_documents & is_dev)):
-        numbers = np.flatnonzero(wanted)
-        if len(numbers):
-            examples = _examples(groups, texts, chosen, numbers, tokens, arguments.max_query_tokens, counts)
-            shown = tqdm(examples, total=len(numbers), desc=split, unit="query", file=sys.stderr, delay=2)
-            records.write_records(directory, shown, num_shards=shards[split], split=split)
-        written[split] = len(numbers)
-    return written | _outcome(groups, texts, has_text, chosen, has_documents) | {"queries_cut": counts["cut"]}
-
-
-def _examples(
-    groups: LabelGroups,
-    texts: DocumentTokens,
-    chosen: Bool[np.ndarray, "rows"],
-    numbers: Int64[np.ndarray, "queries"],
-    tokens: Tokenizer,
-    max_query_tokens: int,
-    counts: Counter,
-) -> Iterator[records.QueryRecord]:
-    for start in range(0, len(numbers), _QUERIES_AT_ONCE):
-        some = numbers[start : start + _QUERIES_AT_ONCE]
-        query_tokens, cut = tokens.tokenize([groups.queries[number] for number in some], max_tokens=max_query_tokens)
-        counts["cut"] += cut
-        for number, query in zip(some, query_tokens):
-            rows = np.arange(groups.bounds[number], groups.bounds[number + 1])
-            with_text = rows[chosen[rows]]
-            documents = groups.documents[with_text]
-            yield records.QueryRecord(
-                query_tokens=query,
-                document_ids=groups.id_words[documents],
-                document_levels=groups.levels[with_text].astype(np.int32),
-                document_tokens=tuple(texts[document] for document in documents),
-                labelled_ids=groups.id_words[groups.documents[rows]],
-                labelled_levels=groups.levels[rows].astype(np.int32),
-            )
-
-
-def _outcome(
-    groups: LabelGroups,
-    texts: DocumentTokens,
-    has_text: Bool[np.ndarray, "rows"],
-    chosen: Bool[np.ndarray, "rows"],
-    has_documents: Bool[np.ndarray, "queries"],
-) -> dict[str, Any]:
-    """Counts for the outcome line, of what was left out above all."""
-    left = has_text & ~chosen
-    positive = groups.levels >= Level.POSITIVE
-    levels = Counter(groups.levels[chosen].tolist())
+        raise nothing_to_train_on(arguments.labels, arguments.logs)
+    keep_arrays(arrays, groups, texts, chosen)
+    splits = {"train": np.flatnonzero(has_documents & ~is_dev), "dev": np.flatnonzero(has_documents & is_dev)}
+    shards = _num_shards(arguments)
+    cut = sum(
+        _write_split(directory, split, groups, numbers, build, num_shards=shards[split])
+        for split, numbers in splits.items()
+        if len(numbers)
+    )
     return {
+        **{split: len(numbers) for split, numbers in splits.items()},
         "queries": len(groups.queries),
         "queries_left_out_without_text": int((~has_documents).sum()),
-        "queries_without_positive": int((has_documents & ~_with_positive(groups)).sum()),
         "labels": len(groups.levels),
         "greatest_labels_of_a_query": int(np.diff(groups.bounds).max()),
-        "texts_written": int(chosen.sum()),
-        "texts_written_by_level": {str(level): levels[level] for level in sorted(levels)},
-        "texts_beyond_documents_per_query": int(left.sum()),
-        "positive_texts_beyond_documents_per_query": int((left & positive).sum()),
-        "queries_beyond_documents_per_query": len(np.unique(groups.row_queries[left])),
         "documents": len(groups.doc_ids),
         "documents_unknown": int((~texts.known).sum()),
         "documents_without_text": int((texts.known & (texts.lengths == 0)).sum()),
         "documents_cut": texts.cut,
+        **text_counts(groups, has_text, chosen, queries_cut=cut),
     }
 
 
-def _with_positive(groups: LabelGroups) -> Bool[np.ndarray, "queries"]:
-    # The highest level of a query stands first.
-    return groups.levels[groups.bounds[:-1]] >= Level.POSITIVE
+def _num_shards(arguments: WriteRecordsArguments) -> dict[str, int]:
+    return {"train": arguments.num_shards, "dev": max(1, round(arguments.num_shards * arguments.dev_fraction))}
+
+
+def _worthwhile_workers(groups: LabelGroups) -> int:
+    return usable_cores() if len(groups.levels) + len(groups.doc_ids) >= _WORTH_WORKERS else 1
+
+
+def _check_written(arguments: WriteRecordsArguments, groups: LabelGroups, texts: DocumentTokens) -> None:
+    """Raises InputError where labels name documents of a language model that nobody has."""
+    missing = np.flatnonzero(groups.written & ~texts.known)
+    if len(missing):
+        examples = groups.doc_ids.take(pa.array(missing[:3])).to_pylist()
+        raise missing_documents(arguments, number=len(missing), examples=examples)
+
+
+def _write_split(
+    directory: Path,
+    split: str,
+    groups: LabelGroups,
+    numbers: Int64[np.ndarray, "queries"],
+    build: Callable[[Iterable[SomeQueries]], Iterator[BuiltRecords]],
+    *,
+    num_shards: int,
+) -> int:
+    """Writes the records of these queries and returns how many of the queries were cut."""
+    bounds = records.shard_bounds(len(numbers), num_shards)
+    shards = [
+        [numbers[at : min(at + _QUERIES_AT_ONCE, last)] for at in range(first, last, _QUERIES_AT_ONCE)]
+        for first, last in itertools.pairwise(bounds)
+    ]
+    built = build(SomeQueries([groups.queries[i] for i in some], some) for shard in shards for some in shard)
+    cuts: list[int] = []
+
+    def encoded() -> Iterator[records.EncodedRecords]:
+        for part, cut in built:
+            cuts.append(cut)
+            bar.update(len(part.sizes))
+            yield part
+
+    with tqdm(total=len(numbers), desc=split, unit="query", file=sys.stderr, delay=2) as bar:
+        parts = encoded()
+        infos = [
+            records.write_shard(directory / name, itertools.islice(parts, len(shard)))
+            for name, shard in zip(dataset_info.shard_names(split, len(shards)), shards, strict=True)
+        ]
+    records.add_split(directory, infos, split=split)
+    return sum(cuts)
 
 
 if __name__ == "__main__":

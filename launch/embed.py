@@ -27,7 +27,8 @@ class Arguments:
     run: str
     """A run, the folder of an untrained encoder, or the name of a Hugging Face hub repository."""
     texts: str
-    """A Parquet file or folder with id and text or with the columns of documents, or log tables with documents."""
+    """A Parquet file or folder with id and text or with the columns of documents, or log tables with documents. With
+    --tower query a directory of labels is taken too: its distinct queries, each its own id."""
     tower: Literal["query", "document"]
     """Which side of the dual encoder, with its token limit and prompt."""
     output: str

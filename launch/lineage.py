@@ -1,6 +1,6 @@
 """Where an encoder and a SPLIT come from, read from the manifests that each step carries along."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,42 @@ def trained_on(run: str, split: str) -> bool | None:
       InputError: they were mined from the logs that SPLIT was cut from, with the test period in them.
     """
     manifest, held_out = _manifest_or_none(run), _manifest_or_none(split)
-    labels = [link for link in _chain(manifest) if link.get("kind") == "labels"] if manifest else []
-    mined = [(link, link["inputs"]["logs"]["fingerprint"]) for link in labels if "logs" in link.get("inputs", {})]
+    mined = _mined_from(manifest)
     if not mined:
         return None
-    source = (held_out or {}).get("inputs", {}).get("logs", {}).get("fingerprint")
+    _refuse_answers(mined, held_out or {}, run=run, split=split)
+    return {fingerprint for _, fingerprint in mined} == {artifacts.fingerprint(split)}
+
+
+def refuse_seen_answers(embeddings: str, labels: str) -> None:
+    """Raises InputError when the run that EMBEDDINGS are of has seen the test period of the SPLIT of LABELS.
+
+    Its neighbours would carry the answers into what is trained next. Where manifests are missing nothing is refused.
+    """
+    run = (_manifest_or_none(embeddings) or {}).get("inputs", {}).get("run", {}).get("manifest")
+    split = next((link["inputs"]["logs"] for link, _ in _mined_from(_manifest_or_none(labels))), {}).get("manifest")
+    if run and split:
+        _refuse_answers(
+            _mined_from(run), split, run=f"the run of {embeddings}", split=f"the SPLIT that {labels} were mined from"
+        )
+
+
+def _mined_from(manifest: Mapping[str, Any] | None) -> list[tuple[Mapping[str, Any], str]]:
+    """The label tables that something goes back to, each with the fingerprint of its logs."""
+    labels = [link for link in _chain(manifest) if link.get("kind") == "labels"] if manifest else []
+    return [(link, link["inputs"]["logs"]["fingerprint"]) for link in labels if "logs" in link.get("inputs", {})]
+
+
+def _refuse_answers(
+    mined: Iterable[tuple[Mapping[str, Any], str]], held_out: Mapping[str, Any], *, run: str, split: str
+) -> None:
+    source = held_out.get("inputs", {}).get("logs", {}).get("fingerprint")
     for link, fingerprint in mined:
-        if fingerprint == source and not _has_no_answer(link, held_out or {}):
+        if fingerprint == source and not _has_no_answer(link, held_out):
             raise InputError(
                 f"{run} was trained on labels mined from the logs that {split} holds a test period of, so it has seen "
-                f"the answers; mine from {split} (data.mine --logs {split}), or with --until the time it begins"
+                f"the answers; mine from {split} (data.mine --logs), or with --until the time it begins"
             )
-    return {fingerprint for _, fingerprint in mined} == {artifacts.fingerprint(split)}
 
 
 def programs_of(path: str | Path) -> set[str]:

@@ -13,6 +13,7 @@ from crops_jax import artifacts, program
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.file_lock import LOCK, exclusive
+from data.table_quarantine import OnBadRows
 from launch.steps import STEPS, Chain, Step
 
 ARMS: dict[str, tuple[str, ...] | None] = {
@@ -41,6 +42,8 @@ class Arguments:
     """Label sets to compare, each mined on its own."""
     tokenizer: str = ""
     """A Hugging Face tokenizer folder; default: that of --encoder.weights, or one learnt from the documents."""
+    on_bad_rows: OnBadRows = "fail"
+    """quarantine: rows of the logs that break a rule are left out, counted, and written to WORK/split.quarantine."""
     hold_out_flags: str = ""
     """Further flags of data.hold_out, in one text."""
     mine_flags: str = ""
@@ -70,7 +73,8 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
         _claim(work, arguments)
         chain = Chain(work, total=len(steps))
         outcomes = [chain.run(step) for step in steps]
-    return {**outcomes[-1], "work": str(work)}
+    set_aside = {name: value for name, value in outcomes[0].items() if name in ("quarantined", "quarantine")}
+    return {**outcomes[-1], "work": str(work), **set_aside}
 
 
 def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
@@ -78,8 +82,8 @@ def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
     yield Step(
         name="hold out",
         module="data.hold_out",
-        arguments=("--logs", arguments.logs, *_held_out(arguments), *_flags(arguments.hold_out_flags))
-        + ("--output", str(split)),
+        arguments=("--logs", arguments.logs, *_held_out(arguments), *_bad_rows(arguments))
+        + (*_flags(arguments.hold_out_flags), "--output", str(split)),
         inputs=(Path(arguments.logs),),
         output=split,
     )
@@ -160,6 +164,10 @@ def _held_out(arguments: Arguments) -> tuple[str, ...]:
         return ("--from", arguments.from_time)
     fraction = ("--fraction", str(arguments.fraction)) if arguments.fraction else ()
     return (*fraction, "--by", arguments.by)
+
+
+def _bad_rows(arguments: Arguments) -> tuple[str, ...]:
+    return () if arguments.on_bad_rows == "fail" else ("--on-bad-rows", arguments.on_bad_rows)
 
 
 def _record_arguments(arguments: Arguments) -> tuple[str, ...]:

@@ -1,35 +1,24 @@
 """One self-contained page of runs, evaluations and label tables."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jinja2
 import tyro
 from markupsafe import Markup
 
-from crops_jax import __version__, artifacts, program
+from crops_jax import artifacts, program
 from crops_jax.charts.histogram import histogram
 from crops_jax.charts.interval_plot import Row, interval_plot
 from crops_jax.charts.line_chart import Curve, line_chart
-from crops_jax.errors import InputError
 from crops_jax.labels import Level
+from crops_jax.page import LEVELS, check_page, write_page
 from launch.report_comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
 from launch.report_examples import PERSPECTIVES, examples
 from launch.report_sources import Evaluation, Labels, Run, Sources, read_sources
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
-_MARK = '<script type="application/json" id="manifest">'
-_LEVELS = {
-    Level.QUERY_LEVEL_POSITIVE: "5 rephrased query",
-    Level.POSITIVE: "4 clicked or mined",
-    Level.SHOWN_NOT_CLICKED: "3 shown, not clicked",
-    Level.RANKED_NOT_SHOWN: "2 ranked, not shown",
-    Level.FILTERED_BEFORE_RANKING: "1 filtered out",
-    Level.IN_BATCH_NEGATIVE: "0 negative",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +48,30 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
     Returns:
       report (the path); metrics: system -> headline label -> value; differences: the rows of `compare`.
     """
-    _check_output(Path(output), overwrite=overwrite)
+    check_page(output, overwrite=overwrite)
     sources = read_sources(paths)
     manifest = artifacts.new_manifest(
         program="launch.report", kind="report", arguments={}, inputs=dict(sources.manifests)
     )
     splits = list(dict.fromkeys(evaluation.split for evaluation in sources.evaluations))
     sections = [_section(sources, split) for split in splits]
-    page = (
-        _environment()
-        .from_string(_TEMPLATE.read_text(encoding="utf-8"))
-        .render(
-            sections=sections,
-            notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
-            labels=[_label_card(table, place) for place, table in enumerate(sources.labels)],
-            sources_of_labels=_label_sources(sources.labels),
-            sweeps=[table for table in sources.labels if table.alpha_sweep],
-            training=_training(sources.runs),
-            runs=sources.runs,
-            levels=_LEVELS,
-            perspectives=PERSPECTIVES,
-            tests=TESTS,
-            subsets=SUBSETS,
-            headline=HEADLINE,
-            version=__version__,
-            manifest=Markup(_json_for_script(manifest)),
-            mark=Markup(_MARK),
-        )
+    write_page(
+        output,
+        _TEMPLATE,
+        manifest=manifest,
+        notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
+        sections=sections,
+        labels=[_label_card(table, place) for place, table in enumerate(sources.labels)],
+        sources_of_labels=_label_sources(sources.labels),
+        sweeps=[table for table in sources.labels if table.alpha_sweep],
+        training=_training(sources.runs),
+        runs=sources.runs,
+        levels=LEVELS,
+        perspectives=PERSPECTIVES,
+        tests=TESTS,
+        subsets=SUBSETS,
+        headline=HEADLINE,
     )
-    artifacts.write_text(output, page)
     metrics: dict[str, dict[str, float]] = {}
     for section in sections:
         for system in section["systems"]:
@@ -98,16 +82,6 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         "metrics": metrics,
         "differences": [row for section in sections for row in section["differences"]],
     }
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.is_dir():
-        raise InputError(f"{output} is a directory; name a file, such as report.html")
-    if output.exists():
-        if not overwrite:
-            raise InputError(f"{output} exists; add --overwrite to replace it, or choose another output")
-        if _MARK not in output.read_text(encoding="utf-8", errors="replace"):
-            raise InputError(f"{output} is not a page of crops_jax, so it is not replaced; choose another output")
 
 
 def _section(sources: Sources, split: str) -> dict[str, Any]:
@@ -144,9 +118,9 @@ def _charts(systems: Sequence[System], evaluation: Evaluation) -> list[tuple[str
 
 
 def _label_card(labels: Labels, place: int) -> dict[str, Any]:
-    counts = [(text, labels.levels[level]) for level, text in _LEVELS.items() if level != Level.IN_BATCH_NEGATIVE]
+    counts = [(text, labels.levels[level]) for level, text in LEVELS.items() if level != Level.IN_BATCH_NEGATIVE]
     if labels.levels[Level.IN_BATCH_NEGATIVE]:
-        counts.append((_LEVELS[Level.IN_BATCH_NEGATIVE], labels.levels[Level.IN_BATCH_NEGATIVE]))
+        counts.append((LEVELS[Level.IN_BATCH_NEGATIVE], labels.levels[Level.IN_BATCH_NEGATIVE]))
     title = f"Labels of {labels.name} by level"
     total = sum(labels.levels.values())
     return {"name": labels.name, "total": total, "chart": Markup(histogram(counts, title=title, colour_at=place))}
@@ -174,22 +148,6 @@ def _points(run: Run, field: str) -> list[tuple[float, float]]:
 
 def _words(name: str) -> str:
     return name.removeprefix("dev_").replace("_at_", "@").replace("_", " ").capitalize() + " on the dev slice"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["signed"] = lambda value: "–" if value is None else f"{value:+.3f}"
-    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,}"
-    return environment
-
-
-def _json_for_script(value: Any) -> str:
-    """JSON in which nothing can end the script element that holds it."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 if __name__ == "__main__":

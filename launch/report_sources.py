@@ -179,7 +179,7 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({error}); write its directory again") from error
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}; write its directory again")

@@ -15,20 +15,21 @@ from crops_jax.run_log import read_metrics
 
 # Lines of metrics.jsonl that the present speed is read from; their median, so that one slow stretch decides nothing.
 _RECENT_LINES = 5
+_TRAINERS = {"launch.train", "launch.train_discriminator"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     run: Annotated[str, tyro.conf.Positional]
-    """A run of launch.train, finished or under way."""
+    """A run of launch.train or launch.train_discriminator, finished or under way."""
 
 
 def status(arguments: Arguments) -> dict[str, Any]:
     """Says where a run is: step, loss, speed, time left, goodput, last checkpoint."""
     run = Path(arguments.run)
-    kind = artifacts.read_manifest(run)["kind"]
-    if kind != "run":
-        raise InputError(f"{run} holds {kind}, not a run; give the output of launch.train")
+    manifest = artifacts.read_manifest(run)
+    if manifest["program"] not in _TRAINERS:
+        raise InputError(f"{run} holds {manifest['kind']}, not a run; give the output of launch.train")
     found = run_status(run)
     for name, value in found.items():
         print(f"{name.replace('_', ' '):18} {'-' if value is None else value}", file=sys.stderr)
@@ -49,7 +50,7 @@ def run_status(run: Path) -> dict[str, Any]:
     step = int(last.get("step", 0))
     left = None
     if steps is not None and speed:
-        left = round((steps - step) * config["data"]["queries_per_batch"] / speed, 1)
+        left = round((steps - step) * _batch(config) / speed, 1)
     saved = checkpoint.saved_steps(run / checkpoint.FOLDER)
     return {
         "step": step,
@@ -86,7 +87,7 @@ def _goodput_lines(run: Path) -> list[dict[str, Any]]:
     for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
         try:
             line = json.loads(text)
-        except ValueError:  # torn, while it is written
+        except (ValueError, RecursionError):  # torn, while it is written
             continue
         if isinstance(line, dict):
             lines.append(line)
@@ -97,10 +98,15 @@ def _read_config(run: Path) -> dict[str, Any]:
     file = run / "config.json"
     try:
         config = json.loads(file.read_text())
-        config["training"]["steps"], config["training"]["epochs"], config["data"]["queries_per_batch"]
+        config["training"]["steps"], config["training"]["epochs"], _batch(config)
         return config
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: not the configuration of a run ({error!r}); check the path") from error
+
+
+def _batch(config: Mapping[str, Any]) -> int:
+    """Examples of a step: queries of a dual encoder, or pairs of a cross-encoder."""
+    return config["pairs"]["pairs_per_batch"] if "pairs" in config else config["data"]["queries_per_batch"]
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -128,5 +128,5 @@ def _read_done(file: Path) -> dict[str, Any]:
         return {}
     try:
         return json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}); remove it to run every step again") from error

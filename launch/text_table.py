@@ -1,4 +1,4 @@
-"""A Parquet table of texts with ids: (id, text), or the columns of the log table documents."""
+"""A Parquet table of texts with ids: (id, text), the columns of the log table documents, or the queries of labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text, normalise_query
+from data.label_table import read_queries
 
 _READ_ROWS = 8192
 
@@ -51,13 +53,27 @@ class TextTable:
             start += len(batch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueryTable(TextTable):
+    """The distinct queries of a label table, each of which is its own id."""
+
+    def texts(self, first: int, last: int, *, tower: Literal["query", "document"]) -> Iterator[str]:
+        """Queries first to last - 1; they are kept normalised."""
+        yield from self.ids[first:last]
+
+
 def open_text_table(path: str | Path, *, tower: Literal["query", "document"]) -> TextTable:
-    """Opens a Parquet file, a folder of them, or the documents of a directory of log tables.
+    """Opens a Parquet file, a folder of them, the documents of a directory of log tables, or the queries of LABELS.
 
     Raises InputError, naming file, column and row, on a missing column, an id that is null or occurs twice, a table
-    without rows, a file that is not Parquet, and documents for the query tower.
+    without rows, a file that is not Parquet, documents for the query tower, and queries for the document tower.
     """
-    path = _table_path(Path(path))
+    path = Path(path)
+    if _holds_labels(path):
+        if tower == "document":
+            raise InputError(f"{path}: a label table, of which queries are embedded; --tower query takes it")
+        return QueryTable(path=path, files=(), id_column="id", text_columns=("text",), ids=read_queries(path))
+    path = _table_path(path)
     files = (path,) if path.is_file() else tuple(sorted(path.rglob("*.parquet")))
     if not files:
         raise InputError(f"{path}: no Parquet files in it; give a table of id and text, or log tables with documents")
@@ -69,6 +85,15 @@ def open_text_table(path: str | Path, *, tower: Literal["query", "document"]) ->
     if id_column == "doc_id" and tower == "query":
         raise InputError(f"{path}: has the columns of documents; --tower query takes a table of id and text")
     return TextTable(path=path, files=files, id_column=id_column, text_columns=fields, ids=_ids(files, id_column))
+
+
+def _holds_labels(path: Path) -> bool:
+    if (path / artifacts.MANIFEST).is_file():
+        return artifacts.read_manifest(path)["kind"] == "labels"
+    has = {
+        name: any((path / place).exists() for place in (name, f"{name}.parquet")) for name in ("labels", "documents")
+    }
+    return has["labels"] and not has["documents"]
 
 
 def _table_path(path: Path) -> Path:

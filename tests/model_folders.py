@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from crops_jax.config import Config
-from crops_jax.models import bert_weights
 from crops_jax.models.dual_encoder import DualEncoder, from_parameters
+from crops_jax.models.hugging_face_names import to_hugging_face
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["red", "blue", "shoe", "lamp", "garden", "hose", "the", "a", "##s", "##e", "東", "京"]
@@ -59,6 +59,21 @@ def write_tokenizer(folder: Path, *, max_length: int = 512) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def write_qwen_tokenizer(folder: Path) -> int:
+    """A byte-level BPE tokenizer as Qwen's, without special tokens around a text; returns its size."""
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [("r", "e"), ("re", "d"), ("Ġ", "l"), ("Ġl", "a")]
+    for pair in merges:
+        vocabulary["".join(pair)] = len(vocabulary)
+    vocabulary["<|endoftext|>"] = len(vocabulary)
+    Qwen2Tokenizer(
+        vocab=vocabulary, merges=merges, unk_token=None, pad_token="<|endoftext|>", eos_token="<|endoftext|>"
+    ).save_pretrained(str(folder))
+    return len(vocabulary)
+
+
 def small_config(**encoder) -> Config:
     """A two-layer tower of odd sizes over VOCABULARY."""
     sizes = {
@@ -93,7 +108,7 @@ def random_model(config: Config, *, seed: int = 0) -> DualEncoder:
 def write_bert(folder: Path, *, seed: int = 0, prefix: str = "", max_length: int = 512, **encoder) -> Path:
     """A Hugging Face folder of a random small BERT, as BertModel saves it."""
     config = small_config(**encoder).encoder
-    tensors = bert_weights.to_hugging_face(random_parameters(small_config(**encoder), seed=seed)["tower"])
+    tensors = to_hugging_face(random_parameters(small_config(**encoder), seed=seed)["tower"], config)
     write_tokenizer(folder, max_length=max_length)
     save_file({prefix + name: array for name, array in tensors.items()}, folder / "model.safetensors")
     offset = config.position_offset

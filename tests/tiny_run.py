@@ -20,6 +20,7 @@ from crops_jax.config import (
     TrainingConfig,
 )
 from crops_jax.labels import Level, document_id_words
+from crops_jax.packing import segments_per_row
 from crops_jax.records import QueryRecord, write_records
 
 VOCABULARY = 48
@@ -59,17 +60,23 @@ class BagEncoder(nnx.Module):
         self.feed_forward = nnx.Dict(up=nnx.Linear(width, width, rngs=rngs), down=nnx.Linear(width, width, rngs=rngs))
         self.log_inverse_temperature = nnx.Param(-jnp.log(jnp.float32(config.loss.initial_temperature)))
 
-    def encode_queries(self, tokens, *, dropout_key=None):
-        mask = (tokens >= 0)[:, :, None]
-        states = jnp.where(mask, self.token_embedding(jnp.maximum(tokens, 0)), 0).sum(axis=1)
-        states /= jnp.maximum(mask.sum(axis=1), 1)
+    def encode_rows(self, tokens, segments, *, tower, dropout_key=None):
+        members = segments[:, None, :] == jnp.arange(segments_per_row(tokens.shape[1]))[None, :, None]
+        states = members.astype(jnp.float32) @ self.token_embedding(jnp.maximum(tokens, 0))
+        states /= jnp.maximum(members.sum(axis=2), 1)[:, :, None]
         if dropout_key is not None:
             kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, states.shape)
             states = jnp.where(kept, states / (1 - self.dropout), 0)
         states += self.feed_forward["down"](jax.nn.relu(self.feed_forward["up"](states)))
-        return states * jax.lax.rsqrt((states**2).sum(axis=1, keepdims=True) + 1e-12)
+        return states * jax.lax.rsqrt((states**2).sum(axis=2, keepdims=True) + 1e-12)
 
-    encode_documents = encode_queries
+    def encode_packed(self, texts, *, tower, micro_batches=1, dropout_key=None):
+        groups, _, width = texts.tokens.shape
+        rows = (array.reshape(-1, width) for array in texts[:2])
+        vectors = self.encode_rows(*rows, tower=tower, dropout_key=dropout_key)
+        vectors = vectors.reshape(groups, -1, vectors.shape[-1])
+        chosen = jnp.take_along_axis(vectors, jnp.maximum(texts.places, 0)[:, :, None], axis=1)
+        return jnp.where((texts.places >= 0)[:, :, None], chosen, 0)
 
 
 def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, words: int = VOCABULARY - 8) -> Path:

@@ -1,5 +1,23 @@
-"""Training losses. Each is one function with its formula, shapes and paper in the docstring."""
+"""Training losses. Each is one function with its formula, shapes and paper in the docstring.
 
-from crops_jax.losses.hierarchical_infonce.api import h_infonce
+All of them are functions of the same few numbers, which level_sums/ computes: scores of the named pairs, and for each
+query the logsumexp of level 0. A loss adds a formula of [queries, k] to them.
+"""
 
-__all__ = ["h_infonce"]
+from crops_jax.losses.binary_infonce import infonce, multi_positive_infonce
+from crops_jax.losses.hierarchical_infonce import h_infonce
+from crops_jax.losses.level_sums.api import Split, implementation_that_runs
+from crops_jax.losses.listwise import softmax_cross_entropy
+from crops_jax.losses.options import LossOptions
+from crops_jax.losses.ranking_infonce import rince
+
+__all__ = [
+    "LossOptions",
+    "Split",
+    "h_infonce",
+    "implementation_that_runs",
+    "infonce",
+    "multi_positive_infonce",
+    "rince",
+    "softmax_cross_entropy",
+]

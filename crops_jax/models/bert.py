@@ -26,11 +26,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
+from crops_jax.models.attention import attend, drop, positions, precision, split, visible
 
 # Devlin et al. initialise every matrix so.
 _INITIALIZER = nnx.initializers.truncated_normal(stddev=0.02)
-# Added where attention must not look: finite, so that a row of nothing but padding stays free of NaN.
-_MASKED = -1e30
 
 
 class Bert(nnx.Module):
@@ -38,6 +37,7 @@ class Bert(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
+        self.remat = config.remat
         self.max_tokens = config.max_positions - config.position_offset
         self.position_offset = config.position_offset
         self.dtype = jnp.dtype(config.compute_dtype)
@@ -48,26 +48,40 @@ class Bert(nnx.Module):
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
 
     def __call__(
-        self, tokens: Int32[Array, "texts tokens"], *, dropout_key: Key[Array, ""] | None = None
+        self,
+        tokens: Int32[Array, "texts tokens"],
+        *,
+        segments: Int32[Array, "texts tokens"] | None = None,
+        token_types: Int32[Array, "texts tokens"] | None = None,
+        dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
         """States of all tokens, in config.compute_dtype; those of padding mean nothing.
 
         Args:
-          tokens: ids padded with -1. Positions are counted from the left edge, so padding belongs at the right.
+          tokens: ids padded with -1. Positions are counted from the left edge of the row or of the segment, so padding
+            belongs at the right.
+          segments: the number of the text that a token belongs to, where a row holds several one after the other
+            (crops_jax.packing); tokens attend within their text only. None: a row is one text.
+          token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 everywhere.
           dropout_key: a key for dropout at config.dropout; None: no dropout.
 
-        Raises ValueError when there are more tokens than positions.
+        Raises ValueError when a row that is one text has more tokens than there are positions.
         """
-        if tokens.shape[1] > self.max_tokens:
+        if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text fit the position table, found {tokens.shape[1]}")
-        mask = tokens >= 0
-        positions = jnp.arange(tokens.shape[1]) + self.position_offset
-        states = self.token_embedding(jnp.where(mask, tokens, 0))
-        states += self.position_embedding(positions)[None] + self.token_type_embedding.embedding[0][None, None]
-        keys = _split(dropout_key, 1 + len(self.layers))
-        states = _drop(self.embedding_norm(states).astype(self.dtype), self.dropout, keys[0])
+        mask = visible(tokens, segments)
+        states = self.token_embedding(jnp.maximum(tokens, 0))
+        types = self.token_type_embedding
+        type_states = types.embedding[0][None, None] if token_types is None else types(token_types)
+        states += self.position_embedding(positions(tokens, segments) + self.position_offset) + type_states
+        keys = split(dropout_key, 1 + len(self.layers))
+        states = drop(self.embedding_norm(states).astype(self.dtype), self.dropout, keys[0])
         for layer, key in zip(self.layers, keys[1:], strict=True):
-            states = layer(states, mask, dropout_key=key)
+
+            def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
+                return layer(states, mask, dropout_key=key)
+
+            states = (jax.checkpoint(run) if self.remat else run)(states, key)
         return states
 
 
@@ -84,19 +98,19 @@ class Layer(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts tokens"],
+        mask: Bool[Array, "texts #tokens tokens"],
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
-        keys = _split(dropout_key, 3)
-        added = _drop(self.attention(states, mask, dropout_key=keys[0]), self.dropout, keys[1])
+        keys = split(dropout_key, 3)
+        added = drop(self.attention(states, mask, dropout_key=keys[0]), self.dropout, keys[1])
         states = self.attention_norm(states + added).astype(states.dtype)
-        added = _drop(self.feed_forward(states), self.dropout, keys[2])
+        added = drop(self.feed_forward(states), self.dropout, keys[2])
         return self.feed_forward_norm(states + added).astype(states.dtype)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention over the tokens that are not padding."""
+    """Multi-head self-attention; mask[n, q, k] says whether token q of row n sees token k."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
@@ -109,21 +123,13 @@ class Attention(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts tokens"],
+        mask: Bool[Array, "texts #tokens tokens"],
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
-        texts, tokens, width = states.shape
-        by_head = (texts, tokens, self.heads, width // self.heads)
-        query, key, value = (
-            project(states).reshape(by_head).transpose(0, 2, 1, 3) for project in (self.query, self.key, self.value)
-        )
-        precision = _precision(states.dtype)
-        logits = jnp.einsum("nhqd,nhkd->nhqk", query, key, precision=precision, preferred_element_type=jnp.float32)
-        logits = jnp.where(mask[:, None, None, :], logits / (width // self.heads) ** 0.5, _MASKED)
-        weights = _drop(jax.nn.softmax(logits, axis=-1).astype(states.dtype), self.dropout, dropout_key)
-        mixed = jnp.einsum("nhqk,nhkd->nhqd", weights, value, precision=precision)
-        return self.output(mixed.transpose(0, 2, 1, 3).reshape(texts, tokens, width))
+        by_head = (*states.shape[:2], self.heads, -1)
+        query, key, value = (project(states).reshape(by_head) for project in (self.query, self.key, self.value))
+        return self.output(attend(query, key, value, mask, dropout=self.dropout, dropout_key=dropout_key))
 
 
 class FeedForward(nnx.Module):
@@ -137,18 +143,13 @@ class FeedForward(nnx.Module):
         return self.down(jax.nn.gelu(self.up(states), approximate=False))
 
 
-def _precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
-    # Otherwise "float32" would mean TF32 on GPUs and bfloat16 passes on TPUs; who wants speed asks for bfloat16.
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-
-
 def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Linear:
     dtype = jnp.dtype(config.compute_dtype)
     return nnx.Linear(
         inputs,
         outputs,
         dtype=dtype,
-        precision=_precision(dtype),
+        precision=precision(dtype),
         kernel_init=_INITIALIZER,
         param_dtype=jnp.float32,
         rngs=rngs,
@@ -171,14 +172,3 @@ def _norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
         use_fast_variance=False,
         rngs=rngs,
     )
-
-
-def _split(key: Key[Array, ""] | None, count: int) -> list:
-    return [None] * count if key is None else list(jax.random.split(key, count))
-
-
-def _drop(values: Float[Array, "..."], rate: float, key: Key[Array, ""] | None) -> Float[Array, "..."]:
-    if key is None or rate == 0:
-        return values
-    kept = jax.random.bernoulli(key, 1 - rate, values.shape)
-    return jnp.where(kept, values / (1 - rate), 0)

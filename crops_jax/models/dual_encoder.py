@@ -1,6 +1,6 @@
 """The retriever: a tower for queries, a tower for documents, unit vectors out of both, and a learnt temperature.
 
-Parameter paths, for tables of sharding rules and for checkpoints (below a tower: see crops_jax.models.bert):
+Parameter paths, for tables of sharding rules and for checkpoints (below a tower: see crops_jax.models.bert and qwen):
 
     tower/...                                shared_towers = True: one set of weights for both
     query_tower/...  document_tower/...      shared_towers = False
@@ -9,7 +9,7 @@ Parameter paths, for tables of sharding rules and for checkpoints (below a tower
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,12 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
-from crops_jax.models.pooling import Pooling, pool, unit_norm
+from crops_jax.models.filling import filled
+from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
+from crops_jax.models.qwen import Qwen
+from crops_jax.packing import PackedTexts, segments_per_row
+
+Tower = Literal["query", "document"]
 
 
 class DualEncoder(nnx.Module):
@@ -26,31 +31,83 @@ class DualEncoder(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):
         self.pooling: Pooling = config.pooling
+        tower = Bert if config.family == "bert" else Qwen
         if config.shared_towers:
-            self.tower = Bert(config, rngs=rngs)
+            self.tower = tower(config, rngs=rngs)
         else:
-            self.query_tower = Bert(config, rngs=rngs)
-            self.document_tower = Bert(config, rngs=rngs)
+            self.query_tower = tower(config, rngs=rngs)
+            self.document_tower = tower(config, rngs=rngs)
         self.log_inverse_temperature = nnx.Param(jnp.asarray(-math.log(initial_temperature), jnp.float32))
         self.shared_towers = config.shared_towers
+
+    def encode_rows(
+        self,
+        tokens: Int32[Array, "rows row_tokens"],
+        segments: Int32[Array, "rows row_tokens"],
+        *,
+        tower: Tower,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "rows segments dim"]:
+        """Unit vectors, float32, of all texts of rows; zeros where a segment has no tokens.
+
+        Args:
+          tokens, segments: see crops_jax.packing.PackedTexts.
+          tower: whose weights; with shared towers both are the same.
+          dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
+        """
+        encoder = self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
+        states = encoder(tokens, segments=segments, dropout_key=dropout_key)
+        most = segments_per_row(tokens.shape[1])
+        return unit_norm(pool_segments(states, segments, pooling=self.pooling, most=most))
+
+    def encode_packed(
+        self,
+        texts: PackedTexts,
+        *,
+        tower: Tower,
+        micro_batches: int = 1,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "groups texts dim"]:
+        """Unit vectors of packed texts; a text that is not there (place -1) becomes zeros.
+
+        Args:
+          micro_batches: the rows of each group are encoded in so many parts, one after the other, and again in the
+            backward pass, so that the states of one part only are in memory. Must divide the rows. The gradient is
+            that of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983).
+        """
+        groups, rows, width = texts.tokens.shape
+
+        def encode(tokens: Array, segments: Array, key: Array | None) -> Array:
+            vectors = self.encode_rows(
+                tokens.reshape(-1, width), segments.reshape(-1, width), tower=tower, dropout_key=key
+            )
+            return vectors.reshape(groups, -1, vectors.shape[-1])
+
+        if micro_batches == 1:
+            vectors = encode(texts.tokens, texts.segments, dropout_key)
+        else:
+            parts = [
+                array.reshape(groups, micro_batches, rows // micro_batches, width).swapaxes(0, 1)
+                for array in (texts.tokens, texts.segments)
+            ]
+            keys = None if dropout_key is None else jax.random.split(dropout_key, micro_batches)
+            vectors = jax.lax.map(jax.checkpoint(lambda part: encode(*part)), (*parts, keys))
+            vectors = vectors.swapaxes(0, 1).reshape(groups, -1, vectors.shape[-1])
+        there = texts.places >= 0
+        chosen = jnp.take_along_axis(vectors, jnp.where(there, texts.places, 0)[:, :, None], axis=1)
+        return jnp.where(there[:, :, None], chosen, 0)
 
     def encode_queries(
         self, tokens: Int32[Array, "queries tokens"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "queries dim"]:
-        """Unit vectors, float32, of queries padded with -1; a row of nothing but padding becomes zeros.
-
-        dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
-        """
-        return self._encode(self.tower if self.shared_towers else self.query_tower, tokens, dropout_key)
+        """Unit vectors of queries, one a row, padded with -1; a row of nothing but padding becomes zeros."""
+        return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="query", dropout_key=dropout_key)[:, 0]
 
     def encode_documents(
         self, tokens: Int32[Array, "documents tokens"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "documents dim"]:
         """Unit vectors of documents; see `encode_queries`."""
-        return self._encode(self.tower if self.shared_towers else self.document_tower, tokens, dropout_key)
-
-    def _encode(self, tower: Bert, tokens: Array, dropout_key: Array | None) -> Array:
-        return unit_norm(pool(tower(tokens, dropout_key=dropout_key), tokens >= 0, pooling=self.pooling))
+        return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="document", dropout_key=dropout_key)[:, 0]
 
 
 def create_dual_encoder(config: Config, *, seed: int) -> DualEncoder:
@@ -81,22 +138,4 @@ def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncode
             config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=0)
         )
     )
-    graph, state = nnx.split(abstract)
-    given = {_path(path): value for path, value in jax.tree_util.tree_leaves_with_path(dict(parameters))}
-    expected = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state))}
-    for path in sorted(set(given) ^ set(expected)):
-        raise ValueError(f"parameter {path} is {'unknown' if path in given else 'missing'}")
-    for path, leaf in expected.items():
-        if tuple(given[path].shape) != tuple(leaf.shape):
-            raise ValueError(f"parameter {path} has shape {tuple(given[path].shape)}, expected {tuple(leaf.shape)}")
-
-    # Copies: towers that start from one array must not share a buffer that a train step donates.
-    filled = jax.tree_util.tree_map_with_path(
-        lambda path, _: jnp.array(given[_path(path)], jnp.float32, copy=True), nnx.to_pure_dict(state)
-    )
-    nnx.replace_by_pure_dict(state, filled)
-    return nnx.merge(graph, state)
-
-
-def _path(keys: tuple) -> str:
-    return "/".join(str(key.key) for key in keys)
+    return filled(abstract, parameters)

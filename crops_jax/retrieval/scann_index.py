@@ -82,7 +82,7 @@ def load_index(folder: str | Path) -> Index:
     try:
         settings = json.loads((folder / _SETTINGS).read_text())
         kind = settings["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: not an index of crops_jax ({error}); build it again") from error
     if kind == "exact":
         return ExactIndex(np.load(folder / "docs.npy", allow_pickle=False), reason=settings["reason"])

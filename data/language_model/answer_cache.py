@@ -106,7 +106,7 @@ class AnswerCache:
             key = found.pop("key")
             bytes.fromhex(key)
             return key, Answer(str(found["content"]), int(found["prompt_tokens"]), int(found["completion_tokens"]))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise InputError(
                 f"{self.file}: what stands at byte {place} is not an answer ({error}); delete that line, the others "
                 "are kept"

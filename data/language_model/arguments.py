@@ -5,6 +5,7 @@ import dataclasses
 from crops_jax.errors import InputError
 from data.language_model.endpoint import check_url
 from data.perspectives.log_events import LONG_WATCH_SECONDS
+from data.table_quarantine import OnBadRows
 
 WAYS = {
     "base_url",
@@ -83,6 +84,8 @@ class SynthesizeArguments:
     """Money that this output may cost in all, over all calls."""
     max_total_tokens: int | None = None
     """Tokens that this output may use in all, over all calls."""
+    on_bad_rows: OnBadRows = "fail"
+    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     memory_limit: str | None = None
     """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
 

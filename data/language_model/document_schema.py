@@ -50,8 +50,11 @@ def parse_answer(content: str) -> WrittenDocument:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidAnswer(f"field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    title = _one_line(answer.title)
+    if not title:
+        raise InvalidAnswer("field title: nothing but characters that are not seen")
     return WrittenDocument(
-        _one_line(answer.title),
+        title,
         _one_line(answer.text),
         _lines(answer.keywords),
         _one_line(answer.cover_text),

@@ -23,8 +23,8 @@ class LogEvents(NamedTuple):
     """A part of the log as Ibis tables; None where the log has no such table.
 
     searches: search_id, user_id, query (normalised), time, group.
-    impressions: the candidates of those searches: search_id, user_id, query, doc_id, stage, consumed, long_watched,
-      recorded (whether anything is known of what the user did).
+    impressions: the candidates of those searches: search_id, user_id, query, time (of the search), doc_id, stage,
+      consumed, long_watched, recorded (whether anything is known of what the user did).
     feed_views: user_id, doc_id, time, long_watched.
     """
 
@@ -48,7 +48,14 @@ class LogEvents(NamedTuple):
         return self.only(self.searches.filter(self.searches.time < time), feed_before=time)
 
 
-def read_events(connection, names: Iterable[str], *, long_watch_seconds: float = LONG_WATCH_SECONDS) -> LogEvents:
+def read_events(
+    connection,
+    names: Iterable[str],
+    *,
+    long_watch_seconds: float = LONG_WATCH_SECONDS,
+    since: datetime.datetime | None = None,
+    before: datetime.datetime | None = None,
+) -> LogEvents:
     """The events of a connection to log tables (data.tables.LogTables.connect).
 
     A click, like or watch time that is null was not recorded, and counts as none.
@@ -57,19 +64,20 @@ def read_events(connection, names: Iterable[str], *, long_watch_seconds: float =
       connection: an Ibis backend with a view for each table.
       names: the tables that are there.
       long_watch_seconds: watched at least this long is consumed and satisfied.
+      since, before: reads the searches and feed views of this span alone, its end exclusive.
     """
     names = set(names)
     searches = impressions = feed_views = None
     if "searches" in names:
-        searches = _normalised_searches(connection)
+        searches = _normalised_searches(connection, _within(connection.table("searches"), since, before))
         if "candidates" in names:
-            who = searches.select("search_id", "user_id", "query")
+            who = searches.select("search_id", "user_id", "query", "time")
             impressions = _with_consumption(connection.table("candidates"), long_watch_seconds).join(who, "search_id")
             impressions = impressions.select(
-                "search_id", "user_id", "query", "doc_id", "stage", "consumed", "long_watched", "recorded"
+                "search_id", "user_id", "query", "time", "doc_id", "stage", "consumed", "long_watched", "recorded"
             )
     if "feed_views" in names:
-        views = connection.table("feed_views")
+        views = _within(connection.table("feed_views"), since, before)
         feed_views = views.select("user_id", "doc_id", "time", long_watched=_long(views, long_watch_seconds))
     return LogEvents(searches, impressions, feed_views)
 
@@ -85,8 +93,13 @@ def parse_time(text: str, *, argument: str) -> datetime.datetime:
         ) from error
 
 
-def _normalised_searches(connection) -> ibis.Table:
-    searches = connection.table("searches")
+def _within(table: ibis.Table, since: datetime.datetime | None, before: datetime.datetime | None) -> ibis.Table:
+    if since is not None:
+        table = table.filter(table.time >= since)
+    return table if before is None else table.filter(table.time < before)
+
+
+def _normalised_searches(connection, searches: ibis.Table) -> ibis.Table:
     # Unicode NFKC is no function of the backends: the distinct queries are normalised here and joined.
     typed = searches.select("query").distinct().to_pyarrow()["query"]
     forms = pa.table({"typed": typed, "query": pa.array(map(normalise_query, typed.to_pylist()), pa.string())})

@@ -1,18 +1,25 @@
 """P1, "the user rephrased": what satisfied a later, similar query of the same user is a positive of the earlier one."""
 
+import datetime
+
 import ibis
 
 from crops_jax.labels import Level
 from data.perspectives.log_events import LogEvents
-from data.perspectives.rows import as_rows
+from data.perspectives.rows import as_supports
 
 SOURCE = "query_level"
+LEVELS = {SOURCE: Level.QUERY_LEVEL_POSITIVE}
 WINDOW_SECONDS = 90
 BETA = 0.5
 
 
 def reformulations(
-    events: LogEvents, *, window_seconds: int = WINDOW_SECONDS, only_unsatisfied: bool = False
+    events: LogEvents,
+    *,
+    window_seconds: int = WINDOW_SECONDS,
+    only_unsatisfied: bool = False,
+    since: datetime.datetime | None = None,
 ) -> ibis.Table:
     """Pairs of searches of one user: query at t, then via_query at t' with 0 < t' - t <= window_seconds.
 
@@ -22,6 +29,7 @@ def reformulations(
       events: the part of the log to read; both searches are of it.
       window_seconds: the border itself is inside.
       only_unsatisfied: leave out searches of which a candidate was watched long.
+      since: leaves out pairs whose later search was before it.
 
     Returns:
       user_id, query, via_query, via_search_id, gap_seconds; one row a pair of searches.
@@ -34,7 +42,7 @@ def reformulations(
     # A later search within the window lies in the same slot or the next one: equal slots make this a hash join,
     # linear in the searches of even the busiest user.
     first = ibis.union(first, first.mutate(slot=first.slot + 1))
-    later = events.searches
+    later = events.searches if since is None else events.searches.filter(events.searches.time >= since)
     later = later.select(
         "user_id",
         via_search_id=later.search_id,
@@ -56,34 +64,18 @@ def reformulations(
     return pairs.select("user_id", "query", "via_query", "via_search_id", gap_seconds=gap)
 
 
-def candidates(events: LogEvents, pairs: ibis.Table, similarity: ibis.Table, *, beta: float = BETA) -> ibis.Table:
+def supports(events: LogEvents, pairs: ibis.Table, similarity: ibis.Table, *, beta: float = BETA) -> ibis.Table:
     """What was consumed among the candidates of the later query itself, where the two queries are similar.
+
+    These are candidates: theta decides on them, and those with theta(query, document) > alpha get level 5.
 
     Args:
       events: as in `reformulations`.
       pairs: what `reformulations` gave.
       similarity: query, via_query, similarity of the distinct pairs.
       beta: the least similarity; it is enough itself.
-
-    Returns:
-      query, doc_id, via_query, gap_seconds (the least), supporters (distinct users): candidates that theta decides on.
     """
     similar = similarity.filter(similarity.similarity >= beta).select("query", "via_query")
     pairs = pairs.semi_join(similar, ["query", "via_query"])
     consumed = events.impressions.filter(events.impressions.consumed).select("search_id", "doc_id")
-    found = pairs.join(consumed, pairs.via_search_id == consumed.search_id)
-    return found.group_by("query", "doc_id", "via_query").agg(
-        gap_seconds=found.gap_seconds.min(), supporters=found.user_id.nunique()
-    )
-
-
-def positives(candidates: ibis.Table, theta: ibis.Table, *, alpha: float) -> ibis.Table:
-    """Rows of the candidates with theta(query, document) > alpha: level 5.
-
-    Args:
-      candidates: what `candidates` gave.
-      theta: query, doc_id, score of every candidate pair.
-      alpha: exclusive.
-    """
-    passing = candidates.join(theta.filter(theta.score > alpha), ["query", "doc_id"])
-    return as_rows(passing, level=int(Level.QUERY_LEVEL_POSITIVE), source=SOURCE)
+    return as_supports(pairs.join(consumed, pairs.via_search_id == consumed.search_id), source=SOURCE)

@@ -1,44 +1,51 @@
 """The search log's own view: positives P0 and the three kinds of hard negatives (CroPS, "Data engine")."""
 
+import datetime
+
 import ibis
 
 from crops_jax.labels import Level
 from data.perspectives.log_events import LogEvents
-from data.perspectives.rows import as_rows
+from data.perspectives.rows import as_supports
 
 SOURCE = "search_log"
+SHOWN_NOT_CLICKED = "shown_not_clicked"
 STAGES = {
-    "shown_not_clicked": Level.SHOWN_NOT_CLICKED,
+    SHOWN_NOT_CLICKED: Level.SHOWN_NOT_CLICKED,
     "ranked_not_shown": Level.RANKED_NOT_SHOWN,
     "filtered_before_ranking": Level.FILTERED_BEFORE_RANKING,
 }
 """The sources of negative rows."""
+LEVELS = {SOURCE: Level.POSITIVE, **STAGES}
 
 
-def positives_and_negatives(events: LogEvents) -> ibis.Table:
-    """Rows of everything that the log's funnel says of its queries.
+def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ibis.Table:
+    """What the log's funnel says of its queries, one support a candidate.
 
-    Shown and clicked, liked or watched long: level 4, source search_log. Shown and none of these: 3. Ranked but not
-    shown: 2. Filtered out before ranking: 1. A log in which no click, like or watch time was recorded at all says
-    nothing of what was shown, and gives no rows for it.
+    Shown and clicked, liked or watched long: source search_log, level 4. Shown and none of these: shown_not_clicked, 3.
+    Ranked but not shown: 2. Filtered out before ranking: 1. A document that met two fates has supports of both.
 
-    supporters is the number of distinct users. A document that met both fates has a row for each.
+    Args:
+      events: the part of the log to read.
+      since: leaves out searches before it.
     """
     impressions = events.impressions
-    recorded = bool(impressions.filter(impressions.recorded).limit(1).count().to_pyarrow().as_py())
-    shown = impressions.stage == "shown"
+    if since is not None:
+        impressions = impressions.filter(impressions.time >= since)
     source = ibis.cases(
         (impressions.consumed, SOURCE),
-        (shown & ibis.literal(recorded), "shown_not_clicked"),
-        (impressions.stage == "ranked_not_shown", "ranked_not_shown"),
-        (impressions.stage == "filtered_before_ranking", "filtered_before_ranking"),
+        (impressions.stage == "shown", SHOWN_NOT_CLICKED),
+        *((impressions.stage == stage, stage) for stage in STAGES if stage != SHOWN_NOT_CLICKED),
         else_=ibis.null("string"),
     )
     impressions = impressions.mutate(source=source)
-    impressions = impressions.filter(impressions.source.notnull())
-    rows = impressions.group_by("query", "doc_id", "source").agg(supporters=impressions.user_id.nunique())
-    level = ibis.cases(
-        (rows.source == SOURCE, int(Level.POSITIVE)),
-        *((rows.source == name, int(level)) for name, level in STAGES.items()),
-    )
-    return as_rows(rows, level=level)
+    return as_supports(impressions.filter(impressions.source.notnull()))
+
+
+def behaviour_recorded(events: LogEvents, *, since: datetime.datetime | None = None) -> bool:
+    """Whether a click, like or watch time was recorded at all: without any, the log does not tell what users passed
+    over, and supports of shown_not_clicked say nothing."""
+    impressions = events.impressions.filter(events.impressions.recorded)
+    if since is not None:
+        impressions = impressions.filter(impressions.time >= since)
+    return bool(impressions.limit(1).count().to_pyarrow().as_py())

@@ -1,24 +1,30 @@
 """P2, "the feed knew": what the recommendation feed gave a user around the time of a query."""
 
+import datetime
+
 import ibis
 
 from crops_jax.labels import Level
 from data.perspectives.log_events import LogEvents
-from data.perspectives.rows import as_rows
+from data.perspectives.rows import as_supports
 
 SOURCE = "system_level"
+LEVELS = {SOURCE: Level.POSITIVE}
 FEED_WINDOW_SECONDS = 1800
 MAX_FEED_DOCUMENTS = 100
 
 
-def candidates(
+def supports(
     events: LogEvents,
     *,
     feed_window_seconds: int = FEED_WINDOW_SECONDS,
     max_feed_documents: int = MAX_FEED_DOCUMENTS,
     only_long_watch: bool = False,
+    since: datetime.datetime | None = None,
 ) -> ibis.Table:
-    """Feed documents that users who issued a query viewed around it.
+    """Feed documents that users who issued a query viewed around it; gap_seconds is without sign.
+
+    These are candidates: theta decides on them, and those with theta(query, document) > alpha get level 4.
 
     Args:
       events: the part of the log to read.
@@ -26,9 +32,7 @@ def candidates(
       max_feed_documents: of a (user, query), those nearest in time to any of that user's searches with the query,
         equals by doc_id.
       only_long_watch: views that were watched long, instead of all.
-
-    Returns:
-      query, doc_id, gap_seconds (the least, without sign), supporters (distinct users).
+      since: leaves out what happened before it, unless the later of search and view did not.
     """
     views = events.feed_views
     if only_long_watch:
@@ -50,15 +54,11 @@ def candidates(
             views.view_time <= searches.time + window,
         ],
     )
+    if since is not None:
+        near = near.filter((near.time >= since) | (near.view_time >= since))
     near = near.mutate(gap_seconds=near.view_time.delta(near.time, unit="microsecond").abs() / 1e6)
     nearest = near.group_by("user_id", "query", "doc_id").agg(gap_seconds=near.gap_seconds.min())
     order = ibis.window(group_by=["user_id", "query"], order_by=[nearest.gap_seconds, nearest.doc_id])
     nearest = nearest.mutate(place=ibis.row_number().over(order))
     kept = nearest.filter(nearest.place < max_feed_documents)
-    return kept.group_by("query", "doc_id").agg(gap_seconds=kept.gap_seconds.min(), supporters=kept.user_id.nunique())
-
-
-def positives(candidates: ibis.Table, theta: ibis.Table, *, alpha: float) -> ibis.Table:
-    """Rows of the candidates with theta(query, document) > alpha: level 4. See query_level.positives."""
-    passing = candidates.join(theta.filter(theta.score > alpha), ["query", "doc_id"])
-    return as_rows(passing, level=int(Level.POSITIVE), source=SOURCE)
+    return as_supports(kept, source=SOURCE)

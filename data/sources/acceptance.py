@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 
 from crops_jax.text import normalise_query
-from data.table_checks import REFERENCES, value_rules
+from data.table_rules import REFERENCES, value_rules
 from data.table_schemas import SCHEMAS
 from data.tables import connect_duckdb
 

@@ -149,10 +149,15 @@ def _query(file: Path, name: str, fields: dict[str, Any]) -> str:
             value = _text(_constant(file, f"{name}.constants.{column.name}", fields["constants"][column.name]))
         else:
             continue
-        for found, meant in fields.get("values", {}).get(column.name, {}).items():
+        replaced = fields.get("values", {}).get(column.name, {})
+        if not isinstance(replaced, dict):
+            raise InputError(
+                f"{file}: {name}.values.{column.name} is {replaced!r}; write [{name}.values.{column.name}]"
+            )
+        for found, meant in replaced.items():
             if not isinstance(meant, str | int | float):
                 raise InputError(f"{file}: {name}.values.{column.name}.{found} is {meant!r}; give a single value")
-        if replaced := fields.get("values", {}).get(column.name):
+        if replaced:
             cases = " ".join(
                 f"WHEN {_text(found)} THEN {_text(_constant(file, name, meant))}" for found, meant in replaced.items()
             )

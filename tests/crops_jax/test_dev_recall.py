@@ -3,8 +3,9 @@ import pytest
 from flax import nnx
 
 from crops_jax import sharding
+from crops_jax.batch_reader import cut
 from crops_jax.config import MeshConfig
-from crops_jax.dev_recall import DevRecall, padded
+from crops_jax.dev_recall import DevRecall
 from crops_jax.labels import Level
 from crops_jax.records import RecordSource
 from tests.tiny_run import CONFIG, BagEncoder, tiny_records
@@ -21,8 +22,13 @@ def test_recall_equals_a_plain_ranking_of_all_dev_documents(source):
     texts = {tuple(words): tokens for r in source for words, tokens in zip(r.document_ids.tolist(), r.document_tokens)}
     ids = sorted(texts)
 
-    def embed(rows, width):
-        return np.asarray(model.encode_queries(padded(rows, width, closing_token=source.closing_token)))
+    def embed(texts, limit):
+        """One text a row."""
+        rows = np.full((len(texts), limit), -1, np.int32)
+        for row, text in zip(rows, texts):
+            kept = cut(text, limit, closing_token=source.closing_token)
+            row[: len(kept)] = kept
+        return np.asarray(model.encode_rows(rows, np.minimum(rows, 0), tower="query"))[:, 0]
 
     documents = embed([texts[words] for words in ids], 12)
     recalls = []
@@ -40,10 +46,3 @@ def test_recall_equals_a_plain_ranking_of_all_dev_documents(source):
         dev = DevRecall(source, model, CONFIG, mesh=sharding.make_mesh(mesh_config))
         assert len(dev) == len(recalls)
         assert dev(parameters) == pytest.approx(np.mean(recalls))
-
-
-def test_texts_that_are_cut_keep_their_closing_token():
-    texts = [np.array([5, 6, 2]), np.array([5, 6, 7, 8, 2]), np.array([], np.int32)]
-    rows = padded(texts, 4, closing_token=2)
-    assert rows.tolist() == [[5, 6, 2, -1], [5, 6, 7, 2], [-1, -1, -1, -1]]
-    assert padded(texts, 4, closing_token=None)[1].tolist() == [5, 6, 7, 8]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crops_jax import artifacts, checkpoint
-from crops_jax.encoder import Encoder, open_encoder, row_tokens
+from crops_jax.encoder import Encoder, open_encoder, row_widths
 from crops_jax.errors import InputError
 from tests.model_folders import TEXTS, random_model, random_parameters, small_config, write_bert, write_tokenizer
 
@@ -75,24 +75,29 @@ def test_each_tower_has_its_weights_and_its_limit(small):
 
 def test_few_shapes_are_compiled(small, monkeypatch):
     shapes = set()
-    run = Encoder._run
 
     def record(self, batch, tower):
-        shapes.add(batch.shape)
-        return np.zeros((len(batch), 30), np.float32)
+        shapes.add(batch.tokens.shape)
+        return np.zeros((len(batch.texts), 30), np.float32)
 
     monkeypatch.setattr(Encoder, "_run", record)
+    long = Encoder(
+        small.model,
+        config=small.config.replace(encoder={"max_document_tokens": 77}),
+        tokenizer_folder=small.tokenizer_folder,
+    )
     generator = np.random.default_rng(0)
     for count in (1, 2, 3, 7, 9, 63, 65, 130, 200, 517, 2000):
-        small.encode(["lamp " * int(n) for n in generator.integers(0, 60, count)], batch_tokens=8192)
-    assert {width for _, width in shapes} <= {16, 32, 40}
-    assert len(shapes) <= 9
-    assert run is not Encoder._run
+        long.encode(["lamp " * int(n) for n in generator.integers(0, 90, count)], batch_tokens=8192)
+    assert {width for _, width in shapes} == {64, 80}
+    assert len(shapes) <= 6
 
 
 def test_row_widths_are_powers_of_two_up_to_the_limit():
-    assert [row_tokens(length, 100) for length in (0, 1, 16, 17, 33, 65, 100)] == [16, 16, 16, 32, 64, 100, 100]
-    assert row_tokens(3, 12) == 12
+    assert row_widths(3) == (8,)
+    assert row_widths(64) == (64,)
+    assert row_widths(100) == (64, 104)
+    assert row_widths(512) == (64, 128, 256, 512)
 
 
 def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):

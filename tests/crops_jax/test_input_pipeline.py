@@ -1,18 +1,17 @@
 import collections
 
+import jax
 import numpy as np
 import pytest
 
+from crops_jax.batch_reader import Batch, cut
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from crops_jax.input_pipeline import (
-    PADDING_TOKEN,
-    Batch,
-    batches,
-    choose_documents,
-)
+from crops_jax.input_pipeline import batches
+from crops_jax.packing import MOST_SHAPES, PADDING_TOKEN
 from crops_jax.records import QueryRecord, RecordSource, write_records
 from tests.record_examples import CLS, SEP, example
+from tests.unpacking import unpacked
 
 RECORDS = 22
 
@@ -32,9 +31,10 @@ def config(**data) -> Config:
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected):
-        for name in Batch._fields:
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-            assert getattr(one, name).dtype == np.int32
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        for (path, array), expected_array in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other)):
+            np.testing.assert_array_equal(array, expected_array, err_msg=jax.tree_util.keystr(path))
+            assert array.dtype == np.int32
 
 
 def numbers(found: list[Batch]) -> list[int]:
@@ -44,10 +44,14 @@ def numbers(found: list[Batch]) -> list[int]:
 
 def test_a_batch_holds_queries_documents_and_all_labels(source):
     batch = next(batches(source, config(), num_steps=1))
-    assert [array.shape for array in batch] == [(4, 5), (12, 6), (12, 2), (4, 8, 2), (4, 8)]
+    assert [array.shape for array in batch[1:]] == [(4, 5), (12, 2), (4, 8, 2), (4, 8)]
+    [texts] = unpacked(batch.texts[0])
+    assert len(batch.texts) == 1
+    assert len(texts) == 16
     for row, number in enumerate(numbers([batch])):
         record = source[number]
         np.testing.assert_array_equal(batch.query_tokens[row], [CLS, 10 + number, SEP, -1, -1])
+        assert texts[row] == [CLS, 10 + number, SEP]
         labelled = len(record.labelled_ids)
         np.testing.assert_array_equal(batch.labelled_ids[row, :labelled], record.labelled_ids)
         np.testing.assert_array_equal(batch.labelled_levels[row, :labelled], record.labelled_levels)
@@ -55,11 +59,48 @@ def test_a_batch_holds_queries_documents_and_all_labels(source):
         for column in range(3 * row, 3 * row + 3):
             if column - 3 * row >= len(record.document_ids):
                 assert not batch.document_ids[column].any()
-                assert (batch.document_tokens[column] == PADDING_TOKEN).all()
+                assert texts[4 + column] == []
                 continue
             place = int(batch.document_ids[column, 1]) - 1
             np.testing.assert_array_equal(batch.document_ids[column], record.document_ids[place])
-            np.testing.assert_array_equal(batch.document_tokens[column], [*record.document_tokens[place], -1, -1])
+            assert texts[4 + column] == record.document_tokens[place].tolist()
+
+
+def test_groups_hold_successive_queries_with_their_documents(source):
+    whole, parts = (next(batches(source, config(), num_steps=1, groups=groups)) for groups in (1, 2))
+    assert_same([whole._replace(texts=())], [parts._replace(texts=())])
+    [texts] = unpacked(whole.texts[0])
+    first, second = unpacked(parts.texts[0])
+    assert first == texts[:2] + texts[4:10]
+    assert second == texts[2:4] + texts[10:]
+
+
+def test_two_towers_have_rows_of_their_own(source):
+    [shared] = unpacked(next(batches(source, config(), num_steps=1)).texts[0])
+    apart = config().replace(encoder={"shared_towers": False})
+    queries, documents = next(batches(source, apart, num_steps=1)).texts
+    assert unpacked(queries) == [shared[:4]]
+    assert unpacked(documents) == [shared[4:]]
+
+
+def test_a_second_copy_of_a_document_in_a_group_has_no_tokens(tmp_path):
+    write_records(tmp_path, [example(0)] * 2, num_shards=1)
+    batch = next(batches(RecordSource(tmp_path), config(queries_per_batch=2, shuffle=False), num_steps=1))
+    [texts] = unpacked(batch.texts[0])
+    assert [len(text) for text in texts] == [3, 3, 4, 4, 4, 0, 0, 0]
+    np.testing.assert_array_equal(batch.document_ids[:3], batch.document_ids[3:])
+
+
+def test_few_shapes_come_and_the_numbers_of_rows_are_multiples(source):
+    for micro_batches in (1, 3):
+        shapes = {
+            batch.texts[0].tokens.shape
+            for batch in batches(
+                source, config().replace(training={"micro_batches": micro_batches}), num_steps=100, groups=2
+            )
+        }
+        assert 1 <= len(shapes) <= MOST_SHAPES
+        assert all(rows % micro_batches == 0 for _, rows, _ in shapes)
 
 
 def test_every_record_comes_exactly_once_an_epoch_in_another_order_each_time(source):
@@ -100,12 +141,12 @@ def test_a_step_late_in_a_long_run_is_found_at_once(source):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_parts_of_several_processes_make_up_the_global_batch(source, processes):
-    whole = list(batches(source, config(), start_step=2, num_steps=9))
+    whole = list(batches(source, config(), start_step=2, num_steps=9, groups=4))
     parts = [
-        list(batches(source, config(), start_step=2, num_steps=9, process_index=p, process_count=processes))
+        list(batches(source, config(), start_step=2, num_steps=9, groups=4, process_index=p, process_count=processes))
         for p in range(processes)
     ]
-    joined = [Batch(*map(np.concatenate, zip(*step))) for step in zip(*parts, strict=True)]
+    joined = [jax.tree.map(lambda *own: np.concatenate(own), *step) for step in zip(*parts, strict=True)]
     assert_same(joined, whole)
 
 
@@ -132,37 +173,24 @@ def test_documents_vary_by_epoch_and_one_of_the_highest_level_is_always_there(so
         assert set(seen[number]) == set(range(number % 7 + 1))
 
 
-def test_the_choice_of_documents_is_even():
-    levels = [np.array([4, 4, 1, 1, 1, 1], np.int32)] * 6000
-    chosen = choose_documents(levels, positions=np.arange(6000), seed=3, columns=3)
-    counts = collections.Counter(place for row in chosen for place in row)
-    # One positive of two, then two of the five others: 1/2 + 1/2 * 2/5, and 2/5.
-    for place in range(6):
-        assert counts[place] / 6000 == pytest.approx(0.7 if place < 2 else 0.4, abs=0.03)
-    assert chosen[0] != chosen[1] or chosen[1] != chosen[2]
-    assert chosen == choose_documents(levels, positions=np.arange(6000), seed=3, columns=3)
-    assert chosen != choose_documents(levels, positions=np.arange(6000), seed=4, columns=3)
-
-
-def test_the_choice_of_one_query_does_not_depend_on_its_neighbours():
-    levels = [np.array([4, 1, 1, 1], np.int32), np.array([1] * 9, np.int32), np.zeros(0, np.int32)]
-    together = choose_documents(levels, positions=np.array([7, 8, 9]), seed=0, columns=2)
-    alone = [
-        choose_documents([one], positions=np.array([p]), seed=0, columns=2)[0] for p, one in zip((7, 8, 9), levels)
-    ]
-    assert together == alone
-    assert together[2] == []
-
-
 def test_long_texts_are_cut_as_the_tokenizer_cuts_them(tmp_path):
     record = example(0, documents=1, tokens=9)
     write_records(tmp_path / "closed", [record], num_shards=1)
     batch = next(batches(RecordSource(tmp_path / "closed"), config(queries_per_batch=1), num_steps=1))
-    np.testing.assert_array_equal(batch.document_tokens[0], [CLS, 100, 100, 100, 100, SEP])
+    assert unpacked(batch.texts[0])[0][1] == [CLS, 100, 100, 100, 100, SEP]
     open_ended = record._replace(query_tokens=np.arange(7, 14, dtype=np.int32))
     write_records(tmp_path / "open", [open_ended], num_shards=1)
     batch = next(batches(RecordSource(tmp_path / "open"), config(queries_per_batch=1), num_steps=1))
     np.testing.assert_array_equal(batch.query_tokens[0], [7, 8, 9, 10, 11])
+    assert unpacked(batch.texts[0])[0][0] == [7, 8, 9, 10, 11]
+
+
+def test_a_cut_leaves_short_texts_and_the_original_alone():
+    text = np.array([5, 6, 7, 8, 2], np.int32)
+    assert cut(text, 5, closing_token=2) is text
+    assert cut(text, 4, closing_token=2).tolist() == [5, 6, 7, 2]
+    assert cut(text, 4, closing_token=None).tolist() == [5, 6, 7, 8]
+    assert text.tolist() == [5, 6, 7, 8, 2]
 
 
 def test_a_query_without_documents_is_a_row_of_empty_columns(tmp_path):
@@ -174,21 +202,20 @@ def test_a_query_without_documents_is_a_row_of_empty_columns(tmp_path):
 
 
 def test_wrong_arguments_are_refused(source):
-    with pytest.raises(ValueError, match="must be a multiple of the processes"):
-        next(batches(source, config(), num_steps=1, process_count=3))
+    for wrong in ({"process_count": 3}, {"groups": 3}, {"groups": 2, "process_count": 4}):
+        with pytest.raises(ValueError, match="must be a multiple of the groups, and they of the processes"):
+            batches(source, config(), num_steps=1, **wrong)
     with pytest.raises(ValueError, match="start_step must lie in"):
         next(batches(source, config(), start_step=3, num_steps=2))
     assert list(batches(source, config(), start_step=2, num_steps=2)) == []
 
 
-def test_a_damaged_record_is_named_when_its_batch_comes(tmp_path):
+def test_a_damaged_record_is_named(tmp_path):
     write_records(tmp_path, map(example, range(8)), num_shards=2)
     file = tmp_path / "crops-train.tfrecord-00001-of-00002"
     file.write_bytes(file.read_bytes()[:-9] + b"x" * 9)
-    feed = batches(RecordSource(tmp_path), config(shuffle=False), num_steps=2)
-    next(feed)
     with pytest.raises(InputError, match=r"00001-of-00002: the data of record 3 does not match"):
-        next(feed)
+        list(batches(RecordSource(tmp_path), config(shuffle=False), num_steps=2))
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -13,7 +14,16 @@ from crops_jax.config import Config
 from crops_jax.encoder import Encoder
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.model_folder import describe
-from tests.model_folders import TEXTS, add_modules, minilm, random_model, small_config, write_bert, write_tokenizer
+from tests.model_folders import (
+    TEXTS,
+    add_modules,
+    minilm,
+    random_model,
+    small_config,
+    write_bert,
+    write_qwen_tokenizer,
+    write_tokenizer,
+)
 
 
 def edit(file, **fields):
@@ -113,7 +123,7 @@ def test_prompts_are_the_folders(tmp_path):
         ("config.json", {"hidden_act": "relu"}, "hidden_act relu is not supported"),
         ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type relative_key"),
         ("config.json", {"is_decoder": True}, "is_decoder True"),
-        ("config.json", {"num_hidden_layers": None}, "num_hidden_layers must be an integer, found None"),
+        ("config.json", {"num_hidden_layers": None}, "num_hidden_layers must be a whole number, found null"),
         ("config.json", {"num_hidden_layers": 3}, "no tensor encoder.layer.2.attention.self.query.weight"),
         ("config.json", {"intermediate_size": 53}, r"shape \(52, 30\), expected \(30, 53\)|shape .* expected .*53"),
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling max is not supported"),
@@ -239,3 +249,46 @@ def test_two_towers_must_agree_in_tokenizer_and_size(tmp_path):
     edit(query / "config.json", num_attention_heads=5)
     with pytest.raises(InputError, match="differ in size"):
         describe(tmp_path / "folder")
+
+
+QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "layers": 1, "pooling": "last"}
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_a_qwen_folder_comes_back_as_it_went_out(tmp_path, family):
+    rows = write_qwen_tokenizer(tmp_path / "tokenizer")
+    config = small_config(family=family, vocabulary_size=rows, **QWEN)
+    prompts = {"query": "Instruct: find it\nQuery:"}
+    encoder = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts=prompts)
+    pretrained.export(encoder, tmp_path / "folder")
+    again = pretrained.load_encoder(tmp_path / "folder")
+    assert again.prompts == prompts
+    assert again.config.encoder == dataclasses.replace(
+        config.encoder, weights=str(tmp_path / "folder"), max_query_tokens=40
+    )
+    texts = ["red lamps", "東京", "a"]
+    np.testing.assert_array_equal(again.encode(texts), encoder.encode(texts))
+    described = json.loads((tmp_path / "folder" / "config.json").read_text())
+    for change, message in (
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rotary positions of type yarn are not supported"),
+        ({"use_sliding_window": True}, "use_sliding_window True is not supported"),
+        ({"attention_bias": family == "qwen3"}, "attention_bias .* is not supported"),
+        ({"num_key_value_heads": 4}, "heads must be a multiple of key_value_heads"),
+        ({"hidden_act": "gelu"}, "hidden_act gelu is not supported"),
+    ):
+        (tmp_path / "folder" / "config.json").write_text(json.dumps(described | change))
+        with pytest.raises(InputError, match=message):
+            pretrained.load_encoder(tmp_path / "folder")
+    # transformers 5 writes the base of the rotary positions elsewhere.
+    del described["rope_theta"]
+    described["rope_parameters"] = {"rope_theta": 5e5, "rope_type": "default"}
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(described))
+    assert pretrained.load_encoder(tmp_path / "folder").config.encoder.rotary_base == 5e5
+
+
+def test_a_tokenizer_that_transformers_would_replace_is_not_exported(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer")
+    config = small_config(family="qwen2", **QWEN)
+    encoder = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer")
+    with pytest.raises(InputError, match="transformers reads another tokenizer out of a folder of a qwen2 encoder"):
+        pretrained.export(encoder, tmp_path / "folder")

@@ -9,9 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from crops_jax import tfrecord
-from crops_jax.dataset_info import DATASET_INFO, FEATURES, features_json
+from crops_jax.dataset_info import DATASET_INFO, FEATURES, features_json, shard_names
 from crops_jax.errors import InputError
-from crops_jax.records import QueryRecord, RecordSource, decode_record, encode_record, splits, write_records
+from crops_jax.records import (
+    QueryRecord,
+    RecordSource,
+    add_split,
+    decode_record,
+    encode_record,
+    encode_records,
+    shard_bounds,
+    splits,
+    write_records,
+    write_shard,
+)
 from crops_jax.tf_example import Example
 from tests.record_examples import SEP, assert_equal, example
 
@@ -120,6 +131,24 @@ def test_the_same_examples_give_the_same_bytes(tmp_path):
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
+@pytest.mark.parametrize("num_shards", [1, 4, 20])
+def test_shards_that_are_written_apart_are_those_that_are_written_together(tmp_path, num_shards):
+    examples = [*map(example, range(9)), example(9, documents=1, labelled=30)]
+    write_records(tmp_path / "together", examples, num_shards=num_shards)
+    (tmp_path / "apart").mkdir()
+    bounds = shard_bounds(10, num_shards)
+    infos = []
+    for name, first, last in zip(shard_names("train", len(bounds) - 1), bounds, bounds[1:]):
+        parts = (encode_records(examples[at : min(at + 2, last)], first=at) for at in range(first, last, 2))
+        infos.append(write_shard(tmp_path / "apart" / name, parts))
+    add_split(tmp_path / "apart", infos, split="train")
+    assert files_of(tmp_path / "apart") == files_of(tmp_path / "together")
+    with pytest.raises(InputError, match="split train is there already"):
+        add_split(tmp_path / "apart", infos, split="train")
+    with pytest.raises(InputError, match=r"example 7: .*document_levels"):
+        encode_records([example(0), example(1)._replace(document_levels=np.array([9]))], first=6)
+
+
 def test_ids_are_never_capped(tmp_path):
     write_records(tmp_path, [example(0, documents=1, labelled=20_000)], num_shards=1)
     source = RecordSource(tmp_path)
@@ -164,8 +193,11 @@ def test_a_source_can_be_pickled(tmp_path):
 def test_valid_checksums_around_something_else_name_file_and_record(tmp_path):
     write_records(tmp_path, map(example, range(3)), num_shards=1)
     file = tmp_path / "crops-train.tfrecord-00000-of-00001"
-    foreign = Example()
-    foreign.features.feature["x"].int64_list.value.append(1)
+    # As long as the record in whose place it stands: the sum of all is looked at when the records are opened.
+    foreign = Example.FromString(encode_record(example(1)))
+    kept = foreign.features.feature["query_tokens"]
+    foreign.features.feature["query_tokenz"].CopyFrom(kept)
+    del foreign.features.feature["query_tokens"]
     records = [encode_record(example(0)), foreign.SerializeToString(), encode_record(example(2))]
     file.write_bytes(b"".join(map(tfrecord.frame, records)))
     with pytest.raises(InputError, match="00000-of-00001: record 1: feature query_tokens is not one value"):
@@ -219,3 +251,11 @@ def test_dataset_info_is_read_and_written_back_by_tfds_byte_by_byte(tmp_path):
     write_records(tmp_path, [example(2)], num_shards=1, split="dev")
     proto = dataset_info.read_proto_from_builder_dir(tmp_path)
     assert json_format.MessageToJson(proto, sort_keys=True) == (tmp_path / DATASET_INFO).read_text()
+
+
+def test_a_shard_in_the_place_of_another_of_as_many_records_is_refused(tmp_path):
+    write_records(tmp_path, [example(i, documents=1 + i // 2) for i in range(4)], num_shards=2)
+    first, second = sorted(tmp_path.glob("crops-train.tfrecord-0000?-of-00002"))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(InputError, match="one of them is another's"):
+        RecordSource(tmp_path)

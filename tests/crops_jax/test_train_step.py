@@ -9,10 +9,11 @@ import pytest
 from flax import nnx
 
 from crops_jax import sharding
+from crops_jax.batch_reader import Batch
 from crops_jax.config import MeshConfig
-from crops_jax.input_pipeline import Batch
 from crops_jax.labels import Level, document_id_words
 from crops_jax.models.dual_encoder import DualEncoder
+from crops_jax.packing import PackedTexts, assign_rows, lay_out
 from crops_jax.train_step import TEMPERATURE, device_batch, initial_state, make_train_step
 from tests.tiny_run import CONFIG, VOCABULARY, BagEncoder
 
@@ -21,7 +22,7 @@ PLAIN = CONFIG.replace(encoder={"dropout": 0.0})
 MESHES = [MeshConfig(data=1), MeshConfig(data=8), MeshConfig(data=4, model=2)]
 
 
-def batch_of(seed=0, *, queries=8, columns=2, labelled=5) -> Batch:
+def batch_of(seed=0, *, queries=8, columns=2, labelled=5, groups=1) -> Batch:
     """Queries that share words with their positive; some columns are empty, one document comes twice."""
     random = np.random.default_rng(seed)
     documents = np.full((queries * columns, 12), -1, np.int32)
@@ -38,7 +39,17 @@ def batch_of(seed=0, *, queries=8, columns=2, labelled=5) -> Batch:
     labelled_ids[:, 0], levels[:, 0] = ids[::columns], Level.POSITIVE
     labelled_ids[:, 1], levels[:, 1] = ids[1::columns], Level.RANKED_NOT_SHOWN
     levels[(labelled_ids == 0).all(axis=2)] = 0
-    return Batch(query_tokens, documents, ids, labelled_ids, levels)
+    return Batch(packed(query_tokens, documents, groups), query_tokens, ids, labelled_ids, levels)
+
+
+def packed(query_tokens, documents, groups) -> tuple[PackedTexts]:
+    """As crops_jax.batch_reader packs: the queries of a group, then its documents."""
+    parts = zip(np.split(query_tokens, groups), np.split(documents, groups), strict=True)
+    texts = [[row[row >= 0] for rows in part for row in rows] for part in parts]
+    rows = [assign_rows([len(text) for text in part], row_tokens=16) for part in texts]
+    count = max(one.count for one in rows)
+    laid_out = [lay_out(part, one, row_tokens=16, num_rows=count) for part, one in zip(texts, rows, strict=True)]
+    return (PackedTexts(*map(np.stack, zip(*laid_out))),)
 
 
 def bag(config):
@@ -74,7 +85,7 @@ def test_every_mesh_gives_the_same_loss_and_gradients(model_of):
     results = []
     for mesh_config in MESHES:
         state, step, mesh = start(mesh_config=mesh_config, model_of=model_of)
-        state, metrics = step(state, device_batch(batch_of(), mesh))
+        state, metrics = step(state, device_batch(batch_of(groups=mesh.shape["data"]), mesh))
         results.append((float(metrics.loss), float(metrics.grad_norm), first_moments(state), metrics.counters))
     loss, norm, moments, counters = results[0]
     largest = max(np.abs(moment).max() for moment in moments.values())
@@ -84,12 +95,14 @@ def test_every_mesh_gives_the_same_loss_and_gradients(model_of):
         assert other_norm == pytest.approx(norm, rel=1e-5)
         assert other_moments.keys() == moments.keys()
         assert max(np.abs(moments[name] - other_moments[name]).max() for name in moments) <= 1e-5 * largest
-        assert jax.tree.map(int, other_counters) == jax.tree.map(int, counters)
+        # How many places for tokens there are is a matter of the groups.
+        counts, other_counts = (jax.tree.map(int, one) | {"token_places": 0} for one in (counters, other_counters))
+        assert other_counts == counts
 
 
 def test_parameters_stay_split_over_the_model_axis():
     state, step, mesh = start(mesh_config=MESHES[2])
-    state, _ = step(state, device_batch(batch_of(), mesh))
+    state, _ = step(state, device_batch(batch_of(groups=4), mesh))
     kernel = state.parameters["feed_forward"]["up"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (16, 8)
 
@@ -103,7 +116,10 @@ def test_loss_goes_down_and_the_report_is_right():
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
     assert int(state.step) == STEPS
     counters = {name: int(value) for name, value in metrics.counters.items()}
+    tokens = batch_of((STEPS - 1) % 2).texts[0].tokens
     assert counters == {
+        "tokens": int((tokens >= 0).sum()),
+        "token_places": tokens.size,
         "anchors_level_1": 0,
         # The empty column 3, and column 15, a second copy of column 0 that is a negative of the last query.
         "anchors_level_2": 7,

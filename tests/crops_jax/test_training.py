@@ -67,8 +67,8 @@ def stop_before(step, monkeypatch, act):
     """Calls `act` when the batch of `step` is asked for."""
     original = training.batches
 
-    def batches(source, config, *, start_step, num_steps):
-        for number, batch in enumerate(original(source, config, start_step=start_step, num_steps=num_steps)):
+    def batches(source, config, *, start_step, **others):
+        for number, batch in enumerate(original(source, config, start_step=start_step, **others)):
             if start_step + number + 1 == step:
                 act()
             yield batch
@@ -84,6 +84,7 @@ def test_a_run_leaves_what_the_contract_says(uninterrupted):
         assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= line.keys()
         assert {"label_overflow", "false_negatives_avoided", "duplicate_documents", "repeated_queries"} <= line.keys()
         assert line["loss_implementation"] == "dense"
+        assert line["padding_share"] == pytest.approx(1 - line["tokens"] / line["token_places"], abs=1e-4)
         assert sum(line[f"anchors_level_{level}"] for level in range(1, 6)) > 0
     evaluated = {line["step"]: line[training.DEV_METRIC] for line in lines if training.DEV_METRIC in line}
     assert sorted(evaluated) == [6, 12, 18, 20]
@@ -146,7 +147,7 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(records, 
         return state._replace(parameters=jax.tree.map(lambda leaf: leaf * jnp.nan, state.parameters)), progress
 
     monkeypatch.setattr(training.Checkpoints, "restore", spoilt)
-    with pytest.raises(NamedFailure, match=r"step 7: loss is nan.*last good checkpoint is .*checkpoints/6"):
+    with pytest.raises(NamedFailure, match=r"step 7: loss is .*nan.*last good checkpoint is .*checkpoints/6"):
         training.train(CONFIG, records_path=records, run=tmp_path)
     assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 6
 
@@ -188,16 +189,22 @@ def test_without_a_dev_split_the_last_checkpoint_is_the_best(tmp_path):
     assert training.DEV_METRIC not in read_metrics(run)[-1]
 
 
-def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(uninterrupted, records, tmp_path, monkeypatch):
+def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_path, monkeypatch):
+    # Dropout draws by the place in a row, and another mesh has other rows.
+    config = CONFIG.replace(encoder={"dropout": 0.0})
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    run.mkdir()
+    whole.mkdir()
+    training.train(config, records_path=records, run=whole)
     with monkeypatch.context() as patch:
         stop_before(9, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            training.train(CONFIG, records_path=records, run=tmp_path)
-    changed = CONFIG.replace(mesh={"data": 4, "model": 2}, training={"log_every_steps": 10, "evaluate_every_steps": 0})
-    training.train(changed, records_path=records, run=tmp_path)
-    lines = {line["step"]: line["loss"] for line in read_metrics(tmp_path)}
+            training.train(config, records_path=records, run=run)
+    changed = config.replace(mesh={"data": 4, "model": 2}, training={"log_every_steps": 10, "evaluate_every_steps": 0})
+    training.train(changed, records_path=records, run=run)
+    lines = {line["step"]: line["loss"] for line in read_metrics(run)}
     assert list(lines) == [2, 4, 6, 8, 10, 20]
-    for line in read_metrics(uninterrupted[0]):
+    for line in read_metrics(whole):
         if line["step"] in lines:
             assert lines[line["step"]] == pytest.approx(line["loss"], rel=1e-5)
 

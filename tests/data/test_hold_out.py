@@ -11,6 +11,7 @@ from crops_jax.artifacts import read_manifest
 from crops_jax.errors import InputError
 from data.held_out_queries import held_out_groups, split_by_hash
 from data.hold_out import HoldOutArguments, hold_out
+from data.inspect import describe
 from data.mine import MineArguments, mine
 from data.tables import open_logs
 
@@ -307,3 +308,41 @@ def test_wrong_arguments_name_themselves_and_write_nothing(write_logs, tables, t
     with pytest.raises(InputError, match=message):
         held_out(logs, tmp_path / "split", **arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"logs"}
+
+
+def test_bad_rows_are_set_aside_and_the_split_is_that_of_the_clean_tables(write_logs, tables, tmp_path):
+    write_logs("clean", **tables)
+    write_logs(
+        "dirty",
+        documents=[*tables["documents"], {"doc_id": "", "title": "nameless"}, tables["documents"][0]],
+        searches=[*tables["searches"], search("bad", "u0", " ", tables["searches"][0]["time"])],
+        candidates=[*tables["candidates"], clicked("bad", "red-lamp"), clicked("a0", "unknown")],
+        feed_views=tables["feed_views"],
+    )
+    expected = held_out(tmp_path / "clean", tmp_path / "split", from_="2024-05-31T01:56:40")
+    with pytest.raises(InputError, match="table documents, column doc_id"):
+        held_out(tmp_path / "dirty", tmp_path / "mended", from_="2024-05-31T01:56:40")
+    outcome = held_out(tmp_path / "dirty", tmp_path / "mended", from_="2024-05-31T01:56:40", on_bad_rows="quarantine")
+    quarantined = {
+        "documents": {"doc_id: an empty id": 1, "doc_id: repeats the key of an earlier row": 1},
+        "searches": {"query: an empty query (value)": 1},
+        "candidates": {"doc_id: not in documents": 1, "search_id: set aside in searches": 1},
+    }
+    quarantine = {"quarantined": quarantined, "quarantine": str(tmp_path / "mended.quarantine")}
+    assert outcome == {**expected, "split": str(tmp_path / "mended"), **quarantine}
+    assert read_manifest(tmp_path / "mended")["held_out"]["quarantined"] == quarantined
+    assert describe(tmp_path / "mended.quarantine")["rows"] == {"candidates": 2, "documents": 2, "searches": 1}
+    for table in open_logs(tmp_path / "split").names:
+        assert open_logs(tmp_path / "mended").read(table).equals(open_logs(tmp_path / "split").read(table))
+
+
+def test_an_output_that_is_there_is_refused_before_its_quarantine_is_touched(write_logs, tables, tmp_path):
+    bad = search("bad", "u0", " ", tables["searches"][0]["time"])
+    logs = write_logs(**{**tables, "searches": [*tables["searches"], bad]})
+    arguments = {"from_": "2024-05-31T01:56:40", "on_bad_rows": "quarantine"}
+    held_out(logs, tmp_path / "split", **arguments)
+    kept = (tmp_path / "split.quarantine" / "searches.parquet").stat()
+    with pytest.raises(InputError, match="--overwrite"):
+        held_out(logs, tmp_path / "split", **arguments)
+    assert (tmp_path / "split.quarantine" / "searches.parquet").stat() == kept
+    held_out(logs, tmp_path / "split", overwrite=True, **arguments)

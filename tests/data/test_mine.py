@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from crops_jax.artifacts import read_manifest
+from crops_jax.artifacts import fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure
 from data.mine import MineArguments, mine
 from data.perspectives.judged import parse_grade_levels
@@ -164,6 +164,33 @@ def test_missing_tables_are_skipped_and_said(write_logs, tables, tmp_path):
     assert set(outcome["skipped"]) == {"system_level", "knowledge_level"}
 
 
+def test_without_clicks_and_judgements_the_search_log_is_mined_and_the_rest_said(write_logs, tables, tmp_path):
+    tables["candidates"] = [{**row, "clicked": False} for row in tables["candidates"] if row["stage"] == "shown"]
+    logs = write_logs(**tables)
+    outcome, _ = mined(logs, tmp_path / "labels")
+    assert set(outcome["skipped"]) == {"query_level", "system_level"}
+    assert "nothing to fit a discriminator on" in outcome["skipped"]["query_level"]
+    assert outcome["discriminator"] is None
+    assert outcome["by_source"] == {"knowledge_level": 1, "shown_not_clicked": 30}
+    with pytest.raises(InputError, match="nothing to fit a discriminator on"):
+        mined(logs, tmp_path / "named", perspectives="search_log,system_level")
+
+
+def test_documents_that_a_language_model_wrote_may_lie_elsewhere(write_logs, tables, tmp_path):
+    docs = write_logs("docs", knowledge_documents=[{**tables["knowledge_documents"][0], "doc_id": "k2"}])
+    (docs / "documents.parquet").unlink()
+    logs = write_logs(**tables)
+    options = {"perspectives": "search_log,knowledge_level", "knowledge_documents": str(docs)}
+    _, labels = mined(logs, tmp_path / "a", **options)
+    assert ("red lamp", "k2") in labels
+    assert ("red lamp", "k1") not in labels
+    inputs = read_manifest(tmp_path / "a")["inputs"]
+    assert inputs["knowledge_documents"]["fingerprint"] == fingerprint(docs)
+    del tables["knowledge_documents"]
+    _, labels = mined(write_logs("without", **tables), tmp_path / "b", **options)
+    assert ("red lamp", "k2") in labels
+
+
 def judgement(query, doc_id, grade, split=None):
     return {"query": query, "doc_id": doc_id, "grade": grade, "split": split}
 
@@ -236,7 +263,12 @@ def test_wrong_grade_levels_are_refused(text):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backend": "pyspark"}, "not available yet"),
+        ({"min_supporters": 0}, "--min-supporters 0 must be greater than 0"),
+        ({"day": "2024-05-31"}, "--day and --state go together"),
+        ({"state": "state"}, "--day and --state go together"),
+        ({"forget_before": "2024-05-31"}, "--forget-before goes with --day"),
+        ({"day": "2024-05-31", "state": "s", "until": "2024-06-01"}, "--until and --day exclude each other"),
+        ({"knowledge_documents": "nowhere"}, "nowhere"),
         ({"perspectives": "search_log,feed"}, "'feed' is none of"),
         ({"until": "yesterday"}, "--until"),
         ({"until": "2024-05-31"}, "no search"),

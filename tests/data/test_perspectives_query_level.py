@@ -4,7 +4,8 @@ import ibis
 import pyarrow as pa
 import pytest
 
-from data.perspectives.query_level import candidates, positives, reformulations
+from data.perspectives.query_level import reformulations, supports
+from data.perspectives.rows import count_supporters
 
 CLICK = {"stage": "shown", "clicked": True}
 
@@ -144,40 +145,41 @@ def rows_of(table):
     return sorted(table.to_pyarrow().to_pylist(), key=lambda row: (row["query"], row["doc_id"], row["via_query"]))
 
 
-def test_candidates_are_what_was_consumed_among_the_later_query_s_own(shop):
+def test_supports_are_what_was_consumed_among_the_later_query_s_own(shop):
     pairs = reformulations(shop)
     alike = similarity(shoe_shoes=0.5, shoe_hat=0.49, shoes_hat=0.1)
-    assert rows_of(candidates(shop, pairs, alike, beta=0.5)) == [
-        {"query": "shoe", "doc_id": "d1", "via_query": "shoes", "gap_seconds": 20.0, "supporters": 2},
-        {"query": "shoe", "doc_id": "d3", "via_query": "shoes", "gap_seconds": 30.0, "supporters": 1},
-        {"query": "shoe", "doc_id": "d4", "via_query": "shoes", "gap_seconds": 30.0, "supporters": 1},
+    found = supports(shop, pairs, alike, beta=0.5)
+    p1 = {"query": "shoe", "source": "query_level", "via_query": "shoes"}
+    assert rows_of(count_supporters(found)) == [
+        {**p1, "doc_id": "d1", "gap_seconds": 20.0, "supporters": 2},
+        {**p1, "doc_id": "d3", "gap_seconds": 30.0, "supporters": 1},
+        {**p1, "doc_id": "d4", "gap_seconds": 30.0, "supporters": 1},
+    ]
+    assert sorted((row["user_id"], row["doc_id"]) for row in found.to_pyarrow().to_pylist()) == [
+        ("u1", "d1"),
+        ("u2", "d1"),
+        ("u2", "d3"),
+        ("u2", "d4"),
     ]
 
 
-def test_positives_need_more_than_alpha(shop):
+def test_a_similarity_of_exactly_beta_is_enough(shop):
     pairs = reformulations(shop)
-    alike = similarity(shoe_shoes=0.9, shoe_hat=0.9, shoes_hat=0.1)
-    found = candidates(shop, pairs, alike)
-    theta = pa.table({"query": ["shoe"] * 4, "doc_id": ["d1", "d3", "d4", "d6"], "score": [0.6, 0.600001, 0.2, 0.95]})
-    assert rows_of(positives(found, ibis.memtable(theta), alpha=0.6)) == [
-        {
-            "query": "shoe",
-            "doc_id": "d3",
-            "level": 5,
-            "source": "query_level",
-            "score": 0.600001,
-            "via_query": "shoes",
-            "gap_seconds": 30.0,
-            "supporters": 1,
-        },
-        {
-            "query": "shoe",
-            "doc_id": "d6",
-            "level": 5,
-            "source": "query_level",
-            "score": 0.95,
-            "via_query": "hat",
-            "gap_seconds": 40.0,
-            "supporters": 1,
-        },
+    alike = similarity(shoe_shoes=0.5, shoe_hat=0.499999, shoes_hat=0.1)
+    assert {row["via_query"] for row in rows_of(supports(shop, pairs, alike))} == {"shoes"}
+    assert {row["via_query"] for row in rows_of(supports(shop, pairs, alike, beta=0.4))} == {"shoes", "hat"}
+
+
+def test_clocks_that_run_backwards_make_no_reformulation(session):
+    # In the order of the log "b" follows "a", but by its clock it was before.
+    assert pairs_of(session((100, "a"), (95, "b"), (101, "c"))) == [
+        ("u1", "a", "c", 1.0),
+        ("u1", "b", "a", 5.0),
+        ("u1", "b", "c", 6.0),
     ]
+
+
+def test_since_takes_pairs_whose_later_search_is_not_before(session, at):
+    events = session((0, "a"), (50, "b"), (100, "c"))
+    assert pairs_of(events, since=at(100)) == [("u1", "b", "c", 50.0)]
+    assert pairs_of(events, since=at(100.000001)) == []

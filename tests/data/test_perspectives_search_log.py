@@ -1,10 +1,16 @@
 """P0 and the negatives of the log."""
 
-from data.perspectives.search_log import positives_and_negatives
+import pytest
+
+from data.evidence import Evidence
+from data.perspectives.search_log import SOURCE, behaviour_recorded, supports
+from data.supported_rows import supported_rows
 
 
-def found(events):
-    rows = positives_and_negatives(events).to_pyarrow().to_pylist()
+def found(events, **options):
+    evidence = Evidence({SOURCE: supports(events, **options)}, events.searches, behaviour_recorded(events, **options))
+    (table,), _ = supported_rows(evidence, None, alpha=0.6, min_supporters=1)
+    rows = table.to_pyarrow().to_pylist()
     return sorted((r["query"], r["doc_id"], r["level"], r["source"], r["supporters"]) for r in rows)
 
 
@@ -72,6 +78,39 @@ def test_supporters_are_distinct_users_of_the_normalised_query(events_of, at):
         candidates=[candidate(s, "d0", clicked=True) for s in ("s1", "s2", "s3")],
     )
     assert found(events) == [("a b", "d0", 4, "search_log", 2)]
+
+
+def test_exactly_the_long_watch_is_enough_and_liking_needs_no_click(events_of, at):
+    events = events_of(
+        searches=[search("s1", "u1", "a", at(0))],
+        candidates=[
+            candidate("s1", "d0", watch_seconds=30.0),
+            candidate("s1", "d1", watch_seconds=29.999999),
+            candidate("s1", "d2", liked=True),
+        ],
+    )
+    assert [row[1:3] for row in found(events)] == [("d0", 4), ("d1", 3), ("d2", 4)]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("2024-05-30T23:59:59.999999", "2024-05-31T00:00:00"), ("2023-12-31T23:59:59", "2024-01-01T00:00:00")],
+)
+def test_since_begins_with_its_moment(events_of, at, earlier, later):
+    events = events_of(
+        searches=[search("s1", "u1", "a", at(earlier)), search("s2", "u1", "b", at(later))],
+        candidates=[candidate("s1", "d0", clicked=True), candidate("s2", "d1", clicked=True)],
+    )
+    assert [row[0] for row in found(events, since=at(later))] == ["b"]
+    assert [row[0] for row in found(events, since=at(earlier))] == ["a", "b"]
+
+
+def test_two_users_in_one_second_are_two_supporters(events_of, at):
+    events = events_of(
+        searches=[search("s1", "u1", "a", at(7)), search("s2", "u2", "A", at(7)), search("s3", "u1", " a", at(7))],
+        candidates=[candidate(s, "d0", clicked=True) for s in ("s1", "s2", "s3")],
+    )
+    assert found(events) == [("a", "d0", 4, "search_log", 2)]
 
 
 def test_a_document_of_both_fates_has_both_rows(events_of, at):

@@ -1,10 +1,13 @@
 """P2: what the feed showed around a query."""
 
-from data.perspectives.system_level import candidates
+import pytest
+
+from data.perspectives.rows import count_supporters
+from data.perspectives.system_level import supports
 
 
 def found(events, **options):
-    rows = candidates(events, **options).to_pyarrow().to_pylist()
+    rows = count_supporters(supports(events, **options)).to_pyarrow().to_pylist()
     return sorted((r["query"], r["doc_id"], r["gap_seconds"], r["supporters"]) for r in rows)
 
 
@@ -37,13 +40,45 @@ def test_the_window_lies_on_both_sides_and_its_borders_are_inside(events_of, at)
     assert found(events) == [("a", "d1", 1800.0, 1), ("a", "d2", 1800.0, 1), ("a", "d5", 0.0, 1)]
 
 
-def test_a_day_s_end_is_like_any_moment(events_of, at):
+@pytest.mark.parametrize(
+    ("asked", "viewed", "missed"),
+    [
+        ("2024-02-29T23:50:00", "2024-03-01T00:20:00", "2024-03-01T00:20:01"),
+        ("2024-01-01T00:10:00", "2023-12-31T23:40:00", "2023-12-31T23:39:59"),
+        ("2024-05-31T23:59:59", "2024-06-01T00:29:59", "2024-06-01T00:30:00"),
+    ],
+)
+def test_midnight_and_month_ends_are_like_any_moment(events_of, at, asked, viewed, missed):
     events = feed(
         events_of,
-        [search("s1", "u1", "a", at("2024-02-29T23:50:00"))],
-        [view("u1", "d1", at("2024-03-01T00:20:00")), view("u1", "d2", at("2024-03-01T00:20:01"))],
+        [search("s1", "u1", "a", at(asked))],
+        [view("u1", "d1", at(viewed)), view("u1", "d2", at(missed))],
     )
     assert found(events) == [("a", "d1", 1800.0, 1)]
+
+
+def test_the_same_query_in_other_case_and_spacing_is_one_and_users_of_one_second_are_two(events_of, at):
+    events = feed(
+        events_of,
+        [search("s1", "u1", "Red  shoes", at(1000)), search("s2", "u2", "red shoes ", at(1000))],
+        [view("u1", "d1", at(1000)), view("u2", "d1", at(1000)), view("u2", "d2", at(1000))],
+    )
+    assert found(events) == [("red shoes", "d1", 0.0, 2), ("red shoes", "d2", 0.0, 1)]
+
+
+def test_since_takes_what_the_later_of_search_and_view_does_not_precede(events_of, at):
+    events = feed(
+        events_of,
+        [search("s1", "u1", "a", at(100)), search("s2", "u1", "b", at(200))],
+        [view("u1", "d1", at(150)), view("u1", "d2", at(199)), view("u1", "d3", at(210))],
+    )
+    # Of "a" only the view at 210 s counts; of "b", which was itself not before, all do.
+    assert found(events, since=at(200)) == [
+        ("a", "d3", 110.0, 1),
+        ("b", "d1", 50.0, 1),
+        ("b", "d2", 1.0, 1),
+        ("b", "d3", 10.0, 1),
+    ]
 
 
 def test_the_cap_takes_the_nearest_in_time_then_by_doc_id(events_of, at):

@@ -467,7 +467,44 @@ def test_the_mapping_may_lie_elsewhere_and_goes_with_its_source_only(tmp_path):
         converted("esci", raw, tmp_path, mapping=str(file))
 
 
-MAKERS = [kuaisearch, qilin, kuaisar, recflow, esci, msmarco, wands, multi_cpr, ubi, mapped]
+def qbqtc(folder):
+    pair = {"id": 0, "query": "感冒 吃什么", "title": "感冒吃什么药"}
+    return put(
+        folder,
+        {
+            "train.json": [
+                {**pair, "label": "2"},
+                {**pair, "title": "英雄", "label": "0"},
+                {**pair, "title": "育儿", "label": "1"},
+            ],
+            "dev.json": [{**pair, "query": "英雄", "title": "英雄", "label": "2"}, {**pair, "label": "1"}],
+            "test.json": [{**pair, "title": "育儿", "label": "0"}, {**pair, "label": ""}],
+        },
+    )
+
+
+def test_qbqtc_titles_are_documents_and_a_pair_in_several_files_is_no_training_pair(tmp_path):
+    logs, outcome = converted("qbqtc", qbqtc(tmp_path / "raw"), tmp_path)
+    titles = {row["doc_id"]: row["title"] for row in rows(logs, "documents")}
+    assert sorted(titles.values()) == ["感冒吃什么药", "育儿", "英雄"]
+    assert [(row["query"], titles[row["doc_id"]], row["grade"], row["split"]) for row in rows(logs, "judgements")] == [
+        ("感冒 吃什么", "育儿", 0, "test"),
+        ("英雄", "英雄", 2, "dev"),
+        ("感冒 吃什么", "感冒吃什么药", 1, "dev"),
+        ("感冒 吃什么", "英雄", 0, "train"),
+    ]
+    assert outcome["dropped"]["judgements"] == {"without a grade of 0, 1 or 2": 1, "repeated query, doc_id": 2}
+
+
+def test_one_file_of_qbqtc_alone_has_no_split(tmp_path):
+    raw = qbqtc(tmp_path / "raw")
+    for name in ("train.json", "test.json"):
+        (raw / name).unlink()
+    logs, _ = converted("qbqtc", raw, tmp_path)
+    assert all("split" not in row for row in rows(logs, "judgements"))
+
+
+MAKERS = [kuaisearch, qilin, kuaisar, recflow, esci, msmarco, wands, multi_cpr, qbqtc, ubi, mapped]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
@@ -545,6 +582,12 @@ def test_every_adapter_says_what_it_has_lacks_and_feeds():
             {"candidates": {"doc_id not in documents": 25_428}},
         ),
         ("esci", "esci_sample", {"documents": 16, "judgements": 16}, {}),
+        (
+            "qbqtc",
+            "qbqtc_dev",
+            {"documents": 19_317, "judgements": 19_944},
+            {"judgements": {"repeated query, doc_id": 56}},
+        ),
     ],
 )
 def test_real_samples_have_the_counts_of_their_description(tmp_path, source, folder, tables, dropped):

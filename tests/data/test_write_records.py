@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import artifacts, records, tokenizer
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from crops_jax.labels import document_id_words
-from data.label_groups import choose_texts, group_labels
+from data.label_groups import choose_texts, group_labels, query_hashes
 from data.label_table import read_labels
+from data.record_counts import sum_counts, text_counts
 from data.tables import write_table
-from data.write_records import WriteRecordsArguments, split_queries, write_records
+from data.write_records import WriteRecordsArguments, _worthwhile_workers, split_queries, write_records
+from tests.data.killed_worker import KilledAtRecords
 
 ROOT = Path(__file__).parent.parent.parent
 THINGS = ["red shoe", "blue lamp", "garden hose", "green chair", "white table", "old clock", "small bird", "long rope"]
@@ -214,7 +216,7 @@ def test_labels_are_read_from_a_folder_of_files_and_missing_columns_are_named(tm
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "part" / "labels.parquet").rename(tmp_path / "labels" / f"{number}.parquet")
     assert len(read_labels(tmp_path)) == len(label_rows(2)) + 1
-    assert read_labels(tmp_path)["query"][-1].as_py() == "zz"
+    assert "zz" in read_labels(tmp_path)["query"].to_pylist()
     shutil.rmtree(tmp_path / "labels")
     pq.write_table(pa.table({"query": ["a"], "level": [1]}), tmp_path / "labels.parquet")
     with pytest.raises(InputError, match="column doc_id: missing from"):
@@ -226,7 +228,12 @@ def test_labels_are_read_from_a_folder_of_files_and_missing_columns_are_named(tm
 
 def table(rows) -> pa.Table:
     return pa.table(
-        {"query": [r[0] for r in rows], "doc_id": [r[1] for r in rows], "level": pa.array([r[2] for r in rows], "i1")}
+        {
+            "query": [row[0] for row in rows],
+            "doc_id": [row[1] for row in rows],
+            "level": pa.array([row[2] for row in rows], "i1"),
+            "written": [False] * len(rows),
+        }
     )
 
 
@@ -280,6 +287,177 @@ def test_splits_follow_from_the_query_alone_and_both_get_one():
     for fraction in (1e-9, 1 - 1e-9):
         assert split_queries(two, dev_fraction=fraction).sum() == 1
     assert not split_queries(two, dev_fraction=0.0).any()
+
+
+def test_any_number_of_workers_writes_the_same_bytes(logs, tmp_path):
+    labels = write_labels(tmp_path / "labels", label_rows(30), logs=logs)
+    outcomes = [
+        write_records(arguments(labels, logs, tmp_path / f"{workers}", workers=workers, num_shards=3))
+        for workers in (1, 2)
+    ]
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+    assert outcomes[0] | {"records": ""} == outcomes[1] | {"records": ""}
+
+
+def test_a_worker_that_is_killed_leaves_nothing(logs, tmp_path, monkeypatch):
+    monkeypatch.setattr("data.write_records.RecordWorker", KilledAtRecords)
+    labels = write_labels(tmp_path / "labels", label_rows())
+    with pytest.raises(NamedFailure, match="a worker process was killed by signal 9"):
+        write_records(arguments(labels, logs, tmp_path / "records", workers=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["labels"]
+
+
+def test_little_work_starts_no_workers(logs, tmp_path, monkeypatch):
+    monkeypatch.setattr("data.write_records.usable_cores", lambda: 64)
+    groups = group_labels(table(label_rows()))
+    assert _worthwhile_workers(groups) == 1
+    monkeypatch.setattr("data.write_records._WORTH_WORKERS", len(groups.levels))
+    assert _worthwhile_workers(groups) == 64
+
+
+def write_documents(path: Path, titles: dict[str, str]) -> Path:
+    path.mkdir()
+    rows = {
+        "query": ["a"] * len(titles),
+        "doc_id": list(titles),
+        "title": list(titles.values()),
+        "text": [""] * len(titles),
+        "model": ["m"] * len(titles),
+        "prompt_sha256": ["0"] * len(titles),
+    }
+    write_table(path, "knowledge_documents", pa.table(rows))
+    return path
+
+
+def with_source(path: Path, rows, sources: list[str]) -> Path:
+    file = write_labels(path, rows) / "labels.parquet"
+    labels = pq.read_table(file)
+    pq.write_table(labels.set_column(labels.column_names.index("source"), "source", pa.array(sources)), file)
+    return path
+
+
+def test_written_documents_come_from_a_directory_of_their_own(logs, tmp_path):
+    documents = write_documents(tmp_path / "docs", {"k0": "garden clock", "new": "green bird"})
+    rows = [("a", "new", 4), ("a", "k0", 4), ("b", "k1", 4)]
+    labels = with_source(tmp_path / "labels", rows, ["knowledge_level"] * 3)
+    given = {"knowledge_documents": str(documents), "dev_fraction": 0.0}
+    write_records(arguments(labels, logs, tmp_path / "records", **given))
+    tokens = tokenizer.load(tmp_path / "records" / "tokenizer")
+    written = {t.tobytes() for record in all_records(tmp_path / "records") for t in record.document_tokens}
+    texts = ["garden clock", "green bird", "what else"]
+    assert written == {t.tobytes() for t in tokens.encode(texts, max_tokens=12)}
+    inputs = artifacts.read_manifest(tmp_path / "records")["inputs"]
+    assert inputs["knowledge_documents"]["fingerprint"] == artifacts.fingerprint(documents)
+
+
+def test_written_documents_that_nobody_has_are_refused(logs, tmp_path):
+    rows = [("a", "d1", 4), ("a", "lost", 4), ("b", "gone", 4), ("b", "k0", 4)]
+    labels = with_source(tmp_path / "labels", rows, ["search_log"] + ["knowledge_level"] * 3)
+    with pytest.raises(
+        InputError, match=r"2 documents that a language model wrote \('gone', 'lost'\) are not in --logs"
+    ):
+        write_records(arguments(labels, logs, tmp_path / "records"))
+    documents = write_documents(tmp_path / "docs", {"lost": "here"})
+    given = {"knowledge_documents": str(documents)}
+    with pytest.raises(InputError, match=r"1 documents .* \('gone'\) are neither in --logs .* nor in --knowledge-doc"):
+        write_records(arguments(labels, logs, tmp_path / "records", **given))
+    taken = write_documents(tmp_path / "taken", {"d1": "x"})
+    with pytest.raises(InputError, match=r"'d1' is the id of a document of .* too"):
+        write_records(arguments(labels, logs, tmp_path / "records", knowledge_documents=str(taken)))
+    with pytest.raises(InputError, match=r"neither knowledge_documents\.parquet nor a folder"):
+        write_records(arguments(labels, logs, tmp_path / "records", knowledge_documents=str(tmp_path / "labels")))
+
+
+def test_labels_of_other_written_documents_are_refused(logs, tmp_path):
+    documents = write_documents(tmp_path / "docs", {"new": "x"})
+    other = write_documents(tmp_path / "other", {"new": "y"})
+    labels = write_labels(tmp_path / "labels", label_rows())
+    inputs = {"logs": logs, "knowledge_documents": documents}
+    manifest = artifacts.new_manifest(program="data.mine", kind="labels", arguments={}, inputs=inputs)
+    artifacts.write_manifest(labels, manifest)
+    with pytest.raises(InputError, match="were mined with other written documents than --knowledge-documents"):
+        write_records(arguments(labels, logs, tmp_path / "records", knowledge_documents=str(other)))
+    write_records(arguments(labels, logs, tmp_path / "records", knowledge_documents=str(documents)))
+
+
+def test_documents_with_one_hash_are_refused(logs, tmp_path, monkeypatch):
+    def hashes(doc_ids):
+        words = document_id_words(doc_ids)
+        words[[doc_id in ("d3", "d7") for doc_id in doc_ids]] = (5, 6)
+        return words
+
+    monkeypatch.setattr("data.label_groups.document_id_words", hashes)
+    labels = write_labels(tmp_path / "labels", label_rows())
+    with pytest.raises(InputError, match=r"'d3' and 'd7' have the same 64-bit hash, .* \(1 such pair\)"):
+        write_records(arguments(labels, logs, tmp_path / "records"))
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "splits"),
+    [
+        ([("a", "d1", 4)], {"dev_fraction": 0.5}, {"train": 1}),
+        ([("a", "d1", 4), ("b", "d1", 4)], {"num_shards": 50}, {"train": 1, "dev": 1}),
+        ([("商品 é\u0301", "d1", 4), ("b", "d2", 3)], {"num_shards": 1, "dev_fraction": 0.0}, {"train": 2}),
+        ([("a", "d1", 2), ("b", "d2", 1)], {"dev_fraction": 0.0}, {"train": 2}),
+    ],
+)
+def test_tables_of_one_or_two_rows(logs, tmp_path, rows, changed, splits):
+    outcome = write_records(arguments(write_labels(tmp_path / "labels", rows), logs, tmp_path / "records", **changed))
+    assert records.splits(tmp_path / "records") == splits
+    assert outcome["queries_without_positive"] == sum(level < 4 for *_, level in rows)
+    assert sum(len(record.labelled_ids) for record in all_records(tmp_path / "records")) == len(rows)
+
+
+def test_a_query_with_very_many_labels_keeps_all_ids(logs, tmp_path):
+    rows = [("many", f"文{i}", 1 + i % 5) for i in range(100_000)] + [("many", "d1", 5), ("b", "d2", 4)]
+    labels = write_labels(tmp_path / "labels", rows)
+    outcome = write_records(arguments(labels, logs, tmp_path / "records", dev_fraction=0.0, workers=1))
+    assert outcome["greatest_labels_of_a_query"] == 100_001
+    lengths = sorted(len(record.labelled_ids) for record in all_records(tmp_path / "records"))
+    assert lengths == [1, 100_001]
+    assert records.RecordSource(tmp_path / "records").labelled_per_query == 100_001
+
+
+def test_counts_of_parts_add_up_to_those_of_the_whole():
+    def counts(rows):
+        groups = group_labels(table(rows))
+        has_text = np.array([not groups.doc_ids[int(d)].as_py().startswith("gone") for d in groups.documents])
+        chosen = choose_texts(groups, has_text, documents_per_query=4, seed=0)
+        return text_counts(groups, has_text, chosen, queries_cut=1)
+
+    rows = [*label_rows(), ("last", "d1", 2)]
+    parts = [[row for row in rows if hash_bit(row[0]) == bit] for bit in (0, 1)]
+    assert sum_counts(map(counts, parts)) == counts(rows) | {"queries_cut": 2}
+
+
+def hash_bit(query: str) -> int:
+    return int(query_hashes([query])[0] & np.uint64(1))
+
+
+@pytest.mark.slow
+def test_spark_writes_the_same_bytes(logs, tmp_path):
+    pytest.importorskip("pyspark", reason="pyspark is not installed")
+    documents = write_documents(tmp_path / "docs", {"k0": "garden clock", "new": "green bird"})
+    rows = [*label_rows(40), ("Red  SHOE 文", "new", 4), ("no text", "gone1", 4)]
+    labels = with_source(tmp_path / "labels", rows, ["search_log"] * (len(rows) - 2) + ["knowledge_level"] * 2)
+    rows_of = pq.read_table(labels / "labels.parquet").slice(0, len(rows) - 1)
+    (labels / "labels.parquet").unlink()
+    (labels / "labels").mkdir()
+    for number, part in enumerate((rows_of.slice(0, 100), rows_of.slice(100))):
+        pq.write_table(part, labels / "labels" / f"{number}.parquet")
+    for changed in ({"num_shards": 7}, {"num_shards": 1, "dev_fraction": 1e-9}, {"dev_fraction": 0.0}):
+        given = {"knowledge_documents": str(documents), "documents_per_query": 6, "overwrite": True, **changed}
+        ours = write_records(arguments(labels, logs, tmp_path / "ours", **given))
+        spark = {"backend": "pyspark", "spark_master": "local[2]"}
+        theirs = write_records(arguments(labels, logs, tmp_path / "theirs", **given, **spark))
+        assert files_of(tmp_path / "ours") == files_of(tmp_path / "theirs")
+        assert ours | {"records": ""} == theirs | {"records": ""}
+    rows = pa.concat_tables([rows_of, rows_of.slice(0, 1).set_column(1, "doc_id", pa.array(["lost"]))])
+    lost = rows.slice(len(rows) - 1).set_column(3, "source", pa.array(["knowledge_level"]))
+    pq.write_table(lost, labels / "labels" / "2.parquet")
+    with pytest.raises(InputError, match=r"1 documents that a language model wrote \('lost'\)"):
+        write_records(arguments(labels, logs, tmp_path / "theirs", **given, **spark))
 
 
 @pytest.mark.parametrize("name", ["vocabulary_size", "max_tokens", "documents_per_query", "num_shards"])

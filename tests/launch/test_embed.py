@@ -91,6 +91,44 @@ def test_documents_of_log_tables_in_one_file_or_many(folder, tmp_path):
     assert open_embeddings(tmp_path / "out2").ids == ["a", "b", "c"]
 
 
+def test_the_distinct_queries_of_labels_are_embedded_under_their_own_names(folder, tmp_path):
+    queries = ["red shoe", "BLUE  lamp", "a", "red shoe"]
+    columns = {
+        "query": queries,
+        "doc_id": ["d0", "d1", "d1", "d2"],
+        "level": [4, 4, 3, 2],
+        "source": ["search_log"] * 4,
+    }
+    labels = write(tmp_path / "labels" / "labels.parquet", columns).parent
+    embed(arguments(folder, labels, tmp_path / "out", tower="query", shard_size=2))
+    found = open_embeddings(tmp_path / "out")
+    assert found.ids == ["a", "blue lamp", "red shoe"]
+    expected = open_encoder(folder).encode(found.ids, tower="query")
+    np.testing.assert_allclose(found.array(), expected, atol=1e-5)
+
+    table = pa.table(columns)
+    for i in range(4):
+        pq.write_table(table.slice(i, 1), write(tmp_path / "many" / "labels" / f"{i}.parquet", {"query": [""]}))
+    embed(arguments(folder, tmp_path / "many", tmp_path / "out2", tower="query", shard_size=2))
+    assert open_embeddings(tmp_path / "out2").ids == found.ids
+
+    manifest = artifacts.new_manifest(program="data.mine", kind="labels", arguments={}, inputs={}, content="mined")
+    artifacts.write_manifest(labels, manifest)
+    with pytest.raises(InputError, match="--texts has changed"):
+        embed(arguments(folder, labels, tmp_path / "out", tower="query", shard_size=2))
+    embed(arguments(folder, labels, tmp_path / "out3", tower="query"))
+    assert artifacts.read_manifest(tmp_path / "out3")["inputs"]["texts"]["fingerprint"] == "mined"
+
+
+def test_labels_are_not_embedded_as_documents_nor_unread(folder, tmp_path):
+    columns = {"query": ["a", "a"], "doc_id": ["d0", "d0"], "level": [4, 3], "source": ["search_log"] * 2}
+    labels = write(tmp_path / "labels" / "labels.parquet", columns).parent
+    with pytest.raises(InputError, match="--tower query takes it"):
+        embed(arguments(folder, labels, tmp_path / "out"))
+    with pytest.raises(InputError, match="repeats the key"):
+        embed(arguments(folder, labels, tmp_path / "out", tower="query"))
+
+
 def test_a_finished_directory_is_left_as_it_is(folder, texts, tmp_path):
     wanted = arguments(folder, texts, tmp_path / "out", shard_size=4)
     embed(wanted)

@@ -76,6 +76,12 @@ def test_groups_and_further_flags_go_where_they_belong(asked):
     assert all("--k1 0.9 --b 0.4" in command for command in commands if "launch.evaluate" in command)
 
 
+def test_bad_rows_are_set_aside_before_anything_else_reads_the_logs(asked):
+    _, commands = asked(on_bad_rows="quarantine")
+    assert "--on-bad-rows quarantine" in commands[0]
+    assert not [command for command in commands[1:] if "--on-bad-rows" in command]
+
+
 def test_judgements_may_keep_their_own_split(asked):
     _, commands = asked(from_time="", by="split")
     assert commands[0] == "python -m data.hold_out --logs logs --by split --output work/split"

@@ -1,11 +1,8 @@
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +16,7 @@ from data.tables import write_table
 from launch import evaluate as evaluation
 from launch.report import Arguments, report, write_report
 from launch.report_comparison import HEADLINE
+from tests.pages import browser, overflow, text_of, unclosed
 
 ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]
 THINGS = ["kettle", "ladder", "violin", "carpet", "lantern", "bicycle", "mirror", "saddle", "anchor", "basket"]
@@ -157,11 +155,6 @@ def page(work):
     return outcome, output.read_text()
 
 
-def text_of(html):
-    body = re.sub(r"<script.*?</script>|<style.*?</style>", "", html, flags=re.S)
-    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
-
-
 def test_the_outcome_has_the_headline_figures_of_each_arm(page, work):
     outcome, _ = page
     assert list(outcome["metrics"]) == ["search_log", "cross_perspective", "bm25"]
@@ -230,23 +223,7 @@ def test_ranks_are_named_in_the_order_of_the_table(page):
 def test_the_page_is_self_contained_and_its_markup_is_closed(page):
     html = page[1]
     assert not re.search(r"(?:src|href)\s*=|@import|url\(", html)
-
-    class Balance(HTMLParser):
-        def __init__(self):
-            super().__init__()
-            self.open = []
-
-        def handle_starttag(self, tag, attrs):
-            if tag not in {"meta", "br", "line", "circle", "rect", "polyline"}:
-                self.open.append(tag)
-
-        def handle_endtag(self, tag):
-            if tag not in {"line", "circle", "rect", "polyline"}:
-                assert self.open.pop() == tag
-
-    parser = Balance()
-    parser.feed(html)
-    assert parser.open == []
+    assert unclosed(html) == []
 
 
 def test_texts_of_the_logs_are_escaped(page):
@@ -307,51 +284,8 @@ def test_what_is_no_input_is_refused(work, tmp_path):
         write_report([str(copy)], str(tmp_path / "r.html"))
 
 
-def browser():
-    return next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(browser() is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_overflows_in_a_browser(page, work, tmp_path, width):
-    """The page lies in a frame of the width, since a browser window cannot be as narrow as a phone."""
-    report_file = tmp_path / "report.html"
-    report_file.write_text(page[1])
-    probe = tmp_path / "probe.html"
-    probe.write_text(
-        f"""<iframe src="report.html" style="width:{width}px;height:800px;border:0"></iframe>
-        <pre id="out"></pre><script>
-        const frame = document.querySelector("iframe");
-        frame.addEventListener("load", () => {{
-          const root = frame.contentDocument.documentElement;
-          const wide = [...frame.contentDocument.body.querySelectorAll("*")].filter((element) =>
-            !element.closest(".scroll") && element.getBoundingClientRect().right > {width} + 0.5).length;
-          document.getElementById("out").textContent = JSON.stringify({{scroll: root.scrollWidth, wide}});
-        }});</script>"""
-    )
-    done = subprocess.run(
-        [
-            browser(),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--allow-file-access-from-files",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1400,900",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            probe.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )
-    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
-    assert found, done.stderr[-500:]
-    measured = json.loads(found[1])
-    assert measured["scroll"] <= width
-    assert measured["wide"] == 0
+def test_nothing_overflows_in_a_browser(page, tmp_path, width):
+    assert overflow(page[1], width=width, folder=tmp_path) == (0, 0)

@@ -9,7 +9,16 @@ import pytest
 
 from crops_jax import pretrained
 from crops_jax.encoder import Encoder
-from tests.model_folders import TEXTS, add_modules, minilm, random_model, small_config, write_bert, write_tokenizer
+from tests.model_folders import (
+    TEXTS,
+    add_modules,
+    minilm,
+    random_model,
+    small_config,
+    write_bert,
+    write_qwen_tokenizer,
+    write_tokenizer,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
@@ -82,15 +91,37 @@ def test_small_towers_of_odd_sizes(peer, tmp_path, offset, pooling):
         np.testing.assert_allclose(encoder.encode(texts, tower=tower), found[tower or "encode"], atol=1e-5)
 
 
-@pytest.mark.parametrize("encoder", [{"pooling": "first"}, {"position_offset": 1, "pooling": "last"}])
+QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"pooling": "first"},
+        {"position_offset": 1, "pooling": "last"},
+        {"family": "qwen2", "pooling": "last", **QWEN},
+        {"family": "qwen3", "pooling": "last", **QWEN},
+    ],
+)
 def test_an_exported_folder(peer, tmp_path, encoder):
-    write_tokenizer(tmp_path / "tokenizer")
+    if "family" in encoder:
+        encoder = {**encoder, "vocabulary_size": write_qwen_tokenizer(tmp_path / "tokenizer")}
+    else:
+        write_tokenizer(tmp_path / "tokenizer")
     config = small_config(max_query_tokens=40, **encoder)
-    exported = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer")
+    exported = Encoder(
+        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the red "}
+    )
     pretrained.export(exported, tmp_path / "folder")
-    texts = TEXTS + LENGTHS
+    # A text without a token has a zero vector here and none there: Qwen puts no token around a text.
+    texts = [text for text in TEXTS + LENGTHS if text.strip()]
     found = peer(tmp_path / "folder", texts)
     assert not found["missing"].size
+    again = pretrained.load_encoder(tmp_path / "folder")
+    np.testing.assert_allclose(again.encode(texts), exported.encode(texts), atol=1e-6)
+    difference = largest_difference(again, found, texts)
+    report(f"exported {encoder}, token states, largest difference", difference)
+    assert difference < 1e-4
     for tower in (None, "query", "document"):
         found_cosines = cosines(exported.encode(texts, tower=tower), found[tower or "encode"])
         report(f"exported {encoder}, {tower}, least cosine", found_cosines.min())

@@ -7,6 +7,7 @@ from crops_jax.charts.frame import WIDTH, ticks
 from crops_jax.charts.histogram import histogram
 from crops_jax.charts.interval_plot import Row, interval_plot
 from crops_jax.charts.line_chart import Curve, line_chart
+from crops_jax.charts.stacked_shares import stacked_shares
 
 
 def coordinates(svg):
@@ -24,6 +25,8 @@ def coordinates(svg):
         line_chart([Curve("a & b", [(s, 1 / s) for s in range(1, 3000)], 0), Curve("none", [], 1)], title="t"),
         line_chart([Curve("a", [(5, 2.0)], 0)], title="t"),
         line_chart([], title="t"),
+        stacked_shares([("a <b>", [1, 0, 999_999]), ("none", [0, 0, 0])], parts=["x", "y & z", "w"], title="t"),
+        stacked_shares([], parts=[], title="t"),
     ],
 )
 def test_every_chart_is_well_formed_named_and_within_its_frame(svg):
@@ -65,3 +68,12 @@ def test_ticks_are_round_and_hold_the_values():
     assert ticks(5, 5)[0] <= 5 <= ticks(5, 5)[-1]
     with pytest.raises(ValueError, match="finite"):
         ticks(float("nan"), 1)
+
+
+def test_parts_of_a_bar_fill_it_in_proportion():
+    svg = stacked_shares([("a", [1, 0, 3])], parts=["x", "y", "z"], title="t")
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)" height="18"', svg)]
+    assert len(widths) == 2
+    assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
+    assert re.findall(r">(\d+ %)<", svg) == ["25 %", "75 %"]
+    assert "a, 4 in all: x 1, y 0, z 3" in svg

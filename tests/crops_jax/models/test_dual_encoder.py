@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from crops_jax.models.dual_encoder import create_dual_encoder, from_parameters
+from crops_jax.packing import PackedTexts, assign_rows, lay_out
 from tests.model_folders import random_model, small_config, write_bert
 
 TOKENS = np.asarray([[2, 5, 7, 3, -1, -1], [2, 9, 9, 8, 4, 3], [-1] * 6], np.int32)
@@ -101,3 +102,127 @@ def test_dropout_reaches_both_towers():
         assert (
             np.abs(vectors_of(model, tower, key=jax.random.key(0, impl="rbg")) - vectors_of(model, tower)).max() > 0.01
         )
+
+
+ROW = 16
+
+
+def random_packings(count, *, seed=0):
+    """Rows of 16 tokens with random texts in them, every token another one: tokens and segments."""
+    random = np.random.default_rng(seed)
+    segments = np.full((count, ROW), -1, np.int32)
+    for row in segments:
+        cuts = np.sort(random.choice(np.arange(1, ROW + 1), random.integers(1, 4), replace=False))
+        row[: cuts[-1]] = np.searchsorted(cuts, np.arange(cuts[-1]), side="right")
+    tokens = np.where(segments < 0, -1, np.arange(count * ROW, dtype=np.int32).reshape(count, ROW))
+    return tokens, segments
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_texts_of_a_row_are_exactly_apart(pooling):
+    """1,000 rows: new tokens in one text of a row change no bit of another text, of its vector or its gradient."""
+    count = 1000
+    tokens, segments = random_packings(count)
+    config = small_config(layers=2, width=8, heads=2, vocabulary_size=2 * count * ROW, pooling=pooling)
+    graph, state = nnx.split(random_model(config))
+    weights = np.random.default_rng(1).normal(size=(count, 4, 8)).astype(np.float32)
+
+    @jax.jit
+    def vectors_and_gradient(state, tokens, weights):
+        def total(state):
+            vectors = nnx.merge(graph, state).encode_rows(tokens, segments, tower="query")
+            return (vectors * weights).sum(), vectors
+
+        gradient, vectors = jax.grad(total, has_aux=True)(state)
+        return vectors, nnx.to_pure_dict(gradient)["tower"]["token_embedding"]["embedding"]
+
+    chosen = np.random.default_rng(2).integers(0, segments.max(axis=1) + 1)
+    changed = segments == chosen[:, None]
+    others = np.arange(4)[None, :] != chosen[:, None]
+    # The loss looks at the other texts only.
+    weights *= others[:, :, None]
+    before, gradient_before = vectors_and_gradient(state, tokens, weights)
+    after, gradient_after = vectors_and_gradient(state, np.where(changed, tokens + count * ROW, tokens), weights)
+    np.testing.assert_array_equal(np.asarray(before)[others], np.asarray(after)[others])
+    assert (np.asarray(before)[~others] != np.asarray(after)[~others]).any(axis=1).all()
+    # Every token is another row of the table, so its row of the gradient is the token's own.
+    untouched = tokens[(segments >= 0) & ~changed]
+    np.testing.assert_array_equal(gradient_before[untouched], gradient_after[untouched])
+    assert np.abs(np.asarray(gradient_before)[untouched]).max() > 0
+    assert not np.asarray(gradient_before)[tokens[changed]].any()
+
+
+@pytest.mark.parametrize(("pooling", "offset"), [("mean", 0), ("first", 2), ("last", 0)])
+def test_a_packed_text_is_the_text_alone(pooling, offset):
+    model = random_model(small_config(pooling=pooling, position_offset=offset))
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2, 0)]
+    rows = assign_rows([len(text) for text in texts], row_tokens=ROW)
+    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=ROW, num_rows=rows.count + 1)))
+    assert rows.count == 3
+    vectors = model.encode_packed(packed, tower="document")[0]
+    alone = np.full((len(texts), ROW), -1, np.int32)
+    for row, text in zip(alone, texts, strict=True):
+        row[: len(text)] = text
+    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
+    assert not np.asarray(vectors[-1]).any()
+
+
+def test_padding_longer_than_any_text_harms_nothing():
+    """A row of 16 tokens over a table of 5 positions: what lies beyond the table must not become NaN."""
+    config = small_config(layers=1, max_positions=5, max_query_tokens=5, max_document_tokens=5)
+    graph, state = nnx.split(random_model(config))
+    texts = [np.arange(5, dtype=np.int32)]
+    rows = assign_rows([5], row_tokens=ROW)
+    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=ROW, num_rows=2)))
+
+    def total(state):
+        return nnx.merge(graph, state).encode_packed(packed, tower="query")[0, 0, 0]
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(state)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.slow
+def test_micro_batches_have_the_gradient_of_the_whole_and_replay_their_dropout():
+    tokens, segments = random_packings(8)
+    tokens %= 50
+    packed = PackedTexts(
+        tokens.reshape(2, 4, ROW), segments.reshape(2, 4, ROW), np.asarray([[0, 1, 9, -1], [0, 5, 12, 13]], np.int32)
+    )
+    graph, state = nnx.split(random_model(small_config(layers=1, dropout=0.3)))
+    keys = jax.random.split(jax.random.key(3, impl="rbg"), 2)
+    weights = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+
+    def plain(model, texts):
+        """The two halves of each group, encoded with the keys that the parts get, then chosen as from one."""
+        halves = [
+            model.encode_rows(
+                tokens.reshape(2, 2, 2, ROW)[:, part].reshape(4, ROW),
+                segments.reshape(2, 2, 2, ROW)[:, part].reshape(4, ROW),
+                tower="query",
+                dropout_key=keys[part],
+            ).reshape(2, -1, 30)
+            for part in range(2)
+        ]
+        chosen = jnp.take_along_axis(jnp.concatenate(halves, axis=1), jnp.maximum(texts.places, 0)[:, :, None], axis=1)
+        return jnp.where((texts.places >= 0)[:, :, None], chosen, 0)
+
+    def micro(model, texts):
+        key = jax.random.key(3, impl="rbg")
+        return model.encode_packed(texts, tower="query", micro_batches=2, dropout_key=key)
+
+    def value_and_gradient(encode):
+        def total(state):
+            vectors = encode(nnx.merge(graph, state), packed)
+            # Not linear: the gradient needs the vectors of all parts at once.
+            return jnp.sum(weights * jnp.einsum("gtd,gud->gtu", vectors, vectors) ** 2)
+
+        return jax.jit(jax.value_and_grad(total))(state)
+
+    (value, gradient), (expected, expected_gradient) = (value_and_gradient(encode) for encode in (micro, plain))
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    leaves_of = [jax.tree.leaves(one) for one in (gradient, expected_gradient)]
+    largest = max(np.abs(leaf).max() for leaf in leaves_of[1])
+    assert max(np.abs(leaf - other).max() for leaf, other in zip(*leaves_of, strict=True)) <= 1e-5 * largest

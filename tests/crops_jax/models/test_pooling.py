@@ -3,37 +3,48 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax.models.pooling import pool, unit_norm
+from crops_jax.models.pooling import pool_segments, unit_norm
 
 STATES = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
-MASK = np.asarray([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]], bool)
+SEGMENTS = np.asarray([[0, 0, 0, -1, -1], [0, 1, 1, 1, 2], [0, 0, 1, 1, 1], [-1] * 5], np.int32)
+MOST = 4
+CHOOSE = {"mean": lambda rows: rows.mean(0), "first": lambda rows: rows[0], "last": lambda rows: rows[-1]}
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", CHOOSE)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_pools_over_the_mask(pooling, dtype):
+def test_pools_each_segment(pooling, dtype):
     states = jnp.asarray(STATES, dtype)
-    found = pool(states, jnp.asarray(MASK), pooling=pooling)
+    found = pool_segments(states, jnp.asarray(SEGMENTS), pooling=pooling, most=MOST)
     assert found.dtype == jnp.float32
-    choose = {"mean": lambda rows: rows.mean(0), "first": lambda rows: rows[0], "last": lambda rows: rows[-1]}[pooling]
-    for row, (state, mask) in enumerate(zip(np.asarray(states, np.float32), MASK, strict=True)):
-        expected = choose(state[mask]) if mask.any() else np.zeros(3)
-        np.testing.assert_allclose(found[row], expected, atol=1e-6)
+    assert found.shape == (4, MOST, 3)
+    for row, (state, segments) in enumerate(zip(np.asarray(states, np.float32), SEGMENTS, strict=True)):
+        for segment in range(MOST):
+            members = state[segments == segment]
+            expected = CHOOSE[pooling](members) if len(members) else np.zeros(3)
+            np.testing.assert_allclose(found[row, segment], expected, atol=1e-6)
+
+
+def test_the_first_and_the_last_state_are_taken_as_they_are():
+    for pooling, place in (("first", 1), ("last", 3)):
+        found = pool_segments(jnp.asarray(STATES), jnp.asarray(SEGMENTS), pooling=pooling, most=MOST)
+        np.testing.assert_array_equal(found[1, 1], STATES[1, place])
 
 
 def test_an_unknown_pooling_is_refused():
     with pytest.raises(ValueError, match="found max"):
-        pool(jnp.asarray(STATES), jnp.asarray(MASK), pooling="max")
+        pool_segments(jnp.asarray(STATES), jnp.asarray(SEGMENTS), pooling="max", most=MOST)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", CHOOSE)
 def test_padding_gets_no_gradient_and_no_nan(pooling):
     def total(states):
-        return jnp.sum(unit_norm(pool(states, jnp.asarray(MASK), pooling=pooling)) * jnp.asarray(STATES[:, 0]))
+        vectors = unit_norm(pool_segments(states, jnp.asarray(SEGMENTS), pooling=pooling, most=MOST))
+        return jnp.sum(vectors * jnp.asarray(STATES[:, :MOST]))
 
     gradient = jax.grad(total)(jnp.asarray(STATES))
     assert np.isfinite(gradient).all()
-    assert not np.asarray(gradient)[~MASK].any()
+    assert not np.asarray(gradient)[SEGMENTS < 0].any()
 
 
 def test_unit_norm_is_torchs_normalize():

@@ -1,0 +1,93 @@
+"""Embedding against sentence-transformers: same weights, same texts, tokenisation included. One line of JSON.
+
+    python benchmarks/embedding.py --texts texts.parquet --count 2000
+
+Both are measured in turn; "unlocked" is theirs with its matrix library told that it may use all of an AMD processor.
+Without --texts texts are made up: --tokens gives their mean length.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, processor, serve, with_torch_unlocked
+from benchmarks.training import MAX_TOKENS, made_up_pairs, weights
+
+
+def read_texts(arguments: argparse.Namespace) -> list[str]:
+    if not arguments.texts:
+        return [document for _, document in made_up_pairs(arguments.count, tokens=arguments.tokens)]
+    import pyarrow.parquet as pq
+
+    return pq.read_table(arguments.texts, columns=["document"])["document"].to_pylist()[: arguments.count]
+
+
+def serve_ours(texts: list[str]) -> None:
+    from crops_jax.pretrained import load_encoder
+    from crops_jax.process_memory import keep_freed_memory
+
+    keep_freed_memory()
+    encoder = load_encoder(weights(), max_tokens=MAX_TOKENS)
+    serve(lambda: {"some": encoder.encode(texts)[:50].tolist()})
+
+
+def serve_theirs(texts: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(weights(), device="cpu", local_files_only=True)
+    model.max_seq_length = MAX_TOKENS
+    serve(lambda: {"some": model.encode(texts, show_progress_bar=False)[:50].tolist()})
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    flags = [f"--count={arguments.count}", f"--tokens={arguments.tokens}"]
+    flags += [f"--texts={arguments.texts}"] if arguments.texts else []
+    pythons = {"crops_jax": Path(sys.executable)}
+    pythons |= {"sentence_transformers": PEER_PYTHON} if PEER_PYTHON.exists() else {}
+    systems = {
+        name: System(python=python, command=[__file__, f"--serve={name}", *flags]) for name, python in pythons.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
+        answers = alternate(systems, rounds=arguments.rounds)
+    found = medians(answers)
+    outcome = {
+        "benchmark": "embedding",
+        "texts": "given" if arguments.texts else f"made up, mean {arguments.tokens} tokens",
+        "count": arguments.count,
+        "rounds": arguments.rounds,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "texts_per_second": {name: round(arguments.count / seconds, 1) for name, seconds in found.items()},
+        "speed_against": {
+            name: round(seconds / found["crops_jax"], 3) for name, seconds in found.items() if name != "crops_jax"
+        },
+    }
+    if "sentence_transformers" in found:
+        ours, theirs = (np.asarray(answers[name][-1]["some"]) for name in ("crops_jax", "sentence_transformers"))
+        outcome["least_cosine"] = float((ours * theirs).sum(axis=1).min())
+    return outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", help="Parquet table with a column document")
+    parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up texts")
+    for name, default in (("count", 2000), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--serve", choices=("crops_jax", "sentence_transformers"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        (serve_ours if arguments.serve == "crops_jax" else serve_theirs)(read_texts(arguments))
+    else:
+        print(json.dumps(measure(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Systems measured in turn, A B A B ..., each in a process of its own that stays alive between its turns."""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+# MKL asks this of itself, and takes slower kernels on processors that are not Intel's.
+_UNLOCK = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """How a system's process is started; it calls `serve`."""
+
+    python: Path
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def serve(work: Callable[[], Mapping[str, Any]]) -> None:
+    """Answers each line of standard input with the seconds of one call of `work` and what it returned."""
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        found = work()
+        print(json.dumps({"seconds": time.perf_counter() - start, **found}), flush=True)
+
+
+def alternate(systems: Mapping[str, System], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """What each system answered, round by round. A first round, in which programs compile, is left out."""
+    processes = {
+        name: subprocess.Popen(
+            [system.python, *system.command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **system.environment},
+        )
+        for name, system in systems.items()
+    }
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    for turn in range(rounds + 1):
+        for name, process in processes.items():
+            print("go", file=process.stdin, flush=True)
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"{name} ended with status {process.wait()}; its message stands above")
+            if turn:
+                answers[name].append(json.loads(line))
+            print(f"{name}: {json.loads(line)['seconds']:.2f} s", file=sys.stderr)
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
+    return answers
+
+
+def medians(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """The median seconds of each system."""
+    return {name: statistics.median(one["seconds"] for one in found) for name, found in answers.items()}
+
+
+def with_torch_unlocked(systems: Mapping[str, System], name: str, folder: Path) -> dict[str, System]:
+    """`systems` and, where it can be had, `name` once more with its matrix library told to use all of the processor.
+
+    PyTorch's MKL runs at half speed on AMD processors. Needs a C compiler and Linux on x86-64.
+    """
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if name not in systems or not compiler or sys.platform != "linux" or platform.machine() != "x86_64":
+        return dict(systems)
+    source, library = folder / "unlock.c", folder / "unlock.so"
+    source.write_text(_UNLOCK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    system = systems[name]
+    unlocked = System(
+        python=system.python,
+        command=system.command,
+        environment={**system.environment, "LD_PRELOAD": str(library)},
+    )
+    return {**systems, f"{name}_unlocked": unlocked}
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,179 @@
+"""The records of one global batch, laid out as arrays: texts packed into rows, ids and levels beside them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from crops_jax.config import Config
+from crops_jax.document_choice import choose_documents
+from crops_jax.packing import (
+    PADDING_TOKEN,
+    PackedTexts,
+    Rows,
+    assign_rows,
+    lay_out,
+    row_counts,
+    row_width,
+)
+from crops_jax.query_record import QueryRecord
+from crops_jax.records import RecordSource
+
+_NO_TOKENS = np.zeros(0, np.int32)
+
+
+class Batch(NamedTuple):
+    """One process's part of a global batch of B queries with D document columns each; N = B * D.
+
+    Columns i*D to i*D + D - 1 hold documents of query i. A column that its record does not fill has id (0, 0) and no
+    tokens. A document that occurs twice in a group has tokens in its first column only: the loss takes no other.
+    L is the greatest number of labelled documents of a query in the records.
+
+    texts: with shared towers one PackedTexts, whose texts are the queries of a group and then its documents; with two
+      towers one of queries and one of documents. A group holds successive queries and all their documents.
+    """
+
+    texts: tuple[PackedTexts, ...]
+    query_tokens: Int32[np.ndarray, "B Tq"]
+    document_ids: Int32[np.ndarray, "N 2"]
+    labelled_ids: Int32[np.ndarray, "B L 2"]
+    labelled_levels: Int32[np.ndarray, "B L"]
+
+
+class _Chosen(NamedTuple):
+    """A record and the documents of it that enter the batch."""
+
+    record: QueryRecord
+    documents: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchReader:
+    """Reads the records of one global batch and lays out the groups of this process.
+
+    Every process looks at the whole batch, so that all of them come to the same number of rows.
+    """
+
+    source: RecordSource
+    seed: int
+    columns: int
+    query_tokens: int
+    document_tokens: int
+    row_tokens: int
+    shared_towers: bool
+    groups: int
+    own_groups: range
+    rows: tuple[tuple[int, ...], ...] = ()
+    """For each PackedTexts of a batch the numbers of rows it may have, ascending."""
+
+    @classmethod
+    def create(cls, source: RecordSource, config: Config, *, groups: int, own_groups: range) -> "BatchReader":
+        encoder = config.encoder
+        return cls(
+            source=source,
+            seed=config.training.seed,
+            columns=config.data.documents_per_query,
+            query_tokens=encoder.max_query_tokens,
+            document_tokens=encoder.max_document_tokens,
+            row_tokens=config.data.row_tokens or row_width(encoder.max_query_tokens, encoder.max_document_tokens),
+            shared_towers=encoder.shared_towers,
+            groups=groups,
+            own_groups=own_groups,
+        )
+
+    def __call__(self, places: Int64[np.ndarray, "B 2"]) -> Batch:
+        """places: global position and number of the record of every query of the batch."""
+        chosen = self._choose(places)
+        packs = self._packs(chosen)
+        texts = tuple(self._packed(pack, rows) for pack, rows in zip(packs, self.rows, strict=True))
+        size = len(chosen) // self.groups
+        own = chosen[self.own_groups.start * size : self.own_groups.stop * size]
+        queries, labelled = len(own), self.source.labelled_per_query
+        batch = Batch(
+            texts=texts,
+            query_tokens=np.full((queries, self.query_tokens), PADDING_TOKEN, np.int32),
+            document_ids=np.zeros((queries * self.columns, 2), np.int32),
+            labelled_ids=np.zeros((queries, labelled, 2), np.int32),
+            labelled_levels=np.zeros((queries, labelled), np.int32),
+        )
+        for row, (record, documents) in enumerate(own):
+            query = self._cut(record.query_tokens, self.query_tokens)
+            batch.query_tokens[row, : len(query)] = query
+            first = row * self.columns
+            batch.document_ids[first : first + len(documents)] = record.document_ids[documents]
+            count = len(record.labelled_levels)
+            batch.labelled_ids[row, :count] = record.labelled_ids
+            batch.labelled_levels[row, :count] = record.labelled_levels
+        return batch
+
+    def with_row_counts(self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, multiple: int) -> "BatchReader":
+        """This reader with numbers of rows that suit some batches of the run, each a multiple of `multiple`."""
+        seen = [[max(rows.count for _, rows in pack) for pack in self._packs(self._choose(one))] for one in samples]
+        queries = len(samples[0]) // self.groups
+        documents = queries * self.columns
+        texts = [queries + documents] if self.shared_towers else [queries, documents]
+        counts = [row_counts(one, texts=most, multiple=multiple) for one, most in zip(zip(*seen), texts, strict=True)]
+        return dataclasses.replace(self, rows=tuple(counts))
+
+    def _choose(self, places: Int64[np.ndarray, "B 2"]) -> list[_Chosen]:
+        records = [self.source[number] for number in places[:, 1].tolist()]
+        levels = [record.document_levels for record in records]
+        chosen = choose_documents(levels, positions=places[:, 0], seed=self.seed, columns=self.columns)
+        return [_Chosen(record, documents) for record, documents in zip(records, chosen, strict=True)]
+
+    def _packs(self, chosen: Sequence[_Chosen]) -> list[list[tuple[list[np.ndarray], Rows]]]:
+        """For each PackedTexts of the batch and each group: its texts and their rows."""
+        size = len(chosen) // self.groups
+        packs = []
+        for group in range(self.groups):
+            part = chosen[group * size : (group + 1) * size]
+            queries, documents = self._queries(part), self._documents(part)
+            packs.append([queries + documents] if self.shared_towers else [queries, documents])
+        return [
+            [(texts, assign_rows([len(text) for text in texts], row_tokens=self.row_tokens)) for texts in pack]
+            for pack in zip(*packs)
+        ]
+
+    def _packed(self, pack: list[tuple[list[np.ndarray], Rows]], counts: tuple[int, ...]) -> PackedTexts:
+        needed = max(rows.count for _, rows in pack)
+        num_rows = next(count for count in counts if count >= needed)
+        laid_out = [lay_out(*pack[group], row_tokens=self.row_tokens, num_rows=num_rows) for group in self.own_groups]
+        return PackedTexts(*map(np.stack, zip(*laid_out)))
+
+    def _queries(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
+        return [self._cut(one.record.query_tokens, self.query_tokens) for one in part]
+
+    def _documents(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
+        texts = [_NO_TOKENS] * (len(part) * self.columns)
+        ids = np.zeros((len(texts), 2), np.int32)
+        for row, (record, documents) in enumerate(part):
+            for column, document in enumerate(documents, start=row * self.columns):
+                ids[column] = record.document_ids[document]
+                texts[column] = self._cut(record.document_tokens[document], self.document_tokens)
+        return [text if first else _NO_TOKENS for text, first in zip(texts, _first_copies(ids), strict=True)]
+
+    def _cut(self, tokens: Int32[np.ndarray, "tokens"], limit: int) -> Int32[np.ndarray, "cut"]:
+        return cut(tokens, limit, closing_token=self.source.closing_token)
+
+
+def cut(tokens: Int32[np.ndarray, "tokens"], limit: int, *, closing_token: int | None) -> Int32[np.ndarray, "cut"]:
+    """At most `limit` tokens of a text.
+
+    One that is too long keeps the token that closes every text (RecordSource.closing_token, such as [SEP]), as the
+    tokenizer would cut it.
+    """
+    if len(tokens) <= limit:
+        return tokens
+    tokens = tokens[:limit].copy()
+    if closing_token is not None:
+        tokens[-1] = closing_token
+    return tokens
+
+
+def _first_copies(ids: Int32[np.ndarray, "columns 2"]) -> Bool[np.ndarray, "columns"]:
+    first = np.zeros(len(ids), bool)
+    first[np.unique(np.ascontiguousarray(ids).view(np.int64)[:, 0], return_index=True)[1]] = True
+    return first

@@ -1,0 +1,209 @@
+"""theta by a cross-encoder: sigmoid(logit(query, document) / T), scored in sorted, sharded batches of few shapes."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Float64, Int32, Int64
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from crops_jax import tokenizer
+from crops_jax.artifacts import write_text
+from crops_jax.calibration import sigmoid
+from crops_jax.config import EncoderConfig
+from crops_jax.discriminator import DESCRIPTION, describe
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
+from crops_jax.pair_tokens import TokenizedPairs, row_width
+
+KIND = "cross_encoder"
+TOKENIZER = "tokenizer"
+_WEIGHTS = "cross_encoder.safetensors"
+# Fields of EncoderConfig that decide nothing about a trained cross-encoder.
+_NOT_KEPT = {"weights", "dropout", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
+# Tokens of one batch: on a CPU what is small enough to stay in the caches, elsewhere what fills the device.
+_BATCH_TOKENS_CPU, _BATCH_TOKENS = 2048, 65536
+
+
+class CrossEncoderDiscriminator:
+    """A cross-encoder with its tokenizer and its temperature; see `crops_jax.discriminator.Discriminator`.
+
+    Pairs are sorted by length and padded to one of at most four widths. All batches of a width have the same number
+    of rows, filled up with padding and divided among the devices of this process: so few programs are compiled, and
+    a pair's score does not depend on what is scored with it.
+    """
+
+    pairs_at_once = 4096
+    """More pairs in a call are hardly faster: the bar moves, and a cache of scores is written, so often."""
+
+    def __init__(
+        self,
+        model: CrossEncoder,
+        *,
+        config: EncoderConfig,
+        max_tokens: int,
+        tokenizer_folder: Path,
+        temperature: float = 1.0,
+        report: dict[str, Any] | None = None,
+    ):
+        """
+        Args:
+          model: the weights; its sizes are those of `config`.
+          max_tokens: of a pair, see `crops_jax.pair_tokens.TokenizedPairs`.
+          tokenizer_folder: a Hugging Face tokenizer.
+          temperature: logits are divided by it.
+          report: what is known of the fitting.
+        """
+        self.config, self.max_tokens, self.temperature = config, max_tokens, float(temperature)
+        self.report = report or {}
+        self._tokenizer_folder = Path(tokenizer_folder)
+        self._tokenizer = tokenizer.load(tokenizer_folder)
+        self._devices = Mesh(np.asarray(jax.local_devices()), ("rows",))
+        self._graph, state = nnx.split(model)
+        self._state = jax.device_put(state, NamedSharding(self._devices, PartitionSpec()))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the scores: weights, sizes, token limit, temperature and tokenizer."""
+        said = [_sizes(self.config), self.max_tokens, self.temperature, self._tokenizer.fingerprint]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        for name, array in sorted(self._weights().items()):
+            digest.update(name.encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool = False
+    ) -> Float32[np.ndarray, "pairs"]:
+        """theta of each pair; see `Discriminator.score`.
+
+        Args:
+          progress: shows a bar on standard error.
+
+        Raises:
+          InputError: the tokenizer knows more tokens than the model.
+          NamedFailure: a logit is not finite, so the weights are not either.
+        """
+        logits = self.logits(queries, documents, progress=progress)
+        return sigmoid(logits.astype(np.float64) / self.temperature).astype(np.float32)
+
+    def logits(
+        self, queries: Sequence[str], documents: Sequence[str], *, progress: bool = False
+    ) -> Float32[np.ndarray, "pairs"]:
+        """The logits before the temperature; see `score`."""
+        if isinstance(queries, str) or isinstance(documents, str) or len(queries) != len(documents):
+            raise TypeError("queries and documents must be sequences of strings, one of each a pair")
+        result = np.zeros(len(queries), np.float32)
+        if not len(queries):
+            return result
+        pairs = TokenizedPairs(queries, documents, tokenizer=self._tokenizer, max_tokens=self.max_tokens)
+        if pairs.greatest_token >= self.config.vocabulary_size:
+            raise InputError(
+                f"{self._tokenizer_folder}: token {pairs.greatest_token} is beyond the {self.config.vocabulary_size} "
+                "rows of the model's vocabulary; the tokenizer is not this model's"
+            )
+        with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=not progress, delay=2) as bar:
+            for width, chosen in self._batches(pairs.lengths):
+                tokens, types = pairs.rows(chosen, width=width)
+                real = chosen >= 0
+                result[chosen[real]] = self._run(tokens, types)[real]
+                bar.update(int(real.sum()))
+        if not np.isfinite(result).all():
+            raise NamedFailure("the cross-encoder gives scores that are not finite, so its weights are not either")
+        return result
+
+    def save(self, folder: Path | str) -> None:
+        """Writes discriminator.json, the weights as safetensors, and the tokenizer: what `load` reads."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._tokenizer_folder.resolve() != (folder / TOKENIZER).resolve():
+            tokenizer.copy(self._tokenizer_folder, folder / TOKENIZER)
+        save_file(self._weights(), folder / _WEIGHTS)
+        description = {
+            "kind": KIND,
+            "encoder": _sizes(self.config),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "report": self.report,
+        }
+        write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "CrossEncoderDiscriminator":
+        """Reads what `save` wrote. Raises InputError where it is missing or broken."""
+        folder = Path(folder)
+        described = describe(folder)
+        try:
+            max_tokens = int(described["max_tokens"])
+            config = EncoderConfig(**described["encoder"], max_query_tokens=max_tokens, max_document_tokens=max_tokens)
+            parameters = _nested(load_file(folder / _WEIGHTS))
+            return cls(
+                from_parameters(config, parameters),
+                config=config,
+                max_tokens=max_tokens,
+                tokenizer_folder=folder / TOKENIZER,
+                temperature=described["temperature"],
+                report=described["report"],
+            )
+        except (KeyError, ValueError, TypeError, OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: not a readable discriminator ({error}); train it again") from error
+
+    def _batches(self, lengths: Int64[np.ndarray, "pairs"]) -> Iterator[tuple[int, Int64[np.ndarray, "rows"]]]:
+        """Width and pairs of each batch, the longest first; -1 is a row of padding."""
+        order = np.argsort(-lengths, kind="stable")
+        devices = self._devices.size
+        on_cpu = self._devices.devices.ravel()[0].platform == "cpu"
+        batch_tokens = _BATCH_TOKENS_CPU if on_cpu else _BATCH_TOKENS
+        start = 0
+        while start < len(order):
+            width = row_width(int(lengths[order[start]]), self.max_tokens)
+            rows = -(-max(1, batch_tokens // width) // devices) * devices
+            chosen = order[start : start + rows]
+            yield width, np.concatenate([chosen, np.full(rows - len(chosen), -1)])
+            start += len(chosen)
+
+    def _run(
+        self, tokens: Int32[np.ndarray, "rows width"], types: Int32[np.ndarray, "rows width"]
+    ) -> Float32[np.ndarray, "rows"]:
+        place = NamedSharding(self._devices, PartitionSpec("rows"))
+        return np.asarray(_logits(self._graph, self._state, *jax.device_put((tokens, types), place)))
+
+    def _weights(self) -> dict[str, Float32[np.ndarray, "..."]]:
+        leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(self._state))
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf, np.float32)
+            for path, leaf in leaves
+        }
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _logits(
+    graph: Any, state: Any, tokens: Int32[Array, "rows width"], types: Int32[Array, "rows width"]
+) -> Float[Array, "rows"]:
+    return nnx.merge(graph, state)(tokens, types)
+
+
+def _sizes(config: EncoderConfig) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in _NOT_KEPT}
+
+
+def _nested(flat: dict[str, Float64[np.ndarray, "..."]]) -> dict[str, Any]:
+    """{"tower/layers/0/...": array} as nested dictionaries."""
+    tree: dict[str, Any] = {}
+    for path, array in flat.items():
+        *parents, leaf = path.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = array
+    return tree

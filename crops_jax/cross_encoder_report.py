@@ -1,0 +1,103 @@
+"""What is known of a cross-encoder's quality: temperature, calibration error and AUC on queries that it never saw."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from crops_jax.auc import auc_intervals
+from crops_jax.calibration import alpha_sweep, expected_calibration_error, fit_temperature, sigmoid
+from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.text import normalise_query
+
+# Of ten buckets of queries: 0..7 train, 8 fits the temperature, 9 measures the calibration error; AUC is of 8 and 9.
+_BUCKETS = 10
+_TRAIN_BELOW, _TEMPERATURE_BELOW = 8, 9
+
+
+class Slices(NamedTuple):
+    """Masks of pairs. apart: whether train, temperature and measure are of different queries."""
+
+    train: Bool[np.ndarray, "pairs"]
+    temperature: Bool[np.ndarray, "pairs"]
+    measure: Bool[np.ndarray, "pairs"]
+    apart: bool
+
+
+def slices(queries: Sequence[str], targets: Float64[np.ndarray, "pairs"]) -> Slices:
+    """Which pairs train and which are held out, by hash of the normalised query.
+
+    Where a slice would be empty or have one target only, all three are all pairs, and `apart` is False.
+    """
+    bucket_of = {query: _bucket(query) for query in dict.fromkeys(queries)}
+    buckets = np.array([bucket_of[query] for query in queries], np.int64)
+    train, measure = buckets < _TRAIN_BELOW, buckets >= _TEMPERATURE_BELOW
+    found = Slices(train, ~train & ~measure, measure, apart=True)
+    if all(mask.any() and targets[mask].min() < targets[mask].max() for mask in found[:3]):
+        return found
+    everything = np.ones(len(targets), bool)
+    return Slices(everything, everything, everything, apart=False)
+
+
+def calibrate(
+    discriminator: CrossEncoderDiscriminator,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    targets: Float64[np.ndarray, "pairs"],
+    *,
+    held_out: Slices,
+    lexical: LexicalDiscriminator,
+) -> dict[str, Any]:
+    """Sets the discriminator's temperature and its report, which is returned.
+
+    Args:
+      queries, documents, targets: all pairs; those of held_out.train were trained on.
+      lexical: fitted on held_out.train, to be compared with.
+
+    Returns:
+      pairs, queries, mean_target; temperature; ece_before and ece_after (on held_out.measure); calibrated_on; auc:
+      cross_encoder, lexical and difference, each with its interval over queries, on all held-out pairs; alpha_sweep
+      of them, with the mean target of what passes.
+    """
+    chosen = np.flatnonzero(held_out.temperature | held_out.measure)
+    texts = tuple([side[pair] for pair in chosen.tolist()] for side in (queries, documents))
+    target = np.asarray(targets, np.float64)[chosen]
+    logits = discriminator.logits(*texts, progress=True).astype(np.float64)
+    tune, measure = held_out.temperature[chosen], held_out.measure[chosen]
+    discriminator.temperature = fit_temperature(logits[tune], target[tune])
+    scores = sigmoid(logits / discriminator.temperature)
+    auc = auc_intervals(
+        {"cross_encoder": logits, "lexical": lexical.score(*texts)},
+        target,
+        texts[0],
+        difference=("cross_encoder", "lexical"),
+    )
+    discriminator.report = {
+        "pairs": len(targets),
+        "queries": len(set(queries)),
+        "mean_target": round(float(np.mean(targets)), 6),
+        "temperature": discriminator.temperature,
+        "ece_before": round(expected_calibration_error(sigmoid(logits[measure]), target[measure]), 6),
+        "ece_after": round(expected_calibration_error(scores[measure], target[measure]), 6),
+        "calibrated_on": "held-out queries" if held_out.apart else "the pairs it was fitted on",
+        "held_out_pairs": len(chosen),
+        "auc": {name: interval.as_json() for name, interval in auc.items()},
+        "alpha_sweep": _sweep(scores, target),
+    }
+    return discriminator.report
+
+
+def _sweep(scores: Float64[np.ndarray, "pairs"], targets: Float64[np.ndarray, "pairs"]) -> list[dict[str, Any]]:
+    rows = []
+    for row in alpha_sweep(scores):
+        passing = targets[scores > row["alpha"]]
+        rows.append({**row, "mean_target": round(float(passing.mean()), 6) if len(passing) else None})
+    return rows
+
+
+def _bucket(query: str) -> int:
+    # Other digits than the lexical discriminator's slices, so that each of those has queries of every bucket.
+    return int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[16:24], 16) % _BUCKETS

@@ -1,0 +1,121 @@
+"""config.json of a tower, as Hugging Face writes it, to the fields of EncoderConfig and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crops_jax.config import EncoderConfig
+from crops_jax.errors import InputError
+from crops_jax.json_fields import read_object, typed
+
+_REMEDY = "copy the folder again"
+_SIZES = {
+    "vocab_size": "vocabulary_size",
+    "hidden_size": "width",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "intermediate_size": "feed_forward_width",
+    "max_position_embeddings": "max_positions",
+}
+# Model types whose tower is crops_jax.models.bert; True: positions start after the padding token's row.
+_BERT_TYPES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
+_QWEN_TYPES = ("qwen2", "qwen3")
+_BERT_EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+_QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False}
+_QWEN_BIAS = {"qwen2": True, "qwen3": False}
+_QWEN_ROTARY_BASE = 10_000.0
+
+
+def read_sizes(file: Path) -> dict[str, Any]:
+    """The fields of EncoderConfig that a config.json decides. Raises InputError, naming file and field."""
+    found = read_object(file, remedy=_REMEDY)
+    kind = _field(file, found, "model_type", str, default="")
+    if kind not in (*_BERT_TYPES, *_QWEN_TYPES):
+        known = ", ".join((*_BERT_TYPES, *_QWEN_TYPES))
+        raise InputError(f"{file}: model_type {kind} is not supported; it may be one of {known}")
+    for name, value in (_BERT_EXPECTED if kind in _BERT_TYPES else _QWEN_EXPECTED).items():
+        if (found.get(name) if found.get(name) is not None else value) != value:
+            raise InputError(f"{file}: {name} {found[name]} is not supported; it may be {value}")
+    sizes = {ours: _size(file, theirs, found.get(theirs)) for theirs, ours in _SIZES.items()}
+    return sizes | (_bert_fields if kind in _BERT_TYPES else _qwen_fields)(file, found, kind)
+
+
+def config_json(config: EncoderConfig) -> dict[str, Any]:
+    """What transformers and sentence-transformers read of a tower of this configuration; weights are float32."""
+    sizes = {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
+    common = {"initializer_range": 0.02, "dtype": "float32"}
+    if config.family != "bert":
+        return {**sizes, **common, **_qwen_json(config)}
+    offset = config.position_offset
+    return {
+        **sizes,
+        **common,
+        "architectures": ["XLMRobertaModel" if offset else "BertModel"],
+        "model_type": "xlm-roberta" if offset else "bert",
+        "pad_token_id": offset - 1 if offset else 0,
+        "type_vocab_size": config.type_vocabulary_size,
+        "layer_norm_eps": config.layer_norm_epsilon,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "position_embedding_type": "absolute",
+    }
+
+
+def _bert_fields(file: Path, found: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    padding = _field(file, found, "pad_token_id", int, default=1) if _BERT_TYPES[kind] else -1
+    return {
+        "family": "bert",
+        "position_offset": _size(file, "pad_token_id", padding, least=-1) + 1,
+        "type_vocabulary_size": _size(file, "type_vocab_size", found.get("type_vocab_size", 2)),
+        "layer_norm_epsilon": float(_field(file, found, "layer_norm_eps", int, float, default=1e-12)),
+    }
+
+
+def _qwen_fields(file: Path, found: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    if (bias := _field(file, found, "attention_bias", bool, default=_QWEN_BIAS[kind])) != _QWEN_BIAS[kind]:
+        raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it may be {_QWEN_BIAS[kind]}")
+    rotary = _field(file, found, "rope_parameters", dict, default=None)
+    rotary = _field(file, found, "rope_scaling", dict, default={}) if rotary is None else rotary
+    scaling = rotary.get("rope_type") or rotary.get("type") or "default"
+    if scaling != "default":
+        raise InputError(f"{file}: rotary positions of type {scaling} are not supported; they may be default")
+    base = _field(file, rotary, "rope_theta", int, float, default=None)
+    base = _field(file, found, "rope_theta", int, float, default=_QWEN_ROTARY_BASE) if base is None else base
+    return {
+        "family": kind,
+        "key_value_heads": _size(file, "num_key_value_heads", found.get("num_key_value_heads", 0), least=0),
+        "head_width": _size(file, "head_dim", _field(file, found, "head_dim", int, default=0), least=0),
+        "rotary_base": float(base),
+        "position_offset": 0,
+        "layer_norm_epsilon": float(_field(file, found, "rms_norm_eps", int, float, default=1e-6)),
+    }
+
+
+def _qwen_json(config: EncoderConfig) -> dict[str, Any]:
+    name = config.family.capitalize()
+    return {
+        "architectures": [f"{name}Model"],
+        "model_type": config.family,
+        "num_key_value_heads": config.key_value_heads or config.heads,
+        "head_dim": config.head_width or config.width // config.heads,
+        "rope_theta": config.rotary_base,
+        "rms_norm_eps": config.layer_norm_epsilon,
+        "hidden_act": "silu",
+        "attention_dropout": config.dropout,
+        "attention_bias": _QWEN_BIAS[config.family],
+        "use_sliding_window": False,
+        "tie_word_embeddings": True,
+    }
+
+
+def _size(file: Path, name: str, value: Any, *, least: int = 1) -> int:
+    if not least <= typed(file, name, value, int, remedy=_REMEDY) < 2**31:
+        raise InputError(f"{file}: {name} must lie in [{least}, 2^31), found {value}; {_REMEDY}")
+    return value
+
+
+def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, default: Any) -> Any:
+    """A field of one of the kinds; `default` where it is missing or null."""
+    value = content.get(name)
+    return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)

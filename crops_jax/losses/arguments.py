@@ -1,0 +1,52 @@
+"""Checks of a loss's arguments that shapes and types allow."""
+
+import jax.numpy as jnp
+
+from crops_jax.labels import SparseLabels
+
+_DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
+
+
+def validate(name, query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities) -> None:
+    """Raises ValueError, naming the loss, the rule and what was found."""
+
+    def require(condition: bool, rule: str, found: object) -> None:
+        if not condition:
+            raise ValueError(f"{name}: {rule}, found {found}")
+
+    q, d = query_embeddings, doc_embeddings
+    require(q.ndim == 2 and d.ndim == 2, "embeddings must be [queries, dim] and [docs, dim]", (q.shape, d.shape))
+    require(q.shape[1] == d.shape[1], "both embeddings must have the same dim", (q.shape, d.shape))
+    require(
+        q.dtype == d.dtype and q.dtype in _DTYPES,
+        "both embeddings must be float32, bfloat16 or float16 alike",
+        (q.dtype, d.dtype),
+    )
+    require(d.shape[0] > 0 and q.shape[0] > 0, "at least one query and one document are needed", (q.shape, d.shape))
+    queries, docs = q.shape[0], d.shape[0]
+    if isinstance(labels, SparseLabels):
+        for field, array in labels._asdict().items():
+            require(array.ndim == 2 and array.shape[0] == queries, f"labels.{field} must be [queries, k]", array.shape)
+            require(array.dtype == jnp.int32, f"labels.{field} must be int32", array.dtype)
+        require(
+            labels.doc_index.shape == labels.level.shape,
+            "labels.doc_index and labels.level must have one shape",
+            (labels.doc_index.shape, labels.level.shape),
+        )
+    else:
+        require(labels.shape == (queries, docs), f"labels must be [queries, docs] = {(queries, docs)}", labels.shape)
+        require(jnp.issubdtype(labels.dtype, jnp.signedinteger), "labels must be signed integers", labels.dtype)
+    if query_weights is not None:
+        require(query_weights.shape == (queries,), f"query_weights must be [{queries}]", query_weights.shape)
+    if doc_mask is not None:
+        require(doc_mask.shape == (docs,), f"doc_mask must be [{docs}]", doc_mask.shape)
+        require(doc_mask.dtype == bool, "doc_mask must be bool", doc_mask.dtype)
+    if doc_log_probabilities is not None:
+        shape = doc_log_probabilities.shape
+        require(shape == (docs,), f"doc_log_probabilities must be [{docs}]", shape)
+
+
+def validate_temperature(name: str, temperature: object) -> None:
+    """Raises ValueError unless it is a scalar."""
+    if jnp.ndim(temperature) != 0:  # type: ignore[arg-type]
+        raise ValueError(f"{name}: temperature must be a scalar, found {jnp.shape(temperature)}")  # type: ignore[arg-type]

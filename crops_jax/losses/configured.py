@@ -1,0 +1,71 @@
+"""The loss that a configuration names, as the trainer computes it."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from crops_jax.config import LossConfig
+from crops_jax.labels import SparseLabels
+from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
+from crops_jax.losses.hierarchical_infonce import h_infonce_terms
+from crops_jax.losses.level_sums.api import Split
+from crops_jax.losses.listwise import softmax_cross_entropy_terms
+from crops_jax.losses.options import LossOptions
+from crops_jax.losses.ranking_infonce import rince_formula
+from crops_jax.losses.terms import Formula, batch_loss
+
+_FORMULAS: dict[str, Formula] = {
+    "h_infonce": h_infonce_terms,
+    "infonce": infonce_terms,
+    "multi_positive_infonce": multi_positive_infonce_terms,
+    "softmax_cross_entropy": softmax_cross_entropy_terms,
+}
+
+
+def configured_loss(
+    config: LossConfig,
+    query_embeddings: Float[Array, "queries dim"],
+    doc_embeddings: Float[Array, "docs dim"],
+    labels: SparseLabels,
+    *,
+    temperature: Float[Array, ""],
+    query_weights: Float[Array, "queries"],
+    doc_mask: Bool[Array, "docs"],
+    doc_log_probabilities: Float[Array, "docs"] | None,
+    split: Split,
+) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]]]:
+    """The loss of a batch and counters of what it met; arguments as of `crops_jax.losses.h_infonce`.
+
+    Counter ignored_by_margin, where the configuration has a margin: other queries' documents that it took out.
+    """
+    loss, ignored = batch_loss(
+        config.name,
+        rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name],
+        query_embeddings,
+        doc_embeddings,
+        labels,
+        temperatures=_temperatures(config, temperature),
+        implementation=config.implementation,
+        query_weights=query_weights,
+        doc_mask=doc_mask,
+        doc_log_probabilities=doc_log_probabilities,
+        options=LossOptions(
+            normalization=config.normalization,
+            level_weights=_five(config.level_weights),
+            ignore_margin=config.ignore_margin,
+        ),
+        split=split,
+    )
+    return loss, {} if config.ignore_margin is None else {"ignored_by_margin": ignored}
+
+
+def _temperatures(config: LossConfig, temperature: Float[Array, ""]) -> Float[Array, "..."]:
+    if config.name != "rince":
+        return temperature
+    return temperature * jnp.asarray(config.rince_temperature_factors, jnp.float32)
+
+
+def _five(values: Any) -> tuple[float, float, float, float, float]:
+    one, two, three, four, five = values
+    return one, two, three, four, five

@@ -1,0 +1,104 @@
+"""RINCE, ranking InfoNCE (Hoffmann et al., AAAI 2022, arXiv 2201.11736)."""
+
+import functools
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from crops_jax.labels import Level, SparseLabels
+from crops_jax.losses.level_sums.api import Implementation, Split
+from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
+from crops_jax.losses.options import LossOptions
+from crops_jax.losses.terms import Terms, batch_loss, contrast, of_level, strictly_below
+
+RinceForm = Literal["out", "in", "out_in"]
+_LEVELS = tuple(int(level) for level in Level if level > 0)
+
+
+def rince(
+    query_embeddings: Float[Array, "queries dim"],
+    doc_embeddings: Float[Array, "docs dim"],
+    labels: SparseLabels | Int[Array, "queries docs"],
+    *,
+    temperatures: Float[Array, "5"],
+    form: RinceForm = "out",
+    implementation: Implementation = "auto",
+    query_weights: Float[Array, "queries"] | None = None,
+    doc_mask: Bool[Array, "docs"] | None = None,
+    doc_log_probabilities: Float[Array, "docs"] | None = None,
+    options: LossOptions | None = None,
+    split: Split | None = None,
+) -> Float[Array, ""]:
+    """Ranking InfoNCE: each level against everything strictly below it, at a temperature of its own.
+
+        out: a term for each document i of level r >= 1, - log [ e^(s_i/t_r) / (e^(s_i/t_r) + B_r) ]
+        in:  a term for each level r >= 1 in the row, - log [ P_r / (P_r + B_r) ]
+        with P_r the sum of e^(s/t_r) over level r, and B_r that over all unignored documents of levels below r
+
+    out_in takes the form out for the highest level of each row and in for those below it. Peers of the same level are
+    in no denominator but their own sum. With equal temperatures, out is H-InfoNCE.
+
+    Args:
+      temperatures: t_1 to t_5, positive; greater ones for lower levels in the paper.
+      others: as of `crops_jax.losses.h_infonce`, as are result and errors.
+    """
+    temperatures = jnp.asarray(temperatures, jnp.float32)
+    if temperatures.shape != (len(_LEVELS),):
+        raise ValueError(f"rince: temperatures must be [{len(_LEVELS)}], found {temperatures.shape}")
+    return batch_loss(
+        "rince",
+        rince_formula(form),
+        query_embeddings,
+        doc_embeddings,
+        labels,
+        temperatures=temperatures,
+        implementation=implementation,
+        query_weights=query_weights,
+        doc_mask=doc_mask,
+        doc_log_probabilities=doc_log_probabilities,
+        options=options,
+        split=split,
+    )[0]
+
+
+def rince_formula(form: RinceForm):
+    """Terms of a form. Raises ValueError for another word."""
+    if form not in ("out", "in", "out_in"):
+        raise ValueError(f"rince: form must be 'out', 'in' or 'out_in', found {form!r}")
+    return functools.partial(_terms, form=form)
+
+
+def _terms(sums: LevelSums, temperatures: Float[Array, "5"], *, form: RinceForm) -> Terms:
+    out, into = _out_terms(sums, temperatures), _in_terms(sums, temperatures)
+    if form == "out":
+        return out
+    if form == "in":
+        return into
+    highest = sums.level.max(axis=1, keepdims=True)
+    parts = (
+        out._replace(counted=out.counted & (out.level == highest)),
+        into._replace(counted=into.counted & (into.level < highest)),
+    )
+    return Terms(*(jnp.concatenate(pair, axis=1) for pair in zip(*parts)))
+
+
+def _out_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
+    below = jnp.stack(_below(sums, temperatures), axis=1)
+    place = jnp.maximum(sums.level - 1, 0)
+    against = jnp.take_along_axis(below, place, axis=1)
+    counted = (sums.level >= 1) & (against > LOWEST / 2)
+    return Terms(contrast(sums.score / temperatures[place], against, counted), counted, sums.level)
+
+
+def _in_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
+    against = jnp.stack(_below(sums, temperatures), axis=1)
+    chosen = jnp.stack([of_level(sums, temperatures[r - 1], r) for r in _LEVELS], axis=1)
+    counted = (chosen > LOWEST / 2) & (against > LOWEST / 2)
+    level = jnp.broadcast_to(jnp.asarray(_LEVELS, jnp.int32)[None, :], counted.shape)
+    return Terms(contrast(chosen, against, counted), counted, level)
+
+
+def _below(sums: LevelSums, temperatures: Float[Array, "5"]) -> list[Float[Array, "queries"]]:
+    """B_r for r = 1 to 5, as logarithms."""
+    return [strictly_below(sums, temperatures[r - 1], which=r - 1, levels=r)[:, r] for r in _LEVELS]

@@ -1,0 +1,132 @@
+"""The cross-encoder: query and document in one row of tokens, one logit out.
+
+Nogueira and Cho, "Passage Re-ranking with BERT" (arXiv 1901.04085): [CLS] query [SEP] document [SEP] passes a
+BERT-family tower, with token type 1 from the document on; the state of the first token passes BERT's pooler, a dense
+layer and tanh, and a linear head.
+
+    theta(q, d) = sigmoid(head . tanh(pooler . state_of_first_token) / T)
+
+Parameter paths (below the tower: see crops_jax.models.bert; w = width):
+
+    tower/...
+    pooler/{kernel,bias}    [w, w], [w]
+    head/{kernel,bias}      [w, 1], [1]
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int32, Key
+
+from crops_jax.config import EncoderConfig
+from crops_jax.errors import InputError
+from crops_jax.models.bert import Bert
+from crops_jax.models.filling import filled
+from crops_jax.models.hugging_face_names import from_hugging_face
+
+_INITIALIZER = nnx.initializers.truncated_normal(stddev=0.02)
+# Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
+_POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
+_HEADS = ("classifier", "classifier.out_proj")
+
+
+class CrossEncoder(nnx.Module):
+    """One logit of each pair. Padding is token -1, at the right; it changes the logit of no pair."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.dropout = config.dropout
+        self.types = config.type_vocabulary_size
+        self.tower = Bert(config, rngs=rngs)
+        self.pooler = _linear(config.width, config.width, rngs)
+        self.head = _linear(config.width, 1, rngs)
+
+    def __call__(
+        self,
+        tokens: Int32[Array, "pairs tokens"],
+        token_types: Int32[Array, "pairs tokens"],
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "pairs"]:
+        """Logits, float32, before any temperature.
+
+        Args:
+          tokens: ids padded with -1.
+          token_types: 0 or 1; a tower with one type only takes all as 0.
+          dropout_key: a key for dropout at config.dropout; None: no dropout.
+        """
+        tower_key, pooled_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        types = jnp.minimum(token_types, self.types - 1)
+        states = self.tower(tokens, token_types=types, dropout_key=tower_key)
+        pooled = jnp.tanh(self.pooler(states[:, 0].astype(jnp.float32)))
+        if pooled_key is not None and self.dropout:
+            kept = jax.random.bernoulli(pooled_key, 1 - self.dropout, pooled.shape)
+            pooled = jnp.where(kept, pooled / (1 - self.dropout), 0)
+        return self.head(pooled)[:, 0]
+
+
+def create_cross_encoder(config: EncoderConfig, *, seed: int) -> CrossEncoder:
+    """A CrossEncoder, random by `seed` or, when config.weights is set, with that folder's weights.
+
+    Of the folder the tower is taken, and pooler and head where it has those of a classifier with one output (as
+    cross-encoders of sentence-transformers are saved); what it lacks is random by `seed`.
+
+    Args:
+      config: with weights, its sizes are the folder's.
+
+    Raises InputError when the folder cannot be used.
+    """
+    if not config.weights:
+        return CrossEncoder(config, rngs=nnx.Rngs(params=seed))
+    from crops_jax.model_folder import describe, locate
+    from crops_jax.pretrained import open_tensors
+
+    folder = describe(locate(config.weights)).towers[0]
+    tensors = open_tensors(folder)
+    parameters = {
+        "tower": from_hugging_face(tensors, config, source=str(folder)),
+        **_top(tensors, config.width, seed=seed),
+    }
+    try:
+        return from_parameters(config, parameters)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}; the weights do not belong to the config.json beside them") from error
+
+
+def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> CrossEncoder:
+    """A CrossEncoder with given parameters; neither config.weights nor a random number is read.
+
+    Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
+    """
+    return filled(nnx.eval_shape(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=0))), parameters)
+
+
+def _top(tensors: Mapping[str, np.ndarray], width: int, *, seed: int) -> dict[str, Any]:
+    """Pooler and head, the folder's or random ones."""
+    rngs = nnx.Rngs(params=seed)
+    random = {"pooler": _linear(width, width, rngs), "head": _linear(width, 1, rngs)}
+    parameters = {name: nnx.to_pure_dict(nnx.state(layer, nnx.Param)) for name, layer in random.items()}
+    for ours, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
+        for name in names:
+            if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
+                continue
+            kernel = tensors[f"{name}.weight"].T
+            # A head of more outputs is of another task; a pooler of zeros stands for none and would learn nothing.
+            if kernel.shape == (width, outputs) and kernel.any():
+                parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
+    return parameters
+
+
+def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        inputs,
+        outputs,
+        dtype=jnp.float32,
+        precision=jax.lax.Precision.HIGHEST,
+        kernel_init=_INITIALIZER,
+        param_dtype=jnp.float32,
+        rngs=rngs,
+    )

@@ -1,0 +1,188 @@
+"""A Qwen2- or Qwen3-family text encoder: token ids in, token states out.
+
+Qwen2 (Yang et al. 2024, arXiv 2407.10671; Qwen2.5 is the same tower) and Qwen3 (arXiv 2505.09388), as encoders
+(Qwen3-Embedding, arXiv 2506.05176): causal attention, rotary positions (Su et al. 2021), grouped keys and values,
+RMS norms before each block and after the last, SwiGLU. Qwen2 has biases on query, key and value; Qwen3 has none, and
+an RMS norm on every head's query and key.
+
+Parameter paths below a tower (i counts layers; w = width, h = heads * head width, g = key_value_heads * head width,
+f = feed_forward_width, d = head width):
+
+    token_embedding/embedding                               [vocabulary_size, w]
+    layers/i/attention_norm/scale                           [w]
+    layers/i/attention/query/{kernel,bias}                  [w, h], [h]     bias: Qwen2
+    layers/i/attention/{key,value}/{kernel,bias}            [w, g], [g]     bias: Qwen2
+    layers/i/attention/{query_norm,key_norm}/scale          [d]             Qwen3
+    layers/i/attention/output/kernel                        [h, w]
+    layers/i/feed_forward_norm/scale                        [w]
+    layers/i/feed_forward/{gate,up}/kernel                  [w, f]
+    layers/i/feed_forward/down/kernel                       [f, w]
+    final_norm/scale                                        [w]
+
+Parameters are float32. Matrix products run in config.compute_dtype; norms, rotations and softmax are float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32, Key
+
+from crops_jax.config import EncoderConfig
+from crops_jax.models.attention import attend, drop, positions, precision, split, visible
+
+_INITIALIZER = nnx.initializers.normal(stddev=0.02)
+
+
+class Qwen(nnx.Module):
+    """The tower. A token sees itself and what stands before it in its text; padding is token -1."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.dropout = config.dropout
+        self.remat = config.remat
+        self.max_tokens = config.max_positions
+        self.head_width = config.head_width or config.width // config.heads
+        self.rotary_base = config.rotary_base
+        self.dtype = jnp.dtype(config.compute_dtype)
+        self.token_embedding = nnx.Embed(
+            config.vocabulary_size,
+            config.width,
+            dtype=jnp.float32,
+            param_dtype=jnp.float32,
+            embedding_init=_INITIALIZER,
+            rngs=rngs,
+        )
+        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
+        self.final_norm = _norm(config.width, config, rngs)
+
+    def __call__(
+        self,
+        tokens: Int32[Array, "texts tokens"],
+        *,
+        segments: Int32[Array, "texts tokens"] | None = None,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "texts tokens width"]:
+        """States of all tokens, in config.compute_dtype; those of padding mean nothing. See crops_jax.models.bert.
+
+        Raises ValueError when a row that is one text has more tokens than the model was made for.
+        """
+        if segments is None and tokens.shape[1] > self.max_tokens:
+            raise ValueError(f"at most {self.max_tokens} tokens a text, found {tokens.shape[1]}")
+        mask = visible(tokens, segments, causal=True)
+        rotation = rotations(positions(tokens, segments), width=self.head_width, base=self.rotary_base)
+        states = self.token_embedding(jnp.maximum(tokens, 0)).astype(self.dtype)
+        for layer, key in zip(self.layers, split(dropout_key, len(self.layers)), strict=True):
+
+            def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
+                return layer(states, mask, rotation, dropout_key=key)
+
+            states = (jax.checkpoint(run) if self.remat else run)(states, key)
+        return self.final_norm(states).astype(self.dtype)
+
+
+class Layer(nnx.Module):
+    """Self-attention and a feed-forward network, each of the normalised states and added to them."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.dropout = config.dropout
+        self.attention_norm = _norm(config.width, config, rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.feed_forward_norm = _norm(config.width, config, rngs)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self,
+        states: Float[Array, "texts tokens width"],
+        mask: Bool[Array, "texts tokens tokens"],
+        rotation: tuple[Array, Array],
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "texts tokens width"]:
+        keys = split(dropout_key, 3)
+        normal = self.attention_norm(states).astype(states.dtype)
+        states = states + drop(self.attention(normal, mask, rotation, dropout_key=keys[0]), self.dropout, keys[1])
+        normal = self.feed_forward_norm(states).astype(states.dtype)
+        return states + drop(self.feed_forward(normal), self.dropout, keys[2])
+
+
+class Attention(nnx.Module):
+    """Grouped-query self-attention with rotary positions."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        head_width = config.head_width or config.width // config.heads
+        groups = config.key_value_heads or config.heads
+        self.heads, self.groups, self.dropout = config.heads, groups, config.dropout
+        bias = config.family == "qwen2"
+        self.query = _linear(config.width, config.heads * head_width, config, rngs, bias=bias)
+        self.key = _linear(config.width, groups * head_width, config, rngs, bias=bias)
+        self.value = _linear(config.width, groups * head_width, config, rngs, bias=bias)
+        self.output = _linear(config.heads * head_width, config.width, config, rngs, bias=False)
+        self.norms_heads = config.family == "qwen3"
+        if self.norms_heads:
+            self.query_norm = _norm(head_width, config, rngs)
+            self.key_norm = _norm(head_width, config, rngs)
+
+    def __call__(
+        self,
+        states: Float[Array, "texts tokens width"],
+        mask: Bool[Array, "texts tokens tokens"],
+        rotation: tuple[Array, Array],
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "texts tokens width"]:
+        shape = states.shape[:2]
+        query = self.query(states).reshape(*shape, self.heads, -1)
+        key = self.key(states).reshape(*shape, self.groups, -1)
+        value = self.value(states).reshape(*shape, self.groups, -1)
+        if self.norms_heads:
+            query, key = self.query_norm(query).astype(states.dtype), self.key_norm(key).astype(states.dtype)
+        query, key = rotated(query, rotation), rotated(key, rotation)
+        return self.output(attend(query, key, value, mask, dropout=self.dropout, dropout_key=dropout_key))
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.gate = _linear(config.width, config.feed_forward_width, config, rngs, bias=False)
+        self.up = _linear(config.width, config.feed_forward_width, config, rngs, bias=False)
+        self.down = _linear(config.feed_forward_width, config.width, config, rngs, bias=False)
+
+    def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
+        return self.down(jax.nn.silu(self.gate(states)) * self.up(states))
+
+
+def rotations(
+    positions: Int32[Array, "rows tokens"], *, width: int, base: float
+) -> tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]:
+    """Cosine and sine of position / base^(2 i / width), i = 0 to width / 2 - 1 (RoFormer, equation 15)."""
+    frequencies = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
+    angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotated(
+    vectors: Float[Array, "rows tokens heads width"], rotation: tuple[Array, Array]
+) -> Float[Array, "rows tokens heads width"]:
+    """Turns component i of every head with component i + width / 2, as Hugging Face lays the pairs out."""
+    cosine, sine = (one[:, :, None, :] for one in rotation)
+    first, second = jnp.split(vectors.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(turned, axis=-1).astype(vectors.dtype)
+
+
+def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs, *, bias: bool) -> nnx.Linear:
+    dtype = jnp.dtype(config.compute_dtype)
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        dtype=dtype,
+        precision=precision(dtype),
+        kernel_init=_INITIALIZER,
+        param_dtype=jnp.float32,
+        rngs=rngs,
+    )
+
+
+def _norm(width: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
+    return nnx.RMSNorm(width, epsilon=config.layer_norm_epsilon, dtype=jnp.float32, param_dtype=jnp.float32, rngs=rngs)

@@ -1,0 +1,119 @@
+"""Query and document as one row of tokens: [CLS] query [SEP] document [SEP], or as a tokenizer sets two texts."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from crops_jax.errors import InputError
+from crops_jax.packing import PADDING_TOKEN
+from crops_jax.similarity import distinct
+from crops_jax.text import normalise_query
+from crops_jax.tokenizer import Tokenizer
+
+# Two texts of which any tokenizer makes at least one token each; what else it makes is its frame.
+_PROBE = ("a", "a")
+_WIDTHS = 4
+_WIDTH_MULTIPLE = 16
+
+
+class Frame(NamedTuple):
+    """The special tokens that a tokenizer puts before, between and after two texts, and the types of all five parts."""
+
+    before: Int32[np.ndarray, "special"]
+    between: Int32[np.ndarray, "special"]
+    after: Int32[np.ndarray, "special"]
+    types: tuple[list[int], int, list[int], int, list[int]]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Frame":
+        """The frame of a tokenizer. Raises InputError where nothing stands before or between the texts."""
+        encoding = tokenizer.encode_pair(*_PROBE)
+        ids, types = encoding.ids, encoding.type_ids
+        texts = encoding.sequence_ids
+        first = [place for place, text in enumerate(texts) if text == 0]
+        second = [place for place, text in enumerate(texts) if text == 1]
+        if not first or not second or first[0] == 0 or second[0] == first[-1] + 1:
+            raise InputError(
+                "the tokenizer sets two texts without a token before the first or between them, as [CLS] and [SEP] "
+                "are; a cross-encoder needs both: give another --tokenizer"
+            )
+        parts = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, None)
+        before, between, after = (np.array(ids[part], np.int32) for part in parts)
+        kinds = types[parts[0]], types[first[0]], types[parts[1]], types[second[0]], types[parts[2]]
+        return cls(before, between, after, kinds)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+class TokenizedPairs:
+    """Pairs of texts, each distinct text tokenised once, laid out in rows when they are asked for.
+
+    lengths: tokens of each pair.
+    """
+
+    def __init__(self, queries: Sequence[str], documents: Sequence[str], *, tokenizer: Tokenizer, max_tokens: int):
+        """
+        Args:
+          queries: one a pair, in any form; the normalised one is used.
+          documents: one a pair, as crops_jax.text.document_text gives them.
+          max_tokens: of a pair. The query is kept whole first, then the document: only a query that alone is too long
+            loses its end.
+        """
+        self.max_tokens = max_tokens
+        self._frame = Frame.of(tokenizer)
+        room = max_tokens - self._frame.tokens
+        if room < 2:
+            raise InputError(f"{max_tokens} tokens a pair leave no room beside {self._frame.tokens} special ones")
+        query_texts, self._query = distinct(queries)
+        document_texts, self._document = distinct(documents)
+        normalised = [normalise_query(query) for query in query_texts]
+        self._queries = tokenizer.encode_bare(normalised, max_tokens=room)
+        self._documents = tokenizer.encode_bare(document_texts, max_tokens=room)
+        lengths = _lengths(self._queries)[self._query] + _lengths(self._documents)[self._document]
+        self.lengths = np.minimum(lengths, room) + self._frame.tokens
+
+    def __len__(self) -> int:
+        return len(self._query)
+
+    @property
+    def greatest_token(self) -> int:
+        rows = [row.max() for row in (*self._queries, *self._documents, *self._frame[:3]) if len(row)]
+        return int(max(rows, default=0))
+
+    def rows(
+        self, pairs: Int64[np.ndarray, "rows"], *, width: int
+    ) -> tuple[Int32[np.ndarray, "rows width"], Int32[np.ndarray, "rows width"]]:
+        """Tokens, padded with -1, and token types of some pairs; a pair of number -1 is a row of padding."""
+        tokens = np.full((len(pairs), width), PADDING_TOKEN, np.int32)
+        types = np.zeros((len(pairs), width), np.int32)
+        before, between, after, kinds = self._frame
+        for row, pair in enumerate(pairs):
+            if pair < 0:
+                continue
+            query, document = self._queries[self._query[pair]], self._documents[self._document[pair]]
+            document = document[: self.max_tokens - self._frame.tokens - len(query)]
+            at = 0
+            for part, kind in zip((before, query, between, document, after), kinds, strict=True):
+                tokens[row, at : at + len(part)] = part
+                types[row, at : at + len(part)] = kind
+                at += len(part)
+        return tokens, types
+
+
+def row_widths(max_tokens: int) -> tuple[int, ...]:
+    """The widths that rows of pairs are padded to, ascending: at most four, so that few programs are compiled."""
+    steps = (max_tokens * part / _WIDTHS for part in range(1, _WIDTHS + 1))
+    return tuple(sorted({min(-(-int(step) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE, max_tokens) for step in steps}))
+
+
+def row_width(length: int, max_tokens: int) -> int:
+    """The least of `row_widths` that holds a pair of `length` tokens."""
+    return next(width for width in row_widths(max_tokens) if width >= length)
+
+
+def _lengths(rows: Sequence[np.ndarray]) -> Int64[np.ndarray, "rows"]:
+    return np.fromiter(map(len, rows), np.int64, len(rows))

@@ -1,0 +1,102 @@
+"""The Parquet files of a mining state: a day's supports with users as hashes, and the scores of pairs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.arrow_batches import arrow_batches
+from data.evidence import DECIDED_BY_THETA, Evidence
+from data.perspectives import query_level, search_log, system_level
+from data.perspectives.rows import SUPPORTS, as_supports
+from data.table_files import sql_text
+from data.user_hashes import hash_users
+
+SEARCHED = "searched"
+"""The source of rows that only say who searched for what."""
+
+_ROWS = 131_072
+_ABOUT = b"crops_jax"
+_SOURCES = {
+    search_log.SOURCE: tuple(search_log.LEVELS),
+    query_level.SOURCE: (query_level.SOURCE,),
+    system_level.SOURCE: (system_level.SOURCE,),
+}
+_DAY_SCHEMA = pa.schema(
+    [("user", pa.string()), *((name, kind.to_pyarrow()) for name, kind in SUPPORTS.items() if name != "user_id")]
+)
+_SCORE_SCHEMA = pa.schema([("query", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
+
+
+def write_day(connection, evidence: Evidence, file: Path, *, key: bytes, about: Mapping[str, Any]) -> None:
+    """Writes the evidence of a day: one row a (user, query, doc_id, source, via_query), with the least gap_seconds.
+
+    Args:
+      connection: the Ibis backend that the evidence is on.
+      evidence: of the day.
+      key: of the hashes of users.
+      about: recorded and skipped, kept in the file: see `read_evidence`.
+    """
+    assert evidence.searches is not None
+    searched = as_supports(evidence.searches.distinct(), source=SEARCHED)
+    supports = ibis.union(searched, *evidence.supports.values())
+    supports = supports.group_by("user_id", "query", "doc_id", "source", "via_query").agg(
+        gap_seconds=supports.gap_seconds.min()
+    )
+    rows = hash_users(connection, supports.cache(), key).select(*_DAY_SCHEMA.names)
+    rows = rows.order_by("source", "query", "doc_id", "via_query", "user")
+    _write(connection, rows, file, _DAY_SCHEMA.with_metadata({_ABOUT: json.dumps(about)}))
+
+
+def read_evidence(connection, files: Sequence[Path], wanted: Sequence[str]) -> Evidence:
+    """The evidence of days together; perspectives that were skipped on all of them are not there.
+
+    Args:
+      connection: an Ibis backend on DuckDB.
+      files: what `write_day` wrote, at least one.
+      wanted: the perspectives.
+    """
+    about = [json.loads(pq.read_schema(file).metadata[_ABOUT]) for file in files]
+    rows = _read(connection, files).rename(user_id="user")
+    supports = {
+        name: rows.filter(rows.source.isin(sources))
+        for name, sources in _SOURCES.items()
+        if name in wanted and not all(name in one["skipped"] for one in about)
+    }
+    searches = rows.filter(rows.source == SEARCHED).select("user_id", "query")
+    return Evidence(supports, searches, any(one["recorded"] for one in about))
+
+
+def candidate_pairs(connection, files: Sequence[Path]) -> ibis.Table:
+    """The distinct query and doc_id of the candidates in some days' files."""
+    rows = _read(connection, files)
+    return rows.filter(rows.source.isin(DECIDED_BY_THETA)).select("query", "doc_id").distinct()
+
+
+def write_scores(connection, scores: ibis.Table, file: Path) -> None:
+    _write(connection, scores.order_by("query", "doc_id").select(*_SCORE_SCHEMA.names), file, _SCORE_SCHEMA)
+
+
+def read_scores(connection, files: Sequence[Path]) -> ibis.Table:
+    """query, doc_id, score of each pair."""
+    if not files:
+        return connection.create_table(ibis.util.gen_name("no_scores"), _SCORE_SCHEMA.empty_table(), temp=True)
+    # A run that was killed while it brought files together leaves pairs in two of them, with the same score.
+    return _read(connection, files).distinct()
+
+
+def _read(connection, files: Sequence[Path]) -> ibis.Table:
+    name = ibis.util.gen_name("state")
+    paths = ", ".join(f"'{sql_text(file)}'" for file in files)
+    connection.con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}], hive_partitioning = false)")
+    return connection.table(name)
+
+
+def _write(connection, rows: ibis.Table, file: Path, schema: pa.Schema) -> None:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in arrow_batches(connection, rows, rows=_ROWS):
+            writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROWS)

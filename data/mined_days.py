@@ -1,0 +1,254 @@
+"""Mining by days: the evidence of a day goes into a private state, and the label table comes out of all its days.
+
+Evidence belongs to the UTC day of its latest event: of the click, of the later query, of the later of search and feed
+view. So a pair over midnight belongs to the later day, and to mine a day only the searches and feed views of that day
+and of the lead-in before it, which is the greater of the windows, are read.
+
+The labels are those of one run over all the days with the same parameters, whatever the order in which the days came
+and however often, but for what is counted by day: the cap of feed documents is one of a (user, query, day). Documents
+that a language model wrote are read anew each time.
+"""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from data import day_files
+from data.backends import connect
+from data.day_partitions import DaySpan, misplaced, parse_day
+from data.evidence import DECIDED_BY_THETA, count, gather_evidence
+from data.evidence_labels import write_evidence_labels
+from data.mining_output import mining_inputs, mining_output, open_mined_logs
+from data.mining_parameters import missing_tables
+from data.mining_state import MiningState, open_state
+from data.pair_scores import theta_table
+from data.perspectives import knowledge_level
+from data.perspectives.log_events import LogEvents, read_events
+from data.table_damage import named_lack_of_room
+from data.table_files import add_view
+from data.tables import LogTables
+from data.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
+
+UNPINNED = {
+    "logs",
+    "output",
+    "overwrite",
+    "backend",
+    "spark_master",
+    "memory_limit",
+    "partitions",
+    "until",
+    "judgements_as_labels",
+    "grade_levels",
+    "knowledge_documents",
+    "on_bad_rows",
+    "day",
+    "state",
+    "forget_before",
+}
+"""Arguments that may differ from day to day: where things are and what runs the joins, not what is mined."""
+
+
+def mine_day(arguments: Any, wanted: list[str]) -> dict[str, Any]:
+    """Mines one day into STATE, and writes the labels of all days that are there.
+
+    Args:
+      arguments: data.mine.MineArguments, with a day and a state.
+      wanted: the perspectives.
+
+    Raises:
+      InputError: the day cannot be mined as those that are there were, or nothing happened on it.
+    """
+    day = parse_day(arguments.day, argument="--day")
+    first = None if arguments.forget_before is None else parse_day(arguments.forget_before, argument="--forget-before")
+    if first is not None and first > day:
+        raise InputError(f"--forget-before {first} is after --day {day}, which would be mined for nothing")
+    _check_apart(arguments)
+    inputs = {name: path for name, path in mining_inputs(arguments).items() if name != "logs"}
+    with open_state(arguments.state) as state, named_lack_of_room():
+        overwrite = arguments.overwrite or _is_of(state, arguments.output)
+        artifacts.check_output(arguments.output, overwrite=overwrite, inputs={**inputs, "logs": arguments.logs})
+        folder = _theta_folder(arguments, state, wanted)
+        state.check_pins(_pins(arguments, wanted, folder))
+        logs = open_mined_logs(arguments, days=_read_days(arguments, day))
+        tables = logs.connect(memory_limit=arguments.memory_limit)
+        _check_places(tables, logs)
+        told = _add_day(arguments, wanted, logs, tables, state, day, folder)
+        told["forgotten"] = [] if first is None else _forget(tables, state, first)
+        mined: dict[str, Any] = {"days": [str(kept) for kept in state.days()], "state": state.name}
+        with mining_output(
+            {**dataclasses.asdict(arguments), "logs": None},
+            arguments.output,
+            program="data.mine",
+            kind="labels",
+            inputs={**inputs, "state": arguments.state},
+            overwrite=overwrite,
+            mined=mined,
+        ) as out:
+            mined.update(_write_labels(arguments, wanted, logs, tables, state, out))
+            mined.update(told | logs.outcome)
+    return {"labels": arguments.output, "day": str(day), **mined}
+
+
+def _check_apart(arguments: Any) -> None:
+    state = Path(arguments.state).resolve()
+    for name in ("logs", "output"):
+        there = Path(getattr(arguments, name)).resolve()
+        if state == there or state in there.parents or there in state.parents:
+            raise InputError(f"--state {arguments.state} and --{name} {there} overlap; choose another state")
+
+
+def _is_of(state: MiningState, labels: str) -> bool:
+    """Whether labels were written from this very state, and may be replaced unasked."""
+    if not state.days() or not (Path(labels) / artifacts.MANIFEST).exists():
+        return False
+    mined = artifacts.read_manifest(labels).get("mined")
+    return isinstance(mined, dict) and mined.get("state") == state.name
+
+
+def _theta_folder(arguments: Any, state: MiningState, wanted: list[str]) -> Path | None:
+    """The discriminator that is there; None where one has to be fitted, or none is needed."""
+    if not set(DECIDED_BY_THETA) & set(wanted):
+        return None
+    if arguments.discriminator is not None:
+        return Path(arguments.discriminator)
+    kept = (Path(arguments.logs) / FOLDER, state.discriminator)
+    return next((folder for folder in kept if folder.is_dir()), None)
+
+
+def _pins(arguments: Any, wanted: list[str], folder: Path | None) -> dict[str, Any]:
+    pinned = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in UNPINNED}
+    encoder = arguments.similarity_encoder
+    if encoder is not None and Path(encoder).exists():
+        pinned["similarity_encoder"] = artifacts.fingerprint(encoder)
+    pinned["discriminator"] = None if folder is None else artifacts.fingerprint(folder)
+    return {**pinned, "perspectives": ",".join(wanted)}
+
+
+def _read_days(arguments: Any, day: datetime.date) -> DaySpan:
+    return _midnight(day, earlier=_lead_in(arguments)).date(), day
+
+
+def _lead_in(arguments: Any) -> int:
+    """Seconds before a day whose events may belong to evidence of the day."""
+    return max(arguments.window_seconds, arguments.feed_window_seconds)
+
+
+def _midnight(day: datetime.date, *, earlier: int = 0) -> datetime.datetime:
+    """The beginning of a day in UTC, or some seconds before, but not before the calendar."""
+    start = datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    return start - min(datetime.timedelta(seconds=earlier), start - datetime.datetime.min.replace(tzinfo=datetime.UTC))
+
+
+def _check_places(tables, logs: LogTables) -> None:
+    for name in {"searches", "feed_views"} & logs.names:
+        add_view(tables.con, logs.tables[name], view=f"placed_{name}", located=True)
+        rows, found = misplaced(tables.con, f"placed_{name}")
+        if found is not None:
+            raise InputError(
+                f"table {name}, column time: {found['file']}, row {found['row']} (counted from 0): {found['time']} is "
+                f"of another UTC day than its folder ({rows} such rows); write every row into the folder of its day"
+            )
+
+
+def _add_day(
+    arguments: Any,
+    wanted: list[str],
+    logs: LogTables,
+    tables,
+    state: MiningState,
+    day: datetime.date,
+    folder: Path | None,
+) -> dict[str, Any]:
+    """Puts the evidence of a day into the state, in the place of what is there of it. Returns what was found."""
+    connection = connect(
+        logs,
+        backend=arguments.backend,
+        memory_limit=arguments.memory_limit,
+        spark_master=arguments.spark_master,
+    )
+    start = _midnight(day)
+    events = read_events(
+        connection,
+        logs.names,
+        long_watch_seconds=arguments.long_watch_seconds,
+        since=_midnight(day, earlier=_lead_in(arguments)),
+        before=_midnight(day + datetime.timedelta(days=1)),
+    )
+    _check_something_happened(events, start, logs)
+    skipped = missing_tables(wanted, logs.names)
+    theta = None
+    if set(DECIDED_BY_THETA) & set(wanted):
+        theta, folder = _theta(arguments, connection, logs, events, state, folder)
+    present = [name for name in wanted if name not in skipped]
+    evidence, counts = gather_evidence(arguments, connection, events, present, since=start)
+    with state.replaced_day(day) as file:
+        about = {"recorded": evidence.recorded, "skipped": skipped}
+        day_files.write_day(connection, evidence, file, key=state.key, about=about)
+        scored = 0 if theta is None else _score_new_pairs(tables, state, file, theta)
+        if not state.days():
+            state.pin(_pins(arguments, wanted, folder))
+    discriminator = None if theta is None else theta.fitted
+    return {"skipped": skipped, "discriminator": discriminator, "pairs_scored": scored, "of_the_day": counts}
+
+
+def _check_something_happened(events: LogEvents, start: datetime.datetime, logs: LogTables) -> None:
+    for table in (events.searches, events.feed_views):
+        if table is not None and count(table.filter(table.time >= start).limit(1)):
+            return
+    raise InputError(f"--day {start.date()}: nothing happened on that day (in UTC) in {logs.path}; give another day")
+
+
+def _theta(
+    arguments: Any, connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None
+) -> tuple[Theta, Path]:
+    if folder is None:
+        with state.new_discriminator() as new:
+            save_theta(fit_theta(connection, logs, events, seed=arguments.seed), new)
+        folder = state.discriminator
+    return open_theta(folder), folder
+
+
+def _score_new_pairs(tables, state: MiningState, file: Path, theta: Theta) -> int:
+    """Has theta score the candidate pairs of a day that no day had before, and keeps them. Returns how many."""
+    pairs = day_files.candidate_pairs(tables, [file]).anti_join(
+        day_files.read_scores(tables, state.scores()), ["query", "doc_id"]
+    )
+    scores = theta_table(tables, pairs, theta.discriminator)
+    scored = count(scores)
+    if scored:
+        with state.more_scores() as new:
+            day_files.write_scores(tables, scores, new)
+    return scored
+
+
+def _forget(tables, state: MiningState, first: datetime.date) -> list[str]:
+    """Removes the days before one, and the scores of pairs that no other day has: they hold texts of queries."""
+    gone = state.forget_before(first)
+    if gone:
+        old = state.scores()
+        pairs = day_files.candidate_pairs(tables, list(state.days().values()))
+        with state.more_scores() as new:
+            kept = day_files.read_scores(tables, old).semi_join(pairs, ["query", "doc_id"])
+            day_files.write_scores(tables, kept, new)
+        state.drop_scores(old)
+    return [str(day) for day in gone]
+
+
+def _write_labels(
+    arguments: Any, wanted: list[str], logs: LogTables, tables, state: MiningState, out: Path
+) -> dict[str, Any]:
+    evidence = day_files.read_evidence(tables, list(state.days().values()), wanted)
+    scores: ibis.Table | None = None
+    if evidence.candidates:
+        scores = day_files.read_scores(tables, state.scores()).cache()
+    written = None
+    if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
+        written = tables.table("knowledge_documents")
+    # Where users have to be counted over days, the first ones may have nothing to tell yet.
+    return write_evidence_labels(arguments, tables, evidence, scores, out, written=written, may_be_empty=True)

@@ -1,0 +1,219 @@
+"""The label side of launch.mine_negatives: what is known of each query, and the table that mined rows are added to.
+
+Everything that grows with the label table stays in DuckDB, which spills what does not fit, or passes by in batches.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float64, Int64
+
+from crops_jax.errors import InputError
+from crops_jax.hard_negatives import Labelled
+from crops_jax.labels import Level
+from data.assign_levels import LABEL_SCHEMA
+from data.label_files import ROW_GROUP_ROWS, write_label_batches
+from data.perspectives.knowledge_level import SOURCE as WRITTEN
+
+SOURCE = "model_mined"
+
+
+class Asked(NamedTuple):
+    """Counts of the queries of a label table.
+
+    queries: with a positive and a vector. missing: with a positive but no vector; first_missing is the first of these.
+    without_positive: the others, for which nothing is mined. unembedded_positives: positives of `queries` whose
+    document has no vector. indexed: labels of `queries`, but for written documents, which no index holds; embedded:
+    those whose document has a vector.
+    """
+
+    queries: int
+    missing: int
+    first_missing: str | None
+    without_positive: int
+    unembedded_positives: int
+    indexed: int
+    embedded: int
+
+
+class MinedLabels:
+    """A label table, the vectors' ids beside it, and what has been mined so far."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, *, query_ids: list[str], doc_ids: list[str], memory_limit: str
+    ):
+        """
+        Args:
+          connection: with a view `labels`, as data.label_table.open_labels gives it.
+          query_ids, doc_ids: of the vectors, in their order.
+          memory_limit: of DuckDB, such as "1GB".
+
+        Raises:
+          InputError: a memory limit that is no size.
+        """
+        self.connection = connection
+        try:
+            connection.execute("SET memory_limit = $1", [memory_limit])
+        except (duckdb.ParserException, duckdb.InvalidInputException) as error:
+            raise InputError(f"--memory-limit {memory_limit!r} is no size ({error}); write 4GB or 500MB") from error
+        self._keep("vectors", query=pa.array(query_ids, pa.string()), vector=np.arange(len(query_ids)))
+        self._keep("corpus", doc_id=pa.array(doc_ids, pa.string()), document=np.arange(len(doc_ids)))
+        connection.execute(
+            "CREATE TEMP TABLE positives AS SELECT query, count(*) AS positives FROM labels "
+            f"WHERE level >= {Level.POSITIVE:d} GROUP BY query"
+        )
+        # Queries with as many positives stand together: their rankings are searched to one depth.
+        connection.execute(
+            "CREATE TEMP TABLE asked AS SELECT row_number() OVER (ORDER BY positives, query) - 1 AS place, query, "
+            "vector FROM positives JOIN vectors USING (query)"
+        )
+        connection.execute(
+            "CREATE TEMP TABLE known AS SELECT place, document, "
+            f"level >= {Level.POSITIVE:d} AS positive, source = '{WRITTEN}' AS written "
+            "FROM labels JOIN asked USING (query) LEFT JOIN corpus USING (doc_id) ORDER BY place, document"
+        )
+        connection.execute("CREATE TEMP TABLE mined (place BIGINT, document BIGINT, score DOUBLE, new BOOLEAN)")
+
+    def _keep(self, name: str, **columns: pa.Array | np.ndarray) -> None:
+        self.connection.register("arriving", pa.table(columns))
+        self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM arriving")
+        self.connection.unregister("arriving")
+
+    def asked(self) -> Asked:
+        every, queries, missing, first = self._row(
+            "SELECT (SELECT count(DISTINCT query) FROM labels), count(vector), count(*) FILTER (vector IS NULL), "
+            "min(query) FILTER (vector IS NULL) FROM positives LEFT JOIN vectors USING (query)"
+        )
+        unembedded, indexed, embedded = self._row(
+            "SELECT count(*) FILTER (positive AND document IS NULL), count(*) FILTER (NOT written), "
+            "count(*) FILTER (NOT written AND document IS NOT NULL) FROM known"
+        )
+        return Asked(
+            queries=queries,
+            missing=missing,
+            first_missing=first,
+            without_positive=every - queries - missing,
+            unembedded_positives=unembedded,
+            indexed=indexed,
+            embedded=embedded,
+        )
+
+    def blocks(self, queries: int) -> Iterator[tuple[int, Int64[np.ndarray, "block"], list[str], Labelled]]:
+        """Stretches of the queries that are asked: the place of the first, their vectors, themselves, their labels.
+
+        Only labelled documents that have a vector are among the labels; a query is counted from the block's first.
+        """
+        (count,) = self._row("SELECT count(*) FROM asked")
+        for first in range(0, count, queries):
+            here = f"place >= {first} AND place < {first + queries}"
+            asked = self.connection.sql(f"SELECT query, vector FROM asked WHERE {here} ORDER BY place").to_arrow_table()
+            known = self.connection.sql(
+                f"SELECT place - {first} AS query, document, positive FROM known "
+                f"WHERE {here} AND document IS NOT NULL ORDER BY place, document"
+            ).to_arrow_table()
+            labelled = Labelled(*(known.column(name).to_numpy() for name in Labelled._fields))
+            yield first, asked.column("vector").to_numpy(), asked.column("query").to_pylist(), labelled
+
+    def add(
+        self,
+        *,
+        place: Int64[np.ndarray, "rows"],
+        document: Int64[np.ndarray, "rows"],
+        score: Float64[np.ndarray, "rows"],
+        new: Bool[np.ndarray, "rows"],
+    ) -> None:
+        """Adds what was mined: new rows, and negatives of the table that were met again."""
+        self.connection.register(
+            "arriving", pa.table({"place": place, "document": document, "score": score, "new": new})
+        )
+        self.connection.execute("INSERT INTO mined FROM arriving")
+        self.connection.unregister("arriving")
+
+    def write(self, directory: Path, *, level: int) -> dict[str, int]:
+        """Writes DIRECTORY/labels.parquet: the rows of the table and the mined ones, sorted by query and doc_id.
+
+        A negative that was met again keeps its row and gets an entry of evidence; where the mined level is higher
+        than its own, the row gets that level, source and score, as data.assign_levels has it on conflict.
+
+        Returns:
+          Counts: rows, new, met_again, raised.
+        """
+        counts = dict.fromkeys(("rows", "new", "met_again", "raised"), 0)
+        merged = self.connection.sql(
+            "SELECT coalesce(l.query, m.query) AS query, coalesce(l.doc_id, m.doc_id) AS doc_id, l.level, l.source, "
+            "l.score, l.evidence, m.score AS mined FROM labels AS l FULL JOIN "
+            "(SELECT query, doc_id, score FROM mined JOIN asked USING (place) JOIN corpus USING (document)) AS m "
+            "ON l.query = m.query AND l.doc_id = m.doc_id ORDER BY 1, 2"
+        )
+        batches = merged.to_arrow_reader(ROW_GROUP_ROWS)
+        write_label_batches((_with_mined(batch, level, counts) for batch in batches), directory)
+        return counts
+
+    def histogram(self, directory: Path, column: str) -> dict[str, int]:
+        """Rows by value of a column of the table that was written."""
+        file = str(directory / "labels.parquet")
+        table = self.connection.read_parquet(file)
+        found = table.aggregate(f"CAST({column} AS VARCHAR) AS value, count(*) AS rows", column).order("value")
+        return dict(found.fetchall())
+
+    def _row(self, query: str) -> tuple:
+        return self.connection.execute(query).fetchall()[0]
+
+
+def _with_mined(batch: pa.RecordBatch, level: int, counts: dict[str, int]) -> pa.RecordBatch:
+    """The label rows of a batch of the join: what was mined becomes a row or an entry of evidence."""
+    scores = batch.column("mined")
+    is_mined = pc.is_valid(scores)
+    is_new = pc.is_null(batch.column("level"))
+    is_raised = pc.and_(is_mined, pc.less(pc.fill_null(batch.column("level"), -1), level))
+    counts["rows"] += len(batch)
+    counts["new"] += pc.sum(is_new).as_py() or 0
+    counts["met_again"] += pc.sum(pc.and_not(is_mined, is_new)).as_py() or 0
+    counts["raised"] += pc.sum(pc.and_not(is_raised, is_new)).as_py() or 0
+    found = zip(batch.column("evidence").filter(is_mined).to_pylist(), scores.filter(is_mined).to_pylist())
+    evidence = pa.array([_with_entry(old, level, score) for old, score in found], pa.string())
+    columns = {
+        "query": batch.column("query"),
+        "doc_id": batch.column("doc_id"),
+        "level": pc.if_else(is_raised, pa.scalar(level, pa.int8()), batch.column("level")),
+        "source": pc.if_else(is_raised, SOURCE, batch.column("source")),
+        "score": pc.if_else(is_raised, scores, batch.column("score")),
+        "evidence": pc.replace_with_mask(batch.column("evidence"), is_mined, evidence),
+    }
+    return pa.RecordBatch.from_pydict(columns, LABEL_SCHEMA)
+
+
+def _with_entry(evidence: str | None, level: int, score: float) -> str:
+    """Evidence with one entry more, in the form that data.assign_levels writes; the others keep their bytes."""
+    number = f"{score:.6f}".rstrip("0")
+    number += "0" if number.endswith(".") else ""
+    entry = (
+        f'{{"source": "{SOURCE}", "level": {level}, "score": {number}, '
+        '"via_query": null, "gap_seconds": null, "supporters": null}'
+    )
+    return f"[{', '.join(sorted({entry, *_entries(evidence)}))}]"
+
+
+def _entries(evidence: str | None) -> Iterator[str]:
+    """The entries of a JSON list, each as it is written; anything else is one entry."""
+    text = (evidence or "").strip()
+    if not text.startswith("["):
+        yield from [text] if text else []
+        return
+    decoder, at = json.JSONDecoder(), 1
+    while (at := _after_blanks(text, at)) < len(text) - 1:
+        _, end = decoder.raw_decode(text, at)
+        yield text[at:end]
+        at = end
+
+
+def _after_blanks(text: str, at: int) -> int:
+    while text[at] in ", \t\r\n":
+        at += 1
+    return at

@@ -1,0 +1,217 @@
+"""One self-contained page: what each perspective gained over the search log's own clicks, and on what evidence."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from crops_jax import artifacts, program
+from crops_jax.errors import InputError
+from crops_jax.labels import Level
+from crops_jax.page import LEVELS, check_page, share, write_page
+from data import report_figures as figures
+from data.label_table import check_mined_from
+from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
+from data.report_charts import (
+    PLACE_WORDS,
+    Picture,
+    distribution_charts,
+    level_chart,
+    place_chart,
+    sweep_charts,
+    words,
+)
+from data.report_examples import draw_examples
+from data.report_figures import Distribution, Gain
+from data.report_mining import AlphaSweep, Mined, read_alpha_sweep, read_mined
+from data.report_tables import ReportTables, open_tables
+from data.written_documents import check_same_documents
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_MOST_EXAMPLES = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    labels: str
+    """Directory of a label table: labels.parquet, or a folder labels of files."""
+    logs: str
+    """The log tables that the labels were mined from."""
+    output: str
+    """The page, such as report.html."""
+    knowledge_documents: str | None = None
+    """Directory with a table knowledge_documents, where data.mine was given one; its titles are needed."""
+    overwrite: bool = False
+    """Replace a page that is there."""
+    examples: int = 4
+    """How many positives of each perspective are shown with their evidence."""
+    seed: int = 0
+    """Of the draw of examples."""
+    memory_limit: str | None = None
+    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk. By default 80 % of the machine."""
+
+
+class Figures(NamedTuple):
+    """Everything that is counted; see data.report_figures."""
+
+    gains: dict[str, Gain]
+    beyond_log: Gain
+    overlaps: dict[tuple[str, str], int]
+    positives_per_query: dict[str, Distribution]
+    supporters: dict[str, Distribution]
+    gaps: dict[str, Distribution]
+    levels: dict[str, dict[int, int]]
+    parts: dict[str, figures.Part]
+    without_click: tuple[figures.Part, figures.Part] | None
+    unknown_documents: int
+    writers: dict[str, int]
+    without_evidence: int
+
+
+def report(arguments: ReportArguments) -> dict[str, Any]:
+    """Writes a page about a label table: what each perspective gained, what was never shown, and why it is believed."""
+    if not 0 <= arguments.examples <= _MOST_EXAMPLES:
+        raise InputError(f"--examples {arguments.examples} is not between 0 and {_MOST_EXAMPLES}")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed} must not be negative")
+    inputs = {"labels": arguments.labels, "logs": arguments.logs}
+    if arguments.knowledge_documents is not None:
+        inputs["knowledge_documents"] = arguments.knowledge_documents
+    check_page(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
+    check_mined_from(arguments.labels, arguments.logs)
+    check_same_documents(arguments.labels, arguments.knowledge_documents)
+    mined = read_mined(Path(arguments.labels))
+    sweep = read_alpha_sweep(Path(arguments.labels))
+    until = mined.arguments.get("until")
+    with open_tables(
+        arguments.labels,
+        arguments.logs,
+        until=None if until is None else parse_time(until, argument="--until of data.mine"),
+        long_watch_seconds=mined.arguments.get("long_watch_seconds", LONG_WATCH_SECONDS),
+        knowledge_documents=arguments.knowledge_documents,
+        memory_limit=arguments.memory_limit,
+        on_bad_rows=mined.arguments.get("on_bad_rows", "fail"),
+    ) as tables:
+        found = _figures(tables)
+        examples = {
+            source: draw_examples(tables, source, number=arguments.examples, seed=arguments.seed)
+            for source in found.gains
+        }
+        names, rows = tables.names, tables.label_rows
+    manifest = artifacts.new_manifest(program="data.report", kind="report", arguments=arguments, inputs=inputs)
+    write_page(
+        arguments.output,
+        _TEMPLATE,
+        manifest=manifest,
+        notes=_notes(found, mined, names, written_given=arguments.knowledge_documents is not None),
+        found=found,
+        mined=mined,
+        examples=examples,
+        rows=rows,
+        place_words=PLACE_WORDS,
+        accounted=mined.accounted({source: gain.positives for source, gain in found.gains.items()}),
+        set_aside=mined.set_aside(),
+        discriminator=mined.discriminator(),
+        funnel=mined.funnel(),
+        levels=LEVELS,
+        level_counts=_level_counts(found),
+        charts=_charts(found, sweep),
+        seed=arguments.seed,
+    )
+    _print_table(found)
+    return {
+        "report": arguments.output,
+        "rows": rows,
+        "perspectives": {source: gain.as_json() for source, gain in found.gains.items()},
+        "beyond_search_log": found.beyond_log.as_json(),
+        "levels": {str(int(level)): number for level, number in _level_counts(found).items() if number},
+        "skipped": mined.skipped,
+    }
+
+
+def _figures(tables: ReportTables) -> Figures:
+    counted = {}
+    for name in tqdm(Figures._fields, desc="counting", unit=" figures", delay=3, leave=False):
+        counted[name] = getattr(figures, name)(tables)
+    return Figures(**counted)
+
+
+def _notes(found: Figures, mined: Mined, names: frozenset[str], *, written_given: bool) -> list[str]:
+    """What is to be read before the figures."""
+    notes = []
+    if not mined.known:
+        notes.append(
+            "No manifest says how these labels were mined, or from which logs; that they belong to these logs is taken "
+            "on trust."
+        )
+    if "candidates" not in names:
+        notes.append(
+            "The logs hold no candidates, so nobody can say what was shown for a query; figures that need it say so."
+        )
+    if not found.gains:
+        notes.append("No label is of level 4 or higher: there are no positives to report on.")
+    notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
+    if mined.written_elsewhere and not written_given:
+        notes.append(
+            "These labels were mined with knowledge documents of another directory than the logs; name it with "
+            "--knowledge-documents to have their titles here."
+        )
+    for model, number in found.writers.items():
+        notes.append(f"Knowledge-level positives written by {model}, which no search could have shown: {number:,}.")
+    if found.without_evidence:
+        notes.append(
+            f"Positives without evidence, which count for the source in their row alone: {found.without_evidence:,}."
+        )
+    if found.unknown_documents:
+        notes.append(f"Labels of documents that the logs do not hold: {found.unknown_documents:,}.")
+    return notes
+
+
+def _level_counts(found: Figures) -> dict[Level, int]:
+    return {level: sum(counts.get(int(level), 0) for counts in found.levels.values()) for level in LEVELS}
+
+
+def _charts(found: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]]:
+    """Pictures by the section that they stand in; none where there is nothing to draw."""
+    order = list(found.gains)
+    return {
+        "places": place_chart(found.gains),
+        "positives_per_query": distribution_charts(
+            found.positives_per_query, order, title="Queries by number of positives", unit="queries"
+        ),
+        "supporters": distribution_charts(
+            found.supporters, order, title="Positives by number of users", unit="positives"
+        ),
+        "gaps": distribution_charts(
+            found.gaps, order, title="Positives by seconds between query and evidence", unit="positives"
+        ),
+        "sweep": sweep_charts(sweep.steps, order, alpha=sweep.alpha) if sweep else [],
+        "levels": level_chart(_level_counts(found)),
+    }
+
+
+def _print_table(found: Figures) -> None:
+    """The main table, for the terminal."""
+    heads = ("perspective", "queries", "positives", "documents", "not clicked", "never shown", "never a candidate")
+    rows = [heads]
+    named = {**found.gains, "beyond the search log": found.beyond_log} if found.gains else {}
+    for source, gain in named.items():
+        shares = [_with_share(gain, name) for name in ("not_clicked", "never_shown", "never_candidate")]
+        rows.append((words(source), f"{gain.queries:,}", f"{gain.positives:,}", f"{gain.documents:,}", *shares))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]
+    for row in rows:
+        first, *others = (
+            cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths))
+        )
+        print("  ".join([first, *others]), file=sys.stderr)
+
+
+def _with_share(gain: Gain, name: str) -> str:
+    value, part = getattr(gain, name), gain.share(name)
+    return "-" if value is None else f"{value:,}" if part is None else f"{value:,} ({share(part)})"
+
+
+if __name__ == "__main__":
+    program.run(report, example="python -m data.report --labels labels --logs split --output report.html")

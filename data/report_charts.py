@@ -1,0 +1,85 @@
+"""The pictures of data.report, by the section that they stand in."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from crops_jax.charts.histogram import histogram
+from crops_jax.charts.stacked_shares import stacked_shares
+from crops_jax.labels import Level
+from crops_jax.page import LEVELS
+from data.report_figures import Distribution, Gain
+from data.report_tables import PLACES
+
+PLACE_WORDS = dict(
+    zip(
+        PLACES,
+        ("clicked", "shown, no click recorded", "ranked, not shown", "filtered out", "never a candidate"),
+        strict=True,
+    )
+)
+
+
+class Picture(NamedTuple):
+    """A chart, its title, and what it is of."""
+
+    title: str
+    about: str
+    chart: Markup
+
+
+def distribution_charts(
+    spreads: Mapping[str, Distribution], order: Sequence[str], *, title: str, unit: str
+) -> list[Picture]:
+    """A histogram of each perspective, in the colour that it has everywhere: that of its place in `order`."""
+    return [
+        Picture(
+            words(source),
+            f"n = {spread.known:,} {unit}",
+            Markup(histogram(spread.bins, title=f"{title}, {words(source)}", colour_at=order.index(source))),
+        )
+        for source, spread in spreads.items()
+    ]
+
+
+def place_chart(gains: Mapping[str, Gain]) -> list[Picture]:
+    """How far positives came in the log; nothing where that is not known."""
+    rows = [(words(source), gain.places) for source, gain in gains.items() if gain.places is not None]
+    if not rows:
+        return []
+    chart = stacked_shares(rows, parts=list(PLACE_WORDS.values()), title="Where the log had the positives")
+    return [
+        Picture(
+            "Where the log had the positives", "how far they ever came for their query; n at the right", Markup(chart)
+        )
+    ]
+
+
+def sweep_charts(
+    steps: Mapping[str, Sequence[tuple[float, int]]], order: Sequence[str], *, alpha: float
+) -> list[Picture]:
+    """How many candidates of a perspective pass, by alpha."""
+    pictures = []
+    for source, passing in steps.items():
+        bars = [(f"alpha {at:g}{', used' if at == alpha else ''}", number) for at, number in passing]
+        chart = histogram(
+            bars,
+            title=f"Candidates whose theta is greater than alpha, {words(source)}",
+            colour_at=order.index(source) if source in order else 0,
+        )
+        pictures.append(Picture(words(source), f"candidates that pass; mining used alpha {alpha:g}", Markup(chart)))
+    return pictures
+
+
+def level_chart(counts: Mapping[Level, int]) -> list[Picture]:
+    """Labels by level; level 0 only where there are any."""
+    bars = [(text, counts[level]) for level, text in LEVELS.items() if level or counts[level]]
+    return [
+        Picture("Labels by level", f"n = {sum(counts.values()):,}", Markup(histogram(bars, title="Labels by level")))
+    ]
+
+
+def words(name: str) -> str:
+    """A name of the tables as a page writes it."""
+    return name.replace("_", " ")

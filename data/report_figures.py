@@ -1,0 +1,268 @@
+"""What each perspective gained, in numbers: plain data for a page, an outcome line or a test."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from crops_jax.charts.frame import number, ticks
+from data.assign_levels import PRECEDENCE
+from data.report_tables import PLACES, ReportTables
+
+LOG = "search_log"
+"""The perspective that the present retriever chose by itself; the others are held against it."""
+
+PERSPECTIVES = PRECEDENCE[:5]
+"""Those of PRECEDENCE that give positives."""
+
+PARTS = ("head", "torso", "tail", "not searched")
+_PER_QUERY = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, None))
+_SUPPORTERS = ((1, 1), (2, 2), (3, 4), (5, 9), (10, 19), (20, 49), (50, None))
+_GAP_BINS = 9
+_NEVER_SHOWN = PLACES.index("ranked_not_shown")
+
+
+class Gain(NamedTuple):
+    """A perspective's positives. never_shown and what follows is None where the log has no candidates."""
+
+    queries: int
+    positives: int
+    documents: int
+    only_here: int
+    places: tuple[int, ...] | None
+    """Positives by how far the document ever came for the query: PLACES."""
+
+    @property
+    def not_clicked(self) -> int | None:
+        return None if self.places is None else sum(self.places[1:])
+
+    @property
+    def never_shown(self) -> int | None:
+        return None if self.places is None else sum(self.places[_NEVER_SHOWN:])
+
+    @property
+    def never_candidate(self) -> int | None:
+        return None if self.places is None else self.places[-1]
+
+    def share(self, name: str) -> float | None:
+        """Of the positives, those of a field; None where it is not known or there are none."""
+        value = getattr(self, name)
+        return None if value is None or not self.positives else value / self.positives
+
+    def as_json(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("queries", "positives", "documents", "only_here")}
+        for name in ("not_clicked", "never_shown", "never_candidate"):
+            share = self.share(name)
+            counts |= {name: getattr(self, name), f"{name}_share": None if share is None else round(share, 6)}
+        return counts
+
+
+class Distribution(NamedTuple):
+    """How a number is spread: how many there are, how many are not known, quantiles, and counts by bin."""
+
+    known: int
+    unknown: int
+    median: float
+    ninth_decile: float
+    most: float
+    bins: list[tuple[str, int]]
+
+
+class Part(NamedTuple):
+    """Queries of one frequency: how many there are, with how many searches, and what they gained by perspective."""
+
+    queries: int
+    searches: int
+    gained: dict[str, tuple[int, int]]
+    """Perspective -> queries, positives."""
+
+
+def gains(tables: ReportTables) -> dict[str, Gain]:
+    """Perspective -> its gain, in the order of PRECEDENCE; perspectives without positives are not there."""
+    return dict(sorted(_gains(tables, "source", "finds").items(), key=lambda item: _order(item[0])))
+
+
+def beyond_log(tables: ReportTables) -> Gain:
+    """What the other perspectives found together and the search log did not, each pair counted once.
+
+    Only documents of the corpus: what a language model wrote could not have been shown.
+    """
+    others = (
+        "(SELECT DISTINCT query, doc_id FROM finds SEMI JOIN documents USING (doc_id) "
+        f"ANTI JOIN (FROM finds WHERE source = '{LOG}') USING (query, doc_id))"
+    )
+    none = Gain(0, 0, 0, 0, (0,) * len(PLACES) if tables.candidates else None)
+    return _gains(tables, "'beyond'", others).get("beyond", none)
+
+
+def _gains(tables: ReportTables, name: str, finds: str) -> dict[str, Gain]:
+    places = ", ".join(f"count(*) FILTER (place = {at})" for at in range(len(PLACES)))
+    rows = tables.rows(
+        f"SELECT {name} AS name, count(DISTINCT query), count(*), count(DISTINCT doc_id), "
+        f"count(*) FILTER (perspectives = 1), {places} FROM {finds} JOIN pairs USING (query, doc_id) GROUP BY name"
+    )
+    return {row[0]: Gain(*row[1:5], tuple(row[5:]) if tables.candidates else None) for row in rows}
+
+
+def overlaps(tables: ReportTables) -> dict[tuple[str, str], int]:
+    """(perspective, other) -> pairs that both found."""
+    rows = tables.rows(
+        "SELECT one.source, other.source, count(*) FROM finds AS one JOIN finds AS other USING (query, doc_id) "
+        "GROUP BY ALL"
+    )
+    return {(one, other): pairs for one, other, pairs in rows}
+
+
+def positives_per_query(tables: ReportTables) -> dict[str, Distribution]:
+    """Perspective -> how many positives each query that gained any has."""
+    return _distributions(
+        tables, "(SELECT source, query, count(*) AS value FROM finds GROUP BY source, query)", _PER_QUERY
+    )
+
+
+def supporters(tables: ReportTables) -> dict[str, Distribution]:
+    """Perspective -> distinct users behind each positive; of several reformulations, behind the most supported."""
+    return _distributions(tables, "(SELECT source, supporters AS value FROM finds)", _SUPPORTERS)
+
+
+def gaps(tables: ReportTables) -> dict[str, Distribution]:
+    """Perspective -> least seconds between the query and what made the document known; a bin holds its upper end."""
+    found = {}
+    for source, most in tables.rows("SELECT source, max(gap_seconds) FROM finds GROUP BY source ORDER BY source"):
+        if most is None:
+            continue
+        marks = ticks(0, max(most, 1.0), about=_GAP_BINS)
+        width = marks[1] - marks[0]
+        finds = (
+            f"(SELECT source, gap_seconds AS value, "
+            f"least(greatest(1, ceil(gap_seconds / {width})), {len(marks) - 1}) AS bin FROM finds "
+            f"WHERE source = '{_quoted(source)}')"
+        )
+        bins = tables.rows(f"SELECT bin, count(*) FROM {finds} WHERE value IS NOT NULL GROUP BY bin")
+        counts = {int(at): positives for at, positives in bins}
+        labels = [f"{number(low)} to {number(high)} s" for low, high in itertools.pairwise(marks)]
+        found[source] = Distribution(
+            *_quantiles(tables, finds)[source], [(label, counts.get(at, 0)) for at, label in enumerate(labels, 1)]
+        )
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def levels(tables: ReportTables) -> dict[str, dict[int, int]]:
+    """Source -> level -> labels, in the order of PRECEDENCE."""
+    found: dict[str, dict[int, int]] = {}
+    for source, level, labels in tables.rows("SELECT source, level, count(*) FROM labels GROUP BY ALL ORDER BY ALL"):
+        found.setdefault(source, {})[level] = labels
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def parts(tables: ReportTables) -> dict[str, Part]:
+    """PARTS that there are -> what their queries gained. Empty where the logs have no searches."""
+    if not tables.searches:
+        return {}
+    asked = {row[0]: row[1:] for row in tables.rows("SELECT part, count(*), sum(searches) FROM asked GROUP BY part")}
+    gained: dict[str, dict[str, tuple[int, int]]] = {}
+    for part, source, queries, positives in tables.rows(
+        f"SELECT coalesce(part, '{PARTS[-1]}') AS part, source, count(DISTINCT query), count(*) "
+        "FROM finds LEFT JOIN asked USING (query) GROUP BY ALL"
+    ):
+        gained.setdefault(part, {})[source] = (queries, positives)
+    unasked = tables.rows("SELECT count(DISTINCT query) FROM labels ANTI JOIN asked USING (query)")[0][0]
+    if unasked:
+        asked[PARTS[-1]] = (unasked, 0)
+    return {
+        part: Part(int(asked[part][0]), int(asked[part][1]), gained.get(part, {})) for part in PARTS if part in asked
+    }
+
+
+def without_click(tables: ReportTables) -> tuple[Part, Part] | None:
+    """Queries of the log of which nothing was clicked, liked or watched long, and the others.
+
+    "together" among what they gained is every positive that the search log did not find, counted once. None where the
+    logs have no candidates.
+    """
+    if not tables.candidates:
+        return None
+    return _by_click(tables, "NOT clicked"), _by_click(tables, "clicked")
+
+
+def _by_click(tables: ReportTables, condition: str) -> Part:
+    queries, searches = tables.rows(f"SELECT count(*), coalesce(sum(searches), 0) FROM asked WHERE {condition}")[0]
+    gained = {
+        source: (found, positives)
+        for source, found, positives in tables.rows(
+            "SELECT source, count(DISTINCT query), count(*) FROM finds JOIN asked USING (query) "
+            f"WHERE {condition} GROUP BY source"
+        )
+    }
+    gained["together"] = tables.rows(
+        "SELECT count(DISTINCT query), count(DISTINCT (query, doc_id)) FROM finds JOIN asked USING (query) "
+        f"ANTI JOIN (FROM finds WHERE source = '{LOG}') USING (query, doc_id) WHERE {condition}"
+    )[0]
+    return Part(queries, int(searches), gained)
+
+
+def unknown_documents(tables: ReportTables) -> int:
+    """Labels whose document is in neither documents nor knowledge_documents."""
+    written = " ANTI JOIN knowledge_documents USING (doc_id)" if "knowledge_documents" in tables.names else ""
+    return tables.rows(f"SELECT count(*) FROM labels ANTI JOIN documents USING (doc_id){written}")[0][0]
+
+
+def writers(tables: ReportTables) -> dict[str, int]:
+    """Language model -> positives of knowledge_level that it wrote."""
+    if "knowledge_documents" not in tables.names:
+        return {}
+    return dict(
+        tables.rows(
+            "SELECT model, count(*) FROM finds JOIN knowledge_documents USING (doc_id) "
+            "WHERE source = 'knowledge_level' GROUP BY model ORDER BY model"
+        )
+    )
+
+
+def without_evidence(tables: ReportTables) -> int:
+    """Positive labels whose evidence does not name their own source."""
+    return tables.rows("SELECT count(*) FROM ways WHERE NOT told")[0][0]
+
+
+def _distributions(
+    tables: ReportTables, values: str, bins: Sequence[tuple[int, int | None]]
+) -> dict[str, Distribution]:
+    """Source -> the distribution of whole values; sources of which none is known are not there."""
+    counts: dict[str, list[int]] = {}
+    for source, value, rows in tables.rows(
+        f"SELECT source, value, count(*) FROM {values} WHERE value IS NOT NULL GROUP BY ALL"
+    ):
+        counted = counts.setdefault(source, [0] * len(bins))
+        counted[next(at for at, (_, last) in enumerate(bins) if last is None or value <= last)] += rows
+    labels = [_bin_label(first, last) for first, last in bins]
+    quantiles = _quantiles(tables, values)
+    found = {source: Distribution(*quantiles[source], _trimmed(labels, counted)) for source, counted in counts.items()}
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _quantiles(tables: ReportTables, values: str) -> dict[str, tuple]:
+    rows = tables.rows(
+        "SELECT source, count(value), count(*) - count(value), quantile_disc(value, .5), quantile_disc(value, .9), "
+        f"max(value) FROM {values} GROUP BY source"
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def _trimmed(labels: Sequence[str], counts: Sequence[int]) -> list[tuple[str, int]]:
+    """Bins up to the last that holds anything."""
+    last = max(at for at, count in enumerate(counts) if count)
+    return list(zip(labels, counts, strict=True))[: last + 1]
+
+
+def _bin_label(first: int, last: int | None) -> str:
+    if last is None:
+        return f"{first} or more"
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _order(source: str) -> tuple[int, str]:
+    """Perspectives and log stages in the order of PRECEDENCE, others after them."""
+    return (PRECEDENCE.index(source) if source in PRECEDENCE else len(PRECEDENCE), source)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

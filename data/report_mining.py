@@ -1,0 +1,155 @@
+"""What manifests and alpha_sweep.json tell of the mining that a label table came from, for data.report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from data.report_charts import words
+from data.report_figures import PERSPECTIVES
+from data.table_contents import read_json
+
+_DISCRIMINATOR = {
+    "kind": "Kind",
+    "from": "Taken from",
+    "source": "Fitted on",
+    "pairs": "Pairs",
+    "latest_time": "Latest search read",
+    "unsplit_judgements": "Judgements without a split",
+    "calibrated_on": "Calibrated on",
+    "ece_before": "ECE before calibration",
+    "ece_after": "ECE after calibration",
+}
+_STEPS = {
+    "reformulations": "reformulations",
+    "query_pairs": "distinct pairs of query and reformulation",
+    "similar_query_pairs": "of these, similar enough",
+    "candidates_of_any_similarity": "documents taken after any reformulation, distinct pairs",
+    "candidates": "candidates that the discriminator scored, distinct pairs",
+    "passing": "of these, above alpha",
+}
+
+
+class AlphaSweep(NamedTuple):
+    """alpha as mining used it, and by perspective how many candidates pass at others: (alpha, passing)."""
+
+    alpha: float
+    steps: dict[str, list[tuple[float, int]]]
+
+
+class Mined(NamedTuple):
+    """What the manifests say of the mining: all empty for a table that somebody brought."""
+
+    arguments: Mapping[str, Any]
+    """Of data.mine."""
+    outcome: Mapping[str, Any]
+    """Of data.mine: counts, skipped perspectives, the discriminator."""
+    known: bool
+    program: str | None
+    """What wrote the table."""
+    written_elsewhere: bool
+    """Whether the knowledge documents were none of the logs' own."""
+    made: Mapping[str, Any]
+    """The outcome of launch.mine_negatives, where it wrote the table."""
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Perspective -> why it could not be mined."""
+        return dict(self.outcome.get("skipped", {}))
+
+    def accounted(self, positives: Mapping[str, int]) -> dict[str, str]:
+        """Perspective -> what became of it, also of those without positives; `positives` are those that there are."""
+        states = {}
+        for source in dict.fromkeys([*PERSPECTIVES, *positives]):
+            if source in positives:
+                states[source] = f"{positives[source]:,} positives"
+            elif source in self.skipped:
+                states[source] = f"skipped: {self.skipped[source]}"
+            elif not self.known:
+                states[source] = "no positives"
+            elif not self._asked_for(source):
+                states[source] = "not asked for"
+            else:
+                states[source] = "mined, without a positive"
+        return states
+
+    def _asked_for(self, source: str) -> bool:
+        if source == "judgements":
+            return bool(self.arguments.get("judgements_as_labels"))
+        asked = self.arguments.get("perspectives")
+        return asked is None or source in asked
+
+    def discriminator(self) -> list[tuple[str, str]]:
+        """What is known of the discriminator, as names and values to be read; empty where none took part."""
+        about = {name: value for name, value in (self.outcome.get("discriminator") or {}).items() if value is not None}
+        others = {name: words(name).capitalize() for name in sorted(about) if name not in _DISCRIMINATOR}
+        return [(text, _written(about[name])) for name, text in (_DISCRIMINATOR | others).items() if name in about]
+
+    def funnel(self) -> list[tuple[str, str, int]]:
+        """Perspective, step and count: what was on the way to the positives that theta decided on."""
+        rows = []
+        for source in PERSPECTIVES:
+            counts = self.outcome.get(source)
+            if isinstance(counts, Mapping):
+                others = {name: words(name) for name in sorted(counts) if name not in _STEPS}
+                rows += [(source, text, counts[name]) for name, text in (_STEPS | others).items() if name in counts]
+        return [row for row in rows if isinstance(row[2], int)]
+
+    def set_aside(self) -> list[tuple[str, str, int]]:
+        """Table, reason and number of the rows of the logs that broke a rule and that mining left out."""
+        counts = self.outcome.get("quarantined", {})
+        return [(table, reason, number) for table, reasons in counts.items() for reason, number in reasons.items()]
+
+    def negatives(self) -> list[tuple[str, str]]:
+        """What mining negatives from a model tells, as names and values to be read."""
+        told = [
+            (words(name).capitalize(), _written(value))
+            for name, value in self.made.items()
+            if isinstance(value, int | float | str)
+        ]
+        if (rate := self.made.get("false_negatives")) is not None:
+            share = (
+                "not known" if rate["rate"] is None else f"{rate['rate']:.4f} ({rate['low']:.4f} to {rate['high']:.4f})"
+            )
+            told.append(("Share of them that is relevant after all", f"{share}; {rate['judged']:,} were judged"))
+        return told
+
+
+def read_mined(labels: Path) -> Mined:
+    """What the manifest of data.mine says that labels, or the labels that they were made from, go back to."""
+    if not (labels / artifacts.MANIFEST).exists():
+        return Mined({}, {}, False, None, False, {})
+    manifest: Mapping[str, Any] | None = artifacts.read_manifest(labels)
+    writer = manifest["program"]
+    made = manifest.get("mined", {}) if writer == "launch.mine_negatives" else {}
+    while manifest and manifest["program"] != "data.mine":
+        # launch.mine_negatives makes labels from labels.
+        manifest = manifest["inputs"].get("labels", {}).get("manifest")
+    if manifest is None:
+        return Mined({}, {}, False, writer, False, made)
+    written = "knowledge_documents" in manifest["inputs"]
+    return Mined(manifest["arguments"], manifest.get("mined", {}), True, writer, written, made)
+
+
+def read_alpha_sweep(labels: Path) -> AlphaSweep | None:
+    """The sweep that mining left beside labels; None where there is none. Raises InputError for one that is broken."""
+    file = labels / "alpha_sweep.json"
+    if not file.exists():
+        return None
+    sweep = read_json(file)
+    try:
+        steps = {
+            source: [(float(step["alpha"]), int(step["passing"])) for step in steps]
+            for source, steps in sweep.items()
+            if source != "alpha" and steps
+        }
+        return AlphaSweep(float(sweep["alpha"]), steps)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: not a sweep of alpha ({error!r}); mine the labels again") from error
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if type(value) is int else str(value)

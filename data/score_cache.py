@@ -1,0 +1,120 @@
+"""Scores of a slow discriminator kept on disk, so that mining that was interrupted does not score again.
+
+FOLDER/FINGERPRINT/scores-DIGEST.parquet: key and score of the pairs of one call, put in place whole. The fingerprint is
+the discriminator's, and a key that of the two texts: whatever changes either is scored anew.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+
+from crops_jax.discriminator import Discriminator
+from crops_jax.errors import InputError
+from crops_jax.similarity import distinct
+
+_KEY_BYTES = 16
+_SCHEMA = pa.schema([pa.field("key", pa.binary(_KEY_BYTES)), pa.field("score", pa.float32())])
+
+
+def remembering(discriminator: Discriminator, arguments: Any) -> Discriminator:
+    """The discriminator with a memory of its scores, or as it is where scoring costs little.
+
+    Args:
+      arguments: output and score_cache, as in data.mine.MineArguments.
+    """
+    if discriminator.fingerprint is None:
+        return discriminator
+    return RememberingDiscriminator(discriminator, _folder(arguments))
+
+
+def forget(arguments: Any) -> None:
+    """Removes what was remembered for one output that is written now. A cache that was named is kept."""
+    if arguments.score_cache is None:
+        shutil.rmtree(_folder(arguments), ignore_errors=True)
+
+
+class RememberingDiscriminator:
+    """Scores pairs that are not in the cache, and puts them there; see `crops_jax.discriminator.Discriminator`.
+
+    What another process adds meanwhile is not seen, and does no harm.
+    """
+
+    def __init__(self, discriminator: Discriminator, folder: Path | str):
+        """Reads the cache. Raises InputError, naming the file, where it cannot be read."""
+        self._discriminator = discriminator
+        self.pairs_at_once, self.fingerprint = discriminator.pairs_at_once, discriminator.fingerprint
+        if discriminator.fingerprint is None:
+            raise ValueError("a discriminator without a fingerprint cannot be told from others, so nothing is kept")
+        self._folder = Path(folder) / discriminator.fingerprint
+        keys, scores = _read(self._folder)
+        order = np.argsort(keys)
+        self._keys, self._scores = keys[order], scores[order]
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
+        """theta of each pair; see `Discriminator.score`."""
+        keys = _keys(queries, documents)
+        place = np.searchsorted(self._keys, keys)
+        known = np.zeros(len(keys), bool)
+        inside = place < len(self._keys)
+        known[inside] = self._keys[place[inside]] == keys[inside]
+        scores = np.empty(len(keys), np.float32)
+        scores[known] = self._scores[place[known]]
+        left = np.flatnonzero(~known).tolist()
+        if left:
+            scores[left] = self._discriminator.score([queries[i] for i in left], [documents[i] for i in left])
+            _write(self._folder, keys[left], scores[left])
+        return scores
+
+    def save(self, folder: Path | str) -> None:
+        """Writes the discriminator without its cache."""
+        self._discriminator.save(folder)
+
+
+def _folder(arguments: Any) -> Path:
+    output = Path(arguments.output)
+    return Path(arguments.score_cache) if arguments.score_cache else output.with_name(f"{output.name}.scores")
+
+
+def _keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+    query_texts, query_of = distinct(queries)
+    document_texts, document_of = distinct(documents)
+    parts = [[_digest(text.encode()) for text in texts] for texts in (query_texts, document_texts)]
+    joined = (_digest(parts[0][query] + parts[1][document]) for query, document in zip(query_of, document_of))
+    # Of one length, so that the zeros which NumPy leaves out at the end of such bytes make no two of them equal.
+    return np.fromiter(joined, f"S{_KEY_BYTES}", len(queries))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_KEY_BYTES).digest()
+
+
+def _read(folder: Path) -> tuple[np.ndarray, Float32[np.ndarray, "pairs"]]:
+    keys, scores = [np.zeros(0, f"S{_KEY_BYTES}")], [np.zeros(0, np.float32)]
+    for file in sorted(folder.glob("scores-*.parquet")):
+        try:
+            table = pq.read_table(file, schema=_SCHEMA)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{file}: scores that cannot be read ({error}); remove the file") from error
+        keys.append(np.array(table["key"].to_pylist(), f"S{_KEY_BYTES}"))
+        scores.append(table["score"].to_numpy())
+    return np.concatenate(keys), np.concatenate(scores)
+
+
+def _write(folder: Path, keys: np.ndarray, scores: Float32[np.ndarray, "pairs"]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = [key.ljust(_KEY_BYTES, b"\0") for key in keys.tolist()]
+    file = folder / f"scores-{hashlib.sha256(b''.join(whole)).hexdigest()[:_KEY_BYTES]}.parquet"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(pa.table([pa.array(whole, pa.binary(_KEY_BYTES)), pa.array(scores)], schema=_SCHEMA), temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

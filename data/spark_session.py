@@ -1,0 +1,136 @@
+"""The Spark session of this process, with the settings on which equal results depend."""
+
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import warnings
+
+from crops_jax.errors import InputError
+
+_CONNECT_SECONDS = 10
+_DRIVER_SHARE = 0.5
+
+_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    # What cannot be cast is an error, and no null.
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # Times before 1900 are what the file says, in the calendar of the file.
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+}
+_LAUNCH_SETTINGS = {
+    "spark.app.name": "crops_jax",
+    "spark.driver.maxResultSize": "0",
+    "spark.log.level": "ERROR",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+
+def open_session(master: str, *, memory_limit: str | None = None):
+    """A new SparkSession of this process's Spark, which is started if there is none.
+
+    Where there is one, its master and memory stay as they are.
+
+    What spark-defaults.conf says of executors, shuffles and the like holds. Spark writes its log to standard error.
+
+    Args:
+      master: as spark-submit takes it: local[N], spark://HOST:PORT, yarn, k8s://...
+      memory_limit: the driver's heap; by default half of the machine's memory.
+
+    Raises:
+      InputError: pyspark or Java is missing, the memory limit is no size, or the master cannot be reached.
+    """
+    # Nothing of ours passes through pandas, the newest of which Spark warns of now and then.
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise InputError(
+            f"--backend pyspark needs pyspark ({error}); install pyspark>=4.1, or leave --backend out to run on DuckDB"
+        ) from error
+    session = SparkSession.getActiveSession()
+    if session is None:
+        session = _start(SparkSession.builder, master, memory_limit)
+    # Views and settings are of their own in each.
+    session = session.newSession()
+    for name, value in _SETTINGS.items():
+        session.conf.set(name, value)
+    return session
+
+
+def _start(builder, master: str, memory_limit: str | None):
+    _check_java()
+    _check_reachable(master)
+    local = re.fullmatch(r"local(\[.*\])?", master) is not None
+    settings = _LAUNCH_SETTINGS | _SETTINGS | {"spark.driver.memory": _java_size(memory_limit)}
+    place = tempfile.gettempdir()
+    settings |= {"spark.local.dir": place, "spark.sql.warehouse.dir": f"{place}/crops_jax-spark-warehouse"}
+    if local:
+        # Two tasks a core; the default of 200 is meant for a cluster.
+        settings |= {
+            "spark.sql.shuffle.partitions": str(max(2 * (os.cpu_count() or 1), 8)),
+            "spark.driver.host": "localhost",
+            "spark.driver.bindAddress": "127.0.0.1",
+        }
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    try:
+        return builder.master(master).getOrCreate()
+    except Exception as error:
+        raise InputError(
+            f"--spark-master {master}: Spark does not start ({_one_line(error)}); check the master, its version "
+            "(that of pyspark here) and that this machine can be reached from it"
+        ) from error
+
+
+def _check_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if not shutil.which(f"{home}/bin/java" if home else "java"):
+        where = f"JAVA_HOME={home} has none" if home else "there is no java on the PATH and JAVA_HOME is not set"
+        raise InputError(f"--backend pyspark needs Java 17 or later: {where}; install a JRE, or run on DuckDB")
+
+
+def _check_reachable(master: str) -> None:
+    """Spark itself would try a standalone master for a minute before it gives up."""
+    if not (found := re.fullmatch(r"spark://(.+)", master)):
+        return
+    reasons = []
+    for address in found[1].split(","):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise InputError(f"--spark-master {master}: {address!r} is not HOST:PORT; write spark://HOST:7077")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+            return
+        except (OSError, OverflowError) as error:
+            reasons.append(f"{address}: {error}")
+    raise InputError(f"--spark-master {master} cannot be reached ({'; '.join(reasons)}); start it, or check where")
+
+
+def _java_size(memory_limit: str | None) -> str:
+    if memory_limit is None:
+        return f"{max(int(_DRIVER_SHARE * _machine_bytes()) >> 20, 1024)}m"
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])i?b?\s*", memory_limit.lower())
+    if not found:
+        raise InputError(f"--memory-limit {memory_limit!r} is no size; write 4GB or 500MB")
+    mebibytes = float(found[1]) * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}[found[2]]
+    if mebibytes < 512:
+        raise InputError(f"--memory-limit {memory_limit}: Spark needs at least 512MB")
+    return f"{int(mebibytes)}m"
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,183 @@
+"""Rows that break a rule of the log tables, set aside instead of refused: found by DuckDB, written beside an output.
+
+    OUTPUT.quarantine/candidates.parquet    table, file, row (from 0, within the file), column, reason, value
+    OUTPUT.quarantine/manifest.json
+
+A row stands there once, with the first rule that it breaks. Of rows with one key the first in the order of the files
+is kept. Tables are gone through after those that they refer to, so what refers to a row that was set aside goes with
+it. Damage to a file as a whole (cut off, another type, a column missing) is not a matter of rows, and refused.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+from tqdm import tqdm
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from data.table_checks import (
+    WRITTEN_IDS,
+    broken_rules,
+    check_presence,
+    query_rewrites,
+    repeated_rows,
+    required_tables,
+    unknown_rows,
+)
+from data.table_damage import named_lack_of_room, named_read_errors
+from data.table_files import TableFiles, add_view
+from data.table_rules import REFERENCES, Rule
+
+OnBadRows = Literal["fail", "quarantine"]
+KIND = "quarantine"
+COLUMNS = ("table", "file", "row", "column", "reason", "value")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """What readers of the log tables have to know about the rows that were set aside.
+
+    tables: that know which of their rows are left out. rewrites: as check_tables returns them. counts: by table and
+    reason.
+    """
+
+    tables: dict[str, TableFiles]
+    rewrites: dict[str, pa.Table]
+    counts: dict[str, dict[str, int]]
+
+
+def beside(output: Path | str) -> Path:
+    """Where a program that writes `output` puts the rows that it set aside."""
+    output = Path(output)
+    return output.with_name(f"{output.name}.quarantine")
+
+
+def set_aside(connection: duckdb.DuckDBPyConnection, directory: Path, tables: dict[str, TableFiles]) -> SetAside:
+    """Finds every row that check_tables would refuse; they lie in the schema `quarantine` of the connection.
+
+    Raises:
+      InputError: nothing is left of a required table, or a file as a whole is damaged.
+    """
+    check_presence(directory, tables)
+    connection.execute("CREATE SCHEMA quarantine")
+    rewrites: dict[str, pa.Table] = {}
+    kept = dict(tables)
+    counts: dict[str, dict[str, int]] = {}
+    rows = sum(table.rows for table in tables.values())
+    with tqdm(total=rows, desc="checking log tables", unit=" rows", delay=3, leave=False) as progress:
+        for name, table in tables.items():
+            with named_read_errors(table):
+                rewritten = _set_aside_rows(connection, table, tables)
+                counted = connection.execute(
+                    f"SELECT \"column\" || ': ' || reason AS why, count(*) FROM quarantine.{name} "
+                    "GROUP BY why ORDER BY why"
+                ).fetchall()
+                if counted:
+                    counts[name] = dict(counted)
+                    places = connection.sql(f"SELECT file, row FROM quarantine.{name}").to_arrow_table()
+                    _check_something_left(table, counts[name], required=name in required_tables(tables))
+                    places = places.set_column(0, "file", places.column("file").dictionary_encode())
+                    kept[name] = dataclasses.replace(table, left_out=places)
+            if rewritten.num_rows:
+                rewrites[name] = rewritten
+            progress.update(table.rows)
+    return SetAside(tables=kept, rewrites=rewrites, counts=counts)
+
+
+def _check_something_left(table: TableFiles, counts: dict[str, int], *, required: bool) -> None:
+    if required and sum(counts.values()) == table.rows:
+        reasons = "; ".join(f"{reason} ({number} rows)" for reason, number in counts.items())
+        raise InputError(
+            f"table {table.name}: no row of {', '.join(map(str, table.files[:3]))} can be used: {reasons}; "
+            "correct the table"
+        )
+
+
+def _set_aside_rows(
+    connection: duckdb.DuckDBPyConnection, table: TableFiles, tables: dict[str, TableFiles]
+) -> pa.Table:
+    """Fills quarantine.NAME and leaves the view NAME of what is kept; returns the rewrites of its queries."""
+    name = table.name
+    connection.execute(
+        f'CREATE TABLE quarantine.{name} (file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR, value VARCHAR)'
+    )
+    if broken := [rule for rule, _ in broken_rules(connection, table)]:
+        first = " ".join(f"WHEN {rule.broken} THEN [{_described(rule)}]" for rule in broken)
+        # Unnested, for WHERE would skip row groups by their statistics, which leave out NaN.
+        connection.execute(
+            f"INSERT INTO quarantine.{name} SELECT file, row, unnest(CASE {first} END, max_depth := 2) "
+            f"FROM stored_{name}"
+        )
+    rewrites = query_rewrites(connection, table)
+    add_view(connection, table, view=f"located_{name}", rewrites=rewrites, located=True)
+    connection.execute(
+        f"CREATE VIEW {name} AS SELECT * FROM located_{name} ANTI JOIN quarantine.{name} USING (file, row)"
+    )
+    for referring, column, owner in REFERENCES:
+        if referring == name and owner in tables:
+            _insert(
+                connection,
+                name,
+                column,
+                f"CASE WHEN found IN (SELECT {column} FROM located_{owner}) THEN 'set aside in {owner}' "
+                f"ELSE 'not in {owner}' END",
+                unknown_rows(name, column, owner),
+            )
+    if name == "knowledge_documents":
+        _insert(connection, name, "doc_id", "'in documents too'", WRITTEN_IDS)
+    if repeated := repeated_rows(connection, table):
+        key = " and ".join(table.schema.key)
+        _insert(connection, name, key, "'repeats the key of an earlier row'", repeated)
+    return rewrites
+
+
+def _described(rule: Rule) -> str:
+    reason = rule.problem.format(found="value").replace("'", "''")
+    return f"{{'column': '{rule.column}', 'reason': '{reason}', 'value': CAST({rule.found} AS VARCHAR)}}"
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, name: str, column: str, reason: str, rows: str) -> None:
+    connection.execute(f"INSERT INTO quarantine.{name} SELECT file, row, '{column}', {reason}, found FROM ({rows})")
+
+
+def write_quarantine(
+    connection: duckdb.DuckDBPyConnection, counts: dict[str, dict[str, int]], *, logs: Path, path: Path
+) -> None:
+    """Writes what set_aside found to `path`, in place of what lay there; removes that where nothing was found.
+
+    Raises:
+      InputError: something else than a quarantine lies there.
+    """
+    if path.is_dir() and any(path.iterdir()) and artifacts.read_manifest(path)["kind"] != KIND:
+        raise InputError(
+            f"{path} is where rows that are set aside go, and holds something else; choose another --output"
+        )
+    if not counts:
+        if path.is_dir():
+            shutil.rmtree(path)
+        return
+    with (
+        artifacts.output_directory(
+            path,
+            overwrite=True,
+            program="data.tables",
+            kind=KIND,
+            arguments={},
+            inputs={"logs": logs},
+            quarantined=counts,
+        ) as out,
+        named_lack_of_room(),
+    ):
+        for name in counts:
+            connection.execute(
+                f'COPY (SELECT \'{name}\' AS "table", file, row, "column", reason, value FROM quarantine.{name} '
+                f"ORDER BY file, row) TO {_text(out / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)"
+            )
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,76 @@
+"""Documents that a language model wrote, in a directory of their own: what data.synthesize leaves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crops_jax import artifacts
+from crops_jax.errors import InputError
+from data.table_checks import check_table
+from data.table_damage import named_read_errors
+from data.table_files import add_view, find_table
+from data.table_schemas import SCHEMAS
+from data.tables import LogTables, connect_duckdb
+
+TABLE = "knowledge_documents"
+
+
+def open_written_documents(path: Path | str, *, logs: LogTables) -> LogTables:
+    """The table knowledge_documents of a directory, checked, as log tables that hold nothing else.
+
+    Args:
+      path: DOCS, or any directory with such a table.
+      logs: whose documents these must not be.
+
+    Raises:
+      InputError: no such table, a table that breaks a rule (see data.tables.open_logs), or an id that a document of
+        `logs` has.
+    """
+    path = Path(path)
+    table = find_table(path, TABLE, SCHEMAS[TABLE])
+    if table is None:
+        raise InputError(
+            f"--knowledge-documents {path}: neither {TABLE}.parquet nor a folder {TABLE} in it; give a directory that "
+            "data.synthesize wrote"
+        )
+    with connect_duckdb() as connection:
+        rewrites = check_table(connection, table)
+        add_view(connection, logs.tables["documents"])
+        with named_read_errors(table):
+            query = f"SELECT doc_id FROM {TABLE} SEMI JOIN documents USING (doc_id) ORDER BY doc_id LIMIT 1"
+            both = connection.execute(query).fetchall()
+    if both:
+        raise InputError(
+            f"--knowledge-documents {path}: {both[0][0]!r} is the id of a document of {logs.path} too; give it "
+            "another id"
+        )
+    return LogTables(path=path, tables={TABLE: table}, rewrites={TABLE: rewrites} if rewrites.num_rows else {})
+
+
+def check_same_documents(labels: Path | str, documents: Path | str | None) -> None:
+    """Raises InputError when labels were mined with other written documents than the directory `documents`."""
+    if documents is None or not (Path(labels) / artifacts.MANIFEST).exists():
+        return
+    manifest = artifacts.read_manifest(labels)
+    while manifest and TABLE not in manifest["inputs"]:
+        # launch.mine_negatives makes labels from labels.
+        manifest = manifest["inputs"].get("labels", {}).get("manifest")
+    if manifest and manifest["inputs"][TABLE]["fingerprint"] != artifacts.fingerprint(documents):
+        raise InputError(
+            f"--labels {labels} were mined with other written documents than --knowledge-documents {documents} holds "
+            "now; give those that data.mine read, or mine again"
+        )
+
+
+def missing_documents(arguments: Any, *, number: int, examples: Sequence[str]) -> InputError:
+    """What data.write_records says where labels name written documents that nobody has."""
+    named, given = ", ".join(map(repr, examples)), arguments.knowledge_documents
+    where = (
+        f"neither in --logs {arguments.logs} nor in --knowledge-documents {given}"
+        if given
+        else (f"not in --logs {arguments.logs}")
+    )
+    return InputError(
+        f"--labels {arguments.labels}: {number} documents that a language model wrote ({named}) are {where}; give the "
+        "directory that data.mine read them from with --knowledge-documents"
+    )

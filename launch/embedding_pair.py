@@ -1,0 +1,67 @@
+"""The embeddings of queries and documents that one encoder made, as launch.embed left them."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from crops_jax import artifacts
+from crops_jax.embeddings import Embeddings, iterate, open_embeddings, read_layout, shard_is_finished
+from crops_jax.errors import InputError
+
+# Half precision moves a unit vector's length by less than this.
+_LENGTH_TOLERANCE = 1e-2
+
+
+class EmbeddingPair(NamedTuple):
+    queries: Embeddings
+    documents: Embeddings
+
+
+def open_pair(query_embeddings: str, document_embeddings: str) -> EmbeddingPair:
+    """Opens both, having read every vector.
+
+    Raises:
+      InputError: one is of the other tower, they are of different encoders, a shard is missing or damaged, or a vector
+        is no unit vector.
+    """
+    queries = _open(query_embeddings, tower="query")
+    documents = _open(document_embeddings, tower="document")
+    one, other = (artifacts.read_manifest(path).get("encoder") for path in (query_embeddings, document_embeddings))
+    if one is None or one != other:
+        raise InputError(
+            f"--query-embeddings {query_embeddings} and --document-embeddings {document_embeddings} are of different "
+            "encoders, or of one before and after further training, so their vectors cannot be compared; embed both "
+            "with the same --run"
+        )
+    if queries.dim != documents.dim:
+        raise InputError(
+            f"{query_embeddings} has vectors of {queries.dim} numbers and {document_embeddings} of {documents.dim}; "
+            "embed both in one dimension"
+        )
+    return EmbeddingPair(queries, documents)
+
+
+def _open(path: str, *, tower: Literal["query", "document"]) -> Embeddings:
+    argument = "query" if tower == "query" else "document"
+    layout, found = read_layout(Path(path)), open_embeddings(path)
+    given = artifacts.read_manifest(path)["arguments"].get("tower")
+    if given != tower:
+        raise InputError(
+            f"--{argument}-embeddings {path}: vectors of the {given} tower; embed with launch.embed --tower {tower}"
+        )
+    with tqdm(total=layout.rows, desc=f"checking {tower} vectors", unit=" rows", delay=3, leave=False) as progress:
+        for shard, (ids, vectors) in enumerate(iterate(found)):
+            file = Path(path) / layout.file("embeddings", shard)
+            if not shard_is_finished(Path(path), layout, shard, ids=ids):
+                raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
+            lengths = np.linalg.norm(np.asarray(vectors, np.float32), axis=1)
+            wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
+            if len(wrong):
+                raise InputError(
+                    f"{file}, row {wrong[0]} (counted from 0): a vector of length {lengths[wrong[0]]:.3g}, not 1; "
+                    "check the run, then embed again"
+                )
+            progress.update(len(ids))
+    return found

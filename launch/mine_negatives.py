@@ -1,0 +1,228 @@
+"""Negatives from a model: the nearest documents of an encoder run that are no known positives, added to a label table.
+
+For each query of LABELS that has a positive and a vector: rank the documents by cosine; take out its known positives;
+of the ranks --skip + 1 to --top take at most --per-query that score below the margin; add them at --level. Vectors are
+those that launch.embed wrote; nothing is encoded here.
+
+Mining again during training, as ANCE does (arXiv 2007.00808), is these same steps in a loop: train some steps, embed
+with the run, mine from the labels that data.mine wrote (not from those of the last round, whose stale negatives would
+stay), write records, go on with a new run from the weights of the old one.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from crops_jax import artifacts, program
+from crops_jax.errors import InputError
+from crops_jax.hard_negatives import Selection, id_hashes
+from crops_jax.labels import Level
+from crops_jax.retrieval.mapped import take_rows
+from data.label_table import check_mined_from, open_labels
+from data.mined_labels import Asked, MinedLabels
+from data.table_damage import named_read_errors
+from launch.embedding_pair import EmbeddingPair, open_pair
+from launch.false_negatives import false_negative_rate
+from launch.judged_pairs import JudgedLogs
+from launch.lineage import refuse_seen_answers
+from launch.neighbours import Block, Corpus, Tally, mine_block
+
+# Queries whose rankings are searched together.
+_BLOCK_QUERIES = 65_536
+_SAMPLE_QUERIES = 256
+# Arguments that say where the inputs are, or how much memory there is.
+_NOT_WHAT = {"logs", "memory_limit"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineNegativesArguments:
+    labels: str
+    """Label table, as data.mine writes it."""
+    query_embeddings: str
+    """Of the queries of LABELS: launch.embed --texts LABELS --tower query."""
+    document_embeddings: str
+    """Of the documents, by the same run: launch.embed --texts LOGS --tower document."""
+    output: str
+    """Directory for the label table with the mined rows in it."""
+    overwrite: bool = False
+    """Replace the output if it exists."""
+    level: int
+    """The level of mined negatives: 0, 1, 2 or 3. A document that has a higher one already keeps it."""
+    top: int = Selection.top
+    """The lowest rank that is considered. Ranks count from 1, known positives left out."""
+    skip: int = Selection.skip
+    """So many of the first ranks are passed over: the likeliest false negatives stand there."""
+    per_query: int = Selection.per_query
+    """At most so many new negatives of a query."""
+    sampling: Literal["top", "random"] = Selection.sampling
+    """top: the first ranks that are left. random: drawn among all that are left, by --seed."""
+    absolute_margin: float | None = Selection.absolute_margin
+    """A negative's score lies below that of the positive by more than this."""
+    relative_margin: float | None = Selection.relative_margin
+    """A negative's score lies below that of the positive by more than this share of it, such as .05."""
+    margin_to: Literal["best", "least"] = Selection.margin_to
+    """Margins are measured from the query's best positive, or from its least one and so from each."""
+    seed: int = Selection.seed
+    """Of --sampling random."""
+    logs: str | None = None
+    """The log tables that LABELS were mined from: their judgements of split train tell how many of the mined
+    negatives are none."""
+    relevant_grade: float | None = None
+    """Least grade of --logs that makes a document relevant. By default any above 0."""
+    exclude_same_text: bool = False
+    """Take documents of --logs whose text is that of a positive for positives too."""
+    missing_queries: Literal["refuse", "count"] = "refuse"
+    """What to do where a query of LABELS has no vector."""
+    search: Literal["exact", "scann"] = "exact"
+    """scann is faster on large corpora and misses some neighbours; it holds all vectors in memory, and two runs may
+    differ."""
+    memory_limit: str = "1GB"
+    """What DuckDB may hold of the label table; more is spilled to disk."""
+
+    def __post_init__(self) -> None:
+        if not Level.IN_BATCH_NEGATIVE <= self.level <= Level.SHOWN_NOT_CLICKED:
+            raise ValueError(f"--level must be that of a negative, 0 to 3, found {self.level}")
+        if self.exclude_same_text and self.logs is None:
+            raise ValueError("--exclude-same-text needs --logs, where the texts are")
+        if self.relevant_grade is not None and self.logs is None:
+            raise ValueError("--relevant-grade needs --logs, where the judgements are")
+        _ = self.selection
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(**{field.name: getattr(self, field.name) for field in fields(Selection)})
+
+
+def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
+    """Adds the nearest documents of an encoder run that are no known positives to a label table, as negatives.
+
+    Prints what share of the mined negatives is relevant after all, as far as judgements tell.
+    """
+    inputs = {
+        "labels": arguments.labels,
+        "query_embeddings": arguments.query_embeddings,
+        "document_embeddings": arguments.document_embeddings,
+        # Not "logs", which are what a label table was mined from.
+        "judged_logs": arguments.logs,
+    }
+    artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
+    refuse_seen_answers(arguments.document_embeddings, arguments.labels)
+    if arguments.logs is not None:
+        check_mined_from(arguments.labels, arguments.logs)
+    vectors = open_pair(arguments.query_embeddings, arguments.document_embeddings)
+    kept = {f.name: getattr(arguments, f.name) for f in fields(arguments) if f.name not in _NOT_WHAT}
+    mined: dict[str, Any] = {}
+    with (
+        artifacts.output_directory(
+            arguments.output,
+            overwrite=arguments.overwrite,
+            program="launch.mine_negatives",
+            kind="labels",
+            arguments=kept,
+            inputs=inputs,
+            mined=mined,
+        ) as out,
+        open_labels(arguments.labels) as (connection, table),
+        named_read_errors(table),
+    ):
+        labels = MinedLabels(
+            connection,
+            query_ids=vectors.queries.ids,
+            doc_ids=vectors.documents.ids,
+            memory_limit=arguments.memory_limit,
+        )
+        mined.update(_mine(arguments, vectors, labels, out))
+        sweep = Path(arguments.labels) / "alpha_sweep.json"
+        if sweep.is_file():
+            artifacts.write_text(out / sweep.name, sweep.read_text(encoding="utf-8"))
+    return {"labels": arguments.output, **mined}
+
+
+def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: MinedLabels, out: Path) -> dict[str, Any]:
+    asked = labels.asked()
+    _check_asked(arguments, asked)
+    judged = None
+    if arguments.logs is not None:
+        judged = JudgedLogs(arguments.logs, labels.connection, with_texts=arguments.exclude_same_text)
+        judged.check_corpus(arguments.document_embeddings)
+    equals = judged.equal_texts() if judged is not None and arguments.exclude_same_text else None
+    corpus = Corpus(
+        vectors.documents,
+        search=arguments.search,
+        equals=equals,
+        sample_queries=_sample(vectors),
+        depth=arguments.top,
+    )
+    tally = _mine_all(arguments.selection, vectors, labels, corpus, pairs=asked.queries * corpus.count)
+    counts = labels.write(out, level=arguments.level)
+    mined = counts.pop("new")
+    return {
+        "rows": counts.pop("rows"),
+        "mined": mined,
+        "level": arguments.level,
+        **counts,
+        "queries": asked.queries,
+        "queries_without_positive": asked.without_positive,
+        "queries_without_vector": asked.missing,
+        "positives_without_vector": asked.unembedded_positives,
+        "documents": corpus.count,
+        **tally.outcome(),
+        "search": corpus.settings,
+        "by_source": labels.histogram(out, "source"),
+        "by_level": labels.histogram(out, "level"),
+        "false_negatives": false_negative_rate(
+            [] if judged is None else judged.of_mined(),
+            mined=mined,
+            relevant_grade=arguments.relevant_grade,
+            absent="no --logs was given" if judged is None else judged.absent,
+        ),
+    }
+
+
+def _mine_all(
+    selection: Selection, vectors: EmbeddingPair, labels: MinedLabels, corpus: Corpus, *, pairs: int
+) -> Tally:
+    tally = Tally(selection)
+    with tqdm(total=pairs, desc="mining", unit=" pairs", unit_scale=True, delay=1) as bar:
+        for first, rows, queries, labelled in labels.blocks(_BLOCK_QUERIES):
+            block = Block(take_rows(vectors.queries.shards, rows), id_hashes(queries), labelled)
+            for found in mine_block(block, corpus, selection, tally, progress=bar.update):
+                labels.add(place=first + found.query, document=found.document, score=found.score, new=found.new)
+    return tally
+
+
+def _check_asked(arguments: MineNegativesArguments, asked: Asked) -> None:
+    if asked.missing and arguments.missing_queries == "refuse":
+        raise InputError(
+            f"--query-embeddings {arguments.query_embeddings}: {asked.missing} queries of {arguments.labels} have no "
+            f"vector, {asked.first_missing!r} the first; embed them with launch.embed --texts {arguments.labels} "
+            "--tower query (an id is the normalised query), or leave them out with --missing-queries count"
+        )
+    if not asked.queries:
+        raise InputError(
+            f"{arguments.labels}: no query has both a positive and a vector in {arguments.query_embeddings}, so there "
+            "is nothing to mine for; mine positives first, and embed the queries of these labels"
+        )
+    if asked.indexed and not asked.embedded:
+        raise InputError(
+            f"--document-embeddings {arguments.document_embeddings}: none of the {asked.indexed} labelled documents of "
+            f"{arguments.labels} is among these, so no positive would be known; embed the documents of the logs that "
+            "the labels were mined from"
+        )
+
+
+def _sample(vectors: EmbeddingPair) -> np.ndarray:
+    """Queries spread over all of them, for ScaNN to be tuned with."""
+    count = len(vectors.queries.ids)
+    return take_rows(vectors.queries.shards, np.unique(np.linspace(0, count - 1, _SAMPLE_QUERIES).astype(np.int64)))
+
+
+if __name__ == "__main__":
+    program.run(
+        mine_negatives,
+        example="python -m launch.mine_negatives --labels labels --query-embeddings queries --document-embeddings "
+        "documents --level 1 --relative-margin .05 --logs split --output mined",
+    )

@@ -1,0 +1,292 @@
+"""Trains and calibrates the cross-encoder theta; called again with the same RUN it goes on where it was."""
+
+import dataclasses
+import datetime
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from crops_jax import artifacts, program, tokenizer
+from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
+from crops_jax.cross_encoder_config import CrossEncoderConfig, PairsConfig
+from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.errors import InputError
+from crops_jax.file_lock import LOCK, exclusive
+from crops_jax.lexical import CorpusStatistics
+from crops_jax.text import normalise_query
+from crops_jax.wordpiece import learn_wordpiece
+from data.discriminator_pairs import TrainingPairs, published_before, texts_of, training_pairs
+from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
+from data.table_quarantine import beside
+from data.tables import LogTables, OnBadRows, open_logs
+from data.theta import FITTED, Fitted
+
+if TYPE_CHECKING:
+    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+
+_PROGRAM = "launch.train_discriminator"
+_CONFIG = "config.json"
+_TOKENIZER = "tokenizer"
+_MAX_LEXICAL_PAIRS = 60_000
+# What is trained from weights, and what from scratch.
+_LEARNING_RATES = {True: 2e-5, False: 3e-4}
+# Arguments that change where a run works and how often it writes, never what it learns.
+_FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "memory_limit"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    logs: str
+    """Log tables, as a rule those that data.hold_out left to train on."""
+    output: str
+    """The run, which is a discriminator's folder once it is finished."""
+    weights: str = ""
+    """A Hugging Face folder or hub name of a BERT-family encoder or cross-encoder to start from; empty: from scratch,
+    with the sizes below."""
+    tokenizer: str = ""
+    """A Hugging Face tokenizer folder; by default that of --weights, or a WordPiece vocabulary learnt here."""
+    vocabulary_size: int = 30_000
+    """Of a vocabulary that is learnt."""
+    layers: int = 6
+    width: int = 384
+    heads: int = 12
+    feed_forward_width: int = 1536
+    dropout: float = 0.1
+    max_tokens: int = 128
+    """Of a pair: the query is kept whole first, then the document."""
+    max_pairs: int = 400_000
+    """Where there are more training pairs, those with the least SHA-256 are taken."""
+    pairs_per_batch: int = 32
+    epochs: float = 2.0
+    steps: int = 0
+    """Optimiser steps; 0: as many as --epochs takes."""
+    learning_rate: float | None = None
+    """By default 2e-5 from weights and 3e-4 from scratch."""
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    until: str | None = None
+    """Read only what was searched before this time (exclusive, ISO 8601, UTC without an offset)."""
+    long_watch_seconds: float = LONG_WATCH_SECONDS
+    """Watched at least this long counts as consumed."""
+    on_bad_rows: OnBadRows = "fail"
+    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    seed: int = 0
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    log_every_steps: int = 10
+    checkpoint_every_steps: int = 200
+    memory_limit: str | None = None
+    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+
+
+def train_discriminator(arguments: Arguments) -> dict[str, Any]:
+    """Trains a cross-encoder on query-document pairs and calibrates it on queries that it never saw.
+
+    Pairs are graded judgements of split train (target grade / greatest grade), or else what was clicked and what was
+    shown without a click, or, in a log of clicks only, clicked documents and sampled ones. Judgements of split test are
+    never read. A fifth of the queries, by hash, is held out for temperature, calibration error and AUC beside that of
+    the lexical discriminator.
+
+    Works in place. SIGTERM saves a checkpoint and exits with status 3; the same command goes on from the newest one.
+    """
+    config = _config(arguments)
+    logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
+    until = None if arguments.until is None else parse_time(arguments.until, argument="--until")
+    run = Path(arguments.output)
+    _open_run(run, arguments, config)
+    with exclusive(run / LOCK, refusal=f"another process trains in {run}; wait until it ends, or choose another"):
+        if (run / FITTED).exists():
+            print(f"{run} is finished", file=sys.stderr)
+        else:
+            _train(arguments, config, logs, until, run)
+        return {**_outcome(run), **logs.outcome}
+
+
+def _config(arguments: Arguments) -> CrossEncoderConfig:
+    """The configuration, resolved. Raises InputError where arguments or weights cannot be used."""
+    from_weights = bool(arguments.weights)
+    sizes: dict[str, Any] = {
+        name: getattr(arguments, name) for name in ("layers", "width", "heads", "feed_forward_width")
+    }
+    if from_weights:
+        from crops_jax.model_folder import describe, locate
+
+        sizes = dict(describe(locate(arguments.weights)).sizes)
+    elif arguments.tokenizer:
+        sizes["vocabulary_size"] = tokenizer.load(arguments.tokenizer).vocabulary_size
+    else:
+        sizes["vocabulary_size"] = arguments.vocabulary_size
+    rate = _LEARNING_RATES[from_weights] if arguments.learning_rate is None else arguments.learning_rate
+    try:
+        return CrossEncoderConfig(
+            encoder=EncoderConfig(
+                **{"max_positions": max(512, arguments.max_tokens), **sizes},
+                max_query_tokens=arguments.max_tokens,
+                max_document_tokens=arguments.max_tokens,
+                dropout=arguments.dropout,
+                compute_dtype=arguments.compute_dtype,
+                weights=arguments.weights,
+            ),
+            pairs=PairsConfig(
+                pairs_per_batch=arguments.pairs_per_batch,
+                max_tokens=arguments.max_tokens,
+                max_pairs=arguments.max_pairs,
+            ),
+            optimizer=OptimizerConfig(
+                learning_rate=rate,
+                weight_decay=arguments.weight_decay,
+                warmup_fraction=arguments.warmup_fraction,
+            ),
+            mesh=arguments.mesh,
+            training=TrainingConfig(
+                steps=arguments.steps,
+                epochs=arguments.epochs,
+                log_every_steps=arguments.log_every_steps,
+                evaluate_every_steps=0,
+                checkpoint_every_steps=arguments.checkpoint_every_steps,
+                seed=arguments.seed,
+            ),
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> None:
+    """Makes RUN whole, or finds that of an earlier call. Raises InputError on one of something else."""
+    from crops_jax.discriminator_training import check_machine
+
+    check_machine(config)
+    inputs: dict[str, Path | str | None] = {"logs": arguments.logs}
+    for name in ("weights", "tokenizer"):
+        if Path(getattr(arguments, name)).is_dir() and getattr(arguments, name):
+            inputs[name] = getattr(arguments, name)
+    named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _FREE}
+    manifest = artifacts.new_manifest(program=_PROGRAM, kind="discriminator", arguments=named, inputs=inputs)
+    if (run / artifacts.MANIFEST).is_file():
+        found = artifacts.read_manifest(run)
+        if found["fingerprint"] != manifest["fingerprint"]:
+            raise InputError(
+                f"{run} was made from other things ({_difference(found, manifest)}); give the same ones to go on, or "
+                "choose another --output"
+            )
+        return
+    artifacts.check_output(run, overwrite=False, inputs=inputs)
+    run.mkdir(parents=True, exist_ok=True)
+    # The manifest comes last: a folder that has one is whole.
+    artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
+    artifacts.write_manifest(run, manifest)
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    for name in ("program", "version"):
+        if found.get(name) != wanted[name]:
+            return f"{name} {found.get(name)}, now {wanted[name]}"
+    for name, value in wanted["arguments"].items():
+        if found["arguments"].get(name) != value:
+            return f"--{name.replace('_', '-')} {found['arguments'].get(name)}, now {value}"
+    names = sorted(found["inputs"].keys() | wanted["inputs"].keys())
+    changed = [name for name in names if found["inputs"].get(name) != wanted["inputs"].get(name)]
+    return f"--{changed[0]} has changed" if changed else "its manifest differs"
+
+
+def _train(
+    arguments: Arguments, config: CrossEncoderConfig, logs: LogTables, until: datetime.datetime | None, run: Path
+) -> None:
+    # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
+    from crops_jax import discriminator_training, process_memory
+    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+    from crops_jax.cross_encoder_report import calibrate, slices
+    from crops_jax.models.cross_encoder import from_parameters
+    from crops_jax.pair_tokens import TokenizedPairs
+    from crops_jax.training import enable_compilation_cache
+
+    process_memory.keep_freed_memory()
+    enable_compilation_cache(run)
+    connection = logs.connect(memory_limit=arguments.memory_limit)
+    events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds).before(until)
+    found = training_pairs(
+        connection, logs.names, events, until=until, max_pairs=config.pairs.max_pairs, seed=arguments.seed
+    )
+    print(f"{len(found.queries)} pairs: {found.source}", file=sys.stderr, flush=True)
+    held_out = slices(found.queries, found.targets)
+    documents = published_before(connection, until)
+    train = held_out.train.nonzero()[0].tolist()
+    queries, texts = ([side[pair] for pair in train] for side in (found.queries, found.documents))
+    if not (run / _TOKENIZER).is_dir():
+        _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))
+    tokens = tokenizer.load(run / _TOKENIZER)
+    pairs = TokenizedPairs(queries, texts, tokenizer=tokens, max_tokens=config.pairs.max_tokens)
+    if pairs.greatest_token >= config.encoder.vocabulary_size:
+        raise InputError(
+            f"--tokenizer {arguments.tokenizer}: token {pairs.greatest_token} is beyond the "
+            f"{config.encoder.vocabulary_size} rows of the vocabulary of --weights; give the tokenizer of the weights"
+        )
+    parameters = discriminator_training.train(config, pairs, found.targets[train], run=run)
+    theta = CrossEncoderDiscriminator(
+        from_parameters(config.encoder, parameters),
+        config=config.encoder,
+        max_tokens=config.pairs.max_tokens,
+        tokenizer_folder=run / _TOKENIZER,
+    )
+    few = slice(_MAX_LEXICAL_PAIRS)
+    lexical = LexicalDiscriminator.fit(
+        queries[few],
+        texts[few],
+        found.targets[train][few],
+        corpus=CorpusStatistics.of(texts_of(connection, documents)),
+    )
+    calibrate(theta, found.queries, found.documents, found.targets, held_out=held_out, lexical=lexical)
+    _finish(run, theta, found)
+
+
+def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
+    """RUN/tokenizer, whole or not at all."""
+    temporary = run / f".{_TOKENIZER}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    if arguments.tokenizer:
+        tokenizer.copy(arguments.tokenizer, temporary)
+    elif arguments.weights:
+        from crops_jax.model_folder import describe, locate
+
+        tokenizer.copy(describe(locate(arguments.weights)).tokenizer, temporary)
+    else:
+        tokenizer.save(learn_wordpiece(texts, vocabulary_size=arguments.vocabulary_size), temporary)
+    os.replace(temporary, run / _TOKENIZER)
+
+
+def _learnt_from(connection, documents, queries: list[str]) -> Any:
+    yield from texts_of(connection, documents)
+    yield from map(normalise_query, queries)
+
+
+def _finish(run: Path, theta: "CrossEncoderDiscriminator", pairs: TrainingPairs) -> None:
+    """Writes the discriminator, and last of all fitted.json, which says that the run is finished."""
+    theta.save(run)
+    latest = pairs.latest_time
+    fitted = Fitted(
+        kind="cross_encoder",
+        source=pairs.source,
+        pairs=len(pairs.queries),
+        ece_before=theta.report["ece_before"],
+        ece_after=theta.report["ece_after"],
+        calibrated_on=theta.report["calibrated_on"],
+        latest_time=None if latest is None else latest.astimezone(datetime.UTC).isoformat(),
+        unsplit_judgements=pairs.unsplit_judgements,
+    )
+    artifacts.write_text(run / FITTED, json.dumps(dataclasses.asdict(fitted), indent=2, ensure_ascii=False) + "\n")
+
+
+def _outcome(run: Path) -> dict[str, Any]:
+    from crops_jax.discriminator import describe
+
+    fitted = json.loads((run / FITTED).read_text())
+    return {"run": str(run), **fitted, **describe(run)["report"]}
+
+
+if __name__ == "__main__":
+    program.run(
+        train_discriminator, example="python -m launch.train_discriminator --logs split --output run --weights minilm"
+    )

@@ -1,0 +1,174 @@
+"""Training a cross-encoder: it learns, resumes bit for bit, and names what stops it."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from crops_jax import checkpoint, discriminator_training, tokenizer
+from crops_jax.auc import graded_auc
+from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+from crops_jax.cross_encoder_report import calibrate, slices
+from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.models.cross_encoder import from_parameters
+from crops_jax.pair_tokens import TokenizedPairs
+from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from tests.tiny_pairs import CONFIG, tiny_tokenizer, toy_pairs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every run compiles the same step again, unless compiled programs are kept."""
+    kept = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", kept)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    folder = tiny_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer")
+    queries, documents, targets = toy_pairs()
+    return TokenizedPairs(queries, documents, tokenizer=tokenizer.load(folder), max_tokens=8), targets
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pairs, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    return run, discriminator_training.train(CONFIG, *pairs, run=run)
+
+
+def assert_same(run, parameters, uninterrupted):
+    for one, other in zip(jax.tree.leaves(parameters), jax.tree.leaves(uninterrupted[1]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    lines = [
+        [{name: line[name] for name in line if name not in TIMING_FIELDS} for line in read_metrics(path)]
+        for path in (run, uninterrupted[0])
+    ]
+    assert lines[0] == lines[1]
+
+
+def stop_before(step, monkeypatch, act):
+    """Calls `act` when the batch of `step` is asked for."""
+    original = discriminator_training.pair_batches
+
+    def batches(*arguments, start_step, **rest):
+        for number, batch in enumerate(original(*arguments, start_step=start_step, **rest)):
+            if start_step + number + 1 == step:
+                act()
+            yield batch
+
+    monkeypatch.setattr(discriminator_training, "pair_batches", batches)
+
+
+def test_a_run_leaves_lines_and_checkpoints(uninterrupted):
+    run, _ = uninterrupted
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines] == list(range(10, 121, 10))
+    assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= lines[0].keys()
+    assert checkpoint.saved_steps(run / "checkpoints") == {100, 120}
+
+
+def test_a_finished_run_is_left_alone(uninterrupted, pairs):
+    run, _ = uninterrupted
+    before = (run / "metrics.jsonl").read_bytes()
+    assert_same(run, discriminator_training.train(CONFIG, *pairs, run=run), uninterrupted)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("step", [12, 35])
+def test_a_crash_leaves_no_trace(uninterrupted, pairs, tmp_path, monkeypatch, step):
+    class Crash(Exception):
+        pass
+
+    def crash():
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        stop_before(step, patch, crash)
+        with pytest.raises(Crash):
+            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
+    assert_same(tmp_path, discriminator_training.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
+
+
+def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, pairs, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_before(27, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="interrupted at step 27 of 120; a checkpoint is saved"):
+            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
+    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 27
+    assert_same(tmp_path, discriminator_training.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(pairs, tmp_path, monkeypatch):
+    def spoil():
+        pairs[1][:] = np.nan
+
+    kept = pairs[1].copy()
+    stop_before(26, monkeypatch, spoil)
+    try:
+        with pytest.raises(NamedFailure, match=r"step 27: loss is nan.*last good checkpoint is .*checkpoints/20"):
+            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
+    finally:
+        pairs[1][:] = kept
+
+
+@pytest.mark.slow
+def test_devices_change_no_loss(uninterrupted, pairs, tmp_path):
+    discriminator_training.train(CONFIG.replace(mesh={"data": 8}), *pairs, run=tmp_path)
+    losses, expected = ([line["loss"] for line in read_metrics(run)] for run in (tmp_path, uninterrupted[0]))
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+
+
+def test_a_batch_that_the_mesh_cannot_split_is_refused():
+    with pytest.raises(InputError, match="not a multiple of the mesh's data axis, 8"):
+        discriminator_training.check_machine(CONFIG.replace(mesh={"data": 8}, pairs={"pairs_per_batch": 12}))
+
+
+def test_steps_follow_from_epochs():
+    by_epochs = CONFIG.replace(training={"steps": 0, "epochs": 1.5})
+    assert discriminator_training.total_steps(33, by_epochs) == 5
+    assert discriminator_training.total_steps(33, CONFIG) == 120
+
+
+def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_queries(tmp_path):
+    folder = tiny_tokenizer(tmp_path / "tokenizer")
+    queries, documents, targets = toy_pairs(1500)
+    held_out = slices(queries, targets)
+    assert held_out.apart
+    names = np.array(queries)
+    assert not set(names[held_out.train]) & set(names[held_out.temperature | held_out.measure])
+    assert held_out.train.sum() + held_out.temperature.sum() + held_out.measure.sum() == 1500
+    train = np.flatnonzero(held_out.train).tolist()
+    texts = [queries[i] for i in train], [documents[i] for i in train]
+    pairs = TokenizedPairs(*texts, tokenizer=tokenizer.load(folder), max_tokens=8)
+    parameters = discriminator_training.train(CONFIG, pairs, targets[train], run=tmp_path)
+    losses = [line["loss"] for line in read_metrics(tmp_path)]
+    assert losses[-1] < losses[0] - 0.1
+    theta = CrossEncoderDiscriminator(
+        from_parameters(CONFIG.encoder, parameters), config=CONFIG.encoder, max_tokens=8, tokenizer_folder=folder
+    )
+    lexical = LexicalDiscriminator.fit(*texts, targets[train], corpus=documents)
+    report = calibrate(theta, queries, documents, targets, held_out=held_out, lexical=lexical)
+    assert report is theta.report
+    assert report["auc"]["cross_encoder"]["value"] > 0.9
+    assert report["auc"]["difference"]["low"] > 0
+    assert report["calibrated_on"] == "held-out queries"
+    assert report["temperature"] == theta.temperature
+    rest = np.flatnonzero(~held_out.train).tolist()
+    assert report["held_out_pairs"] == len(rest)
+    scores = theta.score([queries[i] for i in rest], [documents[i] for i in rest])
+    assert report["auc"]["cross_encoder"]["value"] == pytest.approx(graded_auc(scores, targets[rest]), abs=1e-3)
+    assert [row["alpha"] for row in report["alpha_sweep"]] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    for row in report["alpha_sweep"]:
+        assert row["passing"] == (scores > row["alpha"]).sum()
+    assert report["ece_after"] < 0.1
+
+
+def test_few_queries_are_their_own_calibration_and_that_is_said():
+    found = slices(["a", "a", "b"], np.array([0.0, 1.0, 1.0]))
+    assert not found.apart
+    assert all(mask.all() for mask in found[:3])
