@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
+# The demo's cross-encoder: small, from scratch.
+DISCRIMINATOR := --layers 1 --width 64 --heads 4 --feed-forward-width 128 --dropout 0 --vocabulary-size 2000 --max-tokens 48 --pairs-per-batch 64 --learning-rate 2e-3
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 UV := $(BIN)/python -m uv
@@ -12,7 +14,7 @@ UV := $(BIN)/python -m uv
 
 demo: setup
 	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >&2
-	@$(BIN)/python -m launch.pipeline tiny_cpu --logs demo/logs --from $$($(BIN)/python -c 'import json; print(json.load(open("demo/logs/manifest.json"))["test_from"])') --output demo/work
+	@$(BIN)/python -m launch.pipeline tiny_cpu --logs demo/logs --from $$($(BIN)/python -c 'import json; print(json.load(open("demo/logs/manifest.json"))["test_from"])') --discriminator cross_encoder --discriminator-flags "$(DISCRIMINATOR)" --output demo/work
 
 test: dev
 	$(BIN)/python -m pytest

@@ -129,10 +129,13 @@ def output_directory(
     """A temporary directory beside `path` that becomes `path`, manifest included, when the block ends well.
 
     Nothing of it is left when the block fails. Raises InputError when `path` holds something and `overwrite` is not
-    set, when it is not ours to overwrite, or when it is, or lies in, or holds one of the inputs.
+    set, when it is not ours to overwrite or of another kind, or when it is, or lies in, or holds one of the inputs.
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, inputs=inputs)
+    if (path / MANIFEST).exists() and (held := read_manifest(path)["kind"]) != kind:
+        # A run or a mining state cost more than a mistyped name should take.
+        raise InputError(f"{path} holds {held}, not {kind}, so it is not replaced; choose another output")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
     os.chmod(temporary, 0o755)
@@ -152,8 +155,14 @@ def output_directory(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_output(path: Path | str, *, overwrite: bool, inputs: Mapping[str, Path | str | None] | None = None) -> None:
-    """Raises InputError when a program may not write `path`; see `output_directory`."""
+def check_output(
+    path: Path | str, *, overwrite: bool | None, inputs: Mapping[str, Path | str | None] | None = None
+) -> None:
+    """Raises InputError when a program may not write `path`; see `output_directory`.
+
+    Args:
+      overwrite: whether files of ours that are there are replaced; None: the program has no --overwrite.
+    """
     path = Path(path)
     if os.fsencode(path).decode(errors="replace") != str(path):
         raise InputError(f"--output {str(path)!a} is not UTF-8; choose another output")
@@ -169,6 +178,8 @@ def check_output(path: Path | str, *, overwrite: bool, inputs: Mapping[str, Path
     if path.is_file():
         raise InputError(f"{path} is a file, not a directory; choose another output")
     if path.exists() and any(path.iterdir()):
+        if overwrite is None:
+            raise InputError(f"{path} holds other files and no manifest.json; choose another output")
         if not overwrite:
             raise InputError(f"{path} exists; add --overwrite to replace it, or choose another output")
         if not (path / MANIFEST).exists():

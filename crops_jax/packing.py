@@ -19,6 +19,7 @@ MOST_SHAPES = 4
 
 _TOKENS_PER_SEGMENT = 4
 _HEADROOM = 1.1
+_LEAST_SAVING = 0.05
 # Rows of a batch that is not full.
 _SMALL_BATCHES = (8, 64)
 
@@ -133,10 +134,15 @@ def row_counts(seen: Sequence[int], *, texts: int, multiple: int = 1) -> tuple[i
       texts: of a group; so many rows always suffice.
       multiple: each number is one of its multiples.
     """
-    wanted = [np.median(seen), max(seen), max(seen) * _HEADROOM, texts] if len(seen) else [texts]
-    rounded = {-(-int(np.ceil(rows)) // multiple) * multiple for rows in wanted}
+    wanted = [texts, max(seen) * _HEADROOM, max(seen), np.median(seen)] if len(seen) else [texts]
     greatest = -(-texts // multiple) * multiple
-    return tuple(sorted(rows for rows in rounded if 0 < rows <= greatest))
+    counts = [greatest]
+    for rows in wanted[1:]:
+        rounded = -(-int(np.ceil(rows)) // multiple) * multiple
+        # A program costs its compilation: one that would hardly be smaller than the next is left out.
+        if 0 < rounded <= counts[-1] * (1 - _LEAST_SAVING):
+            counts.append(rounded)
+    return tuple(sorted(counts))
 
 
 class RowBatch(NamedTuple):

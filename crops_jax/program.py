@@ -16,6 +16,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -96,6 +97,7 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
     description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
     fields = {field.name for field in dataclasses.fields(kind)}
+    arguments = _joined(arguments)
     with _config_errors_are_input_errors():
         if "config" not in fields:
             return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers)
@@ -107,6 +109,17 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
         return tyro.cli(
             kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**given), config=markers
         )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """A text of several words that begins with "--" is no flag: it is the value of the flag before it."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and argument.startswith("--") and " " in argument and re.fullmatch(r"--[\w.-]+", joined[-1]):
+            joined[-1] = f"{joined[-1]}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def load_config(name: str) -> Config:

@@ -39,7 +39,7 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
     run, records = Path(run), Path(records)
     check_records(records, config)
     if not (run / artifacts.MANIFEST).exists():
-        artifacts.check_output(run, overwrite=False, inputs={"records": records})
+        artifacts.check_output(run, overwrite=None, inputs={"records": records})
         _create(run, config, records, arguments)
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
     with exclusive(run / LOCK, refusal=refusal):

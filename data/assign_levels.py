@@ -58,6 +58,8 @@ def parse_levels(text: str) -> dict[str, int]:
                 f"--levels {text!r}: {part.strip()!r} is neither a preset ({', '.join(PRESETS)}) nor SOURCE=LEVEL with "
                 f"a level of 0 to 5 and a source of {', '.join(PRECEDENCE)}"
             )
+        if source in levels:
+            raise InputError(f"--levels {text!r}: {source} is named more than once; give it one level")
         levels[source] = int(level)
     return levels
 

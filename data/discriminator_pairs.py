@@ -82,7 +82,8 @@ def training_pairs(
     if events.impressions is None:
         raise NothingToFit(
             "there is nothing to fit a discriminator on: no judgements of split train with two or more grades on known "
-            "documents, and no searches with candidates; add one of them, or name a --discriminator"
+            "documents, and no searches with candidates; add one of them, or give data.mine or data.hold_out a "
+            "--discriminator"
         )
     return _click_pairs(connection, events, until, max_pairs, seed)
 
@@ -119,7 +120,8 @@ def _click_pairs(
     if not positives:
         raise NothingToFit(
             "there is nothing to fit a discriminator on: no judgements of split train with two or more grades, and no "
-            "click, like or long watch in the part of the log that is read; add one of them, or name a --discriminator"
+            "click, like or long watch in the part of the log that is read; add one of them, or give data.mine or "
+            "data.hold_out a --discriminator"
         )
     latest = events.searches.time.max().to_pyarrow().as_py()
     if negatives < _LEAST_NEGATIVES * positives:

@@ -34,8 +34,8 @@ def inspect(arguments: InspectArguments) -> dict[str, Any]:
     """Says what a directory holds: counts, histograms, first rows. Reads all of it.
 
     Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators,
-    synthesized documents, quarantined rows and the work of a pipeline. Where something is broken it names file and
-    record and exits with status 2.
+    synthesized documents, quarantined rows, the state of mining by days and the work of a pipeline. Where something is
+    broken it names file and record and exits with status 2.
     """
     content = describe(Path(arguments.path))
     _print(content)
@@ -87,6 +87,7 @@ def _signed_directories(path: Path) -> list[Path]:
 _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "logs": table_contents.describe_logs,
     "labels": table_contents.describe_labels,
+    "mining_state": table_contents.describe_mining_state,
     "quarantine": table_contents.describe_quarantine,
     "knowledge_documents": knowledge_contents.describe_knowledge_documents,
     "evaluation": table_contents.describe_evaluation,

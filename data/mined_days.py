@@ -14,8 +14,6 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import ibis
-
 from crops_jax import artifacts
 from crops_jax.errors import InputError
 from data import day_files
@@ -25,7 +23,7 @@ from data.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.evidence_labels import write_evidence_labels
 from data.mining_output import mining_inputs, mining_output, open_mined_logs
 from data.mining_parameters import missing_tables
-from data.mining_state import MiningState, open_state
+from data.mining_state import MiningState, named_damage, open_state
 from data.pair_scores import theta_table
 from data.perspectives import knowledge_level
 from data.perspectives.log_events import LogEvents, read_events
@@ -70,7 +68,7 @@ def mine_day(arguments: Any, wanted: list[str]) -> dict[str, Any]:
         raise InputError(f"--forget-before {first} is after --day {day}, which would be mined for nothing")
     _check_apart(arguments)
     inputs = {name: path for name, path in mining_inputs(arguments).items() if name != "logs"}
-    with open_state(arguments.state) as state, named_lack_of_room():
+    with open_state(arguments.state) as state, named_lack_of_room(), named_damage(state):
         overwrite = arguments.overwrite or _is_of(state, arguments.output)
         artifacts.check_output(arguments.output, overwrite=overwrite, inputs={**inputs, "logs": arguments.logs})
         folder = _theta_folder(arguments, state, wanted)
@@ -244,9 +242,14 @@ def _write_labels(
     arguments: Any, wanted: list[str], logs: LogTables, tables, state: MiningState, out: Path
 ) -> dict[str, Any]:
     evidence = day_files.read_evidence(tables, list(state.days().values()), wanted)
-    scores: ibis.Table | None = None
-    if evidence.candidates:
+    pairs, scores = evidence.candidate_pairs, None
+    if pairs is not None:
         scores = day_files.read_scores(tables, state.scores()).cache()
+        if lost := count(pairs.distinct().anti_join(scores, ["query", "doc_id"])):
+            raise InputError(
+                f"{state.path / 'scores'}: the scores of {lost} pairs of earlier days are missing; put the files back, "
+                "or begin another state and mine its days again"
+            )
     written = None
     if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
         written = tables.table("knowledge_documents")

@@ -20,13 +20,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from crops_jax.artifacts import MANIFEST, new_manifest, read_manifest, write_manifest
 from crops_jax.errors import InputError
+from crops_jax.json_fields import typed
+from data.day_partitions import parse_day
 from data.theta import FOLDER
 from data.user_hashes import KEY_BYTES
 
 KIND = "mining_state"
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+_REMEDY = "put the file back from a copy, or begin another state and mine its days again"
 
 
 class MiningState:
@@ -44,12 +51,13 @@ class MiningState:
     @property
     def name(self) -> str:
         """A random name of this state, which tells it from others and of nothing else."""
-        return read_manifest(self.path)["state"]
+        name = read_manifest(self.path).get("state")
+        return typed(self.path / MANIFEST, "manifest.state", name, str, remedy=_REMEDY)
 
     def days(self) -> dict[datetime.date, Path]:
         """The file of each day, by day."""
         files = sorted((self.path / "days").glob("[0-9]*.parquet"))
-        return {datetime.date.fromisoformat(file.stem): file for file in files}
+        return {parse_day(file.stem, argument=f"{file}: its name"): file for file in files}
 
     def scores(self) -> list[Path]:
         return sorted((self.path / "scores").glob("[0-9]*.parquet"))
@@ -142,6 +150,21 @@ def open_state(path: Path | str) -> Iterator[MiningState]:
         if not state.days():
             state.reset()
         yield state
+
+
+@contextlib.contextmanager
+def named_damage(state: MiningState) -> Iterator[None]:
+    """Turns errors of reading Parquet into InputError where a file of the state is damaged; other errors pass."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        for file in [*state.days().values(), *state.scores()]:
+            try:
+                pq.read_table(file)
+            except (pa.ArrowException, OSError) as found:
+                why = " ".join(str(found).split())[:200]
+                raise InputError(f"{file} is damaged, it cannot be read ({why}); {_REMEDY}") from error
+        raise
 
 
 def _check_ours(path: Path) -> None:

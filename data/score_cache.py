@@ -4,9 +4,9 @@ FOLDER/FINGERPRINT/scores-DIGEST.parquet: key and score of the pairs of one call
 the discriminator's, and a key that of the two texts: whatever changes either is scored anew.
 """
 
+import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,19 @@ def remembering(discriminator: Discriminator, arguments: Any) -> Discriminator:
 
 
 def forget(arguments: Any) -> None:
-    """Removes what was remembered for one output that is written now. A cache that was named is kept."""
-    if arguments.score_cache is None:
-        shutil.rmtree(_folder(arguments), ignore_errors=True)
+    """Removes what was remembered for one output that is written now. A cache that was named is kept.
+
+    A folder of that name may hold something else too, which stays.
+    """
+    if arguments.score_cache is not None:
+        return
+    folder = _folder(arguments)
+    for file in [*folder.glob("*/scores-*.parquet"), *folder.glob("*/.scores-*.tmp")]:
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds more
+            file.parent.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 class RememberingDiscriminator:

@@ -82,6 +82,15 @@ def describe_quarantine(path: Path) -> dict[str, Any]:
     return {"rows": rows, "reasons": read_json(path / MANIFEST).get("quarantined"), "samples": samples}
 
 
+def describe_mining_state(path: Path) -> dict[str, Any]:
+    """What mining by days remembers: rows of each day and of the scores, and what every day is mined with."""
+    rows = {
+        folder: {file.stem: _read_parquet(file) for file in sorted((path / folder).glob("[0-9]*.parquet"))}
+        for folder in ("days", "scores")
+    }
+    return {**rows, "mined_with": read_json(path / MANIFEST).get("arguments")}
+
+
 def describe_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation: its metrics, and the rows of the tables beside them."""
     metrics = read_json(path / "metrics.json")

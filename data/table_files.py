@@ -155,8 +155,8 @@ def _read_footer(name: str, file: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(file) as opened:
             return opened.schema_arrow, opened.metadata.num_rows
-    except PermissionError:
-        raise
+    except PermissionError as error:  # Arrow's own, which names no file
+        raise InputError(f"table {name}: {file} must not be read by this user; check its permissions") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"table {name}: {file} is not a Parquet file or is cut off ({_one_line(error)}); write or copy it again"

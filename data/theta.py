@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from crops_jax import discriminator
 from crops_jax.artifacts import fingerprint, read_manifest, write_text
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.json_fields import read_object
 from crops_jax.lexical import CorpusStatistics
-from data.discriminator_pairs import published_before, texts_of, training_pairs
+from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
 
@@ -55,6 +57,11 @@ def fit_theta(
     Raises NothingToFit when there is nothing to learn from.
     """
     pairs = training_pairs(connection, logs.names, events, until=until, seed=seed)
+    if len(np.unique(pairs.targets)) < 2:
+        raise NothingToFit(
+            f"there is nothing to fit a discriminator on: {len(pairs.targets)} pairs, and none among them that does "
+            "not answer its query; add judgements of several grades or more documents, or name a --discriminator"
+        )
     corpus = CorpusStatistics.of(texts_of(connection, published_before(connection, until)))
     fitted = LexicalDiscriminator.fit(pairs.queries, pairs.documents, pairs.targets, corpus=corpus)
     latest = pairs.latest_time

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -46,6 +46,11 @@ class Arguments:
     """quarantine: rows of the logs that break a rule are left out, counted, and written to WORK/split.quarantine."""
     hold_out_flags: str = ""
     """Further flags of data.hold_out, in one text."""
+    discriminator: Literal["lexical", "cross_encoder"] = "lexical"
+    """Which discriminator decides what is a positive. cross_encoder: one is trained on what is not held out, and the
+    hold-out is made again with it."""
+    discriminator_flags: str = ""
+    """Further flags of launch.train_discriminator, in one text."""
     mine_flags: str = ""
     """Further flags of data.mine, in one text, for every arm."""
     records_flags: str = ""
@@ -62,6 +67,8 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     standard output names the report and, for each arm, its headline figures.
     """
     arms = _arms(arguments)
+    if arguments.discriminator_flags and arguments.discriminator == "lexical":
+        raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
     if bool(arguments.from_time) == bool(arguments.by):
         raise InputError("say what to hold out: --from TIME, or --fraction F --by group, or --by split")
     work = Path(arguments.output)
@@ -78,15 +85,22 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
 
 
 def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
-    split = work / "split"
-    yield Step(
-        name="hold out",
-        module="data.hold_out",
-        arguments=("--logs", arguments.logs, *_held_out(arguments), *_bad_rows(arguments))
-        + (*_flags(arguments.hold_out_flags), "--output", str(split)),
-        inputs=(Path(arguments.logs),),
-        output=split,
-    )
+    split, discriminator = work / "split", work / "discriminator"
+    if arguments.discriminator == "cross_encoder":
+        # It may learn from what is left to train on only, and then decides what is tested: the split is made twice.
+        before = work / "split_for_discriminator"
+        yield _hold_out("hold out for the discriminator", arguments, before)
+        yield Step(
+            name="train the discriminator",
+            module="launch.train_discriminator",
+            arguments=("--logs", str(before), *_flags(arguments.discriminator_flags), "--output", str(discriminator)),
+            inputs=(before,),
+            output=discriminator,
+            in_place=True,
+        )
+        yield _hold_out("hold out", arguments, split, discriminator)
+    else:
+        yield _hold_out("hold out", arguments, split)
     pages: list[Path] = []
     for arm in arms:
         yield from _arm_steps(arguments, arm, split, work / arm)
@@ -103,6 +117,18 @@ def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
         arguments=(*map(str, pages), "--output", str(report)),
         inputs=tuple(pages),
         output=report,
+    )
+
+
+def _hold_out(name: str, arguments: Arguments, split: Path, discriminator: Path | None = None) -> Step:
+    decided = ("--discriminator", str(discriminator)) if discriminator else ()
+    return Step(
+        name=name,
+        module="data.hold_out",
+        arguments=("--logs", arguments.logs, *_held_out(arguments), *_bad_rows(arguments), *decided)
+        + (*_flags(arguments.hold_out_flags), "--output", str(split)),
+        inputs=(Path(arguments.logs), *([discriminator] if discriminator else [])),
+        output=split,
     )
 
 

@@ -15,7 +15,8 @@ from crops_jax.run_log import read_metrics
 
 # Lines of metrics.jsonl that the present speed is read from; their median, so that one slow stretch decides nothing.
 _RECENT_LINES = 5
-_TRAINERS = {"launch.train", "launch.train_discriminator"}
+# Their runs are discriminators' folders.
+_DISCRIMINATORS = "launch.train_discriminator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ def status(arguments: Arguments) -> dict[str, Any]:
     """Says where a run is: step, loss, speed, time left, goodput, last checkpoint."""
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)
-    if manifest["program"] not in _TRAINERS:
+    if manifest["kind"] != "run" and manifest["program"] != _DISCRIMINATORS:
         raise InputError(f"{run} holds {manifest['kind']}, not a run; give the output of launch.train")
     found = run_status(run)
     for name, value in found.items():

@@ -9,12 +9,13 @@ import contextlib
 import ctypes
 import dataclasses
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,16 @@ class Step:
 
 
 class Chain:
-    """Runs steps in order and remembers in `work`/steps.json what is done."""
+    """Runs steps in order and remembers in `work`/steps.json what is done.
+
+    Compiled programs are kept in `work`/compilation_cache, so that what several steps compile is compiled once;
+    JAX_COMPILATION_CACHE_DIR names another place.
+    """
 
     def __init__(self, work: Path, *, total: int) -> None:
         self._file = work / STEPS
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(work.absolute() / "compilation_cache")}
+        self._environment = cache | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"} | os.environ
         self._total = total
         self._count = 0
         self._done: dict[str, Any] = _read_done(self._file)
@@ -71,17 +78,23 @@ class Chain:
             arguments.append("--overwrite")
         print(f"{heading}\n    {shlex.join(['python', '-m', step.module, *arguments])}", file=sys.stderr, flush=True)
         start = time.monotonic()
-        outcome = _run_process([sys.executable, "-m", step.module, *arguments], step.name)
+        command = [sys.executable, "-m", step.module, *arguments]
+        outcome = _run_process(command, step.name, self._environment)
         print(f"    {time.monotonic() - start:.0f} s", file=sys.stderr)
         self._done[step.name] = {"step": described, "output": _fingerprint_or_none(step.output), "outcome": outcome}
         artifacts.write_text(self._file, json.dumps(self._done, indent=2, ensure_ascii=False) + "\n")
         return outcome
 
 
-def _run_process(command: list[str], name: str) -> dict[str, Any]:
+def _run_process(command: list[str], name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """Runs a program, standard error passed through, and reads its outcome line."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, close_fds=False, preexec_fn=_end_with_parent()
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        close_fds=False,
+        preexec_fn=_end_with_parent(),
+        env=dict(environment),
     )
     with _forwarded_to(process):
         output, _ = process.communicate()

@@ -18,7 +18,7 @@ from crops_jax.file_lock import LOCK, exclusive
 from crops_jax.lexical import CorpusStatistics
 from crops_jax.text import normalise_query
 from crops_jax.wordpiece import learn_wordpiece
-from data.discriminator_pairs import TrainingPairs, published_before, texts_of, training_pairs
+from data.discriminator_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.table_quarantine import beside
 from data.tables import LogTables, OnBadRows, open_logs
@@ -96,12 +96,18 @@ def train_discriminator(arguments: Arguments) -> dict[str, Any]:
     logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     until = None if arguments.until is None else parse_time(arguments.until, argument="--until")
     run = Path(arguments.output)
-    _open_run(run, arguments, config)
+    is_new = _open_run(run, arguments, config)
     with exclusive(run / LOCK, refusal=f"another process trains in {run}; wait until it ends, or choose another"):
         if (run / FITTED).exists():
             print(f"{run} is finished", file=sys.stderr)
         else:
-            _train(arguments, config, logs, until, run)
+            try:
+                _train(arguments, config, logs, until, run)
+            except NothingToFit:
+                # Other logs or another --until may have something: OUTPUT stays free for them.
+                if is_new:
+                    shutil.rmtree(run)
+                raise
         return {**_outcome(run), **logs.outcome}
 
 
@@ -154,8 +160,8 @@ def _config(arguments: Arguments) -> CrossEncoderConfig:
         raise InputError(str(error)) from error
 
 
-def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> None:
-    """Makes RUN whole, or finds that of an earlier call. Raises InputError on one of something else."""
+def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bool:
+    """Makes RUN whole (True), or finds that of an earlier call. Raises InputError on one of something else."""
     from crops_jax.discriminator_training import check_machine
 
     check_machine(config)
@@ -172,12 +178,13 @@ def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> No
                 f"{run} was made from other things ({_difference(found, manifest)}); give the same ones to go on, or "
                 "choose another --output"
             )
-        return
-    artifacts.check_output(run, overwrite=False, inputs=inputs)
+        return False
+    artifacts.check_output(run, overwrite=None, inputs=inputs)
     run.mkdir(parents=True, exist_ok=True)
     # The manifest comes last: a folder that has one is whole.
     artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
     artifacts.write_manifest(run, manifest)
+    return True
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

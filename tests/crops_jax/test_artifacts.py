@@ -43,6 +43,14 @@ def test_nothing_is_left_of_a_failed_write_and_the_old_one_stays(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["labels"]
 
 
+def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
+    manifest = artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={})
+    artifacts.write_manifest(tmp_path, manifest)
+    with pytest.raises(InputError, match="holds run, not labels, so it is not replaced"):
+        write(tmp_path, overwrite=True)
+    assert artifacts.read_manifest(tmp_path)["kind"] == "run"
+
+
 def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / name)

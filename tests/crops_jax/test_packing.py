@@ -78,11 +78,13 @@ def test_real_lengths_leave_little_padding():
 
 
 def test_numbers_of_rows_hold_any_batch_and_are_few():
-    assert row_counts([10, 12, 11], texts=40) == (11, 12, 14, 40)
+    assert row_counts([100, 120, 110], texts=400) == (110, 120, 132, 400)
+    assert row_counts([117, 120, 118], texts=400) == (120, 132, 400)
     assert row_counts([10, 12, 11], texts=40, multiple=4) == (12, 16, 40)
     assert row_counts([3], texts=3, multiple=2) == (4,)
     assert row_counts([], texts=7) == (7,)
     assert row_counts([0], texts=7) == (7,)
+    assert row_counts([7, 7], texts=7) == (7,)
     assert len(row_counts(range(1, 90), texts=1000)) <= MOST_SHAPES
 
 

@@ -129,6 +129,15 @@ def test_wrong_arguments_are_status_2(arguments, capfd):
     assert out == ""
 
 
+def test_flags_for_another_program_are_one_value_with_or_without_an_equals_sign():
+    def main(arguments: Arguments) -> dict:
+        """Says what it got."""
+        return {}
+
+    for given in (["--output", "--alpha 0.5 --seed 1"], ["--output=--alpha 0.5 --seed 1"]):
+        assert program.parse(main, [*given, "--overwrite"]) == Arguments(output="--alpha 0.5 --seed 1", overwrite=True)
+
+
 def configured(arguments: ConfiguredArguments) -> dict:
     """Trains."""
     return {"rate": arguments.config.optimizer.learning_rate, "width": arguments.config.encoder.width}

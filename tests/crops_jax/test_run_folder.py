@@ -62,7 +62,8 @@ def test_what_is_no_run_is_refused(records, tmp_path):
         opened(tiny_records(tmp_path / "records"), records)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(InputError, match="exists"):
+    # launch.train has no --overwrite to advise.
+    with pytest.raises(InputError, match=r"holds other files and no manifest\.json; choose another output"):
         opened(tmp_path / "mine", records)
     assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     with pytest.raises(InputError, match="holds run, not records"):

@@ -80,7 +80,9 @@ def test_levels_are_configuration():
     assert [label["level"] for label in binary] == [4, 0]
 
 
-@pytest.mark.parametrize("text", ["nonsense", "query_level=6", "query_level", "shown=3", "query_level=4,"])
+@pytest.mark.parametrize(
+    "text", ["nonsense", "query_level=6", "query_level", "shown=3", "query_level=4,", "query_level=4,query_level=5"]
+)
 def test_unknown_levels_are_refused(text):
     with pytest.raises(InputError, match="--levels"):
         parse_levels(text)

@@ -176,6 +176,18 @@ def test_without_clicks_and_judgements_the_search_log_is_mined_and_the_rest_said
         mined(logs, tmp_path / "named", perspectives="search_log,system_level")
 
 
+def test_a_click_with_nothing_to_set_against_it_leaves_the_search_log(write_logs, at, tmp_path):
+    shown = {"search_id": "s1", "doc_id": "d1", "stage": "shown", "position": 1, "clicked": True}
+    logs = write_logs(
+        documents=[{"doc_id": "d1", "title": "Red shoe"}],
+        searches=[search("s1", "u1", "red shoe", at(0))],
+        candidates=[shown],
+    )
+    outcome, _ = mined(logs, tmp_path / "labels")
+    assert "nothing to fit a discriminator on: 1 pairs" in outcome["skipped"]["query_level"]
+    assert outcome["by_source"] == {"search_log": 1}
+
+
 def test_documents_that_a_language_model_wrote_may_lie_elsewhere(write_logs, tables, tmp_path):
     docs = write_logs("docs", knowledge_documents=[{**tables["knowledge_documents"][0], "doc_id": "k2"}])
     (docs / "documents.parquet").unlink()

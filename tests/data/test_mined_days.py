@@ -22,6 +22,7 @@ from crops_jax.artifacts import read_manifest
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.lexical import CorpusStatistics
+from data.inspect import describe
 from data.mine import MineArguments, mine
 from data.mining_state import open_state
 from data.tables import SCHEMAS, write_table
@@ -393,6 +394,46 @@ def test_a_lost_key_is_refused(tmp_path, discriminator, over_midnight):
     (tmp_path / "state" / "key").unlink()
     with pytest.raises(InputError, match="key is missing"):
         add(DAYS[1], days, tmp_path, discriminator=str(discriminator))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda state: (state / "days" / f"{DAYS[0]}.parquet").write_bytes(b"PAR1"), r"02-28.parquet is damaged"),
+        (lambda state: (state / "scores" / "000001.parquet").write_bytes(b"PAR1"), r"000001.parquet is damaged"),
+        (lambda state: (state / "scores" / "000001.parquet").unlink(), "the scores of [1-9][0-9]* pairs .* missing"),
+        (lambda state: (state / "days" / "2024-13-99.parquet").write_bytes(b""), "its name '2024-13-99' is no day"),
+        (lambda state: rename_key(state / "manifest.json", "state", "other"), "manifest.state must be text"),
+    ],
+)
+def test_a_damaged_state_is_named(tmp_path, discriminator, damage, message):
+    tables = logs_of(Random(0), 40)
+    days = write_partitioned(tmp_path / "days", tables)
+    add(DAYS[0], days, tmp_path, discriminator=str(discriminator), beta=-1.0)
+    labels = contents(tmp_path / "labels")
+    damage(tmp_path / "state")
+    with pytest.raises(InputError, match=message):
+        add(DAYS[1], days, tmp_path, discriminator=str(discriminator), beta=-1.0)
+    assert contents(tmp_path / "labels") == labels
+
+
+def rename_key(file, old, new):
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({new if name == old else name: value for name, value in content.items()}))
+
+
+def test_a_state_can_be_inspected(tmp_path, discriminator, over_midnight):
+    days = write_partitioned(tmp_path / "days", over_midnight)
+    add(DAYS[1], days, tmp_path, discriminator=str(discriminator))
+    content = describe(tmp_path / "state")
+    assert content["kind"] == "mining_state"
+    assert list(content["days"]) == [DAYS[1]]
+    assert content["days"][DAYS[1]] > 0
+    assert content["mined_with"]["alpha"] == 0.6
+    assert not any(user in json.dumps(content) for user in USERS)
+    (tmp_path / "state" / "days" / f"{DAYS[1]}.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"02-29.parquet, after row 0: cannot be read"):
+        describe(tmp_path / "state")
 
 
 def test_two_processes_do_not_work_in_one_state(tmp_path):

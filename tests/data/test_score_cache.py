@@ -81,6 +81,10 @@ def test_the_cache_lies_beside_the_output_and_goes_with_it_unless_it_was_named(t
     assert (tmp_path / "labels.scores" / "f1").is_dir()
     forget(arguments)
     assert not (tmp_path / "labels.scores").exists()
+    remembering(Slow(), arguments).score(*PAIRS)
+    (tmp_path / "labels.scores" / "notes.txt").write_text("somebody's own")
+    forget(arguments)
+    assert [file.name for file in (tmp_path / "labels.scores").iterdir()] == ["notes.txt"]
     arguments.score_cache = str(tmp_path / "named")
     remembering(Slow(), arguments).score(*PAIRS)
     forget(arguments)

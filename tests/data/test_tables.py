@@ -341,3 +341,14 @@ def test_random_damage_is_refused_or_harmless(tmp_path):
             refused += 1
         file.write_bytes(whole)
     assert refused > 200
+
+
+def test_a_file_that_must_not_be_read_is_named(write_logs, monkeypatch):
+    logs = write_logs(judgements=[{"query": "red shoe", "doc_id": "d1", "grade": 1.0}])
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
+    with pytest.raises(InputError, match=r"documents.parquet must not be read by this user; check its permissions"):
+        open_logs(logs)

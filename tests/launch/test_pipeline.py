@@ -82,6 +82,19 @@ def test_bad_rows_are_set_aside_before_anything_else_reads_the_logs(asked):
     assert not [command for command in commands[1:] if "--on-bad-rows" in command]
 
 
+def test_a_trained_discriminator_sees_the_training_part_only_and_decides_the_split(asked):
+    _, commands = asked(discriminator="cross_encoder", discriminator_flags="--layers 1", arms="search_log")
+    held_out = "python -m data.hold_out --logs logs --from 2026-01-05"
+    assert commands[:3] == [
+        f"{held_out} --output work/split_for_discriminator",
+        "python -m launch.train_discriminator --logs work/split_for_discriminator --layers 1 "
+        "--output work/discriminator",
+        f"{held_out} --discriminator work/discriminator --output work/split",
+    ]
+    # The split keeps it, and mining takes what the split keeps.
+    assert "--discriminator" not in commands[3]
+
+
 def test_judgements_may_keep_their_own_split(asked):
     _, commands = asked(from_time="", by="split")
     assert commands[0] == "python -m data.hold_out --logs logs --by split --output work/split"

@@ -147,7 +147,7 @@ def test_a_finished_run_answers_again_and_another_one_is_refused(judged, trained
         train_discriminator(arguments(judged, judged_copy(tmp_path)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(InputError, match="exists"):
+    with pytest.raises(InputError, match=r"holds other files and no manifest\.json; choose another output"):
         train_discriminator(arguments(judged, tmp_path / "mine"))
 
 
@@ -178,11 +178,12 @@ def test_wrong_arguments_are_refused_and_leave_nothing(judged, tmp_path, changed
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_to_learn_from_is_said(tmp_path):
+def test_nothing_to_learn_from_is_said_and_leaves_nothing(tmp_path):
     one = {"query": "a", "doc_id": "d0", "grade": 1.0}
     logs = written(tmp_path / "logs", documents=[{"doc_id": "d0", "title": "t"}], judgements=[one])
     with pytest.raises(InputError, match="there is nothing to fit a discriminator on"):
         train_discriminator(arguments(logs, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_hold_out_train_hold_out_again_and_mine(tmp_path):

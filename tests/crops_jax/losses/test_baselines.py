@@ -205,6 +205,7 @@ def test_the_positive_of_infonce_is_the_first_of_the_highest_level():
     assert float(found) == pytest.approx(np.log1p(np.exp(-0.7)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_label_matrix_does_as_sparse_labels():
     q, d, matrix, weights, mask = random_case(6)
     for name, loss in LOSSES.items():

@@ -267,6 +267,7 @@ def test_dense_matrix_and_sparse_labels_agree():
     assert auto[0] == auto[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_one_device_and_eight_agree(implementation):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
@@ -288,6 +289,7 @@ def test_one_device_and_eight_agree(implementation):
         assert_close(eight, one, tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_streaming_needs_memory_linear_in_the_batch():
     def temporaries(size):
         k, dim = 4, 16

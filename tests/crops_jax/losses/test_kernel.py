@@ -67,7 +67,7 @@ def assert_same(engines, tolerance=2e-6):
         assert np.abs(one - other).max() <= tolerance * scale
 
 
-@pytest.mark.parametrize(("queries", "docs", "dim"), [(5, 11, 6), (9, 3, 5)])
+@pytest.mark.parametrize(("queries", "docs", "dim"), [(5, 11, 6), pytest.param(9, 3, 5, marks=pytest.mark.slow)])
 def test_the_kernels_do_as_the_tiles(queries, docs, dim):
     assert_same(both_engines(queries, docs, dim))
 

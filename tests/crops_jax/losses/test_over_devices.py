@@ -75,9 +75,9 @@ def assert_same(found, expected):
     [
         ((1,), "auto"),
         pytest.param((2,), "gather", marks=pytest.mark.slow),
-        ((2,), "ring"),
+        pytest.param((2,), "ring", marks=pytest.mark.slow),
         ((8,), "gather"),
-        pytest.param((8,), "ring", marks=pytest.mark.slow),
+        ((8,), "ring"),
     ],
 )
 def test_any_number_of_devices_gives_the_loss_of_one(shape, exchange):

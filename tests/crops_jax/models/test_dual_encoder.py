@@ -152,7 +152,10 @@ def test_texts_of_a_row_are_exactly_apart(pooling):
     assert not np.asarray(gradient_before)[tokens[changed]].any()
 
 
-@pytest.mark.parametrize(("pooling", "offset"), [("mean", 0), ("first", 2), ("last", 0)])
+@pytest.mark.parametrize(
+    ("pooling", "offset"),
+    [("mean", 2), pytest.param("first", 0, marks=pytest.mark.slow), pytest.param("last", 0, marks=pytest.mark.slow)],
+)
 def test_a_packed_text_is_the_text_alone(pooling, offset):
     model = random_model(small_config(pooling=pooling, position_offset=offset))
     random = np.random.default_rng(0)

@@ -73,7 +73,7 @@ def test_states_are_those_of_the_definition(family):
         np.testing.assert_allclose(found[: len(ids)], expected, atol=5e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param("qwen2", marks=pytest.mark.slow), "qwen3"])
 def test_a_packed_text_is_the_text_alone(family):
     model = random_model(small_config(family=family, pooling="last", layers=1, **SIZES))
     random = np.random.default_rng(0)
@@ -112,6 +112,7 @@ def test_rotation_depends_on_distances_only():
     assert product(3, 7) != pytest.approx(float(product(3, 8)), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient():
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 50, (2, 5)), jnp.int32)
 
