@@ -16,8 +16,9 @@ demo: setup
 	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >&2
 	@$(BIN)/python -m launch.pipeline tiny_cpu --logs demo/logs --from $$($(BIN)/python -c 'import json; print(json.load(open("demo/logs/manifest.json"))["test_from"])') --discriminator cross_encoder --discriminator-flags "$(DISCRIMINATOR)" --output demo/work
 
+# Two processes: most of the time goes into compiling small programs on one core.
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: dev
 	$(BIN)/python -m pytest -m slow
