@@ -40,7 +40,7 @@ class MineArguments:
     """Where Spark runs, with --backend pyspark."""
     memory_limit: str | None = None
     """What DuckDB may hold in memory, such as 4GB; more is spilled to disk. By default 80 % of the machine. With
-    pyspark the heap of the driver, by default half of the machine."""
+    pyspark the heap of the driver, by default a quarter of the machine."""
     partitions: int | None = None
     """Write LABELS/labels/ of so many files instead of labels.parquet. By default pyspark writes one for each 5 million
     rows."""

@@ -11,7 +11,7 @@ import warnings
 from crops_jax.errors import InputError
 
 _CONNECT_SECONDS = 10
-_DRIVER_SHARE = 0.5
+_DRIVER_SHARE = 0.25
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -43,7 +43,7 @@ def open_session(master: str, *, memory_limit: str | None = None):
 
     Args:
       master: as spark-submit takes it: local[N], spark://HOST:PORT, yarn, k8s://...
-      memory_limit: the driver's heap; by default half of the machine's memory.
+      memory_limit: the driver's heap; by default a quarter of the machine's memory.
 
     Raises:
       InputError: pyspark or Java is missing, the memory limit is no size, or the master cannot be reached.
