@@ -14,10 +14,10 @@ one batch, and on a single device.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
-from pathlib import Path
+
+from benchmarks.interleaved import processor
 
 _DEVICES = 8
 _INF_CL_GIGABYTES = {1 << 15: 0.18, 1 << 16: 0.36, 1 << 17: 0.72, 1 << 18: 1.45}
@@ -147,14 +147,6 @@ def memory(arguments: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
@@ -176,7 +168,7 @@ def main() -> None:
         "benchmark": "loss",
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
     }
     if arguments.only != "memory":

@@ -15,7 +15,6 @@ The program is run for a quarter of the queries first, so that the rate is that 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.interleaved import ROOT, processor
+
 SHARD_ROWS = 32_768
 
 
@@ -93,7 +93,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         "positives_of_a_query": arguments.positives,
         "search": outcome["search"]["kind"],
         "vectors": "random unit",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "mined": outcome["mined"],
         "seconds": round(seconds, 1),
@@ -132,14 +132,6 @@ def _peak_anonymous_bytes(process: subprocess.Popen) -> int:
     if process.returncode:
         sys.exit(f"launch.mine_negatives ended with status {process.returncode}")
     return peak
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def main() -> None:

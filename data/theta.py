@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.json_fields import read_object
 from crops_jax.lexical import CorpusStatistics
-from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
+from data.discriminator_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
 
@@ -34,7 +35,7 @@ class Theta(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What fitted.json holds. launch.train_discriminator writes the same fields."""
+    """What fitted.json holds."""
 
     kind: str
     source: str
@@ -64,14 +65,19 @@ def fit_theta(
         )
     corpus = CorpusStatistics.of(texts_of(connection, published_before(connection, until)))
     fitted = LexicalDiscriminator.fit(pairs.queries, pairs.documents, pairs.targets, corpus=corpus)
+    return theta_of("lexical", fitted, pairs, report=fitted.report)
+
+
+def theta_of(kind: str, fitted: Discriminator, pairs: TrainingPairs, *, report: Mapping[str, Any]) -> Theta:
+    """A discriminator of a kind that was fitted on `pairs`; report: its ECE before and after, and on what."""
     latest = pairs.latest_time
     about = Fitted(
-        kind="lexical",
+        kind=kind,
         source=pairs.source,
         pairs=len(pairs.queries),
-        ece_before=fitted.report["ece_before"],
-        ece_after=fitted.report["ece_after"],
-        calibrated_on=fitted.report["calibrated_on"],
+        ece_before=report["ece_before"],
+        ece_after=report["ece_after"],
+        calibrated_on=report["calibrated_on"],
         latest_time=None if latest is None else latest.astimezone(datetime.UTC).isoformat(),
         unsplit_judgements=pairs.unsplit_judgements,
     )

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from crops_jax import artifacts, program, tokenizer
 from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
@@ -18,14 +18,11 @@ from crops_jax.file_lock import LOCK, exclusive
 from crops_jax.lexical import CorpusStatistics
 from crops_jax.text import normalise_query
 from crops_jax.wordpiece import learn_wordpiece
-from data.discriminator_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
+from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.table_quarantine import beside
 from data.tables import LogTables, OnBadRows, open_logs
-from data.theta import FITTED, Fitted
-
-if TYPE_CHECKING:
-    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+from data.theta import FITTED, save_theta, theta_of
 
 _PROGRAM = "launch.train_discriminator"
 _CONFIG = "config.json"
@@ -246,7 +243,8 @@ def _train(
         corpus=CorpusStatistics.of(texts_of(connection, documents)),
     )
     calibrate(theta, found.queries, found.documents, found.targets, held_out=held_out, lexical=lexical)
-    _finish(run, theta, found)
+    # Last of all fitted.json, which says that the run is finished.
+    save_theta(theta_of("cross_encoder", theta, found, report=theta.report), run)
 
 
 def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
@@ -267,23 +265,6 @@ def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
 def _learnt_from(connection, documents, queries: list[str]) -> Any:
     yield from texts_of(connection, documents)
     yield from map(normalise_query, queries)
-
-
-def _finish(run: Path, theta: "CrossEncoderDiscriminator", pairs: TrainingPairs) -> None:
-    """Writes the discriminator, and last of all fitted.json, which says that the run is finished."""
-    theta.save(run)
-    latest = pairs.latest_time
-    fitted = Fitted(
-        kind="cross_encoder",
-        source=pairs.source,
-        pairs=len(pairs.queries),
-        ece_before=theta.report["ece_before"],
-        ece_after=theta.report["ece_after"],
-        calibrated_on=theta.report["calibrated_on"],
-        latest_time=None if latest is None else latest.astimezone(datetime.UTC).isoformat(),
-        unsplit_judgements=pairs.unsplit_judgements,
-    )
-    artifacts.write_text(run / FITTED, json.dumps(dataclasses.asdict(fitted), indent=2, ensure_ascii=False) + "\n")
 
 
 def _outcome(run: Path) -> dict[str, Any]:

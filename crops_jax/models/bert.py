@@ -26,10 +26,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.models.attention import attend, drop, positions, precision, split, visible
-
-# Devlin et al. initialise every matrix so.
-_INITIALIZER = nnx.initializers.truncated_normal(stddev=0.02)
+from crops_jax.models.attention import attend, drop, positions, split, visible
+from crops_jax.models.linear import TRUNCATED_NORMAL, linear
 
 
 class Bert(nnx.Module):
@@ -115,10 +113,10 @@ class Attention(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
         self.dropout = config.dropout
-        self.query = _linear(config.width, config.width, config, rngs)
-        self.key = _linear(config.width, config.width, config, rngs)
-        self.value = _linear(config.width, config.width, config, rngs)
-        self.output = _linear(config.width, config.width, config, rngs)
+        self.query = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
+        self.key = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
+        self.value = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
+        self.output = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -136,29 +134,16 @@ class FeedForward(nnx.Module):
     """down(GELU(up(x))), with the exact GELU (by erf)."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.up = _linear(config.width, config.feed_forward_width, config, rngs)
-        self.down = _linear(config.feed_forward_width, config.width, config, rngs)
+        self.up = linear(config.width, config.feed_forward_width, dtype=config.compute_dtype, rngs=rngs)
+        self.down = linear(config.feed_forward_width, config.width, dtype=config.compute_dtype, rngs=rngs)
 
     def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
         return self.down(jax.nn.gelu(self.up(states), approximate=False))
 
 
-def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Linear:
-    dtype = jnp.dtype(config.compute_dtype)
-    return nnx.Linear(
-        inputs,
-        outputs,
-        dtype=dtype,
-        precision=precision(dtype),
-        kernel_init=_INITIALIZER,
-        param_dtype=jnp.float32,
-        rngs=rngs,
-    )
-
-
 def _embedding(rows: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Embed:
     return nnx.Embed(
-        rows, config.width, dtype=jnp.float32, param_dtype=jnp.float32, embedding_init=_INITIALIZER, rngs=rngs
+        rows, config.width, dtype=jnp.float32, param_dtype=jnp.float32, embedding_init=TRUNCATED_NORMAL, rngs=rngs
     )
 
 

@@ -27,8 +27,8 @@ from crops_jax.errors import InputError
 from crops_jax.models.bert import Bert
 from crops_jax.models.filling import filled
 from crops_jax.models.hugging_face_names import from_hugging_face
+from crops_jax.models.linear import linear
 
-_INITIALIZER = nnx.initializers.truncated_normal(stddev=0.02)
 # Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
 _POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
 _HEADS = ("classifier", "classifier.out_proj")
@@ -41,8 +41,8 @@ class CrossEncoder(nnx.Module):
         self.dropout = config.dropout
         self.types = config.type_vocabulary_size
         self.tower = Bert(config, rngs=rngs)
-        self.pooler = _linear(config.width, config.width, rngs)
-        self.head = _linear(config.width, 1, rngs)
+        self.pooler = linear(config.width, config.width, rngs=rngs)
+        self.head = linear(config.width, 1, rngs=rngs)
 
     def __call__(
         self,
@@ -107,7 +107,7 @@ def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> Cro
 def _top(tensors: Mapping[str, np.ndarray], width: int, *, seed: int) -> dict[str, Any]:
     """Pooler and head, the folder's or random ones."""
     rngs = nnx.Rngs(params=seed)
-    random = {"pooler": _linear(width, width, rngs), "head": _linear(width, 1, rngs)}
+    random = {"pooler": linear(width, width, rngs=rngs), "head": linear(width, 1, rngs=rngs)}
     parameters = {name: nnx.to_pure_dict(nnx.state(layer, nnx.Param)) for name, layer in random.items()}
     for ours, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
         for name in names:
@@ -118,15 +118,3 @@ def _top(tensors: Mapping[str, np.ndarray], width: int, *, seed: int) -> dict[st
             if kernel.shape == (width, outputs) and kernel.any():
                 parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
     return parameters
-
-
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        inputs,
-        outputs,
-        dtype=jnp.float32,
-        precision=jax.lax.Precision.HIGHEST,
-        kernel_init=_INITIALIZER,
-        param_dtype=jnp.float32,
-        rngs=rngs,
-    )

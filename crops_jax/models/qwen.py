@@ -28,7 +28,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.models.attention import attend, drop, positions, precision, split, visible
+from crops_jax.models.attention import attend, drop, positions, split, visible
+from crops_jax.models.linear import linear
 
 _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 
@@ -171,17 +172,7 @@ def rotated(
 
 
 def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs, *, bias: bool) -> nnx.Linear:
-    dtype = jnp.dtype(config.compute_dtype)
-    return nnx.Linear(
-        inputs,
-        outputs,
-        use_bias=bias,
-        dtype=dtype,
-        precision=precision(dtype),
-        kernel_init=_INITIALIZER,
-        param_dtype=jnp.float32,
-        rngs=rngs,
-    )
+    return linear(inputs, outputs, dtype=config.compute_dtype, bias=bias, initializer=_INITIALIZER, rngs=rngs)
 
 
 def _norm(width: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
