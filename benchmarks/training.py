@@ -61,7 +61,7 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     from crops_jax.config import Config
     from crops_jax.input_pipeline import batches
     from crops_jax.labels import document_id_words
-    from crops_jax.models.dual_encoder import create_dual_encoder
+    from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
     from crops_jax.pretrained import resolve_config
     from crops_jax.query_record import QueryRecord
     from crops_jax.records import RecordSource, write_records
@@ -77,6 +77,7 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
                 "shuffle": False,
                 "row_tokens": arguments.row_tokens,
             },
+            optimizer={"warmup_fraction": 0.0},
         )
     )
     words = tokenizer.load(weights())
@@ -90,10 +91,9 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     with tempfile.TemporaryDirectory() as folder:
         write_records(folder, records, num_shards=1)
         source, mesh, steps = RecordSource(folder), sharding.make_mesh(config.mesh), 10**6
-        model = create_dual_encoder(config, seed=0)
-        step = make_train_step(model, config, steps=steps, mesh=mesh)
-        state = initial_state(model, config, steps=steps, mesh=mesh)
-        feed = batches(source, config, num_steps=steps, groups=mesh.shape["data"])
+        step = make_train_step(abstract_dual_encoder(config), config, steps=steps, mesh=mesh)
+        state = initial_state(initial_parameters(config, seed=0, mesh=mesh), config, steps=steps, mesh=mesh)
+        feed = batches(source, config, num_steps=steps, groups=sharding.num_groups(mesh))
 
         def work() -> dict:
             nonlocal state

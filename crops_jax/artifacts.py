@@ -136,10 +136,7 @@ def output_directory(
     if (path / MANIFEST).exists() and (held := read_manifest(path)["kind"]) != kind:
         # A run or a mining state cost more than a mistyped name should take.
         raise InputError(f"{path} holds {held}, not {kind}, so it is not replaced; choose another output")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
-    os.chmod(temporary, 0o755)
-    try:
+    with appears_whole(path, replaces=overwrite) as temporary:
         yield temporary
         manifest = new_manifest(
             program=program,
@@ -150,7 +147,21 @@ def output_directory(
             **extra,
         )
         write_manifest(temporary, manifest)
-        _replace(temporary, path)
+
+
+@contextlib.contextmanager
+def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
+    """A temporary directory beside `path` that becomes `path` when the block ends well.
+
+    Nothing of it is left when the block fails. Raises OSError where `path` holds something by then, which another
+    process may have put there, unless `replaces` is set.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
+    try:
+        os.chmod(temporary, 0o755)
+        yield temporary
+        (_replace if replaces else os.replace)(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
-from crops_jax.errors import InputError
 from crops_jax.hard_negatives import Labelled
 from crops_jax.labels import Level
 from data.assign_levels import LABEL_SCHEMA
@@ -58,10 +57,7 @@ class MinedLabels:
           InputError: a memory limit that is no size.
         """
         self.connection = connection
-        try:
-            connection.execute("SET memory_limit = $1", [memory_limit])
-        except (duckdb.ParserException, duckdb.InvalidInputException) as error:
-            raise InputError(f"--memory-limit {memory_limit!r} is no size ({error}); write 4GB or 500MB") from error
+        connection.execute("SET memory_limit = $1", [duckdb_size(memory_limit)])
         self._keep("vectors", query=pa.array(query_ids, pa.string()), vector=np.arange(len(query_ids)))
         self._keep("corpus", doc_id=pa.array(doc_ids, pa.string()), document=np.arange(len(doc_ids)))
         connection.execute(

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from data.label_table import open_labels
+from data.memory_limit import duckdb_size
 from data.perspectives.log_events import LogEvents, read_events
 from data.table_damage import named_lack_of_room
 from data.table_files import add_view
@@ -95,7 +96,7 @@ def open_tables(
     with progress, open_labels(labels) as (connection, label_files), named_lack_of_room():
         progress.update()
         if memory_limit is not None:
-            _limit_memory(connection, memory_limit)
+            connection.execute("SET memory_limit = $1", [duckdb_size(memory_limit)])
         for of, name in read:
             add_view(connection, of.tables[name], rewrites=of.rewrites.get(name))
         backend = ibis.duckdb.from_connection(connection)
@@ -109,13 +110,6 @@ def open_tables(
         progress.close()
         names = frozenset(name for _, name in read)
         yield ReportTables(connection=connection, names=names, label_rows=label_files.rows)
-
-
-def _limit_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:
-    try:
-        connection.execute("SET memory_limit = $1", [memory_limit])
-    except (duckdb.ParserException, duckdb.InvalidInputException) as error:
-        raise InputError(f"--memory-limit {memory_limit!r} is no size ({error}); write 4GB or 500MB") from error
 
 
 def _make_finds(connection: duckdb.DuckDBPyConnection) -> None:

@@ -9,9 +9,11 @@ import tempfile
 import warnings
 
 from crops_jax.errors import InputError
+from data.memory_limit import memory_bytes
 
 _CONNECT_SECONDS = 10
 _DRIVER_SHARE = 0.25
+_LEAST_HEAP_MEBIBYTES = 450
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -119,13 +121,10 @@ def _check_reachable(master: str) -> None:
 def _java_size(memory_limit: str | None) -> str:
     if memory_limit is None:
         return f"{max(int(_DRIVER_SHARE * _machine_bytes()) >> 20, 1024)}m"
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])i?b?\s*", memory_limit.lower())
-    if not found:
-        raise InputError(f"--memory-limit {memory_limit!r} is no size; write 4GB or 500MB")
-    mebibytes = float(found[1]) * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}[found[2]]
-    if mebibytes < 512:
-        raise InputError(f"--memory-limit {memory_limit}: Spark needs at least 512MB")
-    return f"{int(mebibytes)}m"
+    mebibytes = memory_bytes(memory_limit) >> 20
+    if mebibytes < _LEAST_HEAP_MEBIBYTES:
+        raise InputError(f"--memory-limit {memory_limit}: Spark needs at least {_LEAST_HEAP_MEBIBYTES}MiB")
+    return f"{mebibytes}m"
 
 
 def _machine_bytes() -> int:

@@ -102,11 +102,8 @@ class LogTables:
         """
         import ibis
 
-        settings = _settings() | ({"memory_limit": memory_limit} if memory_limit is not None else {})
-        try:
-            ibis_connection = ibis.duckdb.connect(**settings)
-        except (duckdb.ParserException, duckdb.InvalidInputException) as error:
-            raise InputError(f"--memory-limit {memory_limit!r} is no size ({error}); write 4GB or 500MB") from error
+        limit = {"memory_limit": duckdb_size(memory_limit)} if memory_limit is not None else {}
+        ibis_connection = ibis.duckdb.connect(**_settings(), **limit)
         connection = ibis_connection.con
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")

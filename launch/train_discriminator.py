@@ -98,6 +98,7 @@ def train_discriminator(arguments: Arguments) -> dict[str, Any]:
         if (run / FITTED).exists():
             print(f"{run} is finished", file=sys.stderr)
         else:
+            _write_config(run, config)  # which follows mesh and cadence
             try:
                 _train(arguments, config, logs, until, run)
             except NothingToFit:
@@ -177,11 +178,14 @@ def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bo
             )
         return False
     artifacts.check_output(run, overwrite=None, inputs=inputs)
-    run.mkdir(parents=True, exist_ok=True)
-    # The manifest comes last: a folder that has one is whole.
-    artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
-    artifacts.write_manifest(run, manifest)
+    with artifacts.appears_whole(run) as temporary:
+        _write_config(temporary, config)
+        artifacts.write_manifest(temporary, manifest)
     return True
+
+
+def _write_config(run: Path, config: CrossEncoderConfig) -> None:
+    artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

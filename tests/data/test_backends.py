@@ -63,7 +63,7 @@ def test_a_master_without_an_address_is_refused(no_session, monkeypatch, master)
 
 
 @pytest.mark.parametrize(
-    ("limit", "heap"), [("4GB", "4096m"), ("1.5 GiB", "1536m"), ("800MB", "800m"), ("0.5t", "524288m")]
+    ("limit", "heap"), [("4GB", "3814m"), ("1.5 GiB", "1536m"), ("800MB", "762m"), ("0.5TiB", "524288m")]
 )
 def test_memory_limits_are_a_heap(limit, heap):
     assert spark_session._java_size(limit) == heap
