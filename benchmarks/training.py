@@ -6,6 +6,8 @@ Ours: records, packed batches, H-InfoNCE with the pair as level 4 and everything
 MultipleNegativesRankingLoss and AdamW on token ids made beforehand and padded to the longest text of the batch. Both
 are measured in turn; texts per second count queries and documents. "unlocked" is theirs with its matrix library told
 that it may use all of an AMD processor. Without --pairs texts are made up: --tokens gives their mean length.
+--micro-batches N measures ours in N parts a batch too (gradients of the whole batch): that speed_against is what one
+step takes of a plain one.
 """
 
 import argparse
@@ -78,6 +80,7 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
                 "row_tokens": arguments.row_tokens,
             },
             optimizer={"warmup_fraction": 0.0},
+            training={"micro_batches": arguments.micro_batches},
         )
     )
     words = tokenizer.load(weights())
@@ -152,9 +155,11 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
 def measure(arguments: argparse.Namespace) -> dict:
     flags = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in ("batch", "steps", "tokens")]
     flags += [f"--row-tokens={arguments.row_tokens}", *([f"--pairs={arguments.pairs}"] if arguments.pairs else [])]
-    systems = {
-        "crops_jax": System(python=Path(sys.executable), command=[__file__, "--serve=crops_jax", *flags]),
-    }
+    ours = [__file__, "--serve=crops_jax", *flags]
+    systems = {"crops_jax": System(python=Path(sys.executable), command=ours)}
+    if (parts := arguments.micro_batches) > 1:
+        command = [*ours, f"--micro-batches={parts}"]
+        systems["crops_jax_micro_batched"] = System(python=Path(sys.executable), command=command)
     if PEER_PYTHON.exists():
         command = [__file__, "--serve=sentence_transformers", *flags]
         systems["sentence_transformers"] = System(python=PEER_PYTHON, command=command)
@@ -186,6 +191,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="Parquet table of query and document")
     parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up documents")
     parser.add_argument("--row-tokens", type=int, default=MAX_TOKENS, help="tokens of our rows")
+    parser.add_argument("--micro-batches", type=int, default=1, help="ours once more, in so many parts a batch")
     for name, default in (("batch", 64), ("steps", 10), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--serve", choices=("crops_jax", "sentence_transformers"), help=argparse.SUPPRESS)

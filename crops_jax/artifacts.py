@@ -6,6 +6,7 @@ same inputs give the same bytes.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,8 @@ from crops_jax.json_fields import read_object, typed
 MANIFEST = "manifest.json"
 _FIELDS = {"program": str, "kind": str, "version": str, "fingerprint": str, "inputs": dict, "arguments": dict}
 _REMEDY = "write the directory again"
+# fcntl.h and stdio.h of Linux: paths are relative to the working directory; swap two names.
+_HERE, _RENAME_EXCHANGE = -100, 2
 # Arguments that say where to write, or how loudly, and not what.
 _PLACES = {"output", "overwrite"}
 
@@ -215,13 +218,22 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    if path.exists():
+    """Puts `temporary` in the place of `path`, in one step where the system can: a kill leaves the old or the new."""
+    if not path.exists():
+        os.replace(temporary, path)
+    elif path.is_symlink() or not _exchange(temporary, path):
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
         os.replace(path, old / path.name)
         os.replace(temporary, path)
         shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps the names of two directories; False, with nothing changed, where only Linux's renameat2 could."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
 def content_fingerprint(path: Path) -> str:

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import sys
 
 import pytest
 
@@ -41,6 +42,29 @@ def test_nothing_is_left_of_a_failed_write_and_the_old_one_stays(tmp_path):
         write(tmp_path / "labels", None, overwrite=True)
     assert (tmp_path / "labels" / "file.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["labels"]
+
+
+@pytest.mark.parametrize("system", ["as it is", "without renameat2", "behind a link"])
+def test_an_old_output_is_replaced_and_nothing_else_is_left(tmp_path, monkeypatch, system):
+    if system == "without renameat2":
+        monkeypatch.setattr(artifacts, "_exchange", lambda one, other: False)
+    if system == "behind a link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "labels").symlink_to(tmp_path / "elsewhere")
+    write(tmp_path / "labels", "old", overwrite=True)
+    write(tmp_path / "labels", "new", overwrite=True)
+    assert (tmp_path / "labels" / "file.txt").read_text() == "new"
+    assert {p.name for p in tmp_path.iterdir()} <= {"labels", "elsewhere"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_two_directories_swap_their_names_in_one_step(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, name)
+    if not artifacts._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot")
+    assert [(tmp_path / name / "file.txt").read_text() for name in ("a", "b")] == ["b", "a"]
+    assert not artifacts._exchange(tmp_path / "a", tmp_path / "absent")
 
 
 def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
