@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
 from data.day_partitions import DaySpan
+from data.memory_limit import duckdb_size
 from data.table_checks import check_tables
 from data.table_damage import named_read_errors
 from data.table_files import TableFiles, add_view, find_tables
