@@ -196,6 +196,8 @@ def test_temperature_gradient_survives_scores_that_are_alike(implementation):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_survive_documents_that_are_alike_and_not_normalised(implementation):
     q, d, matrix, weights, mask = random_case(5, queries=8, docs=24, kind="mixed", alike=0.999)
+    # So coarse that products and sums are exact: the order in which a matrix product adds is not what is tested.
+    q, d = (np.round(512 * x) / 512 for x in (q, d))
     check(implementation, q * 4, d, matrix, 0.01, weights, mask)
 
 
