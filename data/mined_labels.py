@@ -18,6 +18,7 @@ from crops_jax.hard_negatives import Labelled
 from crops_jax.labels import Level
 from data.assign_levels import LABEL_SCHEMA
 from data.label_files import ROW_GROUP_ROWS, write_label_batches
+from data.memory_limit import duckdb_size
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 
 SOURCE = "model_mined"
