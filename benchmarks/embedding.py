@@ -2,7 +2,8 @@
 
     python benchmarks/embedding.py --texts texts.parquet --count 2000
 
-Both are measured in turn; "unlocked" is theirs with its matrix library told that it may use all of an AMD processor.
+Both are measured in turn, in bfloat16 on a GPU; "unpadded" is theirs with FlashAttention 2, where it is installed, and
+"unlocked" is theirs with its matrix library told that it may use all of an AMD processor.
 Without --texts texts are made up: --tokens gives their mean length.
 """
 
@@ -16,7 +17,16 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, processor, serve, with_torch_unlocked
+from benchmarks.interleaved import (
+    alternate,
+    medians,
+    our_system,
+    peer_model,
+    peer_systems,
+    processor,
+    serve,
+    with_torch_unlocked,
+)
 from benchmarks.training import MAX_TOKENS, made_up_pairs, weights
 
 
@@ -29,18 +39,25 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
 
 
 def serve_ours(texts: list[str]) -> None:
-    from crops_jax.pretrained import load_encoder
     from crops_jax.process_memory import keep_freed_memory
 
     keep_freed_memory()
+    import jax
+
+    from crops_jax.encoder import Encoder
+    from crops_jax.models.dual_encoder import from_parameters
+    from crops_jax.pretrained import load_encoder
+
     encoder = load_encoder(weights(), max_tokens=MAX_TOKENS)
+    if jax.default_backend() != "cpu":
+        config = encoder.config.replace(encoder={"compute_dtype": "bfloat16"})
+        model = from_parameters(config, encoder.parameters)
+        encoder = Encoder(model, config=config, tokenizer_folder=encoder.tokenizer_folder, prompts=encoder.prompts)
     serve(lambda: {"some": encoder.encode(texts)[:50].tolist()})
 
 
-def serve_theirs(texts: list[str]) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(weights(), device="cpu", local_files_only=True)
+def serve_theirs(texts: list[str], name: str) -> None:
+    model = peer_model(weights(), name)
     model.max_seq_length = MAX_TOKENS
     serve(lambda: {"some": model.encode(texts, show_progress_bar=False)[:50].tolist()})
 
@@ -48,11 +65,7 @@ def serve_theirs(texts: list[str]) -> None:
 def measure(arguments: argparse.Namespace) -> dict:
     flags = [f"--count={arguments.count}", f"--tokens={arguments.tokens}"]
     flags += [f"--texts={arguments.texts}"] if arguments.texts else []
-    pythons = {"crops_jax": Path(sys.executable)}
-    pythons |= {"sentence_transformers": PEER_PYTHON} if PEER_PYTHON.exists() else {}
-    systems = {
-        name: System(python=python, command=[__file__, f"--serve={name}", *flags]) for name, python in pythons.items()
-    }
+    systems = {"crops_jax": our_system(__file__, flags), **peer_systems(__file__, flags)}
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
@@ -81,10 +94,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up texts")
     for name, default in (("count", 2000), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--serve", choices=("crops_jax", "sentence_transformers"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        (serve_ours if arguments.serve == "crops_jax" else serve_theirs)(read_texts(arguments))
+    if arguments.serve == "crops_jax":
+        serve_ours(read_texts(arguments))
+    elif arguments.serve:
+        serve_theirs(read_texts(arguments), arguments.serve)
     else:
         print(json.dumps(measure(arguments)))
 

@@ -72,10 +72,12 @@ def medians(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, flo
 def with_torch_unlocked(systems: Mapping[str, System], name: str, folder: Path) -> dict[str, System]:
     """`systems` and, where it can be had, `name` once more with its matrix library told to use all of the processor.
 
-    PyTorch's MKL runs at half speed on AMD processors. Needs a C compiler and Linux on x86-64.
+    PyTorch's MKL runs at half speed on AMD processors. Needs a C compiler and Linux on x86-64, and no GPU.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if name not in systems or not compiler or sys.platform != "linux" or platform.machine() != "x86_64":
+        return dict(systems)
+    if _peer_says("torch.cuda.is_available()"):
         return dict(systems)
     source, library = folder / "unlock.c", folder / "unlock.so"
     source.write_text(_UNLOCK)
@@ -87,6 +89,46 @@ def with_torch_unlocked(systems: Mapping[str, System], name: str, folder: Path) 
         environment={**system.environment, "LD_PRELOAD": str(library)},
     )
     return {**systems, f"{name}_unlocked": unlocked}
+
+
+def peer_systems(script: str, flags: Sequence[str]) -> dict[str, System]:
+    """sentence-transformers as `script --serve=NAME` measures it; none without .venv-peers.
+
+    On a CPU as installed. Where its torch finds a GPU: padded, and with FlashAttention 2 and no padding where that is
+    installed. NAME says which.
+    """
+    if not PEER_PYTHON.exists():
+        return {}
+    names = ["sentence_transformers"]
+    if _peer_says("torch.cuda.is_available() and importlib.util.find_spec('flash_attn') is not None"):
+        names.append("sentence_transformers_unpadded")
+    return {name: System(python=PEER_PYTHON, command=[script, f"--serve={name}", *flags]) for name in names}
+
+
+def _peer_says(condition: str) -> bool:
+    command = [PEER_PYTHON, "-c", f"import importlib.util, torch; print({condition})"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "True"
+
+
+def peer_model(weights: str, name: str) -> Any:
+    """The SentenceTransformer that `name` of `peer_systems` stands for: float32 on a CPU, bfloat16 on a GPU."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if not torch.cuda.is_available():
+        return SentenceTransformer(weights, device="cpu", local_files_only=True)
+    unpadded = name.endswith("unpadded")
+    options = {"dtype": torch.bfloat16, "attn_implementation": "flash_attention_2" if unpadded else "sdpa"}
+    model = SentenceTransformer(weights, device="cuda", local_files_only=True, model_kwargs=options)
+    if unpadded:
+        model[0].unpad_inputs = True
+    return model
+
+
+def our_system(script: str, flags: Sequence[str]) -> System:
+    """`script --serve=crops_jax`; on a GPU it leaves memory to the others."""
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return System(python=Path(sys.executable), command=[script, "--serve=crops_jax", *flags], environment=environment)
 
 
 def processor() -> str:

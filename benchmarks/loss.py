@@ -2,13 +2,15 @@
 
 Time: forward and backward over the same random unit vectors, each program compiled and warmed up, then run in turn
 (A B A B ...); medians, and the medians of ratios taken turn by turn. Grading costs what H-InfoNCE takes beyond plain
-InfoNCE in the same implementation; passes_of_infonce is what one pass for each positive would take instead.
+InfoNCE in the same implementation; passes_of_infonce is what one pass for each positive would take instead. On a GPU or
+TPU the kernels are measured beside streaming, in bfloat16, and share_of_peak is that of the four matrix products that
+forward and backward need.
 
 Memory: what the compiled program holds beside arguments, loss and gradients, from the compiler, without running it, at
 the sizes of Inf-CL's table (arXiv 2410.17243: InfoNCE without labels, GB on each of 8 GPUs), over 8 devices that share
 one batch, and on a single device.
 
-    python -m benchmarks.loss --queries 8192 --dim 256
+    python -m benchmarks.loss
 """
 
 import argparse
@@ -53,25 +55,27 @@ def step(loss, implementation: str):
     return jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
 
 
-def times(arguments: argparse.Namespace) -> dict:
+def times(arguments: argparse.Namespace, dim: int) -> dict:
     import jax
     import jax.numpy as jnp
 
     from crops_jax.losses import h_infonce, infonce, multi_positive_infonce
 
-    q, d, labels = case(arguments.queries, arguments.dim, arguments.dtype)
+    q, d, labels = case(arguments.queries, dim, arguments.dtype)
     losses = {"h_infonce": h_infonce, "infonce": infonce, "multi_positive_infonce": multi_positive_infonce}
-    steps = {("streaming", name): step(loss, "streaming") for name, loss in losses.items()}
-    if arguments.queries <= arguments.most_dense_queries:
-        steps |= {("dense", name): step(losses[name], "dense") for name in ("h_infonce", "infonce")}
+    names = tuple(losses) if arguments.queries <= arguments.most_dense_queries else ()
+    implementations = {name: tuple(losses) for name in linear_memory()} | ({"dense": names[:2]} if names else {})
+    steps = {(one, name): step(losses[name], one) for one, names in implementations.items() for name in names}
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     values = {}
     for number in range(arguments.rounds + 1):
         for key, run in steps.items():
             start = time.perf_counter()
-            loss, _ = jax.block_until_ready(run(q, d, jnp.float32(0.05), labels))
+            for _ in range(arguments.repeats):
+                loss, gradients = run(q, d, jnp.float32(0.05), labels)
+            jax.block_until_ready((loss, gradients))
             if number:  # the first one compiles
-                seconds[key].append(time.perf_counter() - start)
+                seconds[key].append((time.perf_counter() - start) / arguments.repeats)
             values[key] = float(loss)
 
     def ratio(one: tuple[str, str], other: tuple[str, str]) -> float | None:
@@ -79,28 +83,57 @@ def times(arguments: argparse.Namespace) -> dict:
             return None
         return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 3)
 
-    graded, plain = ("streaming", "h_infonce"), ("streaming", "infonce")
+    graded = {one: (one, "h_infonce") for one in implementations}
+    against = {one: ratio(key, (one, "infonce")) for one, key in graded.items()}
+    medians = {key: statistics.median(found) for key, found in seconds.items()}
     return {
         "queries": arguments.queries,
         "docs": arguments.queries,
-        "dim": arguments.dim,
+        "dim": dim,
         "dtype": arguments.dtype,
         "rounds": arguments.rounds,
-        "median_seconds": {" ".join(key): round(statistics.median(found), 4) for key, found in seconds.items()},
-        "h_infonce_against_infonce": {
-            "streaming": ratio(graded, plain),
-            "dense": ratio(("dense", "h_infonce"), ("dense", "infonce")),
-        },
+        "median_seconds": {" ".join(key): round(found, 5) for key, found in medians.items()},
+        "share_of_peak": {one: share_of_peak(arguments, dim, medians[key]) for one, key in graded.items()},
+        "h_infonce_against_infonce": against,
         "passes_of_infonce": {
             "positives": _POSITIVES,
-            "against_h_infonce": round(_POSITIVES / ratio(graded, plain), 2),
+            "against_h_infonce": round(_POSITIVES / against["streaming"], 2),
         },
-        "dense_against_streaming": ratio(("dense", "h_infonce"), graded),
+        "dense_against_streaming": ratio(("dense", "h_infonce"), graded["streaming"]),
+        "pallas_against_streaming": ratio(("pallas", "h_infonce"), graded["streaming"]),
         "loss": {" ".join(key): value for key, value in values.items()},
     }
 
 
-def gigabytes(queries: int, dim: int, dtype: str, *, devices: int = 1, exchange: str = "gather") -> float:
+def linear_memory() -> tuple[str, ...]:
+    """The implementations here that never hold the score matrix."""
+    import jax
+
+    return ("streaming", "pallas") if jax.default_backend() in ("gpu", "tpu") else ("streaming",)
+
+
+def share_of_peak(arguments: argparse.Namespace, dim: int, seconds: float) -> float | None:
+    """Of the four matrix products that forward and backward need, 8 B N d; None where the peak is not known."""
+    import jax
+
+    from crops_jax.model_flops import utilization
+
+    if arguments.dtype != "bfloat16":
+        return None
+    flops = 8.0 * arguments.queries**2 * dim
+    found = utilization(flops, seconds, devices=1, device_kind=jax.devices()[0].device_kind)
+    return None if found is None else round(found, 3)
+
+
+def gigabytes(
+    queries: int,
+    dim: int,
+    dtype: str,
+    *,
+    devices: int = 1,
+    exchange: str = "gather",
+    implementation: str = "streaming",
+) -> float:
     """What the compiled h_infonce holds on each device beside arguments and results."""
     import jax
     import jax.numpy as jnp
@@ -117,25 +150,27 @@ def gigabytes(queries: int, dim: int, dtype: str, *, devices: int = 1, exchange:
     labels = SparseLabels(*[jax.ShapeDtypeStruct((queries, 32), jnp.int32, sharding=place)] * 2)
 
     def value(q, d, temperature, labels):
-        return h_infonce(q, d, labels, temperature=temperature, implementation="streaming", split=split)
+        return h_infonce(q, d, labels, temperature=temperature, implementation=implementation, split=split)
 
     gradient = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
     lowered = gradient.lower(embeddings, embeddings, jax.ShapeDtypeStruct((), jnp.float32), labels)
     return round(lowered.compile().memory_analysis().temp_size_in_bytes / 1e9, 3)
 
 
-def memory(arguments: argparse.Namespace) -> list[dict]:
+def memory(arguments: argparse.Namespace, dim: int) -> list[dict]:
     import jax
 
     rows = []
     for queries, inf_cl in _INF_CL_GIGABYTES.items():
-        row = {"queries": queries, "dim": arguments.memory_dim, "dtype": arguments.dtype}
+        row: dict = {"queries": queries, "dim": dim, "dtype": arguments.dtype}
         if queries <= 1 << 17:
-            row["one_device"] = gigabytes(queries, arguments.memory_dim, arguments.dtype)
+            row["one_device"] = {
+                one: gigabytes(queries, dim, arguments.dtype, implementation=one) for one in linear_memory()
+            }
         if len(jax.devices()) >= _DEVICES:
             for exchange in ("gather", "ring"):
                 row[f"each_of_8_{exchange}"] = gigabytes(
-                    queries, arguments.memory_dim, arguments.dtype, devices=_DEVICES, exchange=exchange
+                    queries, dim, arguments.dtype, devices=_DEVICES, exchange=exchange
                 )
         rows.append(
             {
@@ -149,21 +184,25 @@ def memory(arguments: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (
-        ("queries", 8192),
-        ("dim", 256),
-        ("rounds", 5),
-        ("most-dense-queries", 8192),
-        ("memory-dim", 256),
-    ):
+    parser.add_argument("--queries", type=int, help="and as many documents; by default 32768, on a CPU 8192")
+    parser.add_argument("--dim", type=int, nargs="+", help="by default 768 256, on a CPU 256")
+    parser.add_argument("--memory-dim", type=int, nargs="+", help="by default as --dim")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default bfloat16, on a CPU float32")
+    parser.add_argument("--repeats", type=int, help="calls of a turn; by default 10, on a CPU 1")
+    for name, default in (("rounds", 5), ("most-dense-queries", 8192)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", choices=("times", "memory"))
     arguments = parser.parse_args()
     # Devices that exist for the compiler only: on a GPU or TPU the real ones are taken.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={_DEVICES}"
     import jax
 
+    on_cpu = jax.default_backend() == "cpu"
+    arguments.queries = arguments.queries or (8192 if on_cpu else 32768)
+    arguments.dim = arguments.dim or ([256] if on_cpu else [768, 256])
+    arguments.memory_dim = arguments.memory_dim or arguments.dim
+    arguments.dtype = arguments.dtype or ("float32" if on_cpu else "bfloat16")
+    arguments.repeats = arguments.repeats or (1 if on_cpu else 10)
     outcome: dict = {
         "benchmark": "loss",
         "platform": jax.default_backend(),
@@ -172,9 +211,10 @@ def main() -> None:
         "cores": os.cpu_count(),
     }
     if arguments.only != "memory":
-        outcome["times"] = times(arguments)
+        outcome["times"] = [times(arguments, dim) for dim in arguments.dim]
     if arguments.only != "times":
-        outcome["gigabytes_beside_arguments_and_results"] = memory(arguments)
+        rows = [row for dim in arguments.memory_dim for row in memory(arguments, dim)]
+        outcome["gigabytes_beside_arguments_and_results"] = rows
     print(json.dumps(outcome))
 
 

@@ -17,10 +17,10 @@ from crops_jax import process_memory
 if {keep}: assert process_memory.keep_freed_memory()
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
-from crops_jax.models.dual_encoder import create_dual_encoder
+from crops_jax.models.dual_encoder import DualEncoder
 from crops_jax.program import load_config
 config = load_config("tiny_cpu")
-model = create_dual_encoder(config, seed=0)
+model = DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(0))
 graph, parameters = nnx.split(model)
 tokens = np.random.default_rng(0).integers(0, 4096, (256, config.encoder.max_document_tokens), np.int32)
 step = jax.jit(jax.value_and_grad(lambda p, t: nnx.merge(graph, p).encode_documents(t).sum()))

@@ -5,9 +5,10 @@
 Ours: records, packed batches, H-InfoNCE with the pair as level 4 and everything else as level 0, AdamW. Theirs:
 MultipleNegativesRankingLoss and AdamW on token ids made beforehand and padded to the longest text of the batch. Both
 are measured in turn; texts per second count queries and documents. "unlocked" is theirs with its matrix library told
-that it may use all of an AMD processor. Without --pairs texts are made up: --tokens gives their mean length.
---micro-batches N measures ours in N parts a batch too (gradients of the whole batch): that speed_against is what one
-step takes of a plain one.
+that it may use all of an AMD processor. On a GPU ours computes in bfloat16, theirs has bfloat16 weights and comes
+padded, with SDPA, and "unpadded", with FlashAttention 2, where flash-attn is installed in .venv-peers. Without --pairs
+texts are made up: --tokens gives their mean length. --micro-batches N measures ours in N parts a batch too (gradients
+of the whole batch): that speed_against is what one step takes of a plain one.
 """
 
 import argparse
@@ -21,7 +22,16 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, processor, serve, with_torch_unlocked
+from benchmarks.interleaved import (
+    alternate,
+    medians,
+    our_system,
+    peer_model,
+    peer_systems,
+    processor,
+    serve,
+    with_torch_unlocked,
+)
 
 MAX_TOKENS = 128
 
@@ -71,7 +81,13 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
 
     config = resolve_config(
         Config().replace(
-            encoder={"weights": weights(), "max_query_tokens": MAX_TOKENS, "max_document_tokens": MAX_TOKENS},
+            encoder={
+                "weights": weights(),
+                "max_query_tokens": MAX_TOKENS,
+                "max_document_tokens": MAX_TOKENS,
+                "compute_dtype": "float32" if jax.default_backend() == "cpu" else "bfloat16",
+                "attention": arguments.attention,
+            },
             data={
                 "queries_per_batch": arguments.batch,
                 "documents_per_query": 1,
@@ -113,10 +129,9 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
 
 def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
     import torch
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-    model = SentenceTransformer(weights(), device="cpu", local_files_only=True)
+    model = peer_model(weights(), arguments.serve)
     model.max_seq_length = MAX_TOKENS
     # In training mode without dropout: the same computation as ours.
     for module in model.modules():
@@ -133,20 +148,27 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
     for number in range(min(count, 50 * arguments.steps)):
         part = pairs[number * arguments.batch : (number + 1) * arguments.batch]
         features.append([model.tokenize([pair[i] for pair in part]) for i in range(2)])
+    # A batch without padding has no mask.
+    counts = [sum(int(part.get("attention_mask", part["input_ids"] >= 0).sum()) for part in one) for one in features]
     at = 0
 
     def work() -> dict:
         nonlocal at
         tokens = 0
         for _ in range(arguments.steps):
-            batch = [dict(part) for part in features[at % len(features)]]
-            tokens += sum(int(part["attention_mask"].sum()) for part in batch)
+            batch = [
+                {name: one.to(model.device) if torch.is_tensor(one) else one for name, one in part.items()}
+                for part in features[at % len(features)]
+            ]
+            tokens += counts[at % len(features)]
             optimizer.zero_grad()
             value = loss(batch, None)
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             at += 1
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return {"loss": float(value), "tokens": tokens}
 
     serve(work)
@@ -155,14 +177,11 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
 def measure(arguments: argparse.Namespace) -> dict:
     flags = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in ("batch", "steps", "tokens")]
     flags += [f"--row-tokens={arguments.row_tokens}", *([f"--pairs={arguments.pairs}"] if arguments.pairs else [])]
-    ours = [__file__, "--serve=crops_jax", *flags]
-    systems = {"crops_jax": System(python=Path(sys.executable), command=ours)}
+    flags += [f"--attention={arguments.attention}"]
+    systems = {"crops_jax": our_system(__file__, flags)}
     if (parts := arguments.micro_batches) > 1:
-        command = [*ours, f"--micro-batches={parts}"]
-        systems["crops_jax_micro_batched"] = System(python=Path(sys.executable), command=command)
-    if PEER_PYTHON.exists():
-        command = [__file__, "--serve=sentence_transformers", *flags]
-        systems["sentence_transformers"] = System(python=PEER_PYTHON, command=command)
+        systems["crops_jax_micro_batched"] = our_system(__file__, [*flags, f"--micro-batches={parts}"])
+    systems |= peer_systems(__file__, flags)
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
@@ -194,7 +213,10 @@ def main() -> None:
     parser.add_argument("--micro-batches", type=int, default=1, help="ours once more, in so many parts a batch")
     for name, default in (("batch", 64), ("steps", 10), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--serve", choices=("crops_jax", "sentence_transformers"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--attention", choices=("auto", "plain", "flash"), default="auto", help="encoder.attention of ours"
+    )
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.serve:
         print(json.dumps(measure(arguments)))

@@ -65,12 +65,12 @@ class BatchReader:
     row_tokens: int
     shared_towers: bool
     groups: int
-    own_groups: range
+    own_groups: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...] = ()
     """For each PackedTexts of a batch the numbers of rows it may have, ascending."""
 
     @classmethod
-    def create(cls, source: RecordSource, config: Config, *, groups: int, own_groups: range) -> "BatchReader":
+    def create(cls, source: RecordSource, config: Config, *, groups: int, own_groups: tuple[int, ...]) -> "BatchReader":
         encoder = config.encoder
         return cls(
             source=source,
@@ -90,7 +90,7 @@ class BatchReader:
         packs = self._packs(chosen)
         texts = tuple(self._packed(pack, rows) for pack, rows in zip(packs, self.rows, strict=True))
         size = len(chosen) // self.groups
-        own = chosen[self.own_groups.start * size : self.own_groups.stop * size]
+        own = [one for group in self.own_groups for one in chosen[group * size : (group + 1) * size]]
         queries, labelled = len(own), self.source.labelled_per_query
         batch = Batch(
             texts=texts,

@@ -1,17 +1,14 @@
 """Checkpoints of a run: parameters, optimiser state, step and the run's identity, together or not at all.
 
-RUN/checkpoints/STEP/{parameters,optimizer,progress} are items of one Orbax checkpoint. Orbax writes into a temporary
-folder and renames it when all of it is there, so that whatever has a step for its name is whole. Saving is
-asynchronous: `save` returns when the arrays are copied.
+RUN/checkpoints/STEP/{parameters,average,optimizer,progress} are items of one Orbax checkpoint, average where the run
+keeps a moving average of its weights. Orbax writes into a temporary folder and renames it when all of it is there, so
+that whatever has a step for its name is whole. Saving is asynchronous: `save` returns when the arrays are copied.
 """
 
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,27 +17,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from crops_jax import sharding
-from crops_jax.config import Config
-from crops_jax.cross_encoder_config import CrossEncoderConfig
+from crops_jax import processes, sharding
+from crops_jax.config_identity import ConfigSections, binding_sections, config_hash, differing_fields
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.train_step import TrainState
 from crops_jax.tree_checksum import tree_checksums
 
-ConfigSections = Config | CrossEncoderConfig
-"""A dataclass whose fields are sections; what two of them share decides the same."""
-
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
-# What may differ between the parts of one run: where it runs, and how often it writes.
-_FREE_SECTIONS = {"mesh"}
-_FREE_FIELDS = {
-    "training.log_every_steps",
-    "training.evaluate_every_steps",
-    "training.checkpoint_every_steps",
-    "training.keep_last",
-    "data.workers",
-}
 
 
 class Best(NamedTuple):
@@ -54,11 +38,11 @@ class Progress(NamedTuple):
     """What a checkpoint keeps beside arrays.
 
     best: None before the first evaluation.
-    accumulated: counters since the last line of metrics.jsonl.
+    accumulated: counters and sums since the last line of metrics.jsonl.
     """
 
     best: Best | None = None
-    accumulated: dict[str, int] = {}  # noqa: RUF012 - a NamedTuple's default is never changed
+    accumulated: dict[str, int | float] = {}  # noqa: RUF012 - a NamedTuple's default is never changed
 
 
 class Checkpoints:
@@ -69,23 +53,27 @@ class Checkpoints:
 
     def __init__(self, run: Path | str, config: ConfigSections, *, keep_last: int):
         self.path = Path(run).absolute() / FOLDER
-        self._hash = config_hash(config)
+        self._config = config
         self._keep_last = keep_last
-        self.path.mkdir(parents=True, exist_ok=True)
-        _remove_half_written(self.path)
+        self._cluster = processes.current()
+        with self._cluster.together():
+            if self._cluster.is_first:
+                self.path.mkdir(parents=True, exist_ok=True)
+                _remove_half_written(self.path)
         self._manager = ocp.CheckpointManager(
             self.path,
             options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
             item_handlers={
                 "parameters": ocp.PyTreeCheckpointHandler(),
+                "average": ocp.PyTreeCheckpointHandler(),
                 "optimizer": ocp.PyTreeCheckpointHandler(),
                 "progress": ocp.JsonCheckpointHandler(),
             },
         )
 
     def latest(self) -> int | None:
-        """The newest step that is whole; None when there is none."""
-        return max(saved_steps(self.path), default=None)
+        """The newest step that is whole; None when there is none. Several processes go by what the first one sees."""
+        return self._cluster.from_first(max(saved_steps(self.path), default=None))
 
     def save(self, state: TrainState, progress: Progress) -> None:
         """Starts to save `state` under its step, after the save before it has ended.
@@ -94,15 +82,14 @@ class Checkpoints:
         """
         step = int(state.step)
         self.wait()
-        items = {"parameters": state.parameters, "optimizer": _optimizer_item(state)}
+        items = _items(state)
         checksums = {name: tree_checksums(item) for name, item in items.items()}
         with self._full_disk_is_named():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    parameters=ocp.args.PyTreeSave(state.parameters),  # type: ignore[call-arg]
-                    optimizer=ocp.args.PyTreeSave(_optimizer_item(state)),  # type: ignore[call-arg]
-                    progress=ocp.args.JsonSave(_as_json(progress, self._hash) | {"checksums": checksums}),  # type: ignore[call-arg]
+                    progress=ocp.args.JsonSave(_as_json(progress, self._config) | {"checksums": checksums}),  # type: ignore[call-arg]
+                    **{name: ocp.args.PyTreeSave(item) for name, item in items.items()},  # type: ignore[call-arg]
                 ),
                 force=True,
             )
@@ -130,38 +117,49 @@ class Checkpoints:
             items: Any = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    parameters=_restore_as(abstract.parameters),
-                    optimizer=_restore_as(_optimizer_item(abstract)),
                     progress=ocp.args.JsonRestore(),
+                    **{name: _restore_as(item) for name, item in _items(abstract).items()},
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
             raise _unreadable(self.path / str(step), error) from error
-        if items.progress["config_sha256"] != self._hash:
-            raise InputError(
-                f"{self.path / str(step)}: the checkpoint is of another configuration than config.json of the run; "
-                "was one of them replaced? Choose another --output"
-            )
-        optimizer = items.optimizer
-        for name in ("parameters", "optimizer"):
-            _check_sums(self.path / str(step), items.progress, name, items[name])
-        intervals = optimizer.get("document_intervals")
-        state = TrainState(optimizer["step"], items.parameters, optimizer["state"], intervals)
+        _check_config(self.path / str(step), items.progress, self._config)
+        restored = {name: items[name] for name in _items(abstract)}
+        for name, item in restored.items():
+            _check_sums(self.path / str(step), items.progress, name, item)
+        optimizer = restored["optimizer"]
+        state = TrainState(
+            step=optimizer["step"],
+            parameters=restored["parameters"],
+            optimizer_state=optimizer["state"],
+            document_intervals=optimizer.get("document_intervals"),
+            averaged_parameters=restored.get("average"),
+        )
         return state, _from_json(items.progress)
 
     def close(self) -> None:
+        """Waits for what is being saved."""
         self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Of several processes the others may be gone, and what they do not finish would be waited for. It has no step
+        # for its name yet, and the next call removes it.
+        if error is None or self._cluster.count == 1:
+            self.close()
 
     def last_good(self) -> str:
         """For messages about failures: where the last whole checkpoint is, once what is being saved has ended."""
         with suppress(Exception):
             self._manager.wait_until_finished()
-        step = self.latest()
+        step = max(saved_steps(self.path), default=None)
         return "there is no checkpoint yet" if step is None else f"the last good checkpoint is {self.path / str(step)}"
 
     def _prune(self) -> None:
         steps = sorted(saved_steps(self.path))
-        if not steps or jax.process_index() != 0:
+        if not steps or not self._cluster.is_first:
             return
         best = read_progress(self.path / str(steps[-1])).best
         kept = {*steps[-self._keep_last :], *([best.step] if best else [])}
@@ -180,7 +178,8 @@ class Checkpoints:
         except Exception as error:
             if not is_full_disk(error):
                 raise
-            _remove_half_written(self.path)
+            if self._cluster.is_first:
+                _remove_half_written(self.path)
             raise NamedFailure(
                 f"{self.path}: the disk is full, so the checkpoint was not written; {self.last_good()}; free some "
                 "space and call the same command again"
@@ -189,6 +188,8 @@ class Checkpoints:
 
 def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "best") -> dict[str, Any]:
     """Parameters of a run, on the host, whatever mesh they were saved from; the run may be under way.
+
+    Where the run keeps a moving average of its weights, that is what they are.
 
     Args:
       run: RUN of launch.train.
@@ -203,17 +204,19 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
     step = best_step(run) if which == "best" else max(saved_steps(folder), default=None)
     if step is None:
         raise InputError(f"{run}: there is no checkpoint in it yet; let launch.train save one first")
-    handler = ocp.PyTreeCheckpointHandler()
-    with ocp.Checkpointer(handler) as checkpointer:
-        path = folder / str(step) / "parameters"
+    stored = _read_json(folder / str(step))
+    name = "average" if "average" in stored.get("checksums", {}) else "parameters"
+    # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
+    with closing(ocp.PyTreeCheckpointHandler()) as handler:
+        path = folder / str(step) / name
         try:
             tree = handler.metadata(path).tree  # type: ignore[arg-type]
             to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            restored = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
+            restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
         except (ValueError, KeyError, OSError, AttributeError) as error:
             raise InputError(f"{path}: the checkpoint cannot be read ({_first_line(error)})") from error
     restored = _with_integer_keys(restored)
-    _check_sums(folder / str(step), _read_json(folder / str(step)), "parameters", restored)
+    _check_sums(folder / str(step), stored, name, restored)
     return restored
 
 
@@ -242,34 +245,10 @@ def read_progress(checkpoint: Path) -> Progress:
         raise _unreadable(checkpoint, error) from error
 
 
-def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str]:
-    """Fields in which a configuration contradicts that of a run: "optimizer.learning_rate: 1e-05 there, 2e-05 here".
-
-    Mesh, the cadence of logs, evaluations and checkpoints, and the number of reading workers are free to change.
-    """
-    # As they would be read back: JSON has lists for tuples.
-    there, here = _binding_fields(stored), _binding_fields(json.loads(json.dumps(asdict(config))))
-    missing = "(absent)"
-    return [
-        f"{name}: {there.get(name, missing)} there, {here.get(name, missing)} here"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name, missing) != here.get(name, missing)
-    ]
-
-
-def config_hash(config: ConfigSections) -> str:
-    """SHA-256 of the fields that a run may not change."""
-    return hashlib.sha256(json.dumps(_binding_fields(asdict(config)), sort_keys=True).encode()).hexdigest()
-
-
-def _binding_fields(sections: dict[str, Any]) -> dict[str, Any]:
-    return {
-        f"{section}.{name}": value
-        for section, fields in sections.items()
-        if section not in _FREE_SECTIONS
-        for name, value in fields.items()
-        if f"{section}.{name}" not in _FREE_FIELDS
-    }
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a state that a checkpoint keeps as trees of arrays."""
+    items = {"parameters": state.parameters, "optimizer": _optimizer_item(state)}
+    return items if state.averaged_parameters is None else {**items, "average": state.averaged_parameters}
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
@@ -282,9 +261,14 @@ def _restore_as(abstract: Any) -> Any:
     return ocp.args.PyTreeRestore(item=abstract, restore_args=arguments)  # type: ignore[call-arg]
 
 
-def _as_json(progress: Progress, config_sha256: str) -> dict[str, Any]:
-    best = progress.best and progress.best._asdict()
-    return {"best": best, "accumulated": progress.accumulated, "config_sha256": config_sha256}
+def _as_json(progress: Progress, config: ConfigSections) -> dict[str, Any]:
+    sections = binding_sections(config)
+    return {
+        "best": progress.best and progress.best._asdict(),
+        "accumulated": progress.accumulated,
+        "config": sections,
+        "config_sha256": config_hash(sections),
+    }
 
 
 def _from_json(stored: dict[str, Any]) -> Progress:
@@ -292,11 +276,24 @@ def _from_json(stored: dict[str, Any]) -> Progress:
 
 
 def _read_json(checkpoint: Path) -> dict[str, Any]:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        try:
-            return checkpointer.restore(checkpoint / "progress", args=ocp.args.JsonRestore())
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise _unreadable(checkpoint, error) from error
+    # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
+    try:
+        return ocp.JsonCheckpointHandler().restore(checkpoint / "progress")  # type: ignore[arg-type]
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise _unreadable(checkpoint, error) from error
+
+
+def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSections) -> None:
+    """Raises InputError when a checkpoint is of another configuration. Those of old do not hold theirs."""
+    if "config" not in stored:
+        return
+    if config_hash(stored["config"]) != stored.get("config_sha256"):
+        raise _unreadable(checkpoint, ValueError("its configuration is not what was saved"))
+    if differing := differing_fields(stored["config"], config):
+        raise InputError(
+            f"{checkpoint}: the checkpoint is of another configuration than config.json of the run: "
+            f"{'; '.join(differing)}. Was one of them replaced? Choose another --output"
+        )
 
 
 def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) -> None:

@@ -18,12 +18,14 @@ def _require(condition: bool, rule: str, found: object) -> None:
 class EncoderConfig:
     """A text tower and what is made of its token states."""
 
-    family: Literal["bert", "qwen2", "qwen3"] = "bert"
-    """The tower: crops_jax.models.bert or crops_jax.models.qwen."""
+    family: Literal["bert", "qwen2", "qwen3", "hashed"] = "bert"
+    """The tower: crops_jax.models.bert, crops_jax.models.qwen or crops_jax.models.hashed."""
     vocabulary_size: int = 30522
     """Rows of the token embedding; records of a tokenizer with more tokens are refused."""
     width: int = 384
+    """Of token states, and so of the vectors."""
     layers: int = 6
+    """hashed: hidden layers of the network over the features, each of feed_forward_width."""
     heads: int = 12
     key_value_heads: int = 0
     """Qwen: heads of keys and values, each shared by heads / key_value_heads queries; 0: as many as heads."""
@@ -31,6 +33,12 @@ class EncoderConfig:
     """Qwen: width of a head; 0: width / heads."""
     rotary_base: float = 1e6
     """Qwen: base of the rotary frequencies (rope_theta)."""
+    hashed_features: tuple[Literal["unigrams", "bigrams", "text"], ...] = ("unigrams", "bigrams", "text")
+    """hashed: what of a text is looked up: its tokens, pairs of neighbouring tokens, and all of it as one ID."""
+    hash_buckets: int = 1 << 17
+    """hashed: rows of each feature's table. Tokens are not hashed where there are as many buckets as tokens."""
+    feature_width: int = 64
+    """hashed: columns of each feature's table."""
     feed_forward_width: int = 1536
     max_positions: int = 512
     position_offset: int = 0
@@ -47,6 +55,9 @@ class EncoderConfig:
     max_query_tokens: int = 32
     max_document_tokens: int = 128
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "plain", "flash"] = "auto"
+    """Of training steps: products and a softmax, or kernels in which scores never leave the chip (TPU, NVIDIA GPU).
+    "auto" is flash on TPUs for rows of 512 tokens and more, without dropout. Evaluation and embedding are plain."""
     weights: str = ""
     """A Hugging Face folder or hub name whose weights and sizes the training starts from; empty: from scratch."""
 
@@ -54,27 +65,44 @@ class EncoderConfig:
         for name in ("vocabulary_size", "width", "layers", "heads", "feed_forward_width", "max_positions"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
-        if not self.head_width:
-            found = f"{self.width} and {self.heads}"
-            _require(self.width % self.heads == 0, "width must be a multiple of heads", found)
-        groups = self.key_value_heads or self.heads
-        _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
         _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
-        if self.family == "bert":
+        if not self.family.startswith("qwen"):
             own = not (self.key_value_heads or self.head_width)
             _require(own, "key_value_heads and head_width are Qwen's", f"{self.key_value_heads} and {self.head_width}")
+        if self.family == "hashed":
+            self._check_features()
         else:
-            width = self.head_width or self.width // self.heads
-            _require(width % 2 == 0, "rotary positions need heads of even width", width)
-            _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)
+            self._check_heads()
         _require(self.type_vocabulary_size > 0, "type_vocabulary_size must be positive", self.type_vocabulary_size)
         _require(self.position_offset >= 0, "position_offset must not be negative", self.position_offset)
         _require(0 <= self.dropout < 1, "dropout must lie in [0, 1)", self.dropout)
+        flash = self.attention == "flash"
+        _require(not (flash and self.dropout), "attention 'flash' has no dropout; dropout must be 0", self.dropout)
+        _require(not flash or self.family != "hashed", "attention must be 'auto' for a tower without any", "flash")
         longest = self.max_positions - self.position_offset
         for name in ("max_query_tokens", "max_document_tokens"):
             value = getattr(self, name)
             rule = f"{name} must lie in [3, max_positions - position_offset] = [3, {longest}]"
             _require(3 <= value <= longest, rule, value)
+
+    def _check_heads(self) -> None:
+        if not self.head_width:
+            found = f"{self.width} and {self.heads}"
+            _require(self.width % self.heads == 0, "width must be a multiple of heads", found)
+        groups = self.key_value_heads or self.heads
+        _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
+        if self.family != "bert":
+            width = self.head_width or self.width // self.heads
+            _require(width % 2 == 0, "rotary positions need heads of even width", width)
+            _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)
+
+    def _check_features(self) -> None:
+        features = self.hashed_features
+        distinct = 0 < len(features) == len(set(features))
+        _require(distinct, "hashed_features must name one feature or more, each once", features)
+        _require(self.feature_width > 0, "feature_width must be positive", self.feature_width)
+        _require(0 < self.hash_buckets < 2**31, "hash_buckets must lie in [1, 2^31)", self.hash_buckets)
+        _require(self.pooling == "mean", "hashed features are pooled by their mean", self.pooling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +143,9 @@ class LossConfig:
     """Weight of the newest interval in the moving average behind that estimate."""
     log_q_buckets: int = 1 << 20
     """Hash buckets of that estimate, 8 bytes each; several times the number of documents."""
+    matryoshka_dims: tuple[int, ...] = ()
+    """Numbers of leading components, each below encoder.width, that shall serve as vectors by themselves (Matryoshka
+    representations, arXiv 2205.13147): the loss is its mean over these and the full width. Empty: the full width."""
     rince_form: Literal["out", "in", "out_in"] = "out"
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
     """Temperature of levels 1 to 5 as a multiple of the learnt one."""
@@ -140,11 +171,14 @@ class LossConfig:
         _require(margin is None or math.isfinite(margin), "ignore_margin must be finite or None", margin)
         _require(0 < self.log_q_decay <= 1, "log_q_decay must lie in (0, 1]", self.log_q_decay)
         _require(self.log_q_buckets > 0, "log_q_buckets must be positive", self.log_q_buckets)
+        dims = self.matryoshka_dims
+        ascending = all(low < high for low, high in zip((0, *dims), dims))
+        _require(ascending, "matryoshka_dims must be positive and ascend", dims)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """AdamW with linear warm-up and cosine decay, a rate for each layer, and a moving average of the weights."""
 
     learning_rate: float = 2e-5
     weight_decay: float = 1e-4
@@ -155,6 +189,12 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     epsilon: float = 1e-8
+    layer_decay: float = 1.0
+    """Learning rate of a layer as a multiple of that of the layer after it; embeddings come before the first one. The
+    last layer, heads and temperature have learning_rate."""
+    ema_decay: float = 0.0
+    """Of a moving average of the weights, which is then what is evaluated, embedded and exported; 0: none. Over the
+    first updates it is less: after n, at most (1 + n) / (10 + n)."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay", "epsilon"):
@@ -166,28 +206,35 @@ class OptimizerConfig:
         _require(self.clip_norm > 0, "clip_norm must be positive", self.clip_norm)
         _require(0 <= self.b1 < 1 and 0 <= self.b2 < 1, "b1 and b2 must lie in [0, 1)", f"{self.b1}, {self.b2}")
         _require(self.epsilon > 0, "epsilon must be positive", self.epsilon)
+        _require(0 < self.layer_decay <= 1, "layer_decay must lie in (0, 1]", self.layer_decay)
+        _require(0 <= self.ema_decay < 1, "ema_decay must lie in [0, 1)", self.ema_decay)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each axis; -1 takes all that the other axis leaves. May change when a run is resumed."""
+    """Devices along each axis; -1 takes all that the others leave. May change when a run is resumed."""
 
     data: int = -1
+    fsdp: int = 1
+    """Devices that split parameters and the optimiser's moments among them, as well as batches. With data = -1, at most
+    so many: where fewer devices are there, all that `model` leaves, so that one configuration serves 1 chip and 256."""
     model: int = 1
     documents: Literal["auto", "gather", "ring"] = "auto"
     """How every query meets every document in the streaming loss: all gathered on each device, or passed on in a ring.
     "auto" gathers while documents and their gradient take up to 1 GiB a device."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "model"):
-            value = getattr(self, name)
+        sizes = {name: getattr(self, name) for name in ("data", "fsdp", "model")}
+        for name, value in sizes.items():
             _require(value == -1 or value > 0, f"mesh.{name} must be positive or -1", value)
-        _require(not (self.data == -1 and self.model == -1), "only one mesh axis may be -1", "both")
+        free = [name for name, value in sizes.items() if value == -1]
+        _require(len(free) <= 1, "only one mesh axis may be -1", " and ".join(free))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Length and cadence. Logging, evaluation and checkpoint cadence may change when a run is resumed."""
+    """Length and cadence. Logging, evaluation and checkpoint cadence, profiling and the steps that may be skipped may
+    change when a run is resumed."""
 
     steps: int = 0
     """Optimiser steps; 0: as many as `epochs` takes."""
@@ -200,6 +247,11 @@ class TrainingConfig:
     """Recall on the dev split, for keep-best; 0: never."""
     checkpoint_every_steps: int = 100
     keep_last: int = 2
+    skip_nonfinite_steps: int = 0
+    """Steps of a run whose loss or gradient may be NaN or infinite: they leave all but the step's number as it was,
+    and are counted. One more ends the run; 0: the first one does."""
+    profile_steps: tuple[int, int] = (0, 0)
+    """First step and number of steps of which a profiler trace is written to RUN/profile; 0 steps: of none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -210,7 +262,11 @@ class TrainingConfig:
         )
         for name in ("log_every_steps", "checkpoint_every_steps", "keep_last", "micro_batches"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        _require(self.evaluate_every_steps >= 0, "evaluate_every_steps must not be negative", self.evaluate_every_steps)
+        for name in ("evaluate_every_steps", "skip_nonfinite_steps"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        first, count = self.profile_steps
+        rule = "profile_steps must be a first step from 1 on and a number of steps, or 0 0"
+        _require((first, count) == (0, 0) or (first > 0 and count > 0), rule, self.profile_steps)
         _require(self.seed >= 0, "seed must not be negative", self.seed)
 
 
@@ -229,6 +285,10 @@ class Config:
         longest = max(self.encoder.max_query_tokens, self.encoder.max_document_tokens)
         rule = f"row_tokens must be 0 or hold the longest text, {longest} tokens"
         _require(self.data.row_tokens == 0 or self.data.row_tokens >= longest, rule, self.data.row_tokens)
+        # With weights the width is the folder's, which is known once the configuration is resolved.
+        dims, width = self.loss.matryoshka_dims, self.encoder.width
+        rule = f"matryoshka_dims must be below encoder.width = {width}"
+        _require(bool(self.encoder.weights) or all(dim < width for dim in dims), rule, dims)
 
     def replace(self, **sections: dict) -> "Config":
         """A copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""

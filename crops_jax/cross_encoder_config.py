@@ -38,6 +38,8 @@ class CrossEncoderConfig:
     def __post_init__(self) -> None:
         if self.encoder.family != "bert":
             raise ValueError(f"configuration: a cross-encoder is of the BERT family, found {self.encoder.family}")
+        if self.encoder.attention == "flash":
+            raise ValueError("configuration: attention of a cross-encoder is plain, found encoder.attention flash")
         longest = self.encoder.max_positions - self.encoder.position_offset
         if self.pairs.max_tokens > longest:
             raise ValueError(

@@ -30,7 +30,7 @@ KIND = "cross_encoder"
 TOKENIZER = "tokenizer"
 _WEIGHTS = "cross_encoder.safetensors"
 # Fields of EncoderConfig that decide nothing about a trained cross-encoder.
-_NOT_KEPT = {"weights", "dropout", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
+_NOT_KEPT = {"weights", "dropout", "attention", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
 # Tokens of one batch: on a CPU what is small enough to stay in the caches, elsewhere what fills the device.
 _BATCH_TOKENS_CPU, _BATCH_TOKENS = 2048, 65536
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from crops_jax import sharding
+from crops_jax import processes, sharding
 from crops_jax.batch_reader import cut
 from crops_jax.config import Config
 from crops_jax.labels import Level
@@ -61,7 +61,8 @@ class DevRecall:
         def encode(parameters: dict, tokens: jax.Array, segments: jax.Array, tower: Tower) -> jax.Array:
             state = nnx.State(jax.tree.map(nnx.Param, parameters))
             encoder: Any = nnx.merge(graph, state, others, copy=True)
-            return encoder.encode_rows(tokens, segments, tower=tower)
+            with sharding.traced_over(mesh):
+                return encoder.encode_rows(tokens, segments, tower=tower)
 
         self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=sharding.replicated(mesh))
 
@@ -73,21 +74,33 @@ class DevRecall:
         """Mean over queries of (positives among the first 10) / (positives)."""
         queries = self._embed(parameters, self._queries, "query")
         documents = self._embed(parameters, self._documents, "document")
-        _, found = exact_top_k(queries, documents, min(CUTOFF, len(documents)))
-        hits = [
-            len(positives.intersection(row.tolist())) / len(positives)
-            for positives, row in zip(self._positives, found, strict=True)
-        ]
-        return float(np.mean(hits))
+        # Every process has all vectors and ranks its share of the queries.
+        cluster = processes.current()
+        own = slice(cluster.index, None, cluster.count)
+        hits: list[int] = []
+        if len(queries[own]):
+            _, found = exact_top_k(queries[own], documents, min(CUTOFF, len(documents)))
+            hits = [
+                len(positives.intersection(row.tolist()))
+                for positives, row in zip(self._positives[own], found, strict=True)
+            ]
+        recalls = np.zeros(len(self))
+        for index, theirs in enumerate(cluster.gathered(hits)):
+            positives = self._positives[index :: cluster.count]
+            recalls[index :: cluster.count] = [count / len(one) for count, one in zip(theirs, positives, strict=True)]
+        return float(np.mean(recalls))
 
     def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
         vectors = np.zeros((len(texts), self._dim), np.float32)
         place = sharding.batch_sharding(self._mesh)
-        with tqdm(total=len(texts), desc=f"dev {tower} texts", unit="text", delay=5, leave=False) as bar:
+        silent = not processes.current().is_first
+        with tqdm(
+            total=len(texts), desc=f"dev {tower} texts", unit="text", delay=5, leave=False, disable=silent
+        ) as bar:
             for batch in row_batches(
-                texts, widths=(self._width,), batch_tokens=_BATCH_TOKENS, multiple=self._mesh.shape["data"]
+                texts, widths=(self._width,), batch_tokens=_BATCH_TOKENS, multiple=sharding.num_groups(self._mesh)
             ):
-                tokens, segments = (jax.device_put(array, place) for array in (batch.tokens, batch.segments))
+                tokens, segments = (sharding.spread(array, place) for array in (batch.tokens, batch.segments))
                 found = np.asarray(self._encode(parameters, tokens, segments, tower=tower))
                 vectors[batch.texts] = found.reshape(-1, self._dim)[batch.places]
                 bar.update(len(batch.texts))

@@ -22,14 +22,15 @@ from tqdm import tqdm
 from crops_jax import checkpoint, sharding
 from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.cross_encoder_config import CrossEncoderConfig
-from crops_jax.errors import InputError, Interrupted
-from crops_jax.models.cross_encoder import CrossEncoder, create_cross_encoder
-from crops_jax.optimizer import learning_rate_schedule, make_optimizer
+from crops_jax.errors import Interrupted
+from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
+from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch
 from crops_jax.pair_tokens import TokenizedPairs
-from crops_jax.run_guards import check_finite, check_parameters, full_disk_is_named, stop_signal
-from crops_jax.run_log import RunLog, Stopwatch
-from crops_jax.train_step import TrainState, initial_state
+from crops_jax.profiling import ProfiledSteps
+from crops_jax.run_guards import NonFiniteSteps, check_parameters, full_disk_is_named, stop_signal
+from crops_jax.run_log import RunLog, Stopwatch, finite_number
+from crops_jax.train_step import TrainState, abstract_state, after_step, initial_state
 
 _FLAG = "--learning-rate"
 
@@ -58,7 +59,7 @@ def train(
     Raises:
       InputError: batch and machine do not fit together, or the weights cannot be read.
       Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
-      NamedFailure: a loss or gradient that is not finite, or a full disk.
+      NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
     """
     steps = total_steps(len(pairs), config)
     with closing(Checkpoints(run, config, keep_last=config.training.keep_last)) as checkpoints:
@@ -80,11 +81,7 @@ def total_steps(pairs: int, config: CrossEncoderConfig) -> int:
 def check_machine(config: CrossEncoderConfig) -> Mesh:
     """The mesh. Raises InputError when it, or the batch, does not fit the devices of this machine."""
     mesh = sharding.make_mesh(config.mesh)
-    if config.pairs.pairs_per_batch % mesh.shape["data"]:
-        raise InputError(
-            f"--pairs-per-batch {config.pairs.pairs_per_batch} is not a multiple of the mesh's data axis, "
-            f"{mesh.shape['data']}; choose another one, or --mesh.data"
-        )
+    sharding.check_batch(config.pairs.pairs_per_batch, mesh, flag="--pairs-per-batch")
     return mesh
 
 
@@ -94,12 +91,12 @@ def make_pair_step(
     """The compiled step, whose first argument is donated; it is compiled once a width. Dropout follows (seed, step).
 
     Args:
-      model: gives the structure; its parameters are not used.
+      model: gives the structure; shapes for parameters suffice.
       config: optimiser, dropout and seed.
       steps: length of the run, for the learning rate.
-      mesh: as of crops_jax.sharding.make_mesh; pairs are divided over its data axis.
+      mesh: as of crops_jax.sharding.make_mesh; pairs are divided over its data axes.
     """
-    graph, parameters, others = nnx.split(model, nnx.Param, ...)
+    graph, _, others = nnx.split(model, nnx.Param, ...)
     optimizer = make_optimizer(config.optimizer, steps=steps)
     schedule = learning_rate_schedule(config.optimizer, steps=steps)
 
@@ -109,7 +106,8 @@ def make_pair_step(
         key = None
         if config.encoder.dropout:
             key = jax.random.fold_in(jax.random.key(config.training.seed), step)
-        logits = encoder(batch.tokens, batch.token_types, dropout_key=key)
+        with sharding.traced_over(mesh):
+            logits = encoder(batch.tokens, batch.token_types, dropout_key=key)
         losses = jax.nn.softplus(logits) - batch.targets * logits
         return (losses * batch.weights).sum() / jnp.sum(batch.weights)
 
@@ -117,13 +115,12 @@ def make_pair_step(
         loss, gradients = jax.value_and_grad(loss_function)(state.parameters, batch, state.step)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
         updated: Any = optax.apply_updates(state.parameters, updates)
-        metrics = PairMetrics(loss, jnp.asarray(schedule(state.step)), optax.global_norm(gradients))
-        state = state._replace(step=state.step + 1, parameters=updated, optimizer_state=optimizer_state)
-        return state, metrics
+        learning_rate = jnp.asarray(schedule(updates_done(state.optimizer_state)))
+        metrics = PairMetrics(loss, learning_rate, optax.global_norm(gradients))
+        after = state._replace(parameters=updated, optimizer_state=optimizer_state)
+        return after_step(state, after, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    pure = nnx.to_pure_dict(parameters)
-    abstract = jax.eval_shape(lambda: TrainState(jnp.zeros((), jnp.int32), pure, optimizer.init(pure)))
-    state_shardings = sharding.tree_shardings(abstract, mesh)
+    state_shardings = sharding.tree_shardings(abstract_state(model, config, steps=steps, mesh=mesh), mesh)
     return jax.jit(
         pair_step,
         donate_argnums=0,
@@ -148,12 +145,21 @@ class _Loop:
         self._config, self._pairs, self._targets, self._steps = config, pairs, targets, steps
         self._run, self._checkpoints, self._mesh = run, saved, check_machine(config)
         self._watch = Stopwatch()
-        model = create_cross_encoder(config.encoder, seed=config.training.seed)
+        model = abstract_cross_encoder(config.encoder)
         self._step = make_pair_step(model, config, steps=steps, mesh=self._mesh)
-        self._state = initial_state(model, config, steps=steps, mesh=self._mesh)
-        if (latest := saved.latest()) is not None:
-            self._state, _ = saved.restore(latest, self._state, self._mesh)
+        if (latest := saved.latest()) is None:
+            parameters = initial_parameters(config.encoder, seed=config.training.seed, mesh=self._mesh)
+            self._state = initial_state(parameters, config, steps=steps, mesh=self._mesh)
+        else:
+            like = abstract_state(model, config, steps=steps, mesh=self._mesh)
+            self._state, _ = saved.restore(latest, like, self._mesh)
         self._first = self._logged_at = int(self._state.step)
+        self._nonfinite = NonFiniteSteps(
+            saved,
+            skipped=self._first - int(updates_done(self._state.optimizer_state)),
+            allowed=config.training.skip_nonfinite_steps,
+            advice=f"a lower {_FLAG} may help, in a new run",
+        )
 
     def run(self) -> None:
         config, steps = self._config, self._steps
@@ -170,12 +176,15 @@ class _Loop:
             stop = stack.enter_context(stop_signal())
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
+            profile = stack.enter_context(closing(ProfiledSteps(self._run, *config.training.profile_steps)))
             bar = stack.enter_context(tqdm(total=steps, initial=self._first, unit="step", desc="training"))
             pending: tuple[int, PairMetrics] | None = None
             for step, batch in enumerate(feed, start=self._first + 1):
-                with self._watch.of("compute"):
+                with profile.of(step), self._watch.of("compute"):
                     placed = jax.device_put(batch, sharding.batch_sharding(self._mesh))
                     self._state, metrics = self._step(self._state, placed)
+                profile.after(step, self._state)
+                with self._watch.of("compute"):
                     # The step before is looked at while this one runs, so that the device never waits for us.
                     if pending:
                         self._check(*pending)
@@ -200,18 +209,18 @@ class _Loop:
             self._checkpoints.wait()
 
     def _check(self, step: int, metrics: PairMetrics) -> PairMetrics:
-        """The metrics of a step on the host. Raises NamedFailure when they are not finite."""
+        """The metrics of a step on the host. Raises NamedFailure if it had to be skipped and may not be."""
         metrics = jax.device_get(metrics)
-        check_finite(step, metrics.loss, metrics.grad_norm, self._checkpoints, flag=_FLAG)
+        self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
         return metrics
 
     def _after(self, step: int, metrics: PairMetrics, *, logs: bool, saves: bool) -> None:
         if logs:
             spent = self._watch.read()
             pairs = (step - self._logged_at) * self._config.pairs.pairs_per_batch
-            line = {name: float(value) for name, value in metrics._asdict().items()}
+            line = {name: finite_number(value) for name, value in metrics._asdict().items()}
             # What logits are divided by while training; the temperature is fitted after it.
-            line = {"step": step, "temperature": 1.0, **line}
+            line = {"step": step, "temperature": 1.0, **line, "skipped_steps": self._nonfinite.skipped}
             self._log.metrics({**line, "examples_per_second": round(pairs / spent["seconds"], 3)})
             self._log.goodput({"step": step, **spent})
             self._logged_at = step

@@ -2,7 +2,7 @@
 
 A shard is finished when both its files are there; the ids file is renamed into place last and carries the SHA-256 of
 the vectors' file, so that a torn or foreign one is seen. The manifest is written first and says how many rows and
-shards there will be.
+shards there will be, and the type of the vectors (crops_jax.stored_vectors says how each is read without this library).
 """
 
 import hashlib
@@ -18,16 +18,18 @@ from jaxtyping import Float32
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
+from crops_jax.stored_vectors import TYPES, Shard, StoredVectors, VectorType, encoded, stored_dtype, stored_shape
 
 _DIGEST = b"embeddings_sha256"
 
 
 class Layout(NamedTuple):
-    """How many rows there are and how they are cut; the manifest of EMBEDDINGS keeps it."""
+    """How many rows there are, how they are cut and stored; the manifest of EMBEDDINGS keeps it."""
 
     rows: int
     dim: int
     shard_rows: int
+    dtype: VectorType = "float32"
 
     @property
     def shards(self) -> int:
@@ -43,24 +45,33 @@ class Layout(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Vectors of a finished directory, mapped from disk; row i of all shards in order belongs to ids[i]."""
+    """Vectors, as a rule mapped from a finished directory; row i of all shards in order belongs to ids[i].
+
+    dtype: as what they are stored; shards give them as float32.
+    """
 
     ids: list[str]
-    shards: tuple[np.memmap, ...]
+    shards: tuple[Shard, ...]
+    dtype: VectorType = "float32"
 
     @property
     def dim(self) -> int:
         return self.shards[0].shape[1]
 
     def array(self) -> Float32[np.ndarray, "rows dim"]:
-        """All vectors: mapped when there is one shard, in memory when there are more."""
-        return self.shards[0] if len(self.shards) == 1 else np.concatenate(self.shards)
+        """All vectors: the shard itself when there is one of float32, in memory otherwise."""
+        if len(self.shards) == 1:
+            return self.shards[0][:]
+        return np.concatenate([shard[:] for shard in self.shards])
 
 
 def write_shard(
     directory: Path, layout: Layout, shard: int, *, ids: Sequence[str], vectors: Float32[np.ndarray, "rows dim"]
 ) -> None:
-    """Writes one shard: first the vectors, then the ids, each under a temporary name that is renamed."""
+    """Writes one shard: first the vectors, as layout.dtype, then the ids, each under a temporary name that is renamed.
+
+    Raises ValueError where they are not those of the shard.
+    """
     first, last = layout.bounds(shard)
     if vectors.shape != (last - first, layout.dim) or len(ids) != last - first:
         raise ValueError(
@@ -69,7 +80,7 @@ def write_shard(
     vectors_file = directory / layout.file("embeddings", shard)
     with _renamed(vectors_file) as temporary, open(temporary, "wb") as file:
         # Not np.save, which hides why a write ended early, such as a full disk.
-        rows = np.ascontiguousarray(vectors, np.float32)
+        rows = encoded(vectors, layout.dtype)
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
         file.write(rows.data)
         _flush(file)
@@ -103,7 +114,7 @@ def open_embeddings(path: str | Path) -> Embeddings:
         vectors, shard_ids = _open_shard(path, layout, shard)
         shards.append(vectors)
         ids += shard_ids
-    return Embeddings(ids, tuple(shards))
+    return Embeddings(ids, tuple(shards), layout.dtype)
 
 
 def read_layout(path: Path) -> Layout:
@@ -112,17 +123,21 @@ def read_layout(path: Path) -> Layout:
     if manifest["kind"] != "embeddings":
         raise InputError(f"{path} holds {manifest['kind']}, not embeddings; give the output of launch.embed")
     try:
-        layout = Layout(*(int(manifest["layout"][name]) for name in Layout._fields))
+        described = manifest["layout"]
+        rows, dim, shard_rows = (int(described[name]) for name in ("rows", "dim", "shard_rows"))
+        layout = Layout(rows, dim, shard_rows, described.get("dtype", "float32"))
         if not (0 <= layout.rows < 2**63 and 0 < layout.dim < 2**31 and 0 < layout.shard_rows < 2**63):
-            raise ValueError(f"rows, dim and shard_rows are {tuple(layout)}")
+            raise ValueError(f"rows, dim and shard_rows are {tuple(layout)[:3]}")
+        if layout.dtype not in TYPES:
+            raise ValueError(f"dtype is {layout.dtype}")
         return layout
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(
             f"{path / artifacts.MANIFEST}: no layout of embeddings in it ({error}); embed again"
         ) from error
 
 
-def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], np.memmap]]:
+def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], Shard]]:
     """Ids and vectors shard by shard."""
     start = 0
     for shard in embeddings.shards:
@@ -130,7 +145,7 @@ def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], np.memmap]]:
         start += len(shard)
 
 
-def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[np.memmap, list[str]]:
+def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[Shard, list[str]]:
     first, last = layout.bounds(shard)
     vectors_file, ids_file = (path / layout.file(kind, shard) for kind in ("embeddings", "ids"))
     for file in (vectors_file, ids_file):
@@ -142,12 +157,15 @@ def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[np.memmap, list
         ids = pq.read_table(ids_file, columns=["id"])["id"].to_pylist()
     except Exception as error:  # NumPy's reader of headers raises anything, errors of the tokenize module included
         raise InputError(f"{path}: shard {shard} is damaged ({error}); call launch.embed with it again") from error
-    if vectors.shape != (last - first, layout.dim) or vectors.dtype != np.float32 or len(ids) != last - first:
+    kind, shape = stored_dtype(layout.dtype, layout.dim), stored_shape(layout.dtype, last - first, layout.dim)
+    if vectors.shape != shape or vectors.dtype != kind or len(ids) != last - first:
         raise InputError(
             f"{vectors_file}: {vectors.dtype} of shape {vectors.shape} with {len(ids)} ids, expected "
-            f"float32 of {(last - first, layout.dim)}; call launch.embed with it again"
+            f"{kind} of {shape}; call launch.embed with it again"
         )
-    return vectors, ids
+    if layout.dtype == "float32":
+        return vectors, ids
+    return StoredVectors(vectors, layout.dtype, dim=layout.dim), ids
 
 
 class _renamed:

@@ -19,10 +19,13 @@ from crops_jax import artifacts, tokenizer
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
+from crops_jax.models.pooling import unit_norm
 from crops_jax.packing import RowBatch, row_batches, row_width
 
 # Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
 _SHORTEST_ROW_TOKENS = 64
+# Of an encoder's configuration, what does not decide its vectors.
+_NOT_IN_VECTORS = {"weights", "dropout", "attention"}
 # sentence-transformers' encode_document takes the first of these prompts that the folder has.
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
@@ -43,6 +46,7 @@ class Encoder:
         tokenizer_folder: Path,
         prompts: Mapping[str, str] | None = None,
         default_prompt: str = "",
+        trained_dims: Sequence[int] | None = None,
     ):
         """
         Args:
@@ -51,8 +55,11 @@ class Encoder:
           tokenizer_folder: a Hugging Face tokenizer.
           prompts: put before texts, by name (query, document, passage, corpus).
           default_prompt: put before texts when encode is given no tower.
+          trained_dims: the numbers of leading components that were trained to serve as vectors, the full width among
+            them; None: not known, so any is taken.
         """
         self.config = config
+        self.trained_dims = None if trained_dims is None else tuple(trained_dims)
         self.tokenizer_folder = Path(tokenizer_folder)
         self.tokenizer = tokenizer.load(tokenizer_folder)
         self.prompts = dict(prompts or {})
@@ -63,8 +70,22 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Length of the vectors."""
+        """Length of the vectors, when nothing else is asked for."""
         return self.config.encoder.width
+
+    def checked_dim(self, dim: int | None) -> int:
+        """`dim`, or all components for None. Raises InputError where vectors of that length mean nothing."""
+        if dim is None:
+            return self.dim
+        if not 1 <= dim <= self.dim:
+            raise InputError(f"vectors of this encoder have 1 to {self.dim} components, found dim {dim}")
+        if self.trained_dims is not None and dim not in self.trained_dims:
+            known = ", ".join(map(str, self.trained_dims))
+            raise InputError(
+                f"the first {dim} components were not trained to be vectors by themselves; this encoder has vectors of "
+                f"{known}: choose one of these, or train with --loss.matryoshka-dims {dim}"
+            )
+        return dim
 
     @property
     def model(self) -> DualEncoder:
@@ -78,9 +99,7 @@ class Encoder:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what decides the vectors: weights, sizes, limits, prompts and tokenizer."""
-        sizes = {
-            name: value for name, value in asdict(self.config.encoder).items() if name not in {"weights", "dropout"}
-        }
+        sizes = {name: value for name, value in asdict(self.config.encoder).items() if name not in _NOT_IN_VECTORS}
         said = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.parameters):
@@ -97,6 +116,7 @@ class Encoder:
         texts: Sequence[str],
         *,
         tower: Tower | None = None,
+        dim: int | None = None,
         batch_tokens: int = 16384,
         progress: bool = False,
     ) -> Float32[np.ndarray, "texts dim"]:
@@ -107,16 +127,19 @@ class Encoder:
             document that of `text.document_text`. What lies beyond the tower's token limit is cut off.
           tower: "query" or "document", which decides weights, token limit and prompt. None: the document's weights
             and limit with the folder's default prompt, as sentence-transformers' encode does.
+          dim: so many leading components, normalised again (Matryoshka); None: all.
           batch_tokens: tokens of one batch, padding included; at least one row a device goes into it, however small.
           progress: shows a bar on standard error.
 
-        Raises InputError where the tokenizer knows more tokens than the model.
+        Raises InputError where the tokenizer knows more tokens than the model, or where `dim` components were not
+        trained.
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
         if batch_tokens <= 0:
             raise ValueError(f"batch_tokens must be positive, found {batch_tokens}")
-        vectors = np.zeros((len(texts), self.dim), np.float32)
+        dim = self.checked_dim(dim)
+        vectors = np.zeros((len(texts), dim), np.float32)
         if not len(texts):
             return vectors
         limit = self.max_tokens(tower or "document")
@@ -126,15 +149,15 @@ class Encoder:
         batches = row_batches(tokens, widths=row_widths(limit), batch_tokens=batch_tokens, multiple=self._devices.size)
         with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
             for batch in batches:
-                vectors[batch.texts] = self._run(batch, tower or "document")
+                vectors[batch.texts] = self._run(batch, tower or "document", dim)
                 bar.update(len(batch.texts))
         return vectors
 
-    def _run(self, batch: RowBatch, tower: Tower) -> Float32[np.ndarray, "packed dim"]:
+    def _run(self, batch: RowBatch, tower: Tower, dim: int) -> Float32[np.ndarray, "packed dim"]:
         rows = NamedSharding(self._devices, PartitionSpec("rows"))
         tokens, segments = (jax.device_put(array, rows) for array in (batch.tokens, batch.segments))
-        vectors = np.asarray(_encode(self._graph, self._state, tokens, segments, tower=tower))
-        return vectors.reshape(-1, self.dim)[batch.places]
+        vectors = np.asarray(_encode(self._graph, self._state, tokens, segments, tower=tower, dim=dim))
+        return vectors.reshape(-1, dim)[batch.places]
 
     def _prompt(self, tower: Tower | None) -> str:
         if tower is None:
@@ -151,9 +174,12 @@ class Encoder:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "tower"))
-def _encode(graph: Any, state: Any, tokens: Array, segments: Array, *, tower: Tower) -> Float[Array, "rows texts dim"]:
-    return nnx.merge(graph, state).encode_rows(tokens, segments, tower=tower)
+@functools.partial(jax.jit, static_argnames=("graph", "tower", "dim"))
+def _encode(
+    graph: Any, state: Any, tokens: Array, segments: Array, *, tower: Tower, dim: int
+) -> Float[Array, "rows texts dim"]:
+    vectors = nnx.merge(graph, state).encode_rows(tokens, segments, tower=tower)
+    return vectors if dim == vectors.shape[-1] else unit_norm(vectors[..., :dim])
 
 
 def row_widths(limit: int) -> tuple[int, ...]:
@@ -188,7 +214,8 @@ def _open_run(run: Path) -> Encoder:
         raise InputError(
             f"{run}: the checkpoint does not fit config.json ({error}); was one of them replaced?"
         ) from error
-    return Encoder(model, config=config, tokenizer_folder=run / "tokenizer")
+    dims = (*config.loss.matryoshka_dims, config.encoder.width)
+    return Encoder(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)
 
 
 def _read_config(file: Path) -> Config:

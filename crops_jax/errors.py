@@ -1,6 +1,19 @@
 """The ways in which a program may end other than well, each with its exit status."""
 
 import errno
+import os
+
+_WRONG_PATH = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 
 
 class InputError(Exception):
@@ -27,6 +40,14 @@ class NamedFailure(Exception):
     status = 4
 
 
+class AnotherProcessFailed(Exception):
+    """Another process of the cluster failed and says why: this one ends with its exit status and says nothing."""
+
+    def __init__(self, status: int):
+        super().__init__(f"another process of the cluster failed with exit status {status}")
+        self.status = status
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or one that caused it, says that the disk or quota is full."""
     while error is not None:
@@ -37,3 +58,17 @@ def is_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def explained(error: BaseException) -> tuple[int, str] | None:
+    """Exit status and message for whatever ends a program; None for a defect, which has a traceback instead."""
+    if isinstance(error, InputError | Interrupted | NamedFailure):
+        return error.status, str(error) or "interrupted; call the same command again to go on"
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.status, "interrupted; call the same command again"
+    if is_full_disk(error):
+        where = getattr(error, "filename", None) or error
+        return NamedFailure.status, f"the disk is full ({where}); free some space and call the same command again"
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
+        return InputError.status, f"{os.fsdecode(error.filename)}: {error.strerror}; check the path"
+    return None

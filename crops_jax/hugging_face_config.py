@@ -24,12 +24,18 @@ _BERT_EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "
 _QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False}
 _QWEN_BIAS = {"qwen2": True, "qwen3": False}
 _QWEN_ROTARY_BASE = 10_000.0
+# The one model of transformers that without layers is its token table (and positions, which are zeros): no norm, no
+# projection. Exported hashed towers are of this type; OPT itself, with layers, is not read.
+_TABLE_TYPE = "opt"
+_TABLE_EXPECTED = {"num_hidden_layers": 0, "do_layer_norm_before": False}
 
 
 def read_sizes(file: Path) -> dict[str, Any]:
     """The fields of EncoderConfig that a config.json decides. Raises InputError, naming file and field."""
     found = read_object(file, remedy=_REMEDY)
     kind = _field(file, found, "model_type", str, default="")
+    if kind == _TABLE_TYPE and all(found.get(name) == value for name, value in _TABLE_EXPECTED.items()):
+        return _table_fields(file, found)
     if kind not in (*_BERT_TYPES, *_QWEN_TYPES):
         known = ", ".join((*_BERT_TYPES, *_QWEN_TYPES))
         raise InputError(f"{file}: model_type {kind} is not supported; it may be one of {known}")
@@ -42,6 +48,8 @@ def read_sizes(file: Path) -> dict[str, Any]:
 
 def config_json(config: EncoderConfig) -> dict[str, Any]:
     """What transformers and sentence-transformers read of a tower of this configuration; weights are float32."""
+    if config.family == "hashed":
+        return _table_json(config)
     sizes = {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
     common = {"initializer_range": 0.02, "dtype": "float32"}
     if config.family != "bert":
@@ -106,6 +114,38 @@ def _qwen_json(config: EncoderConfig) -> dict[str, Any]:
         "attention_bias": _QWEN_BIAS[config.family],
         "use_sliding_window": False,
         "tie_word_embeddings": True,
+    }
+
+
+def _table_fields(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    rows = _size(file, "vocab_size", found.get("vocab_size"))
+    return {
+        "family": "hashed",
+        "hashed_features": ("unigrams",),
+        "vocabulary_size": rows,
+        "hash_buckets": rows,
+        "feature_width": _size(file, "hidden_size", found.get("hidden_size")),
+        "max_positions": _size(file, "max_position_embeddings", found.get("max_position_embeddings")),
+        "position_offset": 0,
+        "key_value_heads": 0,
+        "head_width": 0,
+    }
+
+
+def _table_json(config: EncoderConfig) -> dict[str, Any]:
+    return {
+        **_TABLE_EXPECTED,
+        "architectures": ["OPTModel"],
+        "model_type": _TABLE_TYPE,
+        "vocab_size": config.hash_buckets,
+        "hidden_size": config.feature_width,
+        "word_embed_proj_dim": config.feature_width,
+        "num_attention_heads": 1,
+        "ffn_dim": 1,
+        "max_position_embeddings": config.max_positions,
+        "pad_token_id": 0,
+        "dropout": 0.0,
+        "dtype": "float32",
     }
 
 

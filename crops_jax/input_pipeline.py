@@ -8,7 +8,7 @@ the number of processes nor that of worker processes changes what a step holds.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import jax
@@ -24,6 +24,7 @@ _READ_AHEAD_BATCHES = 2
 # Batches, and at most so many records, whose texts are measured to choose the numbers of rows.
 _MEASURED_BATCHES = 16
 _MEASURED_RECORDS = 20_000
+_DESCRIBED_RECORDS = 5
 
 
 def batches(
@@ -33,8 +34,7 @@ def batches(
     start_step: int = 0,
     num_steps: int,
     groups: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
+    own_groups: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps start_step to num_steps - 1 of a run.
 
@@ -46,34 +46,54 @@ def batches(
       config: data (batch, columns, shuffling, workers), encoder (token limits) and training.seed are used.
       start_step: the first step to be given.
       num_steps: steps of the whole run.
-      groups: of the global batch, each with the same number of queries, as many as the mesh's data axis is long. Texts
-        are packed within their group.
-      process_index, process_count: this process gets its contiguous part of the groups of every global batch.
+      groups: of the global batch, each with the same number of queries, as many as the mesh has
+        (crops_jax.sharding.num_groups). Texts are packed within their group.
+      own_groups: those of every global batch that this process is given (crops_jax.sharding.own_groups); None: all.
 
     Raises:
       InputError: for a damaged record, here or while iterating.
-      ValueError: processes that do not divide the groups, or groups that do not divide the batch.
+      ValueError: groups that do not divide the batch, or a group that there is not.
     """
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step must lie in [0, num_steps] = [0, {num_steps}], found {start_step}")
-    order = grain.MapDataset.range(len(source))
-    if config.data.shuffle:
-        order = order.shuffle(seed=_shuffle_seed(config.training.seed))
     size = config.data.queries_per_batch
-    own, rest = divmod(groups, process_count)
-    if rest or size % groups or not 0 <= process_index < process_count:
+    own = range(groups) if own_groups is None else own_groups
+    if size % groups or not all(0 <= group < groups for group in own):
         raise ValueError(
-            f"process {process_index} of {process_count} cannot take its part of {groups} groups of {size} queries; "
-            "data.queries_per_batch must be a multiple of the groups, and they of the processes"
+            f"a batch of {size} queries has no {groups} equal groups with {list(own)} among them; "
+            "data.queries_per_batch must be a multiple of the groups"
         )
-    order = order.repeat(max(1, math.ceil(num_steps * size / len(source)))).map_with_index(_with_position).batch(size)
-    own_groups = range(process_index * own, (process_index + 1) * own)
-    reader = BatchReader.create(source, config, groups=groups, own_groups=own_groups)
+    order = _order(source, config, num_steps=num_steps)
+    reader = BatchReader.create(source, config, groups=groups, own_groups=tuple(own))
     measured = min(num_steps, _MEASURED_BATCHES, max(1, _MEASURED_RECORDS // size))
     reader = reader.with_row_counts(
         [np.asarray(order[i]) for i in range(measured)], multiple=config.training.micro_batches
     )
     return _read(order[start_step:num_steps], reader, config)
+
+
+def records_of_step(source: RecordSource, config: Config, step: int) -> Int64[np.ndarray, "B"]:
+    """The numbers in `source` of the records that the batch of a step holds, steps counted from 0 as in `batches`."""
+    return np.asarray(_order(source, config, num_steps=step + 1)[step])[:, 1]
+
+
+def describe_batch(source: RecordSource, config: Config, step: int) -> str:
+    """For messages: how many records a step's batch holds, and the first few by shard and number in it."""
+    numbers = records_of_step(source, config, step)
+    first = [source.locate(int(number)) for number in numbers[:_DESCRIBED_RECORDS]]
+    named = ", ".join(f"{file.name} record {record}" for file, record in first)
+    more = len(numbers) - len(first)
+    return f"its batch holds {len(numbers)} records of {source.path}: {named}" + (f" and {more} more" if more else "")
+
+
+def _order(source: RecordSource, config: Config, *, num_steps: int) -> grain.MapDataset:
+    """For each step the global position and the number of the record of every query of its batch."""
+    order = grain.MapDataset.range(len(source))
+    if config.data.shuffle:
+        order = order.shuffle(seed=_shuffle_seed(config.training.seed))
+    size = config.data.queries_per_batch
+    epochs = max(1, math.ceil(num_steps * size / len(source)))
+    return order.repeat(epochs).map_with_index(_with_position).batch(size)
 
 
 def _read(part: grain.MapDataset, reader: BatchReader, config: Config) -> Iterator[Batch]:

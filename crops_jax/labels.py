@@ -145,19 +145,6 @@ def dense_labels(labels: SparseLabels, documents: int) -> Int32[jax.Array, "quer
     return jnp.zeros((queries, documents), jnp.int32).at[rows, column].set(labels.level, mode="drop")
 
 
-def anchor_mask(labels: SparseLabels, doc_mask: Bool[jax.Array, "documents"]) -> Bool[jax.Array, "queries k"]:
-    """Entries that are anchors: level 1 or higher, column real, and a real, unignored column strictly below.
-
-    Level 0 is counted, not looked at: real columns less the row's entries.
-    """
-    real = (labels.doc_index >= 0) & doc_mask[jnp.maximum(labels.doc_index, 0)]
-    level = jnp.where(real, labels.level, 0)
-    has_level_0 = _count(doc_mask) > (level != 0).sum(axis=1)
-    lowest_entry = jnp.where(level > 0, level, max(Level) + 1).min(axis=1)
-    lowest = jnp.where(has_level_0, 0, lowest_entry)
-    return (level > 0) & (level > lowest[:, None])
-
-
 def _lexicographic_order(words: Int32[jax.Array, "rows 2"]) -> Int[jax.Array, "rows"]:
     return jnp.lexsort((words[:, 1], words[:, 0]))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from crops_jax.dense_modules import dense_sizes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.hugging_face_config import read_sizes
 from crops_jax.json_fields import read_list, read_object, typed
@@ -35,7 +36,7 @@ _OLD_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 # modules.json names classes by paths that moved between versions; the last part stayed.
-_KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
+_KNOWN_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,10 @@ class ModelFolder:
     """What sentence-transformers' encode puts before a text when nothing is said."""
     scores_are_cosines: bool
     """False: the folder scores by dot product or distance of vectors that are not of unit length."""
+    dense: tuple[tuple[Path, ...], ...]
+    """For each tower its Dense modules in order: a hashed one has some, no other has."""
+    matryoshka_dims: tuple[int, ...]
+    """Numbers of leading components that were trained to serve as vectors, as our exports say; empty: not known."""
 
     @property
     def tokenizer(self) -> Path:
@@ -64,6 +69,7 @@ class ModelFolder:
 class _Modules(NamedTuple):
     towers: tuple[Path, ...]
     poolings: tuple[Path, ...]
+    dense: tuple[tuple[Path, ...], ...]
     normalised: bool
 
 
@@ -105,7 +111,7 @@ def describe(path: Path) -> ModelFolder:
     prompts = _prompts(file, settings)
     default = _field(file, settings, "default_prompt_name", str, default="")
     similarity = _field(file, settings, "similarity_fn_name", str, default="cosine")
-    sizes = [read_sizes(tower / "config.json") for tower in modules.towers]
+    sizes = [_sizes(path, tower, dense) for tower, dense in zip(modules.towers, modules.dense, strict=True)]
     poolings = [_pooling(folder, has_prompts=bool(prompts)) for folder in modules.poolings] or ["mean"]
     if any(other != sizes[0] for other in sizes) or len(set(poolings)) > 1:
         raise InputError(f"{path}: the towers of queries and documents differ in size or pooling; they must agree")
@@ -120,7 +126,29 @@ def describe(path: Path) -> ModelFolder:
         prompts=prompts,
         default_prompt=prompts.get(default, ""),
         scores_are_cosines=modules.normalised or similarity == "cosine",
+        dense=modules.dense,
+        matryoshka_dims=_matryoshka_dims(file, settings, width=sizes[0]["width"]),
     )
+
+
+def _sizes(path: Path, tower: Path, dense: tuple[Path, ...]) -> dict[str, Any]:
+    sizes = read_sizes(tower / "config.json")
+    if sizes["family"] == "hashed":
+        return sizes | dense_sizes(dense, source=path / "modules.json")
+    if dense:
+        raise InputError(
+            f"{path / 'modules.json'}: module Dense is not supported; an encoder may be made of Transformer, Pooling "
+            "and Normalize"
+        )
+    return sizes
+
+
+def _matryoshka_dims(file: Path, settings: Mapping[str, Any], *, width: int) -> tuple[int, ...]:
+    dims = _field(file, settings, "matryoshka_dims", list, default=[])
+    found = tuple(typed(file, "matryoshka_dims", dim, int, remedy=_REMEDY) for dim in dims)
+    if not all(0 < dim < width for dim in found):
+        raise InputError(f"{file}: matryoshka_dims must lie in [1, {width}), found {dims}; {_REMEDY}")
+    return found
 
 
 def _prompts(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -136,7 +164,7 @@ def _modules(path: Path) -> _Modules:
                 f"{path}: neither config.json nor modules.json in it; give a folder that Hugging Face "
                 "or sentence-transformers wrote"
             )
-        return _Modules((path,), (), normalised=False)
+        return _Modules((path,), (), ((),), normalised=False)
     listed = [typed(file, "a module", module, dict, remedy=_REMEDY) for module in read_list(file, remedy=_REMEDY)]
     modules = [
         (_class_name(file, module), _inside(file, path, _field(file, module, "path", str, default="")))
@@ -144,11 +172,13 @@ def _modules(path: Path) -> _Modules:
     ]
     names = [name for name, _ in modules]
     if names and names[0] == "Router":
-        towers, poolings = _routes(modules[0][1])
+        towers, poolings, dense = _routes(modules[0][1])
         modules, names = modules[1:], ["Transformer", *names[1:]]
     else:
-        towers, poolings = tuple(p for name, p in modules if name == "Transformer"), ()
+        towers, poolings, dense = tuple(p for name, p in modules if name == "Transformer"), (), ((),)
     poolings += tuple(p for name, p in modules if name == "Pooling")
+    own = tuple(p for name, p in modules if name == "Dense")
+    dense = tuple(route + own for route in dense)
     unknown = [name for name in names if name not in _KNOWN_MODULES]
     if unknown:
         raise InputError(
@@ -157,14 +187,14 @@ def _modules(path: Path) -> _Modules:
         )
     if not towers or names[0] != "Transformer" or names.count("Transformer") > 1 or not poolings:
         raise InputError(f"{file}: expected Transformer, Pooling and perhaps Normalize, found {', '.join(names)}")
-    return _Modules(towers, poolings, normalised="Normalize" in names)
+    return _Modules(towers, poolings, dense, normalised="Normalize" in names)
 
 
-def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Towers and poolings of sentence-transformers' Router with a route for queries and one for documents."""
+def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[tuple[Path, ...], ...]]:
+    """Towers, poolings and Dense modules of a Router with a route for queries and one for documents."""
     file = path / "router_config.json"
     routes = _json(file)
-    towers, poolings = [], []
+    towers, poolings, dense = [], [], []
     structure, types, parameters = (
         _field(file, routes, name, dict, default={}) for name in ("structure", "types", "parameters")
     )
@@ -181,8 +211,10 @@ def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
                 f"{file}: route {route} must be Transformer, Pooling and perhaps Normalize, found {', '.join(names)}"
             )
         towers.append(_inside(file, path, parts[0]))
-        poolings += [_inside(file, path, part) for part, name in zip(parts, names, strict=True) if name == "Pooling"]
-    return tuple(towers), tuple(poolings)
+        named = list(zip(parts, names, strict=True))
+        poolings += [_inside(file, path, part) for part, name in named if name == "Pooling"]
+        dense.append(tuple(_inside(file, path, part) for part, name in named if name == "Dense"))
+    return tuple(towers), tuple(poolings), tuple(dense)
 
 
 def _class_name(file: Path, module: Mapping[str, Any]) -> str:

@@ -1,16 +1,25 @@
-"""AdamW with linear warm-up, cosine decay and clipping by the global norm."""
+"""AdamW with linear warm-up, cosine decay, clipping by the global norm and a rate of its own for each layer.
 
+And the moving average of the weights that it leaves.
+"""
+
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int32
 
 from crops_jax.config import OptimizerConfig
 from crops_jax.sharding import path_name
 
 # Last names of the parameters that weight decay would only pull off their natural scale.
 _NOT_DECAYED = {"bias", "scale", "log_inverse_temperature"}
+_LAYER = re.compile(r"(?P<tower>|.*/)layers/(?P<layer>\d+)/")
+# What a tower computes before its first layer.
+_BEFORE_LAYERS = {"token_embedding", "position_embedding", "token_type_embedding", "embedding_norm", "feature_tables"}
 
 
 def learning_rate_schedule(config: OptimizerConfig, *, steps: int) -> Callable[[Any], Any]:
@@ -29,8 +38,11 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int) -> Callable[[
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) behind clipping; weight decay spares biases, layer norms and the temperature."""
-    return optax.chain(
+    """AdamW (arXiv 1711.05101) behind clipping; weight decay spares biases, layer norms and the temperature.
+
+    Each parameter's update, weight decay included, is multiplied as `rate_multipliers` says.
+    """
+    parts = [
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             learning_rate_schedule(config, steps=steps),
@@ -40,7 +52,10 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
             weight_decay=config.weight_decay,
             mask=decay_mask,
         ),
-    )
+    ]
+    if config.layer_decay != 1:
+        parts.append(optax.stateless(lambda updates, _: _multiplied(updates, config.layer_decay)))
+    return optax.chain(*parts)
 
 
 def decay_mask(parameters: Any) -> Any:
@@ -48,3 +63,59 @@ def decay_mask(parameters: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path_name(path).rsplit("/", 1)[-1] not in _NOT_DECAYED, parameters
     )
+
+
+def rate_multipliers(parameters: Any, *, layer_decay: float) -> Any:
+    """What the learning rate of each parameter is multiplied by, in the structure of `parameters`.
+
+    In a tower of L layers: layer_decay^(L - i) for layer i, counted from 1, and layer_decay^L for its embeddings. What
+    stands behind the last layer, heads and the temperature have 1. Howard and Ruder, ULMFiT (arXiv 1801.06146).
+    """
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
+    layers: dict[str, int] = {}
+    for found in filter(None, map(_LAYER.match, names)):
+        layers[found["tower"]] = max(layers.get(found["tower"], 0), int(found["layer"]) + 1)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: layer_decay ** _layers_behind(path_name(path), layers), parameters
+    )
+
+
+def updates_done(optimizer_state: Any) -> Int32[Array, ""]:
+    """The updates that led to a state of `make_optimizer`: the steps so far less those that were skipped."""
+
+    def is_adam(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByAdamState)
+
+    [adam] = filter(is_adam, jax.tree.leaves(optimizer_state, is_leaf=is_adam))
+    return adam.count
+
+
+def moving_average(average: Any, parameters: Any, updates: Int32[Array, ""], *, decay: float) -> Any:
+    """The exponential moving average of the weights (Polyak and Juditsky 1992), after one more update.
+
+        a_n = d_n a_(n-1) + (1 - d_n) p_n,    d_n = min(decay, (1 + n) / (10 + n))
+
+    so that over the first updates it covers the newest (10 + n) / 9 of them, and the initial weights fade at once.
+
+    Args:
+      average: a_(n-1), float32.
+      parameters: p_n, after the update.
+      updates: n, from 1.
+    """
+    done = updates.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + done) / (10 + done))
+    return jax.tree.map(lambda old, new: old + share * (new.astype(jnp.float32) - old), average, parameters)
+
+
+def _multiplied(updates: Any, layer_decay: float) -> Any:
+    return jax.tree.map(lambda one, factor: one * factor, updates, rate_multipliers(updates, layer_decay=layer_decay))
+
+
+def _layers_behind(name: str, layers: dict[str, int]) -> int:
+    """How many layers of its tower come after a parameter."""
+    if found := _LAYER.match(name):
+        return layers[found["tower"]] - 1 - int(found["layer"])
+    for tower, count in layers.items():
+        if name.startswith(tower) and name.removeprefix(tower).split("/")[0] in _BEFORE_LAYERS:
+            return count
+    return 0

@@ -10,7 +10,6 @@ The outcome is printed as one line of JSON, the last on standard output; everyth
 
 import contextlib
 import dataclasses
-import errno
 import importlib
 import importlib.util
 import inspect
@@ -28,23 +27,12 @@ from typing import Any, NoReturn
 
 import tyro
 
+from crops_jax import processes
 from crops_jax.config import Config
-from crops_jax.errors import InputError, Interrupted, NamedFailure, is_full_disk
+from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """Type of the field `config` of a program's arguments: its own fields are flags without a prefix."""
-
-_WRONG_PATH = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
 
 
 def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -66,25 +54,21 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
     previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
     try:
         outcome = function(parse(function, arguments, example=example))
-        print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
+        # Of several processes the first speaks for all.
+        if processes.current().is_first:
+            print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
         return 0
-    except (InputError, Interrupted, NamedFailure) as error:
-        _complain(str(error) or "interrupted; call the same command again to go on")
+    except AnotherProcessFailed as error:
         return error.status
-    except KeyboardInterrupt:
-        _complain("interrupted; call the same command again")
-        return Interrupted.status
     except BrokenPipeError:
         return NamedFailure.status
-    except Exception as error:
-        if is_full_disk(error):
-            where = getattr(error, "filename", None) or error
-            _complain(f"the disk is full ({where}); free some space and call the same command again")
-            return NamedFailure.status
-        if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
-            _complain(f"{os.fsdecode(error.filename)}: {error.strerror}; check the path")
-            return InputError.status
-        raise
+    except (Exception, Interrupted, KeyboardInterrupt) as error:
+        found = explained(error)
+        if found is None:
+            raise
+        status, message = found
+        _complain(message)
+        return status
     finally:
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)

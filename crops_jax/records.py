@@ -186,6 +186,10 @@ class RecordSource:
             file, record = self._files.locate(index)
             raise InputError(f"{file}: record {record}: {error}; write the records again") from error
 
+    def locate(self, index: int) -> tuple[Path, int]:
+        """The shard that holds a record, and the number of the record in it, from 0."""
+        return self._files.locate(index)
+
     def __iter__(self) -> Iterator[QueryRecord]:
         return (self[index] for index in range(len(self)))
 

@@ -3,29 +3,33 @@
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crops_jax import artifacts, checkpoint, tokenizer
+from crops_jax import artifacts, processes, tokenizer
 from crops_jax.config import Config
+from crops_jax.config_identity import differing_fields
 from crops_jax.errors import InputError
 from crops_jax.file_lock import LOCK, exclusive
+from crops_jax.processes import Processes
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 _PROGRAM = "launch.train"
+# Until what one machine writes is seen on another: network file systems keep what they read for a while.
+_VISIBLE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def open_run(run: Path | str, *, config: Config, records: Path | str, arguments: Any) -> Iterator[Path]:
-    """RUN, made or opened again, and held for this process.
+    """RUN, made or opened again, and held for this process, or for the cluster that it belongs to.
 
     A new one appears whole: config.json, tokenizer/ (copied from the records) and manifest.json. In one that is there
-    already, config.json follows the fields that a run may change (mesh, cadence).
+    already, config.json follows the fields that a run may change (mesh, cadence). Of several processes the first does
+    this while the others wait.
 
     Args:
       run: the folder.
@@ -34,10 +38,25 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
       arguments: for the manifest.
 
     Raises InputError when the folder is not a run, or one of other records, another tokenizer or another
-    configuration (the fields are named), or when another process trains in it.
+    configuration (the fields are named), when another process or cluster trains in it, or when processes of one cluster
+    were started with different configurations or records or do not share a file system.
     """
-    run, records = Path(run), Path(records)
-    check_records(records, config)
+    run, records, cluster = Path(run), Path(records), processes.current()
+    with cluster.together():
+        check_records(records, config)
+        records_fingerprint = artifacts.fingerprint(records)
+    _check_alike(cluster, config, records_fingerprint)
+    with contextlib.ExitStack() as held:
+        with cluster.together():
+            if cluster.is_first:
+                held.enter_context(_opened(run, config, records, arguments))
+        with cluster.together():
+            _check_visible(run, cluster)
+        yield run
+
+
+@contextlib.contextmanager
+def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterator[None]:
     if not (run / artifacts.MANIFEST).exists():
         artifacts.check_output(run, overwrite=None, inputs={"records": records})
         _create(run, config, records, arguments)
@@ -45,7 +64,38 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
     with exclusive(run / LOCK, refusal=refusal):
         _check_same_run(run, config, records)
         artifacts.write_text(run / CONFIG, _config_json(config))
-        yield run
+        yield
+
+
+def _check_alike(cluster: Processes, config: Config, records_fingerprint: str) -> None:
+    """Raises InputError, in all processes, when one was started with another configuration or other records."""
+    given = cluster.gathered({"config": dataclasses.asdict(config), "records": records_fingerprint})
+    first = given[0]
+    for index, other in enumerate(given):
+        differing = [
+            f"{section}.{name}: {other['config'][section].get(name)} there, {value} in process 0"
+            for section, fields in first["config"].items()
+            for name, value in fields.items()
+            if other["config"][section].get(name) != value
+        ]
+        if other["records"] != first["records"]:
+            differing.append("--records: other ones")
+        if differing:
+            raise InputError(
+                f"process {index} was not started as process 0: {'; '.join(differing)}. Give the same command to all"
+            )
+
+
+def _check_visible(run: Path, cluster: Processes) -> None:
+    """Raises InputError when this process does not see the RUN that process 0 has made."""
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while not (run / artifacts.MANIFEST).exists():
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"process {cluster.index} does not see {run}, which process 0 made: --output must lie on a file system "
+                "that all processes share, and be named alike in all"
+            )
+        time.sleep(0.1)
 
 
 def check_records(records: Path, config: Config) -> None:
@@ -74,7 +124,6 @@ def check_records(records: Path, config: Config) -> None:
 
 
 def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
-    run.parent.mkdir(parents=True, exist_ok=True)
     manifest = artifacts.new_manifest(
         program=_PROGRAM,
         kind="run",
@@ -82,15 +131,10 @@ def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
         inputs={"records": records},
         tokenizer=tokenizer.fingerprint(records / TOKENIZER),
     )
-    temporary = Path(tempfile.mkdtemp(prefix=f".{run.name}-", suffix=".tmp", dir=run.parent))
-    try:
-        os.chmod(temporary, 0o755)
+    with artifacts.appears_whole(run) as temporary:
         artifacts.write_text(temporary / CONFIG, _config_json(config))
         shutil.copytree(records / TOKENIZER, temporary / TOKENIZER)
         artifacts.write_manifest(temporary, manifest)
-        os.replace(temporary, run)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_same_run(run: Path, config: Config, records: Path) -> None:
@@ -108,10 +152,11 @@ def _check_same_run(run: Path, config: Config, records: Path) -> None:
         raise InputError(
             f"{run} was trained on other records than {records}; give its own records, or choose another --output"
         )
-    if differing := checkpoint.differing_fields(_read_config(run / CONFIG), config):
+    if differing := differing_fields(_read_config(run / CONFIG), config):
         raise InputError(
             f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, cadence of logs, "
-            "evaluations and checkpoints, and data.workers may change; choose another --output"
+            "evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps and data.workers may "
+            "change; choose another --output"
         )
 
 

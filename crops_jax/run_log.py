@@ -2,19 +2,21 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import jax
 from tensorboardX import SummaryWriter
 
-from crops_jax import artifacts
+from crops_jax import artifacts, processes
 
 METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"
 TENSORBOARD = "tensorboard"
-TIMING_FIELDS = ("examples_per_second", "tokens_per_second")
+TIMING_FIELDS = ("examples_per_second", "tokens_per_second", "model_flops_utilization")
 """Fields of metrics.jsonl that depend on the clock; all others are functions of the step."""
 
 PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")
@@ -24,10 +26,14 @@ class RunLog:
     """The three logs of a run that goes on after step `resumed_at`.
 
     metrics.jsonl then holds no line of a later step and no torn one, as if nothing had happened. goodput.jsonl keeps
-    its lines: time lost to a restart is part of it.
+    its lines: time lost to a restart is part of it. Of several processes the first writes, and goodput.jsonl splits its
+    time: its input wait, say, is the wait of process 0 for its own part of the batches.
     """
 
     def __init__(self, run: Path, *, resumed_at: int):
+        self._writes = processes.current().is_first
+        if not self._writes:
+            return
         _keep_lines(run / METRICS, last_step=resumed_at)
         _keep_lines(run / GOODPUT, last_step=None)
         self._metrics = open(run / METRICS, "a", encoding="utf-8")  # noqa: SIM115
@@ -36,15 +42,20 @@ class RunLog:
 
     def metrics(self, line: dict[str, Any]) -> None:
         """One line, flushed; its numbers become TensorBoard scalars too. `line` holds "step"."""
+        if not self._writes:
+            return
         _write_line(self._metrics, line)
         for name, value in line.items():
             if name != "step" and isinstance(value, int | float):
                 self._tensorboard.add_scalar(name, value, line["step"])
 
     def goodput(self, line: dict[str, Any]) -> None:
-        _write_line(self._goodput, line)
+        if self._writes:
+            _write_line(self._goodput, line)
 
     def close(self) -> None:
+        if not self._writes:
+            return
         self._metrics.close()
         self._goodput.close()
         self._tensorboard.close()
@@ -61,7 +72,8 @@ class Stopwatch:
     def of(self, part: str) -> Iterator[None]:
         begin = time.monotonic()
         try:
-            yield
+            with jax.profiler.TraceAnnotation(part):
+                yield
         finally:
             self._spent[part] += time.monotonic() - begin
 
@@ -75,6 +87,11 @@ class Stopwatch:
         reading["goodput"] = round(self._spent["compute"] / total, 4) if total > 0 else 0.0
         self._start, self._spent = now, dict.fromkeys(PARTS, 0.0)
         return reading
+
+
+def finite_number(value: Any) -> float | None:
+    """A scalar for a line; None where JSON has no number for it, as for the loss of a step that was skipped."""
+    return float(value) if math.isfinite(value) else None
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:

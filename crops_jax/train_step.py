@@ -1,5 +1,6 @@
 """One optimiser step on a global batch: state and batch in, state and metrics out, compiled once."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,59 +11,89 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from crops_jax import sharding
-from crops_jax.config import Config, LossConfig
+from crops_jax import batch_checksum, sharding
+from crops_jax.config import Config, LossConfig, OptimizerConfig
 from crops_jax.cross_encoder_config import CrossEncoderConfig
+from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
-from crops_jax.labels import Level, SparseLabels, anchor_mask, repeated_queries, sparse_labels
+from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
 from crops_jax.losses import Split, implementation_that_runs
 from crops_jax.losses.configured import configured_loss
+from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.losses.sampling_frequency import DocumentIntervals, no_intervals, observe
-from crops_jax.optimizer import learning_rate_schedule, make_optimizer
+from crops_jax.models.attention import attention_that_runs, positions
+from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done
+from crops_jax.packing import row_width
 
 TEMPERATURE = "log_inverse_temperature"
-ANCHOR_LEVELS = tuple(Level)[1:]
 
 
 class TrainState(NamedTuple):
     """All that changes from step to step.
 
-    step: optimiser steps done.
+    step: optimiser steps done, those included that were skipped.
     parameters: nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) gives it.
     optimizer_state: of optax.
     document_intervals: how often documents enter a batch; None without the logQ correction.
+    averaged_parameters: moving average of the parameters, float32; None without one.
     """
 
     step: Int32[Array, ""]
     parameters: dict
     optimizer_state: Any
     document_intervals: DocumentIntervals | None = None
+    averaged_parameters: dict | None = None
+
+    @property
+    def final_parameters(self) -> dict:
+        """What is evaluated, embedded and exported: the average, where there is one."""
+        return self.parameters if self.averaged_parameters is None else self.averaged_parameters
 
 
 class StepMetrics(NamedTuple):
     """Of one step, scalars. Temperature and learning rate are those the step used.
 
-    counters: anchors by level and what the label lookup met (see crops_jax.labels.LookupCounters).
+    counters: what the label lookup met (see crops_jax.labels.LookupCounters), and the like.
+    levels: anchors, and how the scores order them.
     """
 
     loss: Float[Array, ""]
     temperature: Float[Array, ""]
     learning_rate: Float[Array, ""]
     grad_norm: Float[Array, ""]
-    counters: dict[str, Int32[Array, ""]]
+    counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
+    levels: LevelStatistics
 
 
-def initial_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Step 0, laid out over the mesh. The state owns its arrays: a train step may donate them."""
+@functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
+def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
+    """Step 0 of parameters that lie over the mesh (crops_jax.models.filling), which the state takes over."""
+    state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
+    return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
+
+
+def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
+    """Shapes and places of a state, without arrays. model: its parameters may be shapes too."""
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     optimizer = make_optimizer(config.optimizer, steps=steps)
-    # The optimiser's state is made eagerly: jit would lose the shardings.
-    intervals = _no_intervals(config)
-    state = TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), intervals)
+    state = jax.eval_shape(lambda: first_state(parameters, optimizer, config))
     return jax.tree.map(
-        lambda leaf, place: jax.device_put(jnp.array(leaf, copy=True), place),
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         state,
         sharding.tree_shardings(state, mesh),
+    )
+
+
+def first_state(
+    parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig
+) -> TrainState:
+    """Step 0 of given parameters, wherever they are; its average shares them."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        parameters=parameters,
+        optimizer_state=optimizer.init(parameters),
+        document_intervals=_no_intervals(config),
+        averaged_parameters=parameters if config.optimizer.ema_decay else None,
     )
 
 
@@ -75,7 +106,7 @@ def make_train_step(
     looked up by document id. Dropout is a function of (seed, step).
 
     Args:
-      model: gives the structure (`encode_packed`, a parameter log_inverse_temperature); its parameters are not used.
+      model: gives the structure (`encode_packed`, a parameter log_inverse_temperature); shapes for parameters suffice.
       config: loss, optimiser, labels_per_query, seed.
       steps: length of the run, for the learning rate.
       mesh: as of crops_jax.sharding.make_mesh.
@@ -84,12 +115,14 @@ def make_train_step(
     optimizer = make_optimizer(config.optimizer, steps=steps)
     schedule = learning_rate_schedule(config.optimizer, steps=steps)
 
-    split = Split(mesh, exchange=config.mesh.documents)
+    split = Split(mesh, axes=sharding.DATA_AXES, exchange=config.mesh.documents)
+    flash = mesh if attention_name(config, mesh=mesh) == "flash" else None
 
     def loss_function(parameters: dict, batch: Any, step: Array, intervals: Any) -> tuple[Array, tuple]:
         state = nnx.State(jax.tree.map(nnx.Param, parameters))
         encoder: Any = nnx.merge(graph, state, others, copy=True)
-        queries, documents = _embeddings(encoder, batch, config, step)
+        with sharding.traced_over(mesh):
+            queries, documents = _embeddings(encoder, batch, config, step, flash)
         labels, doc_mask, lookup = sparse_labels(
             batch.labelled_ids,
             batch.labelled_levels,
@@ -99,12 +132,13 @@ def make_train_step(
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
         counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
+        counters[batch_checksum.FIELD] = batch_checksum.batch_checksum(batch, step)
         log_probabilities = None
         if intervals is not None:
             intervals, log_probabilities, counters["log_q_first_seen"] = observe(
                 intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
             )
-        loss, met = configured_loss(
+        loss, met, levels = configured_loss(
             config.loss,
             queries,
             documents,
@@ -115,13 +149,11 @@ def make_train_step(
             doc_log_probabilities=log_probabilities,
             split=split,
         )
-        counters |= met
-        counters |= _anchors_by_level(labels, anchor_mask(labels, doc_mask) & ~repeated[:, None])
-        return loss, (temperature, counters, intervals)
+        return loss, (temperature, counters | met, levels, intervals)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         gradient = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, (temperature, counters, intervals)), gradients = gradient(
+        (loss, (temperature, counters, levels, intervals)), gradients = gradient(
             state.parameters, batch, state.step, state.document_intervals
         )
         if not config.loss.learn_temperature:
@@ -129,19 +161,42 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
         parameters = {**parameters, TEMPERATURE: _within_bounds(parameters[TEMPERATURE], config.loss)}
-        metrics = StepMetrics(
-            loss, temperature, jnp.asarray(schedule(state.step)), optax.global_norm(gradients), counters
-        )
-        return TrainState(state.step + 1, parameters, optimizer_state, intervals), metrics
+        learning_rate = jnp.asarray(schedule(updates_done(state.optimizer_state)))
+        metrics = StepMetrics(loss, temperature, learning_rate, optax.global_norm(gradients), counters, levels)
+        updated = state._replace(parameters=parameters, optimizer_state=optimizer_state, document_intervals=intervals)
+        return after_step(state, updated, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    abstract = jax.eval_shape(lambda: _abstract_state(model, optimizer, config))
-    state_shardings = sharding.tree_shardings(abstract, mesh)
+    state_shardings = sharding.tree_shardings(abstract_state(model, config, steps=steps, mesh=mesh), mesh)
     return jax.jit(
         train_step,
         donate_argnums=0,
         in_shardings=(state_shardings, sharding.batch_sharding(mesh)),
         out_shardings=(state_shardings, sharding.replicated(mesh)),
     )
+
+
+def after_step(
+    before: TrainState,
+    updated: TrainState,
+    loss: Float[Array, ""],
+    grad_norm: Float[Array, ""],
+    *,
+    config: OptimizerConfig,
+) -> TrainState:
+    """The state after a step: one more step, and `updated` with its average, if loss and gradient are finite.
+
+    Otherwise nothing but the number of the step has changed.
+
+    Args:
+      updated: `before` with what the update changed; neither step nor average.
+    """
+    if before.averaged_parameters is not None:
+        done = updates_done(updated.optimizer_state)
+        average = moving_average(before.averaged_parameters, updated.parameters, done, decay=config.ema_decay)
+        updated = updated._replace(averaged_parameters=average)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, before)
+    return kept._replace(step=before.step + 1)
 
 
 def implementation_name(config: Config) -> str:
@@ -156,15 +211,20 @@ def implementation_name(config: Config) -> str:
     )
 
 
+def attention_name(config: Config, *, mesh: Mesh) -> str:
+    """The attention that the train step of this configuration runs. Raises InputError when the named one cannot."""
+    limits = config.encoder
+    row_tokens = config.data.row_tokens or row_width(limits.max_query_tokens, limits.max_document_tokens)
+    try:
+        return attention_that_runs(config.encoder, mesh=mesh, row_tokens=row_tokens)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def device_batch(batch: Batch, mesh: Mesh) -> Batch:
     """This process's rows of a global batch as parts of arrays over the whole mesh."""
     place = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(place, array), batch)
-
-
-def _abstract_state(model: nnx.Module, optimizer: optax.GradientTransformation, config: Config) -> TrainState:
-    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), _no_intervals(config))
 
 
 def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | None:
@@ -174,22 +234,31 @@ def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | No
 
 
 def _fill(texts: Any) -> dict[str, Array]:
-    """Tokens of the batch, and the places for tokens that its rows have."""
+    """Tokens of the batch, the places for tokens that its rows have, and n (n + 1) / 2 of all texts of n tokens."""
     return {
         "tokens": jnp.stack([(one.tokens >= 0).sum(dtype=jnp.int32) for one in texts]).sum(),
         "token_places": jnp.int32(sum(one.tokens.size for one in texts)),
+        "causal_pairs": jnp.stack([_causal_pairs(one) for one in texts]).sum(),
     }
 
 
-def _embeddings(encoder: Any, batch: Any, config: Config, step: Array) -> tuple[Array, Array]:
+def _causal_pairs(texts: Any) -> Array:
+    """A float32: a large batch has more of them than an int32 can count."""
+    tokens, segments = (array.reshape(-1, array.shape[-1]) for array in (texts.tokens, texts.segments))
+    seen = jnp.where(tokens >= 0, positions(tokens, segments) + 1, 0)
+    return seen.sum(axis=1).astype(jnp.float32).sum()
+
+
+def _embeddings(encoder: Any, batch: Any, config: Config, step: Array, flash: Mesh | None) -> tuple[Array, Array]:
     """Unit vectors of the batch's queries [B, dim] and document columns [N, dim]; dropout by (seed, step)."""
     keys = [None] * len(batch.texts)
     if config.encoder.dropout:
         key = jax.random.fold_in(jax.random.key(config.training.seed), step)
         keys = list(jax.random.split(key, len(batch.texts)))
     towers = ("query",) if config.encoder.shared_towers else ("query", "document")
+    shared = {"micro_batches": config.training.micro_batches, "flash": flash}
     vectors = [
-        encoder.encode_packed(texts, tower=tower, micro_batches=config.training.micro_batches, dropout_key=key)
+        encoder.encode_packed(texts, tower=tower, dropout_key=key, **shared)
         for texts, tower, key in zip(batch.texts, towers, keys, strict=True)
     ]
     if config.encoder.shared_towers:
@@ -202,10 +271,3 @@ def _embeddings(encoder: Any, batch: Any, config: Config, step: Array) -> tuple[
 def _within_bounds(log_inverse_temperature: Array, config: LossConfig) -> Array:
     low, high = 1 / config.maximum_temperature, 1 / config.minimum_temperature
     return jnp.clip(log_inverse_temperature, jnp.log(jnp.float32(low)), jnp.log(jnp.float32(high)))
-
-
-def _anchors_by_level(labels: SparseLabels, is_anchor: Array) -> dict[str, Array]:
-    return {
-        f"anchors_level_{level.value}": (is_anchor & (labels.level == level)).sum(dtype=jnp.int32)
-        for level in ANCHOR_LEVELS
-    }

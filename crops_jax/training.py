@@ -6,6 +6,7 @@ which checkpoint is the best. What lies between two lines of metrics.jsonl is ke
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,17 +16,24 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from crops_jax import checkpoint, records, sharding
+from crops_jax import batch_checksum, checkpoint, processes, records, sharding
+from crops_jax.batch_reader import Batch
 from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
-from crops_jax.errors import InputError, Interrupted
-from crops_jax.input_pipeline import batches
-from crops_jax.models.dual_encoder import create_dual_encoder
-from crops_jax.run_guards import check_finite, check_parameters, full_disk_is_named, stop_signal
-from crops_jax.run_log import RunLog, Stopwatch
+from crops_jax.errors import Interrupted
+from crops_jax.input_pipeline import batches, describe_batch
+from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
+from crops_jax.model_flops import step_flops, utilization
+from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
+from crops_jax.optimizer import updates_done
+from crops_jax.profiling import ProfiledSteps
+from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
+from crops_jax.run_log import RunLog, Stopwatch, finite_number
 from crops_jax.train_step import (
     StepMetrics,
+    abstract_state,
+    attention_name,
     device_batch,
     implementation_name,
     initial_state,
@@ -34,6 +42,8 @@ from crops_jax.train_step import (
 
 DEV_METRIC = f"dev_recall_at_{CUTOFF}"
 _FLAG = "--optimizer.learning-rate"
+_BATCH_FLAG = "--data.queries-per-batch"
+_SKIP_FLAG = "--training.skip-nonfinite-steps"
 
 
 class _Cadence(NamedTuple):
@@ -58,18 +68,18 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
     Raises:
       InputError: configuration, records and machine do not fit together.
       Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
-      NamedFailure: a loss or gradient that is not finite, or a full disk.
+      NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
     """
     source = records.RecordSource(records_path, split="train")
     steps = total_steps(source, config)
-    checkpoints = Checkpoints(run, config, keep_last=config.training.keep_last)
-    with closing(checkpoints):
+    with Checkpoints(run, config, keep_last=config.training.keep_last) as checkpoints:
         if checkpoints.latest() == steps:
-            print(f"{run} is finished: {steps} steps", file=sys.stderr)
+            if processes.current().is_first:
+                print(f"{run} is finished: {steps} steps", file=sys.stderr)
             progress = checkpoint.read_progress(checkpoints.path / str(steps))
             return _outcome(steps, progress)
         mesh = sharding.make_mesh(config.mesh)
-        _check_batch(config, mesh)
+        sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
         loop = _Loop(config, source, steps=steps, records_path=records_path, run=run, mesh=mesh, saved=checkpoints)
         with full_disk_is_named(checkpoints):
             return _outcome(steps, loop.run())
@@ -84,7 +94,9 @@ def total_steps(source: records.RecordSource, config: Config) -> int:
 
 def check_machine(config: Config) -> None:
     """Raises InputError when the mesh or the batch does not fit the devices of this machine."""
-    _check_batch(config, sharding.make_mesh(config.mesh))
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
+    sharding.check_processes(mesh)
 
 
 def enable_compilation_cache(run: Path) -> None:
@@ -114,48 +126,61 @@ class _Loop:
         self._config, self._source, self._steps, self._run, self._mesh = config, source, steps, run, mesh
         self._checkpoints = saved
         self._watch = Stopwatch()
-        model = create_dual_encoder(config, seed=config.training.seed)
+        model = abstract_dual_encoder(config)
         self._train_step = make_train_step(model, config, steps=steps, mesh=mesh)
-        self._state = initial_state(model, config, steps=steps, mesh=mesh)
         self._progress = Progress()
         self._dev = self._dev_recall(records_path, model)
         latest = saved.latest()
-        if latest is not None:
-            self._state, self._progress = saved.restore(latest, self._state, mesh)
+        if latest is None:
+            parameters = initial_parameters(config, seed=config.training.seed, mesh=mesh)
+            self._state = initial_state(parameters, config, steps=steps, mesh=mesh)
+        else:
+            like = abstract_state(model, config, steps=steps, mesh=mesh)
+            self._state, self._progress = saved.restore(latest, like, mesh)
         self._first = int(self._state.step)
-        self._counters = dict(self._progress.accumulated)
+        self._sums: dict[str, int | float] = dict(self._progress.accumulated)
+        self._nonfinite = NonFiniteSteps(
+            saved,
+            skipped=self._first - int(updates_done(self._state.optimizer_state)),
+            allowed=config.training.skip_nonfinite_steps,
+            advice=f"a lower {_FLAG} may help, in a new run, or a greater {_SKIP_FLAG}, which leaves such steps out",
+            batch=lambda step: describe_batch(source, config, step - 1),
+        )
         self._logged_at = self._first
-        self._implementation = implementation_name(config)
+        # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
+        self._earlier = dict(self._progress.accumulated)
+        self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
         self._compiled: set[tuple] = set()
 
     def run(self) -> Progress:
         config, steps = self._config, self._steps
         self._print_header()
         with ExitStack() as stack:
-            stop = stack.enter_context(stop_signal())
+            stop = StopVote(stack.enter_context(stop_signal()), self._mesh)
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
-            bar = stack.enter_context(tqdm(total=steps, initial=self._first, unit="step", desc="training"))
+            profile = stack.enter_context(closing(ProfiledSteps(self._run, *config.training.profile_steps)))
+            bar = stack.enter_context(self._progress_bar())
             feed = batches(
-                self._source, config, start_step=self._first, num_steps=steps, groups=self._mesh.shape["data"]
+                self._source,
+                config,
+                start_step=self._first,
+                num_steps=steps,
+                groups=sharding.num_groups(self._mesh),
+                own_groups=sharding.own_groups(self._mesh),
             )
             pending: tuple[int, StepMetrics] | None = None
             for step in range(self._first + 1, steps + 1):
-                with self._watch.of("input_wait"):
-                    batch = device_batch(next(feed), self._mesh)
-                # The first call with a number of rows compiles before it computes.
-                shapes = tuple(texts.tokens.shape for texts in batch.texts)
-                with self._watch.of("compute" if shapes in self._compiled else "compilation"):
-                    self._state, metrics = self._train_step(self._state, batch)
-                self._compiled.add(shapes)
+                with profile.of(step):
+                    metrics = self._dispatch(feed)
+                profile.after(step, self._state)
                 with self._watch.of("compute"):
                     # The step before is looked at while this one runs, so that the device never waits for us.
                     if pending:
                         self._check(*pending)
+                    stopping = stop.is_due()
                 pending = (step, metrics)
                 cadence = self._cadence(step)
-                # Read once: a signal that comes after this line is answered after the next step.
-                stopping = stop.is_set()
                 if any(cadence) or stopping:
                     with self._watch.of("compute"):
                         last = self._check(*pending)
@@ -172,6 +197,17 @@ class _Loop:
             self._checkpoints.wait()
         return self._progress
 
+    def _dispatch(self, feed: Iterator[Batch]) -> StepMetrics:
+        """Starts the next step, whose batch is the next of `feed`."""
+        with self._watch.of("input_wait"):
+            batch = device_batch(next(feed), self._mesh)
+        # The first call with a number of rows compiles before it computes.
+        shapes = tuple(texts.tokens.shape for texts in batch.texts)
+        with self._watch.of("compute" if shapes in self._compiled else "compilation"):
+            self._state, metrics = self._train_step(self._state, batch)
+        self._compiled.add(shapes)
+        return metrics
+
     def _cadence(self, step: int) -> _Cadence:
         training, last = self._config.training, step == self._steps
         evaluates = self._dev is not None and (last or step % training.evaluate_every_steps == 0)
@@ -182,25 +218,28 @@ class _Loop:
         )
 
     def _check(self, step: int, metrics: StepMetrics) -> StepMetrics:
-        """The metrics of a step on the host, its counters added up. Raises NamedFailure when they are not finite."""
+        """The metrics of a step on the host, added up. Raises NamedFailure if it had to be skipped and may not be."""
         metrics = jax.device_get(metrics)
-        check_finite(step, metrics.loss, metrics.grad_norm, self._checkpoints, flag=_FLAG)
-        for name, value in metrics.counters.items():
-            self._counters[name] = self._counters.get(name, 0) + int(value)
+        skipped = self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
+        found = {name: int(value) for name, value in metrics.counters.items()}
+        if not skipped:
+            found |= as_sums(metrics.levels)
+        for name, value in found.items():
+            self._sums[name] = self._sums.get(name, 0) + value
         return metrics
 
     def _after(self, step: int, metrics: StepMetrics, cadence: _Cadence, *, stopping: bool) -> None:
         recall = None
         if cadence.evaluates and self._dev is not None:
             with self._watch.of("evaluation"):
-                recall = self._dev(self._state.parameters)
+                recall = self._dev(self._state.final_parameters)
         best = self._progress.best
         improved = False
         if recall is not None and (best is None or recall > best.metric):
             best, improved = Best(step, recall), True
         if cadence.logs:
             self._write_line(step, metrics, recall)
-        self._progress = Progress(best, dict(self._counters))
+        self._progress = Progress(best, dict(self._sums))
         if cadence.saves or improved or stopping:
             with self._watch.of("checkpoint"):
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=_FLAG)
@@ -209,24 +248,38 @@ class _Loop:
     def _write_line(self, step: int, metrics: StepMetrics, recall: float | None) -> None:
         spent = self._watch.read()
         examples = (step - self._logged_at) * self._config.data.queries_per_batch
+        counters = {name: value for name, value in self._sums.items() if name not in LEVEL_SUMS}
+        counters[batch_checksum.FIELD] %= batch_checksum.MODULUS
         line: dict[str, Any] = {
             "step": step,
-            "loss": float(metrics.loss),
+            "loss": finite_number(metrics.loss),
             "temperature": float(metrics.temperature),
             "learning_rate": float(metrics.learning_rate),
-            "grad_norm": float(metrics.grad_norm),
+            "grad_norm": finite_number(metrics.grad_norm),
             "loss_name": self._config.loss.name,
             "loss_implementation": self._implementation,
-            **dict(sorted(self._counters.items())),
-            "padding_share": round(1 - self._counters["tokens"] / self._counters["token_places"], 4),
+            "attention_implementation": self._attention,
+            "skipped_steps": self._nonfinite.skipped,
+            **dict(sorted((counters | as_fields(self._sums)).items())),
+            "padding_share": round(1 - counters["tokens"] / counters["token_places"], 4),
         }
         if recall is not None:
             line[DEV_METRIC] = recall
         line["examples_per_second"] = round(examples / spent["seconds"], 3)
-        line["tokens_per_second"] = round(self._counters["tokens"] / spent["seconds"], 1)
+        done = {name: counters[name] - self._earlier.get(name, 0) for name in ("tokens", "causal_pairs")}
+        line["tokens_per_second"] = round(done["tokens"] / spent["seconds"], 1)
+        if (share := self._utilization(done, steps=step - self._logged_at, seconds=spent["seconds"])) is not None:
+            line["model_flops_utilization"] = round(share, 4)
         self._log.metrics(line)
         self._log.goodput({"step": step, **spent})
-        self._logged_at, self._counters = step, {}
+        self._logged_at, self._sums, self._earlier = step, {}, {}
+
+    def _utilization(self, done: dict[str, float], *, steps: int, seconds: float) -> float | None:
+        """Model FLOPs of `steps` steps as a share of the devices' peak; None where that is unknown."""
+        each = {name: count / steps for name, count in done.items()}
+        devices = self._mesh.devices
+        flops = steps * step_flops(self._config, **each)
+        return utilization(flops, seconds, devices=devices.size, device_kind=devices.flat[0].device_kind)
 
     def _dev_recall(self, records_path: Path | str, model: Any) -> DevRecall | None:
         if self._config.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
@@ -234,7 +287,13 @@ class _Loop:
         dev = DevRecall(records.RecordSource(records_path, split="dev"), model, self._config, mesh=self._mesh)
         return dev if len(dev) else None
 
+    def _progress_bar(self) -> tqdm:
+        silent = not processes.current().is_first
+        return tqdm(total=self._steps, initial=self._first, unit="step", desc="training", disable=silent)
+
     def _print_header(self) -> None:
+        if not processes.current().is_first:
+            return
         devices = self._mesh.devices.ravel()
         shape = " x ".join(f"{name} {size}" for name, size in self._mesh.shape.items())
         print(
@@ -243,14 +302,6 @@ class _Loop:
             f"{self._config.data.queries_per_batch} queries",
             file=sys.stderr,
             flush=True,
-        )
-
-
-def _check_batch(config: Config, mesh: Mesh) -> None:
-    if config.data.queries_per_batch % mesh.shape["data"]:
-        raise InputError(
-            f"data.queries_per_batch = {config.data.queries_per_batch} is not a multiple of the mesh's data axis, "
-            f"{mesh.shape['data']}; choose another --data.queries-per-batch or --mesh.data"
         )
 
 

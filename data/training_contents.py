@@ -96,7 +96,8 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
     progress = checkpoint.read_progress(path)
     parameters = jax.tree.leaves_with_path(_read_arrays(path / "parameters"))
     _read_arrays(path / "optimizer")
-    for place, array in parameters:
+    average = jax.tree.leaves_with_path(_read_arrays(path / "average")) if (path / "average").exists() else []
+    for place, array in [*parameters, *average]:
         if not np.isfinite(array).all():
             raise InputError(f"{path}: parameter {jax.tree_util.keystr(place)} is not finite; go back to another step")
     best = progress.best and progress.best._asdict()
@@ -147,7 +148,7 @@ def describe_embeddings(path: Path) -> dict[str, Any]:
         file = path / layout.file("embeddings", shard)
         if not embeddings.shard_is_finished(path, layout, shard, ids=ids):
             raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
-        norms = np.linalg.norm(vectors, axis=1)
+        norms = np.linalg.norm(vectors[:], axis=1)
         broken = np.flatnonzero(~np.isfinite(norms))
         if len(broken):
             raise InputError(f"{file}, row {broken[0]} (counted from 0): not finite; check the run, then embed again")
@@ -155,6 +156,7 @@ def describe_embeddings(path: Path) -> dict[str, Any]:
     return {
         "rows": layout.rows,
         "dim": layout.dim,
+        "dtype": layout.dtype,
         "shards": layout.shards,
         "norms": {"least": float(least), "greatest": float(greatest)} if layout.rows else None,
         "distinct_ids": len(set(found.ids)),

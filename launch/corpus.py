@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 
 from crops_jax import artifacts
-from crops_jax.embeddings import open_embeddings
+from crops_jax.embeddings import Embeddings, open_embeddings
 from crops_jax.errors import InputError
+from crops_jax.retrieval.mapped import take_rows
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.tables import LogTables
 
@@ -43,9 +44,9 @@ def read_corpus(logs: LogTables) -> Corpus:
 
 
 def document_vectors(
-    encoder: Any, corpus: Corpus, *, embeddings: str, logs: LogTables, run: str
-) -> Float32[np.ndarray, "documents dim"]:
-    """The vectors of a corpus: read from EMBEDDINGS where it is named, computed otherwise.
+    encoder: Any, corpus: Corpus, *, embeddings: str, logs: LogTables, run: str, dim: int | None = None
+) -> Embeddings:
+    """The vectors of a corpus in its order: mapped from EMBEDDINGS where it is named, computed otherwise.
 
     Args:
       encoder: a crops_jax.encoder.Encoder.
@@ -53,12 +54,14 @@ def document_vectors(
       embeddings: a directory of launch.embed; empty: encode now.
       logs: the tables of the corpus.
       run: for messages.
+      dim: leading components of a vector; None: those of EMBEDDINGS, or all.
 
     Raises:
-      InputError: the embeddings are of another encoder, tower, corpus or text.
+      InputError: the embeddings are of another encoder, tower, corpus, text or dimension.
     """
+    ids = list(corpus.doc_ids)
     if not embeddings:
-        return encoder.encode(corpus.texts, tower="document", progress=True)
+        return Embeddings(ids, (encoder.encode(corpus.texts, tower="document", dim=dim, progress=True),))
     manifest = artifacts.read_manifest(embeddings)
     found = open_embeddings(embeddings)
     if manifest["arguments"].get("tower") != "document":
@@ -68,6 +71,10 @@ def document_vectors(
     texts = manifest["inputs"].get("texts", {}).get("fingerprint")
     if texts not in _fingerprints(logs):
         raise InputError(f"{embeddings}: vectors of other texts than the documents of {logs.path}; embed these")
+    if dim not in (None, found.dim):
+        raise InputError(f"{embeddings}: vectors of {found.dim} components, and --dim is {dim}; give --dim {found.dim}")
+    if found.ids == ids:
+        return found
     place = {doc_id: row for row, doc_id in enumerate(found.ids)}
     missing = [doc_id for doc_id in corpus.doc_ids if doc_id not in place]
     if missing or len(found.ids) != len(corpus.doc_ids):
@@ -76,7 +83,8 @@ def document_vectors(
             + (f", none for {missing[0]!r}" if missing else "")
             + "; embed again with launch.embed"
         )
-    return found.array()[[place[doc_id] for doc_id in corpus.doc_ids]]
+    rows = take_rows(found.shards, np.asarray([place[doc_id] for doc_id in ids]))
+    return Embeddings(ids, (rows,), found.dtype)
 
 
 def _fingerprints(logs: LogTables) -> set[str]:

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax import artifacts, program
+from crops_jax import artifacts, processes, program
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.encoder import Encoder, open_encoder
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.processes import Processes
+from crops_jax.stored_vectors import VectorType
 from launch.text_table import TextTable, open_text_table
 
 # Texts that are sorted by length together; the bar moves so often.
@@ -33,6 +35,11 @@ class Arguments:
     """Which side of the dual encoder, with its token limit and prompt."""
     output: str
     """Where the shards go; read by crops_jax.embeddings.open_embeddings."""
+    dtype: VectorType = "float32"
+    """How vectors are stored: float32 takes 4 bytes a number, bfloat16 2 and int8 1 (crops_jax.stored_vectors)."""
+    dim: int | None = None
+    """So many leading components, normalised again; of a run, one of those it was trained for
+    (--loss.matryoshka-dims). Default: all."""
     shard_size: int = 32768
     """Rows of a shard: what is lost at most when the program is stopped."""
     batch_tokens: int = 16384
@@ -42,35 +49,53 @@ class Arguments:
 
 
 def embed(arguments: Arguments) -> dict[str, Any]:
-    """Embeds texts into sharded float32 files of unit vectors with their ids; finished shards are kept."""
+    """Embeds texts into sharded files of unit vectors with their ids; finished shards are kept.
+
+    Several processes share the shards when all are started with this same command (crops_jax.cluster_environment says
+    how they find one another) and share the file system of --output. Their number may change from call to call.
+    """
+    with processes.joined() as cluster:
+        return _embed(arguments, cluster)
+
+
+def _embed(arguments: Arguments, cluster: Processes) -> dict[str, Any]:
     for name in ("shard_size", "batch_tokens"):
         if getattr(arguments, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, found {getattr(arguments, name)}")
     table = open_text_table(arguments.texts, tower=arguments.tower)
     encoder = open_encoder(arguments.run)
-    layout = Layout(rows=len(table.ids), dim=encoder.dim, shard_rows=arguments.shard_size)
+    dim = encoder.checked_dim(arguments.dim)
+    layout = Layout(rows=len(table.ids), dim=dim, shard_rows=arguments.shard_size, dtype=arguments.dtype)
     output = Path(arguments.output)
-    _open_output(output, arguments, _manifest(arguments, table, encoder, layout))
+    manifest = _manifest(arguments, table, encoder, layout)
+    _check_alike(manifest, cluster)
+    with cluster.together():
+        if cluster.is_first:
+            _open_output(output, arguments, manifest)
 
-    left = _unfinished(output, layout, table)
-    with tqdm(total=layout.rows, initial=layout.rows - _rows(layout, left), unit="text", desc="embedding") as bar:
-        for shard in left:
+    left = _unfinished(output, layout, table, cluster)
+    own, done = left[cluster.index :: cluster.count], layout.rows - _rows(layout, left)
+    total, silent = done + _rows(layout, own), not cluster.is_first
+    with tqdm(total=total, initial=done, unit="text", desc="embedding", disable=silent) as bar:
+        for shard in own:
             first, last = layout.bounds(shard)
             vectors = np.empty((last - first, layout.dim), np.float32)
             start = 0
             for texts in _chunks(table.texts(first, last, tower=arguments.tower)):
                 vectors[start : start + len(texts)] = encoder.encode(
-                    texts, tower=arguments.tower, batch_tokens=arguments.batch_tokens
+                    texts, tower=arguments.tower, batch_tokens=arguments.batch_tokens, dim=dim
                 )
                 start += len(texts)
                 bar.update(len(texts))
             _check_finite(vectors, table, first, arguments.run)
             write_shard(output, layout, shard, ids=table.ids[first:last], vectors=vectors)
+    cluster.gathered(None)  # said to be done when all are
     return {
         "output": arguments.output,
         "tower": arguments.tower,
         "rows": layout.rows,
         "dim": layout.dim,
+        "dtype": layout.dtype,
         "shards": layout.shards,
         "shards_written": len(left),
     }
@@ -126,12 +151,25 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return f"--{changed[0]} has changed" if changed else "its manifest differs"
 
 
-def _unfinished(output: Path, layout: Layout, table: TextTable) -> list[int]:
-    return [
+def _check_alike(manifest: Mapping[str, Any], cluster: Processes) -> None:
+    """Raises InputError, in all processes, when one was started with other arguments or inputs."""
+    first, *others = cluster.gathered(manifest)
+    for index, found in enumerate(others, start=1):
+        if found["fingerprint"] != first["fingerprint"]:
+            raise InputError(
+                f"process {index} was not started as process 0 ({_difference(found, first)}); give the same command to "
+                "all"
+            )
+
+
+def _unfinished(output: Path, layout: Layout, table: TextTable, cluster: Processes) -> list[int]:
+    """Shards that are not there or not whole. Each process reads its share of those that are."""
+    own = [
         shard
-        for shard in range(layout.shards)
+        for shard in range(cluster.index, layout.shards, cluster.count)
         if not shard_is_finished(output, layout, shard, ids=table.ids[slice(*layout.bounds(shard))])
     ]
+    return sorted(itertools.chain(*cluster.gathered(own)))
 
 
 def _rows(layout: Layout, shards: list[int]) -> int:

@@ -10,7 +10,7 @@ from crops_jax import artifacts
 from crops_jax.embeddings import Embeddings, iterate, open_embeddings, read_layout, shard_is_finished
 from crops_jax.errors import InputError
 
-# Half precision moves a unit vector's length by less than this.
+# Storing vectors in fewer bytes moves the length of a unit vector by less than this.
 _LENGTH_TOLERANCE = 1e-2
 
 
@@ -56,7 +56,7 @@ def _open(path: str, *, tower: Literal["query", "document"]) -> Embeddings:
             file = Path(path) / layout.file("embeddings", shard)
             if not shard_is_finished(Path(path), layout, shard, ids=ids):
                 raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
-            lengths = np.linalg.norm(np.asarray(vectors, np.float32), axis=1)
+            lengths = np.linalg.norm(vectors[:], axis=1)
             wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
             if len(wrong):
                 raise InputError(

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from crops_jax import artifacts, program
+from crops_jax.embeddings import Embeddings
 from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.retrieval.exact import local_mesh
 from crops_jax.retrieval.held_out import Value, differences, figures, values
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean
+from crops_jax.retrieval.mapped import mapped_top_k
 from crops_jax.retrieval.scann_index import Index, build_index, index_recall
 from data.tables import open_logs
 from launch.corpus import Corpus, document_vectors, read_corpus
@@ -29,7 +31,6 @@ from launch.lineage import programs_of, trained_on
 # The deepest metric is at 100; residual rankings, which leave documents out, are filled from below.
 _DEPTH = 200
 _INDEX_DEPTH = 100
-_QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Arguments:
     """EVAL: metrics.json, per_query.parquet, retrieved.parquet, relevant.parquet and index/."""
     document_embeddings: str = ""
     """Vectors of the documents from launch.embed; default: they are computed."""
+    dim: int | None = None
+    """So many leading components of each vector; default: those of --document-embeddings, or all."""
     name: str = ""
     """What tables and pages call this system; default: the folder's name."""
     k1: float = 1.2
@@ -87,16 +90,23 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     _say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
 
     encoder = open_encoder(arguments.run)
-    vectors = document_vectors(encoder, corpus, embeddings=arguments.document_embeddings, logs=logs, run=arguments.run)
-    asked = encoder.encode(queries, tower="query", progress=True)
-    sample = encoder.encode(log_queries(logs, without=queries), tower="query")
+    vectors = document_vectors(
+        encoder,
+        corpus,
+        embeddings=arguments.document_embeddings,
+        logs=logs,
+        run=arguments.run,
+        dim=arguments.dim,
+    )
+    asked = encoder.encode(queries, tower="query", dim=vectors.dim, progress=True)
+    sample = encoder.encode(log_queries(logs, without=queries), tower="query", dim=vectors.dim)
     found = {
         "encoder": _search_exactly(asked, vectors, corpus),
         "bm25": _search_words(queries, corpus, k1=arguments.k1, b=arguments.b),
     }
     _say("building the index")
     depth = min(_INDEX_DEPTH, len(corpus.doc_ids))
-    index = build_index(vectors, k=depth, sample_queries=sample)
+    index = build_index(vectors.array(), k=depth, sample_queries=sample)
     served = Found(*index.search(asked, depth))
 
     rankings = {system: _rankings(queries, answer, corpus) for system, answer in {**found, "index": served}.items()}
@@ -106,7 +116,12 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     metrics = {
         "format": 1,
         "name": arguments.name or Path(arguments.run).name,
-        "run": {"trained_on_this_split": trained, "trained": trained is not None, "dim": int(vectors.shape[1])},
+        "run": {
+            "trained_on_this_split": trained,
+            "trained": trained is not None,
+            "dim": vectors.dim,
+            "document_vectors": vectors.dtype,
+        },
         "logs_fingerprint": artifacts.fingerprint(arguments.logs),
         "documents": len(corpus.doc_ids),
         "bm25": {"form": "lucene", "k1": arguments.k1, "b": arguments.b, "stop_words": "english", "stemmer": "english"},
@@ -156,13 +171,12 @@ def _check(arguments: Arguments) -> None:
         raise InputError(f"--bootstrap-samples must be at least 100, found {arguments.bootstrap_samples}")
 
 
-def _search_exactly(asked: np.ndarray, vectors: np.ndarray, corpus: Corpus) -> Found:
-    depth, order = min(_DEPTH, len(corpus.doc_ids)), corpus.order
-    parts = [
-        exact_top_k(asked[start : start + _QUERIES_AT_ONCE], vectors, depth, order=order)
-        for start in tqdm(range(0, len(asked), _QUERIES_AT_ONCE), desc="exact search", unit="batch")
-    ]
-    return Found(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+def _search_exactly(asked: np.ndarray, vectors: Embeddings, corpus: Corpus) -> Found:
+    depth = min(_DEPTH, len(corpus.doc_ids))
+    pairs = len(asked) * len(corpus.doc_ids)
+    with tqdm(total=pairs, desc="exact search", unit=" pairs", unit_scale=True) as bar:
+        found = mapped_top_k(asked, vectors.shards, depth, order=corpus.order, mesh=local_mesh(), progress=bar.update)
+    return Found(*found)
 
 
 def _search_words(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) -> Found:

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64, UInt64
 
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
 from crops_jax.hard_negatives import Chosen, Labelled, Selection, choose_negatives, id_hashes, rounded, score_limits
-from crops_jax.retrieval.exact import inner_products
+from crops_jax.retrieval.exact import inner_products, local_mesh
 from crops_jax.retrieval.mapped import mapped_top_k, take_rows
 from crops_jax.retrieval.scann_index import build_index
 
@@ -58,7 +56,7 @@ class Corpus:
     ):
         """
         Args:
-          documents: unit vectors, mapped.
+          documents: unit vectors, mapped, of any type.
           search: ScaNN holds all vectors in memory and misses some neighbours.
           equals: a number for each document, the same for those that count as one (hard_negatives.choose_negatives).
           sample_queries, depth: what ScaNN is tuned for.
@@ -67,7 +65,7 @@ class Corpus:
         Raises:
           InputError: ScaNN is asked for and not installed.
         """
-        self.shards = documents.shards
+        self.shards, self._dtype = documents.shards, documents.dtype
         self.count = len(documents.ids)
         self.hashes = id_hashes(documents.ids)
         self.equals = equals
@@ -76,13 +74,10 @@ class Corpus:
         self.order = np.empty(self.count, np.int32)
         self.order[pc.sort_indices(pa.array(documents.ids)).to_numpy()] = np.arange(self.count, dtype=np.int32)
         self._block_rows = block_rows
-        devices = jax.local_devices()
-        self._mesh = Mesh(np.asarray(devices), ("docs",)) if len(devices) > 1 else None
+        self._mesh = local_mesh()
         self._index = None
         if search == "scann":
-            self._index = build_index(
-                np.concatenate(self.shards), k=min(depth, self.count), sample_queries=sample_queries
-            )
+            self._index = build_index(documents.array(), k=min(depth, self.count), sample_queries=sample_queries)
             if self._index.settings["kind"] == "exact":
                 raise InputError(
                     f"--search scann: {self._index.settings['reason']}; install scann, or leave --search out"
@@ -90,8 +85,9 @@ class Corpus:
 
     @property
     def settings(self) -> dict:
-        """What the search is, for the outcome line."""
-        return {"kind": "exact"} if self._index is None else self._index.settings
+        """What the search is and how its documents are stored, for the outcome line."""
+        settings = {"kind": "exact"} if self._index is None else self._index.settings
+        return {**settings, "document_vectors": self._dtype}
 
     def search(
         self, queries: Float32[np.ndarray, "queries dim"], k: int, *, progress: Callable[[int], object]

@@ -13,6 +13,7 @@ from crops_jax.charts.histogram import histogram
 from crops_jax.charts.interval_plot import Row, interval_plot
 from crops_jax.charts.line_chart import Curve, line_chart
 from crops_jax.labels import Level
+from crops_jax.losses.level_statistics import RECALL, SCORE_GAP
 from crops_jax.page import LEVELS, check_page, write_page
 from launch.report_comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
 from launch.report_examples import PERSPECTIVES, examples
@@ -134,8 +135,12 @@ def _label_sources(tables: Sequence[Labels]) -> dict[str, list[int]]:
 
 def _training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     charts = []
-    names = dict.fromkeys(name for run in runs for line in run.lines for name in line if name.startswith("dev_"))
-    for field, title in {"loss": "Training loss", **{name: _words(name) for name in names}}.items():
+    names = {name for run in runs for line in run.lines for name in line}
+    titles = {"loss": "Training loss", **{name: _words(name) for name in sorted(names) if name.startswith("dev_")}}
+    for prefix, text in ((RECALL, "Recall in the batch"), (SCORE_GAP, "Score gap in the batch")):
+        of_levels = {f"{prefix}_{level}": f"{text}, level {name}" for level, name in LEVELS.items()}
+        titles |= {field: title for field, title in of_levels.items() if field in names}
+    for field, title in titles.items():
         curves = [Curve(run.name, _points(run, field), place) for place, run in enumerate(runs)]
         if any(curve.points for curve in curves):
             charts.append((title, Markup(line_chart(curves, title=title))))

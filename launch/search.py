@@ -1,25 +1,29 @@
 """Prints what a retriever finds for typed queries."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
 from crops_jax import program
+from crops_jax.embeddings import Embeddings
 from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
-from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.retrieval.exact import exact_top_k, local_mesh
+from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus import Corpus, document_vectors, read_corpus
 
 _TITLE_CHARACTERS = 100
+
+Ranking = tuple[np.ndarray, np.ndarray]
+"""Scores and indices into the corpus, best first, of one query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Arguments:
     """Log tables whose documents are searched."""
     document_embeddings: str = ""
     """Vectors of the documents from launch.embed; default: they are computed."""
+    dim: int | None = None
+    """So many leading components of each vector; default: those of --document-embeddings, or all."""
     k: int = 10
     """Documents a query."""
 
@@ -47,10 +53,15 @@ def search(arguments: Arguments) -> dict[str, Any]:
     logs = open_logs(arguments.logs)
     corpus = read_corpus(logs)
     encoder = open_encoder(arguments.run)
-    # On the device once, and not again for every query.
-    vectors = jnp.asarray(
-        document_vectors(encoder, corpus, embeddings=arguments.document_embeddings, logs=logs, run=arguments.run)
+    vectors = document_vectors(
+        encoder,
+        corpus,
+        embeddings=arguments.document_embeddings,
+        logs=logs,
+        run=arguments.run,
+        dim=arguments.dim,
     )
+    search_for = _searcher(vectors, corpus, k=min(arguments.k, len(corpus.doc_ids)))
     answered = []
     for typed in _queries(arguments.query, sys.stdin):
         query = normalise_query(typed)
@@ -60,10 +71,16 @@ def search(arguments: Arguments) -> dict[str, Any]:
         if not query:
             _say("(an empty query finds nothing; type some words)")
             continue
-        found = _answer(encoder.encode([query], tower="query"), vectors, corpus, k=arguments.k)
+        found = _answer(search_for(encoder.encode([query], tower="query", dim=vectors.dim)), corpus)
         _print(query, found)
         answered.append({"query": query, "results": found})
-    return {"run": str(Path(arguments.run)), "documents": len(corpus.doc_ids), "queries": answered}
+    return {
+        "run": str(Path(arguments.run)),
+        "documents": len(corpus.doc_ids),
+        "dim": vectors.dim,
+        "document_vectors": vectors.dtype,
+        "queries": answered,
+    }
 
 
 def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
@@ -84,8 +101,16 @@ def _is_text(query: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in query)
 
 
-def _answer(query: np.ndarray, vectors: jax.Array, corpus: Corpus, *, k: int) -> list[dict[str, Any]]:
-    scores, indices = exact_top_k(query, vectors, min(k, len(corpus.doc_ids)), order=corpus.order)
+def _searcher(vectors: Embeddings, corpus: Corpus, *, k: int) -> Callable[[np.ndarray], Ranking]:
+    """What answers a query: over documents that are on the device once, or block by block where they are many."""
+    if len(corpus.doc_ids) * vectors.dim * 4 > BLOCK_BYTES:
+        return lambda query: mapped_top_k(query, vectors.shards, k, order=corpus.order, mesh=local_mesh())
+    held = jnp.asarray(vectors.array())
+    return lambda query: exact_top_k(query, held, k, order=corpus.order)
+
+
+def _answer(found: Ranking, corpus: Corpus) -> list[dict[str, Any]]:
+    scores, indices = found
     return [
         {"rank": rank, "doc_id": corpus.doc_ids[at], "title": corpus.titles[at], "score": round(float(score), 4)}
         for rank, (score, at) in enumerate(zip(scores[0], indices[0], strict=True), start=1)

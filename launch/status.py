@@ -26,7 +26,7 @@ class Arguments:
 
 
 def status(arguments: Arguments) -> dict[str, Any]:
-    """Says where a run is: step, loss, speed, time left, goodput, last checkpoint."""
+    """Says where a run is: step, loss, speed, time left, goodput, share of input wait, last checkpoint."""
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)
     if manifest["kind"] != "run" and manifest["program"] != _DISCRIMINATORS:
@@ -41,7 +41,8 @@ def run_status(run: Path) -> dict[str, Any]:
     """The same without printing; None for what is not known yet.
 
     step and loss are those of the last whole line of metrics.jsonl. seconds_left is what the remaining steps take at
-    the median speed of the last lines. goodput is the share of all time, restarts included, that steps took.
+    the median speed of the last lines. goodput is the share of all time, restarts included, that steps took, and
+    input_wait that in which they waited for batches; of several processes those of the first.
     """
     lines = read_metrics(run)
     config = _read_config(run)
@@ -62,7 +63,8 @@ def run_status(run: Path) -> dict[str, Any]:
         "learning_rate": last.get("learning_rate"),
         "examples_per_second": speed,
         "seconds_left": left,
-        "goodput": goodput(run),
+        "goodput": time_share(run, "compute"),
+        "input_wait": time_share(run, "input_wait"),
         "last_checkpoint": max(saved) if saved else None,
         "best_checkpoint": checkpoint.best_step(run),
     }
@@ -75,11 +77,12 @@ def total_steps(run: Path, config: Mapping[str, Any]) -> int | None:
     return next((line["steps"] for line in reversed(_goodput_lines(run)) if "steps" in line), None)
 
 
-def goodput(run: Path) -> float | None:
-    """Seconds of compute over all seconds in goodput.jsonl, whose lines each cover the time since the one before."""
+def time_share(run: Path, part: str) -> float | None:
+    """Share of a part (crops_jax.run_log.PARTS) in all seconds of goodput.jsonl, whose lines each cover the time since
+    the one before."""
     lines = _goodput_lines(run)
     total = sum(line.get("seconds", 0.0) for line in lines)
-    return round(sum(line.get("compute_seconds", 0.0) for line in lines) / total, 4) if total else None
+    return round(sum(line.get(f"{part}_seconds", 0.0) for line in lines) / total, 4) if total else None
 
 
 def _goodput_lines(run: Path) -> list[dict[str, Any]]:

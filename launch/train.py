@@ -1,5 +1,6 @@
 """Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,28 @@ def train(arguments: Arguments) -> dict[str, Any]:
     Works in place and can be watched while it runs. SIGTERM saves a checkpoint and exits with status 3; the same
     command goes on from the newest checkpoint, whatever stopped it before, and ends as if nothing had. Compiled
     programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
+
+    Several processes train one model when all are started with this same command (crops_jax.cluster_environment says
+    how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
+    number may change whenever the run goes on.
     """
-    from crops_jax import pretrained, process_memory, run_folder, training
+    from crops_jax import process_memory, processes
 
     process_memory.keep_freed_memory()
+    with processes.joined():
+        return _train(arguments)
+
+
+def _train(arguments: Arguments) -> dict[str, Any]:
+    # Imported here: what stands above says before anything slow what is wrong with the environment.
+    from crops_jax import pretrained, processes, run_folder, training
+
     config = pretrained.resolve_config(arguments.config)
     training.check_machine(config)  # before RUN is made: a run keeps the configuration that it was made with
     with run_folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
+        obstacle = pretrained.export_obstacle(config.encoder, run / run_folder.TOKENIZER)
+        if obstacle and processes.current().is_first:
+            print(f"launch.export will refuse this run: {obstacle}", file=sys.stderr, flush=True)
         training.enable_compilation_cache(run)
         outcome = training.train(config, records_path=arguments.records, run=run)
     return {"run": str(Path(arguments.output)), **outcome}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from crops_jax import artifacts, program, tokenizer
+from crops_jax import artifacts, processes, program, tokenizer
 from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
 from crops_jax.cross_encoder_config import CrossEncoderConfig, PairsConfig
 from crops_jax.discriminator import LexicalDiscriminator
@@ -89,6 +89,7 @@ def train_discriminator(arguments: Arguments) -> dict[str, Any]:
 
     Works in place. SIGTERM saves a checkpoint and exits with status 3; the same command goes on from the newest one.
     """
+    processes.refuse_several(_PROGRAM)
     config = _config(arguments)
     logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     until = None if arguments.until is None else parse_time(arguments.until, argument="--until")

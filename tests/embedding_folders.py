@@ -9,13 +9,22 @@ from crops_jax.embeddings import Layout, write_shard
 
 
 def write_embeddings(
-    path: Path, ids, vectors, *, tower: str, shard_rows: int = 5, encoder: str = "e0", normalise=True, inputs=None
+    path: Path,
+    ids,
+    vectors,
+    *,
+    tower: str,
+    shard_rows: int = 5,
+    encoder: str = "e0",
+    normalise=True,
+    inputs=None,
+    dtype="float32",
 ):
     """What launch.embed writes, manifest included."""
     vectors = np.asarray(vectors, np.float32)
     if normalise:
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    layout = Layout(rows=len(ids), dim=vectors.shape[1], shard_rows=shard_rows)
+    layout = Layout(rows=len(ids), dim=vectors.shape[1], shard_rows=shard_rows, dtype=dtype)
     path.mkdir(parents=True)
     manifest = artifacts.new_manifest(
         program="launch.embed",

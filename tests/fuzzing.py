@@ -63,21 +63,11 @@ def sizes(case: Case) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("number", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-def run(case: Case, number: int, folder: Path) -> Counter[str]:
-    """Runs cases 0 to number - 1 and returns how many ended in which way.
-
-    All of them run in one process of their own, so that one that crashes or hangs in native code is seen and named.
-    """
-    if number < SIZES[_name(case)][1]:
-        return Counter(_one(case, one, folder / str(one)) for one in range(number))
-    command = [sys.executable, "-m", "tests.fuzzing", case.__module__, case.__name__, str(number), str(folder)]
-    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
-    lines = child.stdout.splitlines()
-    last = f"{_name(case)}: case {len(lines) - 1} ended the process with status {child.returncode}"
-    assert child.returncode == 0, f"{last}\n{child.stderr[-6000:]}"
-    endings = Counter(line.split()[1] for line in lines)
-    assert endings.total() == number
-    return endings
+def run(case: Case, number: int, folder: Path, **least: float) -> None:
+    """Runs cases 0 to number - 1. More than these shares of them have to end so: refused=1 / 10, accepted=1 / 10."""
+    endings = _endings(case, number, folder)
+    for ending, share in least.items():
+        assert endings[ending] / number > share, f"{_name(case)}: {dict(endings)} of {number} cases"
 
 
 def replay(case: Case, number: int) -> str:
@@ -157,6 +147,23 @@ def mutated_json_text(generator: random.Random, content: Any) -> bytes:
             for _ in range(generator.choice([1, 1, 2, 5])):
                 content = mutated_json(generator, content)
             return json.dumps(content).encode()
+
+
+def _endings(case: Case, number: int, folder: Path) -> Counter[str]:
+    """How many of the cases 0 to number - 1 ended in which way.
+
+    All of them run in one process of their own, so that one that crashes or hangs in native code is seen and named.
+    """
+    if number < SIZES[_name(case)][1]:
+        return Counter(_one(case, one, folder / str(one)) for one in range(number))
+    command = [sys.executable, "-m", "tests.fuzzing", case.__module__, case.__name__, str(number), str(folder)]
+    child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    lines = child.stdout.splitlines()
+    last = f"{_name(case)}: case {len(lines) - 1} ended the process with status {child.returncode}"
+    assert child.returncode == 0, f"{last}\n{child.stderr[-6000:]}"
+    endings = Counter(line.split()[1] for line in lines)
+    assert endings.total() == number
+    return endings
 
 
 def _one(case: Case, number: int, folder: Path, *, keep: bool = False) -> str:

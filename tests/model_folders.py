@@ -11,9 +11,12 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from crops_jax.config import Config
-from crops_jax.models.dual_encoder import DualEncoder, from_parameters
+from crops_jax import sharding
+from crops_jax.config import Config, MeshConfig
+from crops_jax.models.dual_encoder import DualEncoder, abstract_dual_encoder, from_parameters
 from crops_jax.models.hugging_face_names import to_hugging_face
+
+ONE_DEVICE = sharding.make_mesh(MeshConfig(data=1))
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["red", "blue", "shoe", "lamp", "garden", "hose", "the", "a", "##s", "##e", "東", "京"]
@@ -92,11 +95,9 @@ def small_config(**encoder) -> Config:
 def random_parameters(config: Config, *, seed: int = 0) -> dict:
     """Parameters of a dual encoder, so large that texts differ, biases and norms included; made without compiling."""
     generator = np.random.default_rng(seed)
-    abstract = nnx.eval_shape(
-        lambda: DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(0))
-    )
     parameters = jax.tree.map(
-        lambda leaf: generator.normal(0, 0.25, leaf.shape).astype(np.float32), nnx.to_pure_dict(nnx.state(abstract))
+        lambda leaf: generator.normal(0, 0.25, leaf.shape).astype(np.float32),
+        nnx.to_pure_dict(nnx.state(abstract_dual_encoder(config))),
     )
     return {**parameters, "log_inverse_temperature": np.float32(3)}
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import tokenizers
 from flax import nnx
+from jax.sharding import Mesh
 from tokenizers import models, pre_tokenizers
 
-from crops_jax import artifacts, tokenizer
+from crops_jax import artifacts, tokenizer, training
 from crops_jax.config import (
     Config,
     DataConfig,
@@ -20,8 +22,10 @@ from crops_jax.config import (
     TrainingConfig,
 )
 from crops_jax.labels import Level, document_id_words
+from crops_jax.models.filling import placed
 from crops_jax.packing import segments_per_row
 from crops_jax.records import QueryRecord, write_records
+from crops_jax.train_step import TrainState, initial_state
 
 VOCABULARY = 48
 
@@ -60,7 +64,7 @@ class BagEncoder(nnx.Module):
         self.feed_forward = nnx.Dict(up=nnx.Linear(width, width, rngs=rngs), down=nnx.Linear(width, width, rngs=rngs))
         self.log_inverse_temperature = nnx.Param(-jnp.log(jnp.float32(config.loss.initial_temperature)))
 
-    def encode_rows(self, tokens, segments, *, tower, dropout_key=None):
+    def encode_rows(self, tokens, segments, *, tower, dropout_key=None, flash=None):
         members = segments[:, None, :] == jnp.arange(segments_per_row(tokens.shape[1]))[None, :, None]
         states = members.astype(jnp.float32) @ self.token_embedding(jnp.maximum(tokens, 0))
         states /= jnp.maximum(members.sum(axis=2), 1)[:, :, None]
@@ -70,13 +74,33 @@ class BagEncoder(nnx.Module):
         states += self.feed_forward["down"](jax.nn.relu(self.feed_forward["up"](states)))
         return states * jax.lax.rsqrt((states**2).sum(axis=2, keepdims=True) + 1e-12)
 
-    def encode_packed(self, texts, *, tower, micro_batches=1, dropout_key=None):
+    def encode_packed(self, texts, *, tower, micro_batches=1, dropout_key=None, flash=None):
         groups, _, width = texts.tokens.shape
         rows = (array.reshape(-1, width) for array in texts[:2])
         vectors = self.encode_rows(*rows, tower=tower, dropout_key=dropout_key)
         vectors = vectors.reshape(groups, -1, vectors.shape[-1])
         chosen = jnp.take_along_axis(vectors, jnp.maximum(texts.places, 0)[:, :, None], axis=1)
         return jnp.where((texts.places >= 0)[:, :, None], chosen, 0)
+
+
+def state_of(model: nnx.Module, config: Config, *, steps: int, mesh: Mesh) -> TrainState:
+    """Step 0 of the parameters that a model has."""
+    parameters = placed(model, nnx.to_pure_dict(nnx.state(model, nnx.Param)), mesh)
+    return initial_state(parameters, config, steps=steps, mesh=mesh)
+
+
+def use_bag_encoder(patch: pytest.MonkeyPatch) -> None:
+    """Makes crops_jax.training train a BagEncoder."""
+
+    def parameters(config: Config, *, seed: int, mesh: Mesh) -> dict:
+        made = nnx.to_pure_dict(nnx.state(BagEncoder(config, seed=seed)))
+        return placed(abstract(config), made, mesh)
+
+    def abstract(config: Config) -> BagEncoder:
+        return nnx.eval_shape(lambda: BagEncoder(config, seed=0))
+
+    patch.setattr(training, "abstract_dual_encoder", abstract)
+    patch.setattr(training, "initial_parameters", parameters)
 
 
 def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, words: int = VOCABULARY - 8) -> Path:

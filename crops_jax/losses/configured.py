@@ -9,11 +9,14 @@ from crops_jax.config import LossConfig
 from crops_jax.labels import SparseLabels
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
+from crops_jax.losses.level_statistics import LevelStatistics, level_statistics
 from crops_jax.losses.level_sums.api import Split
+from crops_jax.losses.level_sums.sums import LevelSums
 from crops_jax.losses.listwise import softmax_cross_entropy_terms
 from crops_jax.losses.options import LossOptions
 from crops_jax.losses.ranking_infonce import rince_formula
 from crops_jax.losses.terms import Formula, batch_loss
+from crops_jax.models.pooling import unit_norm
 
 _FORMULAS: dict[str, Formula] = {
     "h_infonce": h_infonce_terms,
@@ -34,30 +37,51 @@ def configured_loss(
     doc_mask: Bool[Array, "docs"],
     doc_log_probabilities: Float[Array, "docs"] | None,
     split: Split,
-) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]]]:
-    """The loss of a batch and counters of what it met; arguments as of `crops_jax.losses.h_infonce`.
+) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]], LevelStatistics]:
+    """The loss of a batch, counters of what it met, and its statistics; arguments as of `crops_jax.losses.h_infonce`.
 
-    Counter ignored_by_margin, where the configuration has a margin: other queries' documents that it took out.
+    With config.matryoshka_dims it is the mean of the losses of the full width and of each number of leading components,
+    which are normalised again (Kusupati et al. 2022, arXiv 2205.13147, equation 1, all weights alike). Counters and
+    statistics are those of the full width.
+
+    Counter ignored_by_margin, where the configuration has a margin: other queries' documents that it took out. It and
+    the statistics are of the queries whose weight is not 0.
     """
-    loss, ignored = batch_loss(
-        config.name,
-        rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name],
-        query_embeddings,
-        doc_embeddings,
-        labels,
-        temperatures=_temperatures(config, temperature),
-        implementation=config.implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
-        options=LossOptions(
-            normalization=config.normalization,
-            level_weights=_five(config.level_weights),
-            ignore_margin=config.ignore_margin,
-        ),
-        split=split,
+    formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
+    options = LossOptions(
+        normalization=config.normalization,
+        level_weights=_five(config.level_weights),
+        ignore_margin=config.ignore_margin,
     )
-    return loss, {} if config.ignore_margin is None else {"ignored_by_margin": ignored}
+
+    def of(queries: Array, docs: Array) -> tuple[Array, LevelSums]:
+        return batch_loss(
+            config.name,
+            formula,
+            queries,
+            docs,
+            labels,
+            temperatures=_temperatures(config, temperature),
+            implementation=config.implementation,
+            query_weights=query_weights,
+            doc_mask=doc_mask,
+            doc_log_probabilities=doc_log_probabilities,
+            options=options,
+            split=split,
+        )
+
+    loss, sums = of(query_embeddings, doc_embeddings)
+    if config.matryoshka_dims:
+        parts = [
+            of(unit_norm(query_embeddings[:, :dim]), unit_norm(doc_embeddings[:, :dim]))[0]
+            for dim in config.matryoshka_dims
+        ]
+        loss = jnp.stack([loss, *parts]).mean()
+    counted = query_weights > 0
+    counters = {}
+    if config.ignore_margin is not None:
+        counters["ignored_by_margin"] = jnp.where(counted, sums.ignored, 0).sum(dtype=jnp.int32)
+    return loss, counters, level_statistics(sums, counted)
 
 
 def _temperatures(config: LossConfig, temperature: Float[Array, ""]) -> Float[Array, "..."]:

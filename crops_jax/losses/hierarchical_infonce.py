@@ -53,8 +53,8 @@ def h_infonce(
 
     Returns:
       float32 scalar, differentiable in both embeddings and in temperature. Without anchors (or all of weight 0) it
-      is 0 with zero gradients. float32 embeddings are multiplied with precision HIGHEST, narrower ones are summed in
-      float32.
+      is 0 with zero gradients; embeddings or a temperature that are not finite give NaN. float32 embeddings are
+      multiplied with precision HIGHEST, narrower ones are summed in float32.
 
     Raises:
       ValueError: shapes or types do not fit each other, or the named implementation cannot run here.

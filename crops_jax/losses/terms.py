@@ -44,11 +44,10 @@ def batch_loss(
     doc_log_probabilities: Float[Array, "docs"] | None = None,
     options: LossOptions | None = None,
     split: Split | None = None,
-) -> tuple[Float[Array, ""], Int32[Array, ""]]:
+) -> tuple[Float[Array, ""], LevelSums]:
     """The loss of a batch by the formula for its terms; arguments as of `crops_jax.losses.h_infonce`.
 
-    And the number of other queries' documents that options.ignore_margin took out, summed over the queries whose
-    weight is not 0.
+    And the sums that it was made of. Embeddings or temperatures that are not finite give NaN.
     """
     validate(name, query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     options = LossOptions() if options is None else options
@@ -66,9 +65,9 @@ def batch_loss(
     )
     queries = query_embeddings.shape[0]
     weights = jnp.ones(queries, jnp.float32) if query_weights is None else query_weights.astype(jnp.float32)
-    terms = formula(sums, temperatures)
-    ignored = jnp.where(weights > 0, sums.ignored, 0).sum(dtype=jnp.int32)
-    return _normalised(terms, jax.lax.stop_gradient(weights), options), ignored
+    loss = _normalised(formula(sums, temperatures), jax.lax.stop_gradient(weights), options)
+    # A sum of NaN would pass for an empty one, and the loss for that of a batch without anchors.
+    return jnp.where(_all_finite(query_embeddings, doc_embeddings, temperatures), loss, jnp.nan), sums
 
 
 def strictly_below(
@@ -108,6 +107,10 @@ def _normalised(terms: Terms, query_weights: Float[Array, "queries"], options: L
     weights *= query_weights[:, None]
     total = (terms.loss * weights).sum()
     return total if options.normalization == "sum" else _ratio(total, weights.sum())
+
+
+def _all_finite(*arrays: Array) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

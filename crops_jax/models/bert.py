@@ -23,11 +23,13 @@ Parameters are float32. Matrix products run in config.compute_dtype; sums inside
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int32, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.models.attention import attend, drop, positions, split, visible
+from crops_jax.models.attention import Attend, attention_over, drop, positions, split
 from crops_jax.models.linear import TRUNCATED_NORMAL, linear
+from crops_jax.sharding import spread_lookup, spread_rows
 
 
 class Bert(nnx.Module):
@@ -52,6 +54,7 @@ class Bert(nnx.Module):
         segments: Int32[Array, "texts tokens"] | None = None,
         token_types: Int32[Array, "texts tokens"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
+        flash: Mesh | None = None,
     ) -> Float[Array, "texts tokens width"]:
         """States of all tokens, in config.compute_dtype; those of padding mean nothing.
 
@@ -62,13 +65,14 @@ class Bert(nnx.Module):
             (crops_jax.packing); tokens attend within their text only. None: a row is one text.
           token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 everywhere.
           dropout_key: a key for dropout at config.dropout; None: no dropout.
+          flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.
 
         Raises ValueError when a row that is one text has more tokens than there are positions.
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text fit the position table, found {tokens.shape[1]}")
-        mask = visible(tokens, segments)
-        states = self.token_embedding(jnp.maximum(tokens, 0))
+        attend = attention_over(tokens, segments, dropout=self.dropout, flash=flash)
+        states = spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)))
         types = self.token_type_embedding
         type_states = types.embedding[0][None, None] if token_types is None else types(token_types)
         states += self.position_embedding(positions(tokens, segments) + self.position_offset) + type_states
@@ -77,7 +81,7 @@ class Bert(nnx.Module):
         for layer, key in zip(self.layers, keys[1:], strict=True):
 
             def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
-                return layer(states, mask, dropout_key=key)
+                return spread_rows(layer(states, attend, dropout_key=key))
 
             states = (jax.checkpoint(run) if self.remat else run)(states, key)
         return states
@@ -96,23 +100,22 @@ class Layer(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts #tokens tokens"],
+        attend: Attend,
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
         keys = split(dropout_key, 3)
-        added = drop(self.attention(states, mask, dropout_key=keys[0]), self.dropout, keys[1])
+        added = drop(self.attention(states, attend, dropout_key=keys[0]), self.dropout, keys[1])
         states = self.attention_norm(states + added).astype(states.dtype)
         added = drop(self.feed_forward(states), self.dropout, keys[2])
         return self.feed_forward_norm(states + added).astype(states.dtype)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; mask[n, q, k] says whether token q of row n sees token k."""
+    """Multi-head self-attention; `attend` knows which tokens see which."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
-        self.dropout = config.dropout
         self.query = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
         self.key = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
         self.value = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
@@ -121,13 +124,13 @@ class Attention(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts #tokens tokens"],
+        attend: Attend,
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
         by_head = (*states.shape[:2], self.heads, -1)
         query, key, value = (project(states).reshape(by_head) for project in (self.query, self.key, self.value))
-        return self.output(attend(query, key, value, mask, dropout=self.dropout, dropout_key=dropout_key))
+        return self.output(attend(query, key, value, dropout_key=dropout_key))
 
 
 class FeedForward(nnx.Module):

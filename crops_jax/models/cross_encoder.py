@@ -18,16 +18,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
 from crops_jax.models.bert import Bert
-from crops_jax.models.filling import filled
+from crops_jax.models.filling import filled, placed, random_parameters
 from crops_jax.models.hugging_face_names import from_hugging_face
 from crops_jax.models.linear import linear
+from crops_jax.weight_files import StoredTensor, open_tensors
 
 # Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
 _POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
@@ -68,21 +69,27 @@ class CrossEncoder(nnx.Module):
         return self.head(pooled)[:, 0]
 
 
-def create_cross_encoder(config: EncoderConfig, *, seed: int) -> CrossEncoder:
-    """A CrossEncoder, random by `seed` or, when config.weights is set, with that folder's weights.
+def abstract_cross_encoder(config: EncoderConfig) -> CrossEncoder:
+    """A CrossEncoder of shapes without arrays: its structure."""
+    return nnx.eval_shape(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=0)))
 
-    Of the folder the tower is taken, and pooler and head where it has those of a classifier with one output (as
-    cross-encoders of sentence-transformers are saved); what it lacks is random by `seed`.
+
+def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
+    """What training starts from, each made or read where it lies on `mesh`.
+
+    Random by `seed` or, when config.weights is set, that folder's weights. Of the folder the tower is taken, and pooler
+    and head where it has those of a classifier with one output (as cross-encoders of sentence-transformers are saved);
+    what it lacks is random by `seed`.
 
     Args:
       config: with weights, its sizes are the folder's.
 
-    Raises InputError when the folder cannot be used.
+    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
+    cannot be used.
     """
     if not config.weights:
-        return CrossEncoder(config, rngs=nnx.Rngs(params=seed))
+        return random_parameters(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=seed)), mesh)
     from crops_jax.model_folder import describe, locate
-    from crops_jax.pretrained import open_tensors
 
     folder = describe(locate(config.weights)).towers[0]
     tensors = open_tensors(folder)
@@ -91,7 +98,7 @@ def create_cross_encoder(config: EncoderConfig, *, seed: int) -> CrossEncoder:
         **_top(tensors, config.width, seed=seed),
     }
     try:
-        return from_parameters(config, parameters)
+        return placed(abstract_cross_encoder(config), parameters, mesh)
     except ValueError as error:
         raise InputError(f"{folder}: {error}; the weights do not belong to the config.json beside them") from error
 
@@ -101,10 +108,10 @@ def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> Cro
 
     Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
     """
-    return filled(nnx.eval_shape(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=0))), parameters)
+    return filled(abstract_cross_encoder(config), parameters)
 
 
-def _top(tensors: Mapping[str, np.ndarray], width: int, *, seed: int) -> dict[str, Any]:
+def _top(tensors: Mapping[str, StoredTensor], width: int, *, seed: int) -> dict[str, Any]:
     """Pooler and head, the folder's or random ones."""
     rngs = nnx.Rngs(params=seed)
     random = {"pooler": linear(width, width, rngs=rngs), "head": linear(width, 1, rngs=rngs)}
@@ -115,6 +122,6 @@ def _top(tensors: Mapping[str, np.ndarray], width: int, *, seed: int) -> dict[st
                 continue
             kernel = tensors[f"{name}.weight"].T
             # A head of more outputs is of another task; a pooler of zeros stands for none and would learn nothing.
-            if kernel.shape == (width, outputs) and kernel.any():
+            if kernel.shape == (width, outputs) and kernel[...].any():
                 parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
     return parameters

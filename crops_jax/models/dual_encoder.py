@@ -1,6 +1,7 @@
 """The retriever: a tower for queries, a tower for documents, unit vectors out of both, and a learnt temperature.
 
-Parameter paths, for tables of sharding rules and for checkpoints (below a tower: see crops_jax.models.bert and qwen):
+Parameter paths, for tables of sharding rules and for checkpoints (below a tower: see crops_jax.models.bert, qwen and
+hashed):
 
     tower/...                                shared_towers = True: one set of weights for both
     query_tower/...  document_tower/...      shared_towers = False
@@ -14,16 +15,20 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
-from crops_jax.models.filling import filled
+from crops_jax.models.filling import filled, random_parameters
+from crops_jax.models.hashed import Hashed
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.qwen import Qwen
 from crops_jax.packing import PackedTexts, segments_per_row
 
 Tower = Literal["query", "document"]
+
+_TOWERS = {"bert": Bert, "qwen2": Qwen, "qwen3": Qwen, "hashed": Hashed}
 
 
 class DualEncoder(nnx.Module):
@@ -31,7 +36,7 @@ class DualEncoder(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):
         self.pooling: Pooling = config.pooling
-        tower = Bert if config.family == "bert" else Qwen
+        tower = _TOWERS[config.family]
         if config.shared_towers:
             self.tower = tower(config, rngs=rngs)
         else:
@@ -47,6 +52,7 @@ class DualEncoder(nnx.Module):
         *,
         tower: Tower,
         dropout_key: Key[Array, ""] | None = None,
+        flash: Mesh | None = None,
     ) -> Float[Array, "rows segments dim"]:
         """Unit vectors, float32, of all texts of rows; zeros where a segment has no tokens.
 
@@ -54,10 +60,14 @@ class DualEncoder(nnx.Module):
           tokens, segments: see crops_jax.packing.PackedTexts.
           tower: whose weights; with shared towers both are the same.
           dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
+          flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.
         """
         encoder = self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
-        states = encoder(tokens, segments=segments, dropout_key=dropout_key)
         most = segments_per_row(tokens.shape[1])
+        if isinstance(encoder, Hashed):
+            vectors = encoder(tokens, segments=segments, most=most, dropout_key=dropout_key)
+            return unit_norm(vectors.astype(jnp.float32))
+        states = encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash)
         return unit_norm(pool_segments(states, segments, pooling=self.pooling, most=most))
 
     def encode_packed(
@@ -67,6 +77,7 @@ class DualEncoder(nnx.Module):
         tower: Tower,
         micro_batches: int = 1,
         dropout_key: Key[Array, ""] | None = None,
+        flash: Mesh | None = None,
     ) -> Float[Array, "groups texts dim"]:
         """Unit vectors of packed texts; a text that is not there (place -1) becomes zeros.
 
@@ -74,12 +85,13 @@ class DualEncoder(nnx.Module):
           micro_batches: the rows of each group are encoded in so many parts, one after the other, and again in the
             backward pass, so that the states of one part only are in memory. Must divide the rows. The gradient is
             that of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983).
+          others: as of `encode_rows`.
         """
         groups, rows, width = texts.tokens.shape
 
         def encode(tokens: Array, segments: Array, key: Array | None) -> Array:
             vectors = self.encode_rows(
-                tokens.reshape(-1, width), segments.reshape(-1, width), tower=tower, dropout_key=key
+                tokens.reshape(-1, width), segments.reshape(-1, width), tower=tower, dropout_key=key, flash=flash
             )
             return vectors.reshape(groups, -1, vectors.shape[-1])
 
@@ -110,17 +122,25 @@ class DualEncoder(nnx.Module):
         return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="document", dropout_key=dropout_key)[:, 0]
 
 
-def create_dual_encoder(config: Config, *, seed: int) -> DualEncoder:
-    """A DualEncoder, random by `seed` or, when config.encoder.weights is set, with that folder's weights.
+def abstract_dual_encoder(config: Config) -> DualEncoder:
+    """A DualEncoder of shapes without arrays: its structure."""
+    return nnx.eval_shape(lambda: _random(config, seed=0))
 
-    With weights, both towers start from them; sizes and pooling are the folder's (`pretrained.resolve_config`).
-    Raises InputError when the folder cannot be used.
+
+def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:
+    """What training starts from, each made or read where it lies on `mesh`.
+
+    Random by `seed` or, when config.encoder.weights is set, that folder's weights, from which both towers start; sizes
+    and pooling are then the folder's (`pretrained.resolve_config`).
+
+    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
+    cannot be used.
     """
     if config.encoder.weights:
         from crops_jax import pretrained  # it builds on this module
 
-        return pretrained.create_from_weights(config)
-    return DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=seed))
+        return pretrained.read_parameters(config, mesh=mesh)
+    return random_parameters(lambda: _random(config, seed=seed), mesh)
 
 
 def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncoder:
@@ -128,14 +148,13 @@ def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncode
 
     Args:
       config: sizes.
-      parameters: nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)); layers may be numbered by
-        integers or by strings. Arrays are copied, as float32.
+      parameters: as of `initial_parameters`; layers may be numbered by integers or by strings. They are copied, as
+        float32.
 
     Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
     """
-    abstract = nnx.eval_shape(
-        lambda: DualEncoder(
-            config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=0)
-        )
-    )
-    return filled(abstract, parameters)
+    return filled(abstract_dual_encoder(config), parameters)
+
+
+def _random(config: Config, *, seed: int) -> DualEncoder:
+    return DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=seed))

@@ -10,6 +10,7 @@ import numpy as np
 
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
+from crops_jax.weight_files import StoredTensor
 
 _BERT_EMBEDDINGS = {
     "token_embedding": "embeddings.word_embeddings",
@@ -37,21 +38,28 @@ _QWEN_LINEAR = {
 _QWEN_NORM = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
 _QWEN_HEAD_NORM = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
 _QWEN_BIASES = ("attention/query", "attention/key", "attention/value")
+# Rows that OPT has before that of the first position.
+_OPT_POSITION_OFFSET = 2
 # Names that checkpoints converted from TensorFlow still carry.
 _OLD_NORM = {"weight": "gamma", "bias": "beta"}
 
 
 def names(config: EncoderConfig) -> dict[str, str]:
-    """Path below a tower ("layers/0/attention/query/kernel") to Hugging Face name."""
+    """Path below a tower ("layers/0/attention/query/kernel") to Hugging Face name; the first is the token table's.
+
+    Of a hashed tower only the table of its tokens: the rest has its place elsewhere (crops_jax.dense_modules).
+    """
+    if config.family == "hashed":
+        return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}
     return _bert_names(config.layers) if config.family == "bert" else _qwen_names(config)
 
 
-def from_hugging_face(tensors: Mapping[str, np.ndarray], config: EncoderConfig, *, source: str) -> dict[str, Any]:
-    """The parameters of a tower as a nested dictionary, float32. `tensors` may hold more (a pooler, a head).
+def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig, *, source: str) -> dict[str, Any]:
+    """The parameters of a tower as a nested dictionary, still in their files.
 
-    Raises InputError, naming `source` and the tensor, where one is missing.
+    `tensors` may hold more (a pooler, a head). Raises InputError, naming `source` and the tensor, where one is missing.
     """
-    anchor = names(config)["token_embedding/embedding"]
+    anchor = next(iter(names(config).values()))
     prefixes = [name.removesuffix(anchor) for name in tensors if name == anchor or name.endswith(f".{anchor}")]
     if len(prefixes) != 1:
         raise InputError(
@@ -60,7 +68,7 @@ def from_hugging_face(tensors: Mapping[str, np.ndarray], config: EncoderConfig, 
         )
     tower: dict[str, Any] = {}
     for path, name in names(config).items():
-        tensor = _find(tensors, prefixes[0] + name, source).astype(np.float32)
+        tensor = _find(tensors, prefixes[0] + name, source)
         *parents, leaf = path.split("/")
         place = tower
         for parent in parents:
@@ -73,6 +81,7 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
     """The tensors of the family's model (BertModel, XLMRobertaModel, Qwen2Model, Qwen3Model) by their names, float32.
 
     BERT's pooler, which no sentence vector passes through, is zeros: without one transformers would make a random one.
+    A hashed tower's table is an OPTModel without layers, whose positions are zeros.
     """
     tensors = {}
     for path, name in names(config).items():
@@ -84,6 +93,9 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
     if config.family == "bert":
         tensors["pooler.dense.weight"] = np.zeros((config.width, config.width), np.float32)
         tensors["pooler.dense.bias"] = np.zeros(config.width, np.float32)
+    if config.family == "hashed":
+        rows = config.max_positions + _OPT_POSITION_OFFSET
+        tensors["decoder.embed_positions.weight"] = np.zeros((rows, config.feature_width), np.float32)
     return tensors
 
 
@@ -116,7 +128,7 @@ def _layer_norm(ours: str, theirs: str) -> dict[str, str]:
     return {f"{ours}/scale": f"{theirs}.weight", f"{ours}/bias": f"{theirs}.bias"}
 
 
-def _find(tensors: Mapping[str, np.ndarray], name: str, source: str) -> np.ndarray:
+def _find(tensors: Mapping[str, StoredTensor], name: str, source: str) -> StoredTensor:
     stem, _, last = name.rpartition(".")
     for candidate in (name, f"{stem}.{_OLD_NORM[last]}") if stem.endswith("LayerNorm") else (name,):
         if candidate in tensors:

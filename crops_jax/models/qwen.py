@@ -25,11 +25,13 @@ Parameters are float32. Matrix products run in config.compute_dtype; norms, rota
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int32, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.models.attention import attend, drop, positions, split, visible
+from crops_jax.models.attention import Attend, attention_over, drop, positions, split
 from crops_jax.models.linear import linear
+from crops_jax.sharding import spread_lookup, spread_rows
 
 _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 
@@ -61,6 +63,7 @@ class Qwen(nnx.Module):
         *,
         segments: Int32[Array, "texts tokens"] | None = None,
         dropout_key: Key[Array, ""] | None = None,
+        flash: Mesh | None = None,
     ) -> Float[Array, "texts tokens width"]:
         """States of all tokens, in config.compute_dtype; those of padding mean nothing. See crops_jax.models.bert.
 
@@ -68,13 +71,13 @@ class Qwen(nnx.Module):
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text, found {tokens.shape[1]}")
-        mask = visible(tokens, segments, causal=True)
+        attend = attention_over(tokens, segments, causal=True, dropout=self.dropout, flash=flash)
         rotation = rotations(positions(tokens, segments), width=self.head_width, base=self.rotary_base)
-        states = self.token_embedding(jnp.maximum(tokens, 0)).astype(self.dtype)
+        states = spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)).astype(self.dtype))
         for layer, key in zip(self.layers, split(dropout_key, len(self.layers)), strict=True):
 
             def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
-                return layer(states, mask, rotation, dropout_key=key)
+                return spread_rows(layer(states, attend, rotation, dropout_key=key))
 
             states = (jax.checkpoint(run) if self.remat else run)(states, key)
         return self.final_norm(states).astype(self.dtype)
@@ -93,14 +96,14 @@ class Layer(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts tokens tokens"],
+        attend: Attend,
         rotation: tuple[Array, Array],
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "texts tokens width"]:
         keys = split(dropout_key, 3)
         normal = self.attention_norm(states).astype(states.dtype)
-        states = states + drop(self.attention(normal, mask, rotation, dropout_key=keys[0]), self.dropout, keys[1])
+        states = states + drop(self.attention(normal, attend, rotation, dropout_key=keys[0]), self.dropout, keys[1])
         normal = self.feed_forward_norm(states).astype(states.dtype)
         return states + drop(self.feed_forward(normal), self.dropout, keys[2])
 
@@ -111,7 +114,7 @@ class Attention(nnx.Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         head_width = config.head_width or config.width // config.heads
         groups = config.key_value_heads or config.heads
-        self.heads, self.groups, self.dropout = config.heads, groups, config.dropout
+        self.heads, self.groups = config.heads, groups
         bias = config.family == "qwen2"
         self.query = _linear(config.width, config.heads * head_width, config, rngs, bias=bias)
         self.key = _linear(config.width, groups * head_width, config, rngs, bias=bias)
@@ -125,7 +128,7 @@ class Attention(nnx.Module):
     def __call__(
         self,
         states: Float[Array, "texts tokens width"],
-        mask: Bool[Array, "texts tokens tokens"],
+        attend: Attend,
         rotation: tuple[Array, Array],
         *,
         dropout_key: Key[Array, ""] | None = None,
@@ -137,7 +140,7 @@ class Attention(nnx.Module):
         if self.norms_heads:
             query, key = self.query_norm(query).astype(states.dtype), self.key_norm(key).astype(states.dtype)
         query, key = rotated(query, rotation), rotated(key, rotation)
-        return self.output(attend(query, key, value, mask, dropout=self.dropout, dropout_key=dropout_key))
+        return self.output(attend(query, key, value, dropout_key=dropout_key))
 
 
 class FeedForward(nnx.Module):

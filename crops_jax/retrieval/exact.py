@@ -79,6 +79,12 @@ def exact_top_k(
     return scores, indices
 
 
+def local_mesh() -> Mesh | None:
+    """The devices of this process in one row, for `mesh`; None where there is one only."""
+    devices = jax.local_devices()
+    return Mesh(np.asarray(devices), ("docs",)) if len(devices) > 1 else None
+
+
 def inner_products(queries: Float[Any, "pairs dim"], docs: Float[Any, "pairs dim"]) -> Float32[np.ndarray, "pairs"]:
     """The inner product of each row of `queries` with the same row of `docs`, bit-equal to exact_top_k's scores."""
     if queries.ndim != 2 or queries.shape != docs.shape:

@@ -14,8 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int, Int32
 
 from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.stored_vectors import Shard
 
-_BLOCK_BYTES = 1 << 29
+BLOCK_BYTES = 1 << 29
+"""Documents in memory at once, by default."""
 # Queries of one call of exact_top_k, after which progress is told.
 _STRETCH = 4096
 _TILE_DOCS = 16384
@@ -25,7 +27,7 @@ _TILE_SCORES = 1 << 24
 
 def mapped_top_k(
     queries: Float[Any, "queries dim"],
-    shards: Sequence[Float[np.ndarray, "rows dim"]],
+    shards: Sequence[Shard],
     k: int,
     *,
     order: Int[Any, "docs"] | None = None,
@@ -37,7 +39,8 @@ def mapped_top_k(
 
     Args:
       queries: [queries, dim].
-      shards: the documents, [rows, dim] each, mapped or in memory; document i is row i of all shards in order.
+      shards: the documents, [rows, dim] each, mapped or in memory, or what gives float32 for some of its rows
+        (crops_jax.stored_vectors); document i is row i of all shards in order.
       k: 1 to the number of documents.
       order: the place of each document among equals, distinct integers; by default its index.
       mesh: devices to spread a block over. Never changes the answer.
@@ -57,7 +60,7 @@ def mapped_top_k(
     queries = np.asarray(queries, np.float32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     indices = np.full((len(queries), k), -1, np.int32)
-    block_rows = block_rows or max(_TILE_DOCS, _BLOCK_BYTES // (4 * max(queries.shape[1], 1)))
+    block_rows = block_rows or max(_TILE_DOCS, BLOCK_BYTES // (4 * max(queries.shape[1], 1)))
     tile_queries = min(1024, max(1, _TILE_SCORES // (_TILE_DOCS + 2 * k)))
     for first, block in read_blocks(shards, block_rows):
         held = jnp.asarray(block)
@@ -79,9 +82,7 @@ def mapped_top_k(
     return scores, indices
 
 
-def read_blocks(
-    shards: Sequence[Float[np.ndarray, "rows dim"]], rows: int
-) -> Iterator[tuple[int, Float32[np.ndarray, "block dim"]]]:
+def read_blocks(shards: Sequence[Shard], rows: int) -> Iterator[tuple[int, Float32[np.ndarray, "block dim"]]]:
     """The documents `rows` at a time, whatever the shards' sizes: the index of the first one, and a copy in memory."""
     count = sum(len(shard) for shard in shards)
     starts = np.cumsum([0, *(len(shard) for shard in shards)])
@@ -95,9 +96,7 @@ def read_blocks(
         yield first, block
 
 
-def take_rows(
-    shards: Sequence[Float[np.ndarray, "rows dim"]], indices: Int[np.ndarray, "taken"]
-) -> Float32[np.ndarray, "taken dim"]:
+def take_rows(shards: Sequence[Shard], indices: Int[np.ndarray, "taken"]) -> Float32[np.ndarray, "taken dim"]:
     """Some documents by index, in that order."""
     starts = np.cumsum([0, *(len(shard) for shard in shards)])
     taken = np.empty((len(indices), shards[0].shape[1]), np.float32)

@@ -17,7 +17,8 @@ from jaxtyping import Float, Float32, Int32
 
 from crops_jax.artifacts import write_text
 from crops_jax.errors import InputError
-from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.retrieval.exact import local_mesh
+from crops_jax.retrieval.mapped import mapped_top_k
 
 # ScaNN's own advice: below these sizes hashing, and partitioning, cost more than they save.
 _BRUTE_FORCE_BELOW = 20_000
@@ -104,7 +105,7 @@ class ExactIndex:
         self.settings = {"kind": "exact", "documents": docs.shape[0], "reason": reason}
 
     def search(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return exact_top_k(np.asarray(queries), self.docs, k)
+        return mapped_top_k(np.asarray(queries), (self.docs,), k, mesh=local_mesh())
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ def _raised_until(
     searcher: Any, settings: dict[str, Any], docs: np.ndarray, sample: np.ndarray, *, k: int, least_recall: float
 ) -> dict[str, Any]:
     """Doubles leaves and reordered documents until the sample queries find what exact search finds."""
-    exact = exact_top_k(sample, docs, k)
+    exact = mapped_top_k(sample, (docs,), k, mesh=local_mesh())
     while True:
         recall = index_recall(exact, ScannIndex(searcher, settings).search(sample, k)).mean()
         settings = {**settings, "recall_on_sample": round(float(recall), 4)}

@@ -124,7 +124,7 @@ def test_devices_change_no_loss(uninterrupted, pairs, tmp_path):
 
 
 def test_a_batch_that_the_mesh_cannot_split_is_refused():
-    with pytest.raises(InputError, match="not a multiple of the mesh's data axis, 8"):
+    with pytest.raises(InputError, match="not a multiple of the mesh's data x fsdp, 8"):
         discriminator_training.check_machine(CONFIG.replace(mesh={"data": 8}, pairs={"pairs_per_batch": 12}))
 
 

@@ -73,10 +73,21 @@ def test_each_tower_has_its_weights_and_its_limit(small):
     assert np.abs(np.subtract(*small.encode([long, cut], tower="document"))).max() > 0.01
 
 
+def test_leading_components_are_normalised_again(small):
+    whole, first = small.encode(["red lamp", "", "hose"]), small.encode(["red lamp", "", "hose"], dim=7)
+    assert first.shape == (3, 7)
+    np.testing.assert_allclose(first, whole[:, :7] / np.linalg.norm(whole[:, :7], axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(small.encode(["hose"], dim=30), whole[2:])
+    assert small.encode([], dim=7).shape == (0, 7)
+    for dim in (0, 31):
+        with pytest.raises(InputError, match=f"1 to 30 components, found dim {dim}"):
+            small.encode(["hose"], dim=dim)
+
+
 def test_few_shapes_are_compiled(small, monkeypatch):
     shapes = set()
 
-    def record(self, batch, tower):
+    def record(self, batch, tower, dim):
         shapes.add(batch.tokens.shape)
         return np.zeros((len(batch.texts), 30), np.float32)
 
@@ -133,6 +144,12 @@ def test_a_run_opens_with_its_best_checkpoint(tmp_path, monkeypatch):
     assert opened.config == config
     expected = Encoder(random_model(config, seed=5), config=config, tokenizer_folder=tmp_path / "tokenizer")
     assert opened.fingerprint == expected.fingerprint
+    assert opened.trained_dims == (30,)
+    shortened = config.replace(loss={"matryoshka_dims": (4, 8)})
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(shortened)))
+    assert open_encoder(tmp_path).checked_dim(8) == 8
+    with pytest.raises(InputError, match=r"the first 5 components were not trained .*vectors of 4, 8, 30: choose"):
+        open_encoder(tmp_path).encode(["hose"], dim=5)
 
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(small_config(layers=2))))
     with pytest.raises(InputError, match="does not fit config"):

@@ -7,7 +7,7 @@ import pytest
 from crops_jax.batch_reader import Batch, cut
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from crops_jax.input_pipeline import batches
+from crops_jax.input_pipeline import batches, describe_batch, records_of_step
 from crops_jax.packing import MOST_SHAPES, PADDING_TOKEN
 from crops_jax.records import QueryRecord, RecordSource, write_records
 from tests.record_examples import CLS, SEP, example
@@ -134,20 +134,36 @@ def test_starting_later_is_skipping(source, start):
     assert_same(list(batches(source, config(), start_step=start, num_steps=13)), whole[start:])
 
 
+def test_the_records_of_a_step_are_those_of_its_batch(source):
+    found = list(batches(source, config(), num_steps=9))
+    for step in (0, 5, 8):
+        assert records_of_step(source, config(), step).tolist() == numbers(found[step : step + 1])
+    first = records_of_step(source, config(), 8)[0]
+    file, record = source.locate(first)
+    text = describe_batch(source, config(queries_per_batch=8), 4)
+    assert text.startswith(f"its batch holds 8 records of {source.path}: {file.name} record {record}, ")
+    assert text.endswith(" and 3 more")
+
+
 def test_a_step_late_in_a_long_run_is_found_at_once(source):
     step = 10**9
     assert len(list(batches(source, config(), start_step=step, num_steps=step + 2))) == 2
+
+
+def in_turn(*parts):
+    """Arrays whose groups processes hold in turn: 0, 1, 0, 1."""
+    groups = [np.split(part, 4 // len(parts)) for part in parts]
+    return np.concatenate([group for turn in zip(*groups) for group in turn])
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_parts_of_several_processes_make_up_the_global_batch(source, processes):
     whole = list(batches(source, config(), start_step=2, num_steps=9, groups=4))
     parts = [
-        list(batches(source, config(), start_step=2, num_steps=9, groups=4, process_index=p, process_count=processes))
+        list(batches(source, config(), start_step=2, num_steps=9, groups=4, own_groups=range(4)[p::processes]))
         for p in range(processes)
     ]
-    joined = [jax.tree.map(lambda *own: np.concatenate(own), *step) for step in zip(*parts, strict=True)]
-    assert_same(joined, whole)
+    assert_same([jax.tree.map(in_turn, *step) for step in zip(*parts, strict=True)], whole)
 
 
 def test_fewer_records_than_a_batch_are_repeated(tmp_path):
@@ -202,8 +218,8 @@ def test_a_query_without_documents_is_a_row_of_empty_columns(tmp_path):
 
 
 def test_wrong_arguments_are_refused(source):
-    for wrong in ({"process_count": 3}, {"groups": 3}, {"groups": 2, "process_count": 4}):
-        with pytest.raises(ValueError, match="must be a multiple of the groups, and they of the processes"):
+    for wrong in ({"groups": 3}, {"groups": 2, "own_groups": (2,)}):
+        with pytest.raises(ValueError, match="must be a multiple of the groups"):
             batches(source, config(), num_steps=1, **wrong)
     with pytest.raises(ValueError, match="start_step must lie in"):
         next(batches(source, config(), start_step=3, num_steps=2))

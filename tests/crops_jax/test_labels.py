@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from crops_jax.labels import (
     Level,
-    SparseLabels,
-    anchor_mask,
     dense_labels,
     document_id_words,
     repeated_queries,
@@ -111,24 +109,6 @@ def test_padding_of_labelled_ids_matches_no_empty_column():
 def test_repeated_queries_are_all_but_the_first():
     tokens = jnp.array([[1, 2, -1], [1, 2, 3], [1, 2, -1], [2, 1, -1], [1, 2, -1]], jnp.int32)
     assert repeated_queries(tokens).tolist() == [False, False, True, False, True]
-
-
-def test_anchor_needs_something_real_and_unignored_below():
-    labels = SparseLabels(
-        jnp.array([[0, 1, -1], [0, 1, 2], [0, 1, 2], [0, 1, 2], [2, -1, -1]], jnp.int32),
-        jnp.array([[5, 4, 0], [4, 4, 4], [4, -1, -1], [5, 1, 4], [5, 0, 0]], jnp.int32),
-    )
-    # Column 2 is masked: the fourth row has no level 0, so its lowest entry, level 1, is no anchor.
-    masked = anchor_mask(labels, jnp.array([True, True, False]))
-    assert masked.tolist() == [[True, False, False]] + [[False] * 3] * 2 + [[True, False, False], [False] * 3]
-    real = anchor_mask(labels, jnp.array([True, True, True]))
-    assert real.tolist() == [
-        [True, True, False],
-        [False, False, False],
-        [False, False, False],
-        [True, False, True],
-        [True, False, False],
-    ]
 
 
 def test_document_id_words_are_never_padding_and_need_no_x64():

@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from crops_jax import program
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax import processes, program
+from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
+from crops_jax.processes import Processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,16 @@ def test_the_outcome_is_the_only_line_on_standard_output(capfd):
     assert out.count("\n") == 1
     assert "for people" in err
     assert "from native code" in err
+
+
+def test_of_several_processes_one_speaks(capfd, monkeypatch):
+    def main(arguments: Arguments) -> dict:
+        """Says hello."""
+        return {}
+
+    monkeypatch.setattr(processes, "_current", Processes(1, 2))
+    assert run(main, ["--output", "x"], capfd) == (0, "", "")
+    assert run(raising(AnotherProcessFailed(4)), ["--output", "x"], capfd) == (4, "", "")
 
 
 def raising(error):

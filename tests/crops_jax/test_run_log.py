@@ -1,5 +1,7 @@
 import json
 
+from crops_jax import processes
+from crops_jax.processes import Processes
 from crops_jax.run_log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
 
 
@@ -19,6 +21,15 @@ def test_later_and_torn_lines_are_dropped_on_resume_and_goodput_is_kept(tmp_path
     log.close()
     assert (tmp_path / METRICS).read_text() == "".join(whole[:2]) + '{"step": 3, "loss": 1.0}\n'
     assert [json.loads(line)["step"] for line in (tmp_path / GOODPUT).read_text().splitlines()] == [1, 2, 3]
+
+
+def test_of_several_processes_the_first_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "_current", Processes(1, 2))
+    log = RunLog(tmp_path, resumed_at=0)
+    log.metrics({"step": 1, "loss": 0.5})
+    log.goodput({"step": 1, "seconds": 1.0})
+    log.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -8,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 from crops_jax import sharding
 from crops_jax.config import MeshConfig
 from crops_jax.errors import InputError
-from crops_jax.models.dual_encoder import DualEncoder
+from crops_jax.models.dual_encoder import abstract_dual_encoder
 from tests.tiny_run import CONFIG
 
 
@@ -20,34 +23,44 @@ def specs(tree, mesh):
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (MeshConfig(), (8, 1)),
-        (MeshConfig(model=2), (4, 2)),
-        (MeshConfig(data=2, model=-1), (2, 4)),
-        (MeshConfig(data=1, model=1), (1, 1)),
-        (MeshConfig(data=3, model=2), (3, 2)),
+        (MeshConfig(), (8, 1, 1)),
+        (MeshConfig(model=2), (4, 1, 2)),
+        (MeshConfig(data=2, model=-1), (2, 1, 4)),
+        (MeshConfig(data=2, fsdp=-1), (2, 4, 1)),
+        (MeshConfig(fsdp=2, model=2), (2, 2, 2)),
+        # One configuration for any number of chips: no more than there are.
+        (MeshConfig(fsdp=16), (1, 8, 1)),
+        (MeshConfig(fsdp=16, model=2), (1, 4, 2)),
+        (MeshConfig(data=1, model=1), (1, 1, 1)),
+        (MeshConfig(data=3, model=2), (3, 1, 2)),
     ],
 )
 def test_mesh_shapes(config, shape):
     mesh = sharding.make_mesh(config)
     assert mesh.devices.shape == shape
-    assert mesh.axis_names == ("data", "model")
-    assert mesh.axis_types == (AxisType.Auto, AxisType.Auto)
+    assert mesh.axis_names == ("data", "fsdp", "model")
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert sharding.num_groups(mesh) == shape[0] * shape[1]
+    assert sharding.own_groups(mesh) == tuple(range(shape[0] * shape[1]))
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(InputError, match=r"mesh.model is 3, which does not divide the 8 devices"):
+    with pytest.raises(InputError, match=r"mesh.fsdp x mesh.model = 1 x 3 does not divide the 8 devices"):
         sharding.make_mesh(MeshConfig(model=3))
-    with pytest.raises(InputError, match="needs 16 devices and 8 are here"):
+    with pytest.raises(InputError, match=r"mesh.fsdp x mesh.model = 3 x 1 does not divide the 8 devices"):
+        sharding.make_mesh(MeshConfig(fsdp=3))
+    with pytest.raises(InputError, match=r"= 8 x 1 x 2 needs 16 devices and 8 are here"):
         sharding.make_mesh(MeshConfig(data=8, model=2))
+    with pytest.raises(ValueError, match="only one mesh axis may be -1, found data and fsdp"):
+        MeshConfig(fsdp=-1)
 
 
-def test_rules_split_matrices_over_the_model_axis_moments_too():
-    mesh = sharding.make_mesh(MeshConfig(model=2))
-    model = nnx.eval_shape(lambda: DualEncoder(CONFIG.encoder, initial_temperature=0.1, rngs=nnx.Rngs(0)))
-    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+def test_the_tables_split_matrices_over_fsdp_and_model_moments_too():
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2, model=2))
+    parameters = nnx.to_pure_dict(nnx.state(abstract_dual_encoder(CONFIG), nnx.Param))
     found = specs(parameters, mesh)
     layer = "tower/layers/0/"
-    by_column, by_row, split = PartitionSpec(None, "model"), PartitionSpec("model", None), PartitionSpec("model")
+    by_column, by_row, split = PartitionSpec("fsdp", "model"), PartitionSpec("model", "fsdp"), PartitionSpec("model")
     expected = {
         "tower/token_embedding/embedding": by_row,
         **{layer + f"attention/{name}/kernel": by_column for name in ("query", "key", "value")},
@@ -66,3 +79,29 @@ def test_what_the_axis_does_not_divide_is_replicated():
     mesh = sharding.make_mesh(MeshConfig(model=8))
     tree = {"token_embedding": {"embedding": jnp.zeros((12, 4))}, "up": jnp.zeros(8)}
     assert not any(any(spec) for spec in specs(tree, mesh).values())
+
+
+def stand_in_mesh(processes, *, data, model):
+    """As much of a mesh as is asked for, whose devices belong to these processes."""
+    devices = np.array([SimpleNamespace(process_index=index) for index in processes]).reshape(data, 1, model)
+    return SimpleNamespace(devices=devices, shape={"data": data, "fsdp": 1, "model": model}, size=devices.size)
+
+
+@pytest.mark.parametrize(
+    ("processes", "data", "model"),
+    [([0, 0, 1, 1], 4, 1), ([0, 1, 0, 1], 4, 1), ([0, 0, 1, 1], 2, 2), ([0, 0, 1, 1], 1, 4), ([0, 1, 0, 1], 2, 2)],
+)
+def test_groups_that_can_be_dealt_out_to_two_processes(monkeypatch, processes, data, model):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    sharding.check_processes(stand_in_mesh(processes, data=data, model=model))
+
+
+def test_groups_that_cannot_be_dealt_out_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="the mesh of 2 devices has none of process 1 of 2"):
+        sharding.check_processes(stand_in_mesh([0, 0], data=2, model=1))
+    with pytest.raises(InputError, match="unevenly to 2 processes"):
+        sharding.check_processes(stand_in_mesh([0, 0, 0, 1], data=4, model=1))
+    # The second group lies on devices of both.
+    with pytest.raises(InputError, match=r"unevenly to 2 processes: \[\(0, 1\), \(1, 2\)\]"):
+        sharding.check_processes(stand_in_mesh([0, 0, 0, 1, 1, 1], data=3, model=2))

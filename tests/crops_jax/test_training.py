@@ -10,29 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, training
+from crops_jax import checkpoint, model_flops, training
+from crops_jax.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
 from crops_jax.run_log import TIMING_FIELDS, read_metrics
-from tests.tiny_run import CONFIG, BagEncoder, tiny_records
+from tests.tiny_run import CONFIG, tiny_records, use_bag_encoder
 
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation(tmp_path_factory):
-    """Every run here compiles the same step; the later ones find it on disk."""
-    names = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")), "jax_enable_compilation_cache": True}
-    names |= {"jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch):
-    monkeypatch.setattr(training, "create_dual_encoder", BagEncoder)
+    use_bag_encoder(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +34,7 @@ def records(tmp_path_factory):
 def uninterrupted(records, tmp_path_factory):
     run = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "create_dual_encoder", BagEncoder)
+        use_bag_encoder(patch)
         outcome = training.train(CONFIG, records_path=records, run=run)
     return run, outcome
 
@@ -84,6 +74,8 @@ def test_a_run_leaves_what_the_contract_says(uninterrupted):
         assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= line.keys()
         assert {"label_overflow", "false_negatives_avoided", "duplicate_documents", "repeated_queries"} <= line.keys()
         assert line["loss_implementation"] == "dense"
+        assert line["attention_implementation"] == "plain"
+        assert "model_flops_utilization" not in line  # the peak of a CPU is not known
         assert line["padding_share"] == pytest.approx(1 - line["tokens"] / line["token_places"], abs=1e-4)
         assert sum(line[f"anchors_level_{level}"] for level in range(1, 6)) > 0
     evaluated = {line["step"]: line[training.DEV_METRIC] for line in lines if training.DEV_METRIC in line}
@@ -163,7 +155,7 @@ def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path
 
 
 def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():
-    with pytest.raises(InputError, match="not a multiple of the mesh's data axis"):
+    with pytest.raises(InputError, match="not a multiple of the mesh's data x fsdp"):
         training.check_machine(CONFIG.replace(mesh={"data": 8, "model": 1}, data={"queries_per_batch": 7}))
 
 
@@ -209,14 +201,20 @@ def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_pat
             assert lines[line["step"]] == pytest.approx(line["loss"], rel=1e-5)
 
 
-def test_the_first_line_says_devices_mesh_and_implementation(records, tmp_path, capfd):
+def test_the_first_line_says_devices_mesh_and_implementation(records, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(model_flops, "accelerator_of", lambda kind: Accelerator(1, 1.0, 1e9))
     training.train(CONFIG.replace(training={"steps": 2}), records_path=records, run=tmp_path)
-    assert "devices: 1 x cpu, mesh: data 1 x model 1, loss: h_infonce (dense), steps: 0 to 2" in capfd.readouterr().err
+    [line] = read_metrics(tmp_path)
+    assert 0 < line["model_flops_utilization"] < 1
+    assert (
+        "devices: 1 x cpu, mesh: data 1 x fsdp 1 x model 1, loss: h_infonce (dense), steps: 0 to 2"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_batch_that_the_mesh_cannot_split_is_refused(records, tmp_path):
     config = CONFIG.replace(mesh={"data": 8}, data={"queries_per_batch": 12})
-    with pytest.raises(InputError, match=r"data.queries_per_batch = 12 is not a multiple of the mesh's data axis, 8"):
+    with pytest.raises(InputError, match=r"--data.queries-per-batch 12 is not a multiple of the mesh's data x fsdp, 8"):
         training.train(config, records_path=records, run=tmp_path)
 
 

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.errors import InputError
-from data.convert import ConvertArguments, convert
 from data.sources.acceptance import drop_refused
-from data.tables import open_logs
+from tests.data.conversions import converted, rows
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -23,15 +22,6 @@ def write(folder, **tables):
     for name, columns in tables.items():
         pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), folder / f"{name}.parquet")
     return folder
-
-
-def converted(source, raw, tmp_path):
-    outcome = convert(ConvertArguments(source=source, input=str(raw), output=str(tmp_path / "logs")))
-    return open_logs(tmp_path / "logs"), outcome
-
-
-def rows(logs, name):
-    return [{key: value for key, value in row.items() if value is not None} for row in logs.read(name).to_pylist()]
 
 
 def at(*clock):

@@ -61,6 +61,21 @@ def test_vectors_and_ids_come_back_in_order(folder, texts, tmp_path):
     assert [len(ids) for ids, _ in iterate(found)] == [4, 4, 2]
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9999), ("int8", 0.999)])
+def test_vectors_of_fewer_components_in_fewer_bytes(folder, texts, tmp_path, dtype, least):
+    outcome = embed(arguments(folder, texts, tmp_path / "out", shard_size=4, dim=20, dtype=dtype))
+    assert (outcome["dim"], outcome["dtype"]) == (20, dtype)
+    found = open_embeddings(tmp_path / "out")
+    assert found.dtype == dtype
+    expected = open_encoder(folder).encode([" ".join(text.split()) for text in TEXTS], tower="document", dim=20)
+    assert ((found.array() * expected).sum(axis=1) / np.linalg.norm(found.array(), axis=1)).min() >= least
+    assert embed(arguments(folder, texts, tmp_path / "out", shard_size=4, dim=20, dtype=dtype))["shards_written"] == 0
+    with pytest.raises(InputError, match="layout"):
+        embed(arguments(folder, texts, tmp_path / "out", shard_size=4, dim=20))
+    with pytest.raises(InputError, match="1 to 30 components, found dim 31"):
+        embed(arguments(folder, texts, tmp_path / "out", dim=31))
+
+
 def test_queries_are_normalised(folder, tmp_path):
     texts = write(tmp_path / "queries.parquet", {"id": [1, 2], "text": ["  RED  Lamp ", "red lamp"]})
     embed(arguments(folder, texts, tmp_path / "out", tower="query"))

@@ -29,11 +29,12 @@ class HashingEncoder:
     dim = 64
     fingerprint = "hashing"
 
-    def encode(self, texts, *, tower, batch_tokens=16384, progress=False):
+    def encode(self, texts, *, tower, dim=None, batch_tokens=16384, progress=False):
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
             for word in words(text):
                 vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dim] += 1
+        vectors = vectors[:, :dim]
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
@@ -197,7 +198,7 @@ def test_embeddings_of_the_same_encoder_and_documents_are_used(arguments, split,
     ids = sorted(DOCS, reverse=True)
     embeddings = tmp_path / "embeddings"
     embeddings.mkdir()
-    layout = Layout(rows=len(ids), dim=64, shard_rows=8)
+    layout = Layout(rows=len(ids), dim=64, shard_rows=8, dtype="bfloat16")
 
     def write(texts, **extra):
         manifest = artifacts.new_manifest(
@@ -216,7 +217,11 @@ def test_embeddings_of_the_same_encoder_and_documents_are_used(arguments, split,
         write_shard(embeddings, layout, shard, ids=ids[first:last], vectors=vectors[first:last])
     write(split / "documents.parquet", encoder="hashing")
     given = dataclasses.replace(arguments, document_embeddings=str(embeddings), output=str(tmp_path / "other"))
-    assert metrics_of(given)["systems"] == wanted["systems"]
+    found = metrics_of(given)
+    assert found["systems"] == wanted["systems"]
+    assert [each["run"]["document_vectors"] for each in (wanted, found)] == ["float32", "bfloat16"]
+    with pytest.raises(InputError, match="vectors of 64 components, and --dim is 32"):
+        evaluate(dataclasses.replace(given, overwrite=True, dim=32))
 
     write(split / "documents.parquet", encoder="another")
     with pytest.raises(InputError, match="another encoder"):

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -9,6 +10,7 @@ from crops_jax.errors import InputError
 from data.tables import write_table
 from launch import search as module
 from launch.search import Arguments, search
+from tests.embedding_folders import write_embeddings
 
 TITLES = ["red car", "blue boat", "red boat\x1b[31m", "grey " + "very " * 60 + "kite"]
 
@@ -17,9 +19,11 @@ class LetterEncoder:
     """Counts letters."""
 
     dim = 26
+    fingerprint = "letters"
 
-    def encode(self, texts, *, tower, batch_tokens=16384, progress=False):
-        counts = np.array([[text.lower().count(chr(97 + i)) for i in range(26)] for text in texts], np.float32)
+    def encode(self, texts, *, tower, dim=None, batch_tokens=16384, progress=False):
+        letters = range(dim or self.dim)
+        counts = np.array([[text.lower().count(chr(97 + i)) for i in letters] for text in texts], np.float32)
         return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
@@ -53,6 +57,32 @@ def test_further_queries_come_from_standard_input(logs, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("blue boat\n\nred boat\n"))
     outcome = search(Arguments(query=("red car",), run="run", logs=logs))
     assert [answered["query"] for answered in outcome["queries"]] == ["red car", "blue boat", "red boat"]
+
+
+def test_stored_vectors_of_any_type_are_searched(logs, tmp_path, monkeypatch):
+    asked = Arguments(query=("red car",), run="run", logs=logs, dim=20)
+    computed = search(asked)
+    assert (computed["dim"], computed["document_vectors"]) == (20, "float32")
+    vectors = LetterEncoder().encode(TITLES, tower="document", dim=20)
+    write_embeddings(
+        tmp_path / "embedded",
+        [f"d{row}" for row in range(len(TITLES))],
+        vectors,
+        tower="document",
+        shard_rows=3,
+        encoder="letters",
+        inputs={"texts": tmp_path / "documents.parquet"},
+        dtype="int8",
+    )
+    stored = dataclasses.replace(asked, document_embeddings=str(tmp_path / "embedded"), dim=None)
+    found = search(stored)
+    assert (found["dim"], found["document_vectors"]) == (20, "int8")
+    scores = [[result["score"] for result in each["queries"][0]["results"]] for each in (computed, found)]
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.01)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 1)
+    assert search(stored)["queries"] == found["queries"]
+    with pytest.raises(InputError, match=r"vectors of 20 components, and --dim is 26"):
+        search(dataclasses.replace(stored, dim=26))
 
 
 def test_an_empty_query_is_answered_with_a_message(logs, capsys):

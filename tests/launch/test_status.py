@@ -31,7 +31,7 @@ def test_a_run_under_way(run, capsys):
         run / "goodput.jsonl",
         [
             {"event": "start", "step": 0, "seconds": 2.0, "compute_seconds": 0.0},
-            {"seconds": 8.0, "compute_seconds": 7.0},
+            {"seconds": 8.0, "compute_seconds": 7.0, "input_wait_seconds": 0.5},
         ],
         torn='{"seco',
     )
@@ -41,7 +41,7 @@ def test_a_run_under_way(run, capsys):
     assert found["loss"] == pytest.approx(1 / 30)
     assert found["examples_per_second"] == 5.0
     assert found["seconds_left"] == 70 * 10 / 5.0
-    assert found["goodput"] == 0.7
+    assert (found["goodput"], found["input_wait"]) == (0.7, 0.05)
     assert found["last_checkpoint"] is None
     assert not found["finished"]
     assert "seconds left" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_the_first_line_of_the_log_and_the_outcome(uninterrupted):
     run, outcome, errors = uninterrupted
     lines = [line for line in errors.splitlines() if line.startswith("devices: ")]
     assert lines == [
-        f"devices: 1 x cpu, mesh: data 1 x model 1, loss: h_infonce (dense), steps: 0 to {STEPS} of 8 queries"
+        f"devices: 1 x cpu, mesh: data 1 x fsdp 1 x model 1, loss: h_infonce (dense), steps: 0 to {STEPS} of 8 queries"
     ]
     assert outcome["run"] == str(run)
     assert outcome["steps"] == STEPS
@@ -140,7 +140,7 @@ def test_the_first_line_of_the_log_and_the_outcome(uninterrupted):
 def test_wrong_arguments_are_refused_in_one_line(job, uninterrupted):
     for overrides, message in [
         (["--optimizer.learning-rate", "0.5"], "optimizer.learning_rate: 0.003 there, 0.5 here"),
-        (["--mesh.data", "3"], "mesh.data x mesh.model = 3 x 1 needs 3 devices and 1 are here"),
+        (["--mesh.data", "3"], "mesh.data x mesh.fsdp x mesh.model = 3 x 1 x 1 needs 3 devices and 1 are here"),
     ]:
         run = uninterrupted[0] if "learning" in overrides[0] else job.folder / "refused"
         status, output, errors = job.finish(run, *overrides)

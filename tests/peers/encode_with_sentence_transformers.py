@@ -2,8 +2,9 @@
 
     python encode_with_sentence_transformers.py REQUEST.json OUTPUT.npz
 
-REQUEST: {"folder", "texts"}. OUTPUT: encode, query, document (the three ways to encode), missing (tensors that the
-folder lacks), and, unless it is a Router, states_0, states_1, ... [tokens, width] and tokens_0, ... of each text.
+REQUEST: {"folder", "texts", "dim"}; dim: so many leading components, or null. OUTPUT: encode, query, document (the
+three ways to encode), missing (tensors that the folder lacks), and, unless it is a Router, states_0, states_1, ...
+[tokens, width] and tokens_0, ... of each text.
 """
 
 import json
@@ -20,10 +21,11 @@ def main(request_file: str, output_file: str) -> None:
         request = json.load(file)
     texts = request["texts"]
     model = SentenceTransformer(request["folder"], device="cpu", local_files_only=True)
+    shortened = {"truncate_dim": request["dim"], "normalize_embeddings": True} if request["dim"] else {}
     found = {
-        "encode": model.encode(texts),
-        "query": model.encode_query(texts),
-        "document": model.encode_document(texts),
+        "encode": model.encode(texts, **shortened),
+        "query": model.encode_query(texts, **shortened),
+        "document": model.encode_document(texts, **shortened),
     }
     if hasattr(model[0], "auto_model"):
         transformer, report = AutoModel.from_pretrained(request["folder"], output_loading_info=True)

@@ -10,9 +10,9 @@ import pytest
 from crops_jax import tokenizer
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.model_folder import describe
-from crops_jax.models.cross_encoder import create_cross_encoder
+from crops_jax.models.cross_encoder import from_parameters, initial_parameters
 from crops_jax.pair_tokens import TokenizedPairs
-from tests.model_folders import VOCABULARY, small_config, write_tokenizer
+from tests.model_folders import ONE_DEVICE, VOCABULARY, small_config, write_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
@@ -54,8 +54,9 @@ def test_logits_tokens_and_types_are_those_of_transformers(tmp_path):
         tokens, types = pairs.rows(np.array([i]), width=length)
         np.testing.assert_array_equal(tokens[0], expected[f"tokens_{i}"])
         np.testing.assert_array_equal(types[0], expected[f"types_{i}"])
+    parameters = initial_parameters(config, seed=0, mesh=ONE_DEVICE)
     theta = CrossEncoderDiscriminator(
-        create_cross_encoder(config, seed=0), config=config, max_tokens=40, tokenizer_folder=folder
+        from_parameters(config, parameters), config=config, max_tokens=40, tokenizer_folder=folder
     )
     logits = theta.logits(queries, documents)
     assert np.ptp(logits) > 0.1

@@ -11,6 +11,7 @@ from crops_jax import pretrained
 from crops_jax.encoder import Encoder
 from tests.model_folders import (
     TEXTS,
+    VOCABULARY,
     add_modules,
     minilm,
     random_model,
@@ -32,9 +33,9 @@ def peer(tmp_path):
     if not PYTHON.exists():
         pytest.skip("no .venv-peers; make peers makes it")
 
-    def ask(folder, texts):
+    def ask(folder, texts, *, dim=None):
         request, output = tmp_path / "request.json", tmp_path / "output.npz"
-        request.write_text(json.dumps({"folder": str(folder), "texts": texts}))
+        request.write_text(json.dumps({"folder": str(folder), "texts": texts, "dim": dim}))
         script = Path(__file__).parent / "encode_with_sentence_transformers.py"
         subprocess.run([str(PYTHON), str(script), str(request), str(output)], check=True, timeout=600)
         with np.load(output, allow_pickle=False) as found:
@@ -141,6 +142,44 @@ def test_an_exported_folder_of_two_towers(peer, tmp_path):
         assert cosines(exported.encode(texts, tower=tower), found[tower]).min() > 0.9999
     np.testing.assert_allclose(exported.encode(texts), found["encode"], atol=1e-5)
     assert np.abs(found["query"] - found["document"]).max() > 0.1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_exported_hashed_tower(peer, tmp_path, shared):
+    write_tokenizer(tmp_path / "tokenizer")
+    encoder = {
+        "family": "hashed",
+        "hashed_features": ("unigrams",),
+        "hash_buckets": len(VOCABULARY),
+        "feature_width": 14,
+        "feed_forward_width": 52,
+        "shared_towers": shared,
+        "max_query_tokens": 40,
+    }
+    config = small_config(**encoder)
+    exported = Encoder(
+        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the red "}
+    )
+    pretrained.export(exported, tmp_path / "folder")
+    texts = TEXTS + LENGTHS
+    found = peer(tmp_path / "folder", texts)
+    for tower in (None, "query", "document"):
+        least = cosines(exported.encode(texts, tower=tower), found[tower or "encode"]).min()
+        report(f"hashed, shared towers {shared}, {tower}, least cosine", least)
+        assert least > 0.9999
+
+
+def test_leading_components_of_an_exported_folder(peer, tmp_path):
+    write_tokenizer(tmp_path / "tokenizer")
+    config = small_config()
+    exported = Encoder(
+        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", trained_dims=(8, 16, 30)
+    )
+    pretrained.export(exported, tmp_path / "folder")
+    texts = TEXTS + LENGTHS
+    assert peer(tmp_path / "folder", texts)["encode"].shape[1] == 30
+    found = peer(tmp_path / "folder", texts, dim=8)
+    np.testing.assert_allclose(exported.encode(texts, dim=8), found["encode"], atol=1e-5)
 
 
 def test_a_trained_minilm_exported(peer, tmp_path):

@@ -9,10 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import SparseLabels
 from crops_jax.losses.level_sums.dense import dense_sums
-from crops_jax.losses.level_sums.streaming import named_scores, plan_over, streaming_sums
+from crops_jax.losses.level_sums.streaming import Engine, named_scores, plan_over, streaming_sums
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums, level_sums_of, margin_threshold
 
 Implementation = Literal["dense", "streaming", "pallas", "auto"]
+
+_KERNELS: dict[str, Engine] = {"tpu": "tpu kernels", "gpu": "gpu kernels", "cuda": "gpu kernels"}
 
 # Above so many scores (16 MiB in float32) "auto" does not write the matrix out.
 _MOST_DENSE_PAIRS = 1 << 22
@@ -56,8 +58,8 @@ def level_sums(
     """
     queries, dim = query_embeddings.shape
     docs = doc_embeddings.shape[0]
-    platform = split.mesh.devices.flat[0].platform if split else None
-    name = implementation_that_runs(implementation, labels, queries=queries, docs=docs, platform=platform)
+    device = split.mesh.devices.flat[0] if split else jax.devices()[0]
+    name = implementation_that_runs(implementation, labels, queries=queries, docs=docs, platform=device.platform)
     mask = jnp.ones(docs, bool) if doc_mask is None else doc_mask
     offset = jnp.zeros(docs, jnp.float32) if doc_log_probabilities is None else -doc_log_probabilities
     offset = jax.lax.stop_gradient(jnp.where(mask, offset.astype(jnp.float32), LOWEST))
@@ -79,7 +81,8 @@ def level_sums(
         dim=dim,
         itemsize=doc_embeddings.dtype.itemsize,
         exchange=split.exchange if split else "auto",
-        engine="kernel" if name == "pallas" else "tiles",
+        engine=_KERNELS[device.platform] if name == "pallas" else "tiles",
+        device_kind=device.device_kind,
     )
     threshold = None
     if ignore_margin is not None:
@@ -101,8 +104,10 @@ def implementation_that_runs(
 ) -> Literal["dense", "streaming", "pallas"]:
     """The implementation that a loss runs for these arguments. Raises ValueError when the named one cannot.
 
-    "auto" is dense for a label matrix and for batches of up to 4 M pairs, and streaming beyond; it never takes the
-    kernel, which has not been measured yet. platform: of the devices, by default those of JAX.
+    "auto" is dense for a label matrix and for batches of up to 4 M pairs (16 MiB of scores: fewer kernels to start, and
+    nothing to compute twice), and streaming beyond. It never takes the kernels: on no device has one been measured
+    against streaming yet (benchmarks/loss.py does it where there is one). platform: of the devices, by default those of
+    JAX.
     """
     sparse = isinstance(labels, SparseLabels)
     if implementation == "auto":
@@ -119,10 +124,10 @@ def implementation_that_runs(
             "pass SparseLabels, or implementation='dense' or 'auto'"
         )
     platform = platform or jax.default_backend()
-    if implementation == "pallas" and platform != "tpu":
+    if implementation == "pallas" and platform not in _KERNELS:
         raise ValueError(
-            f"loss: implementation='pallas' cannot run on {platform}: its kernels are for TPU; use 'streaming' (exact, "
-            "linear memory), 'dense' or 'auto'"
+            f"loss: implementation='pallas' cannot run on {platform}: its kernels are for TPU and NVIDIA GPUs; use "
+            "'streaming' (exact, linear memory), 'dense' or 'auto'"
         )
     return implementation
 

@@ -28,10 +28,13 @@ from crops_jax.losses.level_sums.named_pairs import Tiling, add_named_scores, in
 from crops_jax.losses.level_sums.sums import LOWEST, RawSums
 
 Exchange = Literal["gather", "ring"]
-Engine = Literal["tiles", "kernel", "interpreted kernel"]
+Engine = Literal["tiles", "tpu kernels", "gpu kernels"]
 
 # Rows and columns of one tile: 16 MiB of scores in float32.
 _TILE = 2048
+# Of the derivative that a GPU kernel leaves for the matrix products after it: 128 MiB in bfloat16, 64 MiB in float32.
+# The larger a tile, the fewer times the float32 gradients are read and written.
+_GPU_TILE = {2: 8192, 4: 4096}
 # Named pairs that one turn of a tile's loop handles; most tiles hold fewer.
 _CHUNK = 8192
 # Gathered documents and their float32 gradient that a device may hold before documents go round in a ring.
@@ -41,8 +44,9 @@ _MOST_GATHERED_BYTES = 1 << 30
 class Plan(NamedTuple):
     """Where and in what parts the sums are computed. mesh None: on one device, or wherever the compiler puts it.
 
-    axes: those of the mesh that queries and documents are split over, alike. tile: most rows and columns of a tile
-    of the engine "tiles"; the kernel has its own.
+    axes: those of the mesh that queries and documents are split over, alike. tile: most rows and columns of a tile;
+    the kernels have smaller ones inside it, or of their own. device_kind: decides the sizes of GPU kernels.
+    interpret: kernels run as plain JAX, on any device.
     """
 
     mesh: Mesh | None
@@ -50,6 +54,8 @@ class Plan(NamedTuple):
     exchange: Exchange
     tile: int
     engine: Engine
+    device_kind: str = ""
+    interpret: bool = False
 
     @property
     def devices(self) -> int:
@@ -66,12 +72,14 @@ def plan_over(
     itemsize: int,
     exchange: Literal["auto", "gather", "ring"] = "auto",
     engine: Engine = "tiles",
+    device_kind: str = "",
 ) -> Plan:
     """The plan for a batch. "auto" gathers while documents and their float32 gradient take up to 1 GiB a device.
 
     Raises ValueError when the devices do not divide the batch.
     """
-    plan = Plan(mesh, axes, "gather", _TILE, engine)
+    tile = _GPU_TILE.get(itemsize, _TILE) if engine == "gpu kernels" else _TILE
+    plan = Plan(mesh, axes, "gather", tile, engine, device_kind)
     if plan.devices == 1:
         return plan._replace(mesh=None, axes=())
     if queries % plan.devices or docs % plan.devices:
@@ -196,15 +204,28 @@ streaming_sums.defvjp(_forward, _backward)
 def _engine(plan: Plan, queries, docs, temperatures, doc_index, offset, threshold) -> tuple[Any, Any]:
     """add_block and add_gradients of the plan's engine, with all arguments that blocks share."""
     shared = {"temperatures": temperatures, "offset": offset, "threshold": threshold}
-    if plan.engine == "tiles":
-        tiling = _tiling(plan, queries, docs, doc_index)
-        shared |= {"pairs": sorted_pairs(doc_index, tiling), "tiling": tiling}
-        return functools.partial(tiles.add_block, **shared), functools.partial(tiles.add_gradients, **shared)
     # Pallas is imported where it is used only.
-    from crops_jax.losses.level_sums import kernel
+    if plan.engine == "tpu kernels":
+        from crops_jax.losses.level_sums import tpu_kernel
 
-    shared |= {"doc_index": doc_index, "interpret": plan.engine == "interpreted kernel"}
-    return functools.partial(kernel.add_block, **shared), functools.partial(kernel.add_gradients, **shared)
+        shared |= {"doc_index": doc_index, "interpret": plan.interpret}
+        return functools.partial(tpu_kernel.add_block, **shared), functools.partial(tpu_kernel.add_gradients, **shared)
+    tiling = _tiling(plan, queries, docs, doc_index)
+    by_tile = {"pairs": sorted_pairs(doc_index, tiling), "tiling": tiling}
+    add_gradients = functools.partial(tiles.add_gradients, **shared, **by_tile)
+    if plan.engine == "tiles":
+        return functools.partial(tiles.add_block, **shared, **by_tile), add_gradients
+    from crops_jax.losses.level_sums import gpu_kernel
+
+    sizes = gpu_kernel.kernel_sizes(plan.device_kind, dtype=queries.dtype, dim=queries.shape[1])
+    tiling = gpu_kernel.tiling_of_sums(tiling, sizes.sums)
+    by_tile = {"pairs": sorted_pairs(doc_index, tiling), "tiling": tiling}
+    shared |= {"doc_index": doc_index, "size": sizes.sums, "interpret": plan.interpret}
+    derivative = functools.partial(gpu_kernel.level_0_derivative, size=sizes.derivative, interpret=plan.interpret)
+    return (
+        functools.partial(gpu_kernel.add_block, **shared, **by_tile),
+        functools.partial(add_gradients, derivative=derivative),
+    )
 
 
 def _tiling(plan: Plan, queries: Array, docs: Array, doc_index: Array) -> Tiling:

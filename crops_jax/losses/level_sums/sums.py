@@ -36,12 +36,14 @@ class LevelSums(NamedTuple):
     would lose three digits where the scores are large and alike.
 
     level_0: for each temperature t, log of the sum over level 0 of e^(s / t); LOWEST where there is none.
+    greatest: the greatest s of level 0, without derivative; LOWEST where there is none.
     score: s of the named pairs; 0 where there is no pair.
     level: -1 ignored, 1 to 5; 0 where there is no pair.
     ignored: columns of level 0 that ignore_margin took out.
     """
 
     level_0: Float[Array, "queries temperatures"]
+    greatest: Float[Array, "queries"]
     score: Float[Array, "queries k"]
     level: Int32[Array, "queries k"]
     ignored: Int32[Array, "queries"]
@@ -59,6 +61,7 @@ def level_sums_of(
     level_0 = shift[:, None] / temperatures[None, :] + raw.log_total
     return LevelSums(
         level_0=jnp.where(has_level_0[:, None], level_0, LOWEST),
+        greatest=jax.lax.stop_gradient(jnp.where(has_level_0, shift, LOWEST)),
         score=jnp.where(level != 0, raw.named - constant[:, None], 0.0),
         level=level,
         ignored=raw.ignored,

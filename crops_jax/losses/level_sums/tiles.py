@@ -9,6 +9,7 @@ Sums are kept in scores, not divided by the temperature: e is taken of small num
 temperature needs the mean of those differences.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -81,6 +82,8 @@ def add_block(
 
     def add_tile(number: Array, sums: RunningSums) -> RunningSums:
         tile = _Tile.at(number, queries, docs, offset, threshold, block=block, tiling=tiling)
+        scores = product(tile.queries, tile.docs.T)
+        near = None if tile.threshold is None else scores >= tile.threshold[:, None]
 
         def take_named(carry, row, column, place):
             scores, named = carry
@@ -91,28 +94,53 @@ def add_block(
             pairs,
             tile.number,
             take_named,
-            (tile.scores, sums.named),
+            (scores, sums.named),
             size=tiling.chunk,
             row_start=tile.row_start,
             column_start=tile.column_start,
         )
-        level_0 = tile.real & (scores > LOWEST / 2)
+        level_0 = (tile.offset > LOWEST / 2)[None, :] & tile.fresh_rows[:, None] & (scores > LOWEST / 2)
         before = jax.tree.map(tile.rows_of, (sums.greatest, sums.total, sums.moment, sums.ignored))
         greatest, total, moment, ignored = before
-        if tile.near is not None:
-            ignored += (level_0 & tile.near).sum(axis=1, dtype=jnp.int32)
-            level_0 &= ~tile.near
+        if near is not None:
+            ignored += (level_0 & near).sum(axis=1, dtype=jnp.int32)
+            level_0 &= ~near
         new = jnp.maximum(greatest, jnp.where(level_0, scores, LOWEST).max(axis=1))
         above = jnp.where(level_0, scores - new[:, None], LOWEST)
-        rise = (greatest - new)[:, None]
         parts = [jnp.exp(above / t + tile.offset[None, :]) for t in temperatures]
-        decay = jnp.exp(rise / temperatures[None, :])
-        moment = decay * (moment + total * rise) + jnp.stack([(part * above).sum(axis=1) for part in parts], axis=1)
-        total = decay * total + jnp.stack([part.sum(axis=1) for part in parts], axis=1)
+        total, moment = relative_to(new, greatest, total, moment, temperatures)
+        moment += jnp.stack([(part * above).sum(axis=1) for part in parts], axis=1)
+        total += jnp.stack([part.sum(axis=1) for part in parts], axis=1)
         after = jax.tree.map(tile.with_rows, tuple(sums[:3]) + (sums.ignored,), (new, total, moment, ignored))
         return RunningSums(after[0], after[1], after[2], named, after[3])
 
     return jax.lax.fori_loop(0, tiling.doc_tiles * tiling.query_tiles, add_tile, sums)
+
+
+def level_0_derivative(
+    queries: Float[Array, "queries dim"],
+    docs: Float[Array, "docs dim"],
+    *,
+    temperatures: Float[Array, "temperatures"],
+    offset: Float[Array, "docs"],
+    threshold: Float[Array, "queries"] | None,
+    greatest: Float[Array, "queries"],
+    log_total: Float[Array, "queries temperatures"],
+    pull: Float[Array, "queries temperatures"],
+) -> Float[Array, "queries docs"]:
+    """E of a tile in the type of the embeddings: the derivative in the scores of level 0, and anything for named pairs.
+
+    It is 0 in rows whose log_total is -LOWEST and in columns whose offset is LOWEST. Arguments: see Pulls.
+    """
+    scores = product(queries, docs.T)
+    above = scores - greatest[:, None]
+    e: Array = sum(
+        jnp.exp(above / t + (offset[None, :] - log_total[:, which, None])) * pull[:, which, None]
+        for which, t in enumerate(temperatures)
+    )  # type: ignore[assignment]
+    if threshold is not None:
+        e = jnp.where(scores < threshold[:, None], e, 0.0)
+    return e.astype(queries.dtype)
 
 
 def add_gradients(
@@ -128,32 +156,40 @@ def add_gradients(
     threshold: Float[Array, "queries"] | None,
     pairs: NamedPairs,
     tiling: Tiling,
+    derivative: Callable[..., Array] = level_0_derivative,
 ) -> Gradients:
-    """Both gradients with the part that one block of documents adds; float32, multiplied by nothing more."""
+    """Both gradients with the part that one block of documents adds; float32, multiplied by nothing more.
+
+    derivative: what makes E of a tile; as level_0_derivative.
+    """
 
     def add_tile(number: Array, gradients: Gradients) -> Gradients:
         tile = _Tile.at(number, queries, docs, offset, threshold, block=block, tiling=tiling)
         greatest, log_total, pull = map(tile.rows_of, (pulls.greatest, pulls.log_total, pulls.level_0))
-        above = tile.scores - greatest[:, None]
-        e = sum(
-            jnp.exp(above / t + (tile.offset[None, :] - log_total[:, which, None])) * pull[:, which, None]
-            for which, t in enumerate(temperatures)
+        e = derivative(
+            tile.queries,
+            tile.docs,
+            temperatures=temperatures,
+            offset=tile.offset,
+            threshold=tile.threshold,
+            greatest=greatest,
+            log_total=jnp.where(tile.fresh_rows[:, None], log_total, -LOWEST),
+            pull=pull,
         )
-        level_0 = tile.real if tile.near is None else tile.real & ~tile.near
 
         def put_named(e, row, column, place):
-            return e.at[row, column].set(pulls.named.at[place].get(mode="fill", fill_value=0.0), mode="drop")
+            found = pulls.named.at[place].get(mode="fill", fill_value=0.0).astype(e.dtype)
+            return e.at[row, column].set(found, mode="drop")
 
         e = for_pairs_of_tile(
             pairs,
             tile.number,
             put_named,
-            jnp.where(level_0, e, 0.0),
+            e,
             size=tiling.chunk,
             row_start=tile.row_start,
             column_start=tile.column_start,
         )
-        e = e.astype(queries.dtype)
         d_q = tile.rows_of(gradients.queries) + product(e, tile.docs) * pulls.peak
         d_d = tile.columns_of(gradients.docs) + product(e.T, tile.queries) * pulls.peak
         return Gradients(tile.with_rows(gradients.queries, d_q), tile.with_columns(gradients.docs, d_d))
@@ -161,10 +197,23 @@ def add_gradients(
     return jax.lax.fori_loop(0, tiling.doc_tiles * tiling.query_tiles, add_tile, Gradients(d_queries, d_docs))
 
 
-class _Tile(NamedTuple):
-    """Scores of one tile and what is level 0 in it, named pairs aside.
+def relative_to(
+    new: Float[Array, "queries"],
+    greatest: Float[Array, "queries"],
+    total: Float[Array, "queries temperatures"],
+    moment: Float[Array, "queries temperatures"],
+    temperatures: Float[Array, "temperatures"],
+) -> tuple[Float[Array, "queries temperatures"], Float[Array, "queries temperatures"]]:
+    """total and moment of RunningSums, taken relative to another greatest score."""
+    rise = (greatest - new)[:, None]
+    decay = jnp.exp(rise / temperatures[None, :])
+    return decay * total, decay * (moment + total * rise)
 
-    real: real columns that no earlier tile held, in rows that none held. near: columns that ignore_margin takes out.
+
+class _Tile(NamedTuple):
+    """What one tile of scores is made of.
+
+    offset: LOWEST too in columns that an earlier tile held. fresh_rows: rows that none held.
     """
 
     number: Array
@@ -172,35 +221,28 @@ class _Tile(NamedTuple):
     column_start: Array
     queries: Float[Array, "query_tile dim"]
     docs: Float[Array, "doc_tile dim"]
-    scores: Float[Array, "query_tile doc_tile"]
     offset: Float[Array, "doc_tile"]
-    real: Bool[Array, "query_tile doc_tile"]
-    near: Bool[Array, "query_tile doc_tile"] | None
+    fresh_rows: Bool[Array, "query_tile"]
+    threshold: Float[Array, "query_tile"] | None
 
     @classmethod
     def at(cls, number, queries, docs, offset, threshold, *, block, tiling: Tiling) -> "_Tile":
         doc_number, query_number = jnp.divmod(number, tiling.query_tiles)
         row_start = jnp.minimum(query_number * tiling.query_tile, tiling.queries - tiling.query_tile)
         column_start = jnp.minimum(doc_number * tiling.doc_tile, tiling.docs - tiling.doc_tile)
-        q = jax.lax.dynamic_slice_in_dim(queries, row_start, tiling.query_tile)
-        d = jax.lax.dynamic_slice_in_dim(docs, column_start, tiling.doc_tile)
-        scores = product(q, d.T)
         of_columns = jax.lax.dynamic_slice_in_dim(offset, block * tiling.docs + column_start, tiling.doc_tile)
         fresh_columns = jnp.arange(tiling.doc_tile) + column_start >= doc_number * tiling.doc_tile
-        fresh_rows = jnp.arange(tiling.query_tile) + row_start >= query_number * tiling.query_tile
-        near = None
         if threshold is not None:
-            near = scores >= jax.lax.dynamic_slice_in_dim(threshold, row_start, tiling.query_tile)[:, None]
+            threshold = jax.lax.dynamic_slice_in_dim(threshold, row_start, tiling.query_tile)
         return cls(
             number=block * tiling.doc_tiles * tiling.query_tiles + number,
             row_start=row_start,
             column_start=column_start,
-            queries=q,
-            docs=d,
-            scores=scores,
-            offset=of_columns,
-            real=(fresh_columns & (of_columns > LOWEST / 2))[None, :] & fresh_rows[:, None],
-            near=near,
+            queries=jax.lax.dynamic_slice_in_dim(queries, row_start, tiling.query_tile),
+            docs=jax.lax.dynamic_slice_in_dim(docs, column_start, tiling.doc_tile),
+            offset=jnp.where(fresh_columns, of_columns, LOWEST),
+            fresh_rows=jnp.arange(tiling.query_tile) + row_start >= query_number * tiling.query_tile,
+            threshold=threshold,
         )
 
     def rows_of(self, array: Array) -> Array:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from crops_jax import sharding
-from crops_jax.checkpoint import Checkpoints, Progress, differing_fields
+from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import LossConfig, MeshConfig
+from crops_jax.config_identity import differing_fields
 from crops_jax.losses import (
     LossOptions,
     Split,
@@ -21,10 +22,11 @@ from crops_jax.losses import (
     softmax_cross_entropy,
 )
 from crops_jax.losses.configured import configured_loss
-from crops_jax.train_step import device_batch, initial_state, make_train_step
+from crops_jax.train_step import device_batch, make_train_step
 from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 from tests.crops_jax.test_train_step import PLAIN, bag, batch_of, first_moments
+from tests.tiny_run import state_of
 
 FUNCTIONS = {
     "h_infonce": h_infonce,
@@ -51,7 +53,7 @@ def configured(config):
             config, *arrays, temperature=temperature, doc_log_probabilities=None, split=split, **given
         )
 
-    found, counters = jax.jit(run, compiler_options=QUICK)()
+    found, counters, _ = jax.jit(run, compiler_options=QUICK)()
     return float(found), counters
 
 
@@ -124,9 +126,9 @@ def steps_of(config, mesh_config, count=2):
     mesh = sharding.make_mesh(mesh_config)
     model = bag(config)
     step = make_train_step(model, config, steps=10, mesh=mesh)
-    state = initial_state(model, config, steps=10, mesh=mesh)
+    state = state_of(model, config, steps=10, mesh=mesh)
     for number in range(count):
-        state, metrics = step(state, device_batch(batch_of(number, groups=mesh.shape["data"]), mesh))
+        state, metrics = step(state, device_batch(batch_of(number, groups=sharding.num_groups(mesh)), mesh))
     return state, metrics, step, mesh
 
 
@@ -147,8 +149,8 @@ def test_a_train_step_with_every_option_is_the_same_on_eight_devices_in_a_ring()
 
 def test_intervals_outlive_a_checkpoint(tmp_path):
     mesh = sharding.make_mesh(MeshConfig(data=1))
-    like = initial_state(bag(CORRECTED), CORRECTED, steps=10, mesh=mesh)
-    assert initial_state(bag(PLAIN), PLAIN, steps=10, mesh=mesh).document_intervals is None
+    like = state_of(bag(CORRECTED), CORRECTED, steps=10, mesh=mesh)
+    assert state_of(bag(PLAIN), PLAIN, steps=10, mesh=mesh).document_intervals is None
     seen = jax.tree.map(lambda zeros: zeros + jnp.arange(64, dtype=zeros.dtype), like.document_intervals)
     state = like._replace(step=like.step + 2, document_intervals=seen)
     checkpoints = Checkpoints(tmp_path, CORRECTED, keep_last=1)

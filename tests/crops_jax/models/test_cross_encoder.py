@@ -10,19 +10,17 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from crops_jax.errors import InputError
-from crops_jax.models import cross_encoder
-from crops_jax.models.cross_encoder import create_cross_encoder, from_parameters
-from tests.model_folders import small_config, write_bert
+from crops_jax.models.cross_encoder import abstract_cross_encoder, from_parameters, initial_parameters
+from tests.model_folders import ONE_DEVICE, small_config, write_bert
 
 CONFIG = small_config(layers=1).encoder
 
 
 def random_encoder(config=CONFIG, *, seed=0):
     """One whose logits differ between texts, biases and norms included."""
-    abstract = nnx.eval_shape(lambda: cross_encoder.CrossEncoder(config, rngs=nnx.Rngs(0)))
     generator = np.random.default_rng(seed)
     draw = lambda leaf: generator.normal(0, 0.25, leaf.shape).astype(np.float32)  # noqa: E731
-    return from_parameters(config, jax.tree.map(draw, nnx.to_pure_dict(nnx.state(abstract))))
+    return from_parameters(config, jax.tree.map(draw, nnx.to_pure_dict(nnx.state(abstract_cross_encoder(config)))))
 
 
 @functools.partial(jax.jit, static_argnames="graph")
@@ -96,26 +94,28 @@ def test_pooler_and_head_of_a_folder_are_taken(tmp_path, names):
     draw = lambda *shape: generator.normal(size=shape).astype(np.float32)  # noqa: E731
     tensors = {f"{names[0]}.weight": draw(30, 30), f"{names[0]}.bias": draw(30)}
     tensors |= {f"{names[1]}.weight": draw(1, 30), f"{names[1]}.bias": draw(1)}
-    model = create_cross_encoder(folder_with(tmp_path, **tensors), seed=0)
-    for layer, name in ((model.pooler, names[0]), (model.head, names[1])):
-        np.testing.assert_array_equal(layer.kernel[...], tensors[f"{name}.weight"].T)
-        np.testing.assert_array_equal(layer.bias[...], tensors[f"{name}.bias"])
+    found = initial_parameters(folder_with(tmp_path, **tensors), seed=0, mesh=ONE_DEVICE)
+    for layer, name in (("pooler", names[0]), ("head", names[1])):
+        np.testing.assert_array_equal(found[layer]["kernel"], tensors[f"{name}.weight"].T)
+        np.testing.assert_array_equal(found[layer]["bias"], tensors[f"{name}.bias"])
 
 
 def test_what_a_folder_lacks_is_random_by_seed(tmp_path):
     zeros = {"pooler.dense.weight": np.zeros((30, 30), np.float32), "pooler.dense.bias": np.zeros(30, np.float32)}
     three = {"classifier.weight": np.ones((3, 30), np.float32), "classifier.bias": np.ones(3, np.float32)}
     config = folder_with(tmp_path, **zeros, **three)
-    one, again, other = (create_cross_encoder(config, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (initial_parameters(config, seed=seed, mesh=ONE_DEVICE) for seed in (0, 0, 1))
     for name in ("pooler", "head"):
-        kernels = [np.asarray(getattr(model, name).kernel[...]) for model in (one, again, other)]
+        kernels = [np.asarray(found[name]["kernel"]) for found in (one, again, other)]
         np.testing.assert_array_equal(kernels[0], kernels[1])
         assert kernels[0].any()
         assert (kernels[0] != kernels[2]).any()
-    np.testing.assert_array_equal(one.tower.embedding_norm.scale[...], other.tower.embedding_norm.scale[...])
+    scales = [found["tower"]["embedding_norm"]["scale"] for found in (one, other)]
+    np.testing.assert_array_equal(*scales)
 
 
 def test_weights_that_do_not_belong_to_their_configuration_are_refused(tmp_path):
     config = folder_with(tmp_path)
+    wrong = small_config(layers=1, weights=config.weights, vocabulary_size=99).encoder
     with pytest.raises(InputError, match=r"do not belong to the config\.json"):
-        create_cross_encoder(small_config(layers=1, weights=config.weights, vocabulary_size=99).encoder, seed=0)
+        initial_parameters(wrong, seed=0, mesh=ONE_DEVICE)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax.models.dual_encoder import create_dual_encoder, from_parameters
+from crops_jax import sharding
+from crops_jax.config import MeshConfig
+from crops_jax.models.dual_encoder import from_parameters, initial_parameters
 from crops_jax.packing import PackedTexts, assign_rows, lay_out
-from tests.model_folders import random_model, small_config, write_bert
+from tests.model_folders import ONE_DEVICE, random_model, small_config, write_bert
 
 TOKENS = np.asarray([[2, 5, 7, 3, -1, -1], [2, 9, 9, 8, 4, 3], [-1] * 6], np.int32)
 
@@ -18,8 +20,8 @@ def parameters(model):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def leaves(model):
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(model))}
+def leaves(tree):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "tower"))
@@ -56,18 +58,20 @@ def test_separate_towers_differ():
     assert np.abs(vectors_of(model, "queries") - vectors_of(model, "documents"))[:2].max() > 0.01
 
 
-def test_the_temperature_starts_where_the_configuration_says():
-    config = small_config().replace(loss={"initial_temperature": 0.2})
-    parameter = create_dual_encoder(config, seed=0).log_inverse_temperature
-    assert parameter.shape == ()
-    assert parameter.dtype == jnp.float32
-    assert math.exp(-float(parameter[...])) == pytest.approx(0.2)
-
-
-def test_the_seed_decides_the_weights():
-    one, again, other = (leaves(create_dual_encoder(small_config(), seed=seed)) for seed in (0, 0, 1))
+def test_the_seed_decides_the_weights_and_the_mesh_where_they_lie():
+    config = small_config(layers=1).replace(loss={"initial_temperature": 0.2})
+    eight = sharding.make_mesh(MeshConfig(data=2, fsdp=2, model=2))
+    one, again, other = (
+        leaves(initial_parameters(config, seed=seed, mesh=mesh))
+        for seed, mesh in ((0, ONE_DEVICE), (0, eight), (1, ONE_DEVICE))
+    )
     assert all(np.array_equal(one[path], again[path]) for path in one)
     assert not all(np.array_equal(one[path], other[path]) for path in one)
+    kernel = again["['tower']['layers'][0]['feed_forward']['up']['kernel']"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (15, 26)
+    parameter = one["['log_inverse_temperature']"]
+    assert (parameter.shape, parameter.dtype) == ((), jnp.float32)
+    assert math.exp(-float(parameter)) == pytest.approx(0.2)
 
 
 def test_from_parameters_gives_the_model_back():
@@ -90,9 +94,10 @@ def test_from_parameters_names_what_does_not_fit():
 
 def test_two_towers_from_one_folder_share_no_buffer(tmp_path):
     config = small_config(weights=str(write_bert(tmp_path / "bert")), shared_towers=False)
-    model = create_dual_encoder(config, seed=0)
+    found = initial_parameters(config, seed=0, mesh=ONE_DEVICE)
+    model = from_parameters(config, found)
     np.testing.assert_array_equal(vectors_of(model, "queries"), vectors_of(model, "documents"))
-    pointers = [leaf.unsafe_buffer_pointer() for leaf in leaves(model).values()]
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((found, parameters(model)))]
     assert len(set(pointers)) == len(pointers)
 
 

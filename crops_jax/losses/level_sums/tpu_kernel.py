@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int32
 
 from crops_jax.losses.level_sums.named_pairs import add_named_gradients, add_named_scores, inside_block
 from crops_jax.losses.level_sums.sums import LOWEST
-from crops_jax.losses.level_sums.tiles import Gradients, Pulls, RunningSums
+from crops_jax.losses.level_sums.tiles import Gradients, Pulls, RunningSums, relative_to
 
 # Queries and documents of a tile. Both a multiple of what a TPU's registers want; a tile of scores takes 512 KiB.
 _QUERY_TILE = 256
@@ -85,7 +85,7 @@ def add_block(
     )
     new = jnp.maximum(sums.greatest, greatest[:, 0])
     old_part, new_part = (
-        _relative_to(new, *part, temperatures)
+        relative_to(new, *part, temperatures)
         for part in ((sums.greatest, sums.total, sums.moment), (greatest[:, 0], total, moment))
     )
     index = inside_block(doc_index, block, docs.shape[0])
@@ -228,10 +228,3 @@ def _specs(block: _Block, *, queries_first: bool) -> list[Any]:
 
 def _tile_of_queries(first: bool):
     return (lambda i, j: (i, 0)) if first else (lambda i, j: (j, 0))
-
-
-def _relative_to(new, greatest, total, moment, temperatures) -> tuple[Array, Array]:
-    """total and moment, taken relative to another greatest score."""
-    rise = (greatest - new)[:, None]
-    decay = jnp.exp(rise / temperatures[None, :])
-    return decay * total, decay * (moment + total * rise)

@@ -1,70 +1,27 @@
 """The TPU kernels, interpreted on CPU, against the tiles; and compiled for a slice that is not attached."""
 
-import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from crops_jax.losses.level_sums import kernel, streaming
-from crops_jax.losses.level_sums.sums import LOWEST
-from tests.crops_jax.losses.reference import QUICK
-from tests.crops_jax.losses.test_h_infonce import random_case, sparse
+from crops_jax.losses.level_sums import tpu_kernel
+from tests.crops_jax.losses.engines import assert_same, side_by_side
 from tests.crops_jax.losses.test_over_devices import mesh_of
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "margin"), compiler_options=QUICK)
-def pulled(q, d, temperatures, doc_index, offset, cotangents, *, plan, margin):
-    """The sums, and the gradients that random cotangents of them pull."""
-    threshold = jnp.full(q.shape[0], 0.3) if margin else None
-
-    def sums(q, d, temperatures):
-        return streaming.streaming_sums(plan, q, d, temperatures, doc_index, offset, threshold)
-
-    raw, pull = jax.vjp(sums, q, d, temperatures)
-    has_level_0 = raw.log_total > LOWEST / 2
-    cotangent = raw._replace(
-        greatest=jnp.zeros_like(raw.greatest),
-        log_total=jnp.where(has_level_0, cotangents[0], 0.0),
-        named=jnp.where(doc_index >= 0, cotangents[1], 0.0),
-        ignored=np.zeros(raw.ignored.shape, jax.dtypes.float0),
-    )
-    return raw, pull(cotangent)
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(tpu_kernel, "_QUERY_TILE", 4)
+    monkeypatch.setattr(tpu_kernel, "_DOC_TILE", 8)
+    monkeypatch.setattr(tpu_kernel, "_LANES", 4)
 
 
-def both_engines(
-    queries, docs, dim, *, temperatures=(0.1,), margin=False, mesh=None, exchange="gather", dtype="float32"
-):
-    q, d, matrix, _, mask = random_case(3, queries=queries, docs=docs, dim=dim)
-    matrix[0, mask] = 1  # a row without level 0
-    doc_index = np.where(mask[sparse(matrix).doc_index], sparse(matrix).doc_index, -1)
-    offset = np.where(mask, np.linspace(0, 2, docs), LOWEST).astype(np.float32)
-    random = np.random.default_rng(0)
-    cotangents = [random.normal(size=(queries, n)).astype(np.float32) for n in (len(temperatures), doc_index.shape[1])]
-    q, d, temperatures = jnp.asarray(q, dtype), jnp.asarray(d, dtype), jnp.float32(temperatures)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_QUERY_TILE", 4)
-        patch.setattr(kernel, "_DOC_TILE", 8)
-        patch.setattr(kernel, "_LANES", 4)
-        for engine in ("tiles", "interpreted kernel"):
-            plan = streaming.Plan(mesh, ("data",) if mesh else (), exchange, 4, engine)
-            yield pulled(q, d, temperatures, doc_index, offset, cotangents, plan=plan, margin=margin)
-
-
-def assert_same(engines, tolerance=2e-6):
-    (raw, gradients), (other_raw, other_gradients) = engines
-    np.testing.assert_array_equal(raw.ignored, other_raw.ignored)
-    for one, other in zip([*raw[:3], *gradients], [*other_raw[:3], *other_gradients], strict=True):
-        one, other = np.float64(one), np.float64(other)
-        assert np.isfinite(other).all()
-        scale = np.abs(one[one > LOWEST / 4]).max()
-        assert np.abs(one - other).max() <= tolerance * scale
+def both_engines(*sizes, **case):
+    return side_by_side("tpu kernels", *sizes, **case)
 
 
 @pytest.mark.parametrize(("queries", "docs", "dim"), [(5, 11, 6), pytest.param(9, 3, 5, marks=pytest.mark.slow)])

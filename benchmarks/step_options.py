@@ -1,0 +1,143 @@
+"""What statistics by level and a moving average of the weights cost a training step: step by step in turn.
+
+    python benchmarks/step_options.py --rounds 20
+
+A MiniLM of random weights on made-up batches of graded labels. Three train steps in one process: with statistics by
+level, as every run has them; without them (their function replaced by zeros, for the comparison only); and with them
+and a moving average. Each round runs every step once, in a turning order. One line of JSON: median seconds of a step,
+of the clock and of the processor; for both the median over rounds of the ratio to the step without statistics; and the
+ratio of the floating point operations and of the bytes that the compiler counts.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.interleaved import processor
+from crops_jax import sharding
+from crops_jax.batch_reader import Batch
+from crops_jax.config import Config
+from crops_jax.labels import document_id_words
+from crops_jax.losses.level_statistics import LevelStatistics
+from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
+from crops_jax.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out
+from crops_jax.process_memory import keep_freed_memory
+from crops_jax.train_step import device_batch, initial_state, make_train_step
+
+QUERY_TOKENS, COLUMNS, LABELLED = 6, 2, 32
+STATISTICS = "crops_jax.losses.configured.level_statistics"
+
+
+def made_up_batch(config: Config, *, tokens: int) -> Batch:
+    """Queries of 6 tokens, two documents each of `tokens` tokens or so, and 32 labels a query."""
+    random, queries = np.random.default_rng(0), config.data.queries_per_batch
+    lengths = [QUERY_TOKENS] * queries + random.integers(tokens // 2, tokens * 3 // 2, queries * COLUMNS).tolist()
+    texts = [random.integers(0, config.encoder.vocabulary_size, length).astype(np.int32) for length in lengths]
+    rows = assign_rows(lengths, row_tokens=config.encoder.max_document_tokens)
+    laid_out = lay_out(texts, rows, row_tokens=config.encoder.max_document_tokens, num_rows=rows.count)
+    query_tokens = np.full((queries, config.encoder.max_query_tokens), PADDING_TOKEN, np.int32)
+    query_tokens[:, :QUERY_TOKENS] = texts[:queries]
+    ids = document_id_words(str(number) for number in range(queries * COLUMNS))
+    labelled = np.stack([random.permutation(len(ids))[:LABELLED] for _ in range(queries)])
+    return Batch(
+        texts=(PackedTexts(*(part[None] for part in laid_out)),),
+        query_tokens=query_tokens,
+        document_ids=ids,
+        labelled_ids=ids[labelled],
+        labelled_levels=random.integers(1, 6, labelled.shape).astype(np.int32),
+    )
+
+
+def no_statistics(*_) -> LevelStatistics:
+    return LevelStatistics(jnp.zeros(5, jnp.int32), jnp.zeros(5, jnp.int32), jnp.zeros(5))
+
+
+class Step:
+    """A train step with its state, compiled."""
+
+    def __init__(self, config: Config, batch: Batch):
+        mesh = sharding.make_mesh(config.mesh)
+        self.batch = device_batch(batch, mesh)
+        self.state = initial_state(initial_parameters(config, seed=0, mesh=mesh), config, steps=10**6, mesh=mesh)
+        step = make_train_step(abstract_dual_encoder(config), config, steps=10**6, mesh=mesh)
+        self.step = step.lower(self.state, self.batch).compile()
+        self.seconds()
+
+    def seconds(self) -> tuple[float, float]:
+        """Of one step, by the clock and of the processor."""
+        start = time.perf_counter(), time.process_time()
+        self.state, _ = jax.block_until_ready(self.step(self.state, self.batch))
+        return time.perf_counter() - start[0], time.process_time() - start[1]
+
+    def counted(self, what: str) -> float:
+        return self.step.cost_analysis()[what]
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+    config = Config().replace(
+        data={"queries_per_batch": arguments.batch, "documents_per_query": COLUMNS, "labels_per_query": LABELLED},
+        mesh={"data": 1},
+    )
+    batch = made_up_batch(config, tokens=arguments.tokens)
+    with mock.patch(STATISTICS, no_statistics):
+        steps = {"without": Step(config, batch)}
+    steps["statistics"] = Step(config, batch)
+    steps["average"] = Step(config.replace(optimizer={"ema_decay": 0.999}), batch)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(arguments.rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            found[name].append(steps[name].seconds())
+    return {
+        "benchmark": "step_options",
+        "batch": arguments.batch,
+        "tokens": int((batch.texts[0].tokens >= 0).sum()),
+        "rounds": arguments.rounds,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "seconds": {name: _medians(zip(*times)) for name, times in found.items()},
+        "against_without": {
+            name: {
+                "seconds": _medians(
+                    [a / b for a, b in zip(one, other, strict=True)]
+                    for one, other in zip(zip(*found[name]), zip(*found["without"]), strict=True)
+                ),
+                "operations": round(steps[name].counted("flops") / steps["without"].counted("flops"), 4),
+                "bytes": round(steps[name].counted("bytes accessed") / steps["without"].counted("bytes accessed"), 4),
+            }
+            for name in names
+            if name != "without"
+        },
+    }
+
+
+def _medians(columns: Iterable[Sequence[float]]) -> dict[str, float]:
+    """Of the clock's column and of the processor's."""
+    return {name: round(statistics.median(column), 4) for name, column in zip(("clock", "processor"), columns)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default, words in (
+        ("batch", 32, "queries of a batch"),
+        ("tokens", 40, "mean tokens of a document"),
+        ("rounds", 15, "steps of each kind"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=words)
+    keep_freed_memory()
+    print(json.dumps(measure(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

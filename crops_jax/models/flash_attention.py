@@ -1,0 +1,89 @@
+"""Attention whose scores never leave the chip, on packed rows: which kernels a device has, and how they lie on a mesh.
+
+TPU: splash attention, JAX's own kernels, with segments, causal masks and grouped heads. NVIDIA GPUs: the kernels of
+crops_jax.models.segment_attention. Texts of a row are kept apart by their segments inside the kernels, in forward and
+in backward.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int32, Key
+
+from crops_jax.models import segment_attention
+
+# Rows and columns of a block of splash attention are a multiple of a TPU register's lanes.
+_LANES = 128
+_GREATEST_BLOCK = 512
+
+
+def flash_attend(
+    query: Float[Array, "rows tokens heads width"],
+    key: Float[Array, "rows tokens groups width"],
+    value: Float[Array, "rows tokens groups width"],
+    *,
+    segments: Int32[Array, "rows tokens"],
+    causal: bool,
+    mesh: Mesh,
+    dropout: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
+) -> Float[Array, "rows tokens heads*width"]:
+    """As `crops_jax.models.attention.attend` with segments for its mask; tokens of equal segments see each other.
+
+    Rows are split over all axes of the mesh but "model", heads over "model" where it divides their groups.
+
+    Raises ValueError with dropout.
+    """
+    if dropout and dropout_key is not None:
+        raise ValueError(f"flash attention has no dropout, found {dropout}; use attention 'plain' or 'auto'")
+    kernel = _KERNELS[mesh.devices.flat[0].platform]
+    rows = tuple(axis for axis in mesh.axis_names if axis != "model")
+    heads = "model" if key.shape[2] % mesh.shape.get("model", 1) == 0 and "model" in mesh.shape else None
+    by_head = PartitionSpec(rows, None, heads)
+    mixed = jax.shard_map(
+        lambda *arguments: kernel(*arguments, causal),
+        mesh=mesh,
+        in_specs=(by_head, by_head, by_head, PartitionSpec(rows)),
+        out_specs=by_head,
+        # Kernels do not say what varies over which axis.
+        check_vma=False,
+    )(query, key, value, segments)
+    return mixed.reshape(*query.shape[:2], -1)
+
+
+def _splash(query: Array, key: Array, value: Array, segments: Array, causal: bool, interpret: bool = False) -> Array:
+    """jax.experimental.pallas.ops.tpu.splash_attention of each row, padded to whole blocks."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    tokens, heads, width = query.shape[1:]
+    rest = -tokens % _LANES
+    padded = tokens + rest
+    block = next(size for size in (_GREATEST_BLOCK, 256, _LANES) if padded % size == 0)
+    mask = splash.CausalMask((padded, padded)) if causal else splash.FullMask((padded, padded))
+    kernel = splash.make_splash_mha_single_device(
+        splash.MultiHeadMask([mask] * heads),
+        block_sizes=splash.BlockSizes(
+            **dict.fromkeys(("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv"), block),
+            **dict.fromkeys(("block_kv_dkv_compute", "block_q_dq", "block_kv_dq"), block),
+        ),
+        interpret=interpret,
+    )
+    arrays = [
+        jnp.pad(one, ((0, 0), (0, rest), (0, 0), (0, 0))).swapaxes(1, 2)
+        for one in ((query / np.sqrt(width)).astype(query.dtype), key, value)
+    ]
+    segments = jnp.pad(segments, ((0, 0), (0, rest)), constant_values=-2)
+    # Its products have no argument for the precision of float32.
+    with jax.default_matmul_precision("highest" if query.dtype == jnp.float32 else "default"):
+        mixed: Any = jax.vmap(kernel)(*arrays, splash.SegmentIds(segments, segments))
+    return mixed.swapaxes(1, 2)[:, :tokens]
+
+
+_KERNELS = {
+    "tpu": _splash,
+    "gpu": segment_attention.attend_segments,
+    "cuda": segment_attention.attend_segments,
+}

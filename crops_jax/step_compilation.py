@@ -1,0 +1,174 @@
+"""The train step compiled for devices that need not be there, and what the compiler says of it: memory, work, time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from crops_jax import sharding
+from crops_jax.accelerators import Accelerator, accelerator_of
+from crops_jax.batch_reader import Batch
+from crops_jax.config import Config
+from crops_jax.errors import NamedFailure
+from crops_jax.model_flops import step_flops
+from crops_jax.models.dual_encoder import abstract_dual_encoder
+from crops_jax.packing import PackedTexts, assign_rows, row_counts, row_width
+from crops_jax.train_step import abstract_state, make_train_step
+
+# Padding of packed texts of mixed lengths.
+_PADDING = 0.1
+# Of a run, for the learning rate; the program does not depend on it.
+_STEPS = 1000
+_GIB = 1 << 30
+
+
+class TextLengths(NamedTuple):
+    """Tokens of a query and of a document, on average."""
+
+    query: int
+    document: int
+
+
+def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]) -> dict[str, Any]:
+    """Compiles the train step over a mesh of devices. No array is made.
+
+    Returns, bytes, FLOPs and seconds a device and step:
+      devices, device_kind, mesh, queries, rows (of all groups), row_tokens.
+      argument_bytes: state and batch. output_bytes, of which alias_bytes lie where arguments lay. temporary_bytes.
+      needed_bytes: all of it; memory_bytes: what the device has.
+      compiler_flops, compiler_bytes: the compiler's counts of work and of traffic with the device's memory. It counts
+        the body of a loop once, so micro-batches and the streaming loss are counted too low.
+      estimated_seconds, by `estimate`: "compiler", or "roofline" where the compiler gives no time: the longer of what
+        these counts take at the device's peak and bandwidth, as if nothing waited for other devices.
+      model_flops: crops_jax.model_flops. model_flops_utilization: what that makes of the peak in estimated_seconds.
+
+    Raises:
+      InputError: mesh or batch does not fit the devices.
+      NamedFailure: the step does not fit their memory.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices=devices)
+    sharding.check_batch(config.data.queries_per_batch, mesh, flag="--data.queries-per-batch")
+    model = abstract_dual_encoder(config)
+    batch = abstract_batch(config, lengths, mesh=mesh)
+    step: Any = make_train_step(model, config, steps=_STEPS, mesh=mesh)
+    lowered = step.lower(abstract_state(model, config, steps=_STEPS, mesh=mesh), batch)
+    kind = mesh.devices.flat[0].device_kind
+    accelerator = accelerator_of(kind)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise NamedFailure(f"the train step does not fit a {kind}: {_said(error)}; {_REMEDY}") from error
+    memory = compiled.memory_analysis()
+    needed = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    if accelerator:
+        check_memory(needed, accelerator, kind)
+    cost = compiled.cost_analysis()
+    flops = _model_flops(config, lengths) / mesh.devices.size
+    seconds, estimate = _seconds(cost, accelerator)
+    return {
+        "devices": mesh.devices.size,
+        "device_kind": kind,
+        "mesh": dict(mesh.shape),
+        "queries": config.data.queries_per_batch,
+        "rows": sum(texts.tokens.shape[0] * texts.tokens.shape[1] for texts in batch.texts),
+        "row_tokens": batch.texts[0].tokens.shape[2],
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "alias_bytes": memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "needed_bytes": needed,
+        "memory_bytes": accelerator and accelerator.memory_bytes,
+        "compiler_flops": float(cost.get("flops", 0.0)),
+        "compiler_bytes": float(cost.get("bytes accessed", 0.0)),
+        "estimated_seconds": seconds,
+        "estimate": estimate,
+        "model_flops": flops,
+        "model_flops_utilization": flops / (seconds * accelerator.peak_flops) if accelerator and seconds else None,
+    }
+
+
+def check_memory(needed_bytes: int, accelerator: Accelerator, kind: str) -> None:
+    """Raises NamedFailure, saying what to change, when a device of this kind has less memory."""
+    if needed_bytes > accelerator.memory_bytes:
+        raise NamedFailure(
+            f"the train step does not fit a {kind}: it needs {needed_bytes / _GIB:.2f} GiB, of "
+            f"{accelerator.memory_bytes / _GIB:.0f} GiB; {_REMEDY}"
+        )
+
+
+def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch:
+    """Shapes and places of a global batch, as the trainer would choose them for texts of these lengths.
+
+    The rows of a group are those into which its texts go when each has exactly its length, or those that hold their
+    tokens with a tenth of padding, as texts of mixed lengths do, whichever is fewer; then as `packing.row_counts`.
+    Records are taken to name as many labelled documents a query as the loss looks up, data.labels_per_query.
+    """
+    groups, data, encoder = sharding.num_groups(mesh), config.data, config.encoder
+    queries, documents = data.queries_per_batch, data.queries_per_batch * data.documents_per_query
+    row_tokens = data.row_tokens or row_width(encoder.max_query_tokens, encoder.max_document_tokens)
+
+    def array(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.batch_sharding(mesh))
+
+    def packed(*texts: tuple[int, int]) -> PackedTexts:
+        each = np.repeat([length for _, length in texts], [count // groups for count, _ in texts])
+        rows = min(
+            assign_rows(each, row_tokens=row_tokens).count, int(np.ceil(each.sum() / ((1 - _PADDING) * row_tokens)))
+        )
+        counts = row_counts([rows], texts=len(each), multiple=config.training.micro_batches)
+        chosen = next(count for count in counts if count >= rows)
+        return PackedTexts(
+            array(groups, chosen, row_tokens), array(groups, chosen, row_tokens), array(groups, len(each))
+        )
+
+    both = (queries, lengths.query), (documents, lengths.document)
+    return Batch(
+        texts=(packed(*both),) if encoder.shared_towers else tuple(packed(one) for one in both),
+        query_tokens=array(queries, encoder.max_query_tokens),
+        document_ids=array(documents, 2),
+        labelled_ids=array(queries, data.labels_per_query, 2),
+        labelled_levels=array(queries, data.labels_per_query),
+    )
+
+
+_REMEDY = (
+    "more --mesh.fsdp splits parameters and moments, more --training.micro-batches or --encoder.remat leaves less of "
+    "the layers' states in memory, and so does a smaller --data.queries-per-batch, or take more chips"
+)
+
+
+def _model_flops(config: Config, lengths: TextLengths) -> float:
+    queries = config.data.queries_per_batch
+    texts = (queries, lengths.query), (queries * config.data.documents_per_query, lengths.document)
+    return step_flops(
+        config,
+        tokens=sum(count * length for count, length in texts),
+        causal_pairs=sum(count * length * (length + 1) / 2 for count, length in texts),
+    )
+
+
+def _seconds(cost: Mapping[str, float], accelerator: Accelerator | None) -> tuple[float | None, str | None]:
+    # A sum over operations, in which some that the compiler cannot judge count as negative seconds.
+    if (seconds := float(cost.get("optimal_seconds", 0.0))) > 0:
+        return seconds, "compiler"
+    if accelerator is None:
+        return None, None
+    work, traffic = (float(cost.get(name, 0.0)) for name in ("flops", "bytes accessed"))
+    return max(work / accelerator.peak_flops, traffic / accelerator.memory_bandwidth), "roofline"
+
+
+def _said(error: Exception) -> str:
+    """What the compiler says of memory, out of its codes and many lines."""
+    first = str(error).splitlines()[0]
+    return first[max(first.find("Ran out of memory"), 0) :][:250].rstrip(". ")

@@ -1,0 +1,80 @@
+"""Vectors as they lie on disk, in 4, 2 or 1 byte a number, and as float32 again.
+
+    float32   an array [rows, dim] of float32
+    bfloat16  an array [rows, dim] of uint16: the upper half of each float32, rounded to the nearest, ties to even.
+              NumPy knows no bfloat16: (array.astype(numpy.uint32) << 16).view(numpy.float32) decodes it
+    int8      an array [rows] of records (scale: float32, values: int8 [dim]): array["scale"][:, None] * array["values"]
+              decodes it; scale is the largest magnitude of the row / 127, values are rounded to the nearest
+
+Errors of a unit vector v, where c is the cosine of v and its decoded form and m the largest magnitude in v:
+bfloat16 1 - c <= 2^-17; int8 1 - c <= dim (m / 254)^2 / 2 or a little more, some 1e-4 where no number stands out.
+"""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float32
+
+VectorType = Literal["float32", "bfloat16", "int8"]
+TYPES: tuple[VectorType, ...] = get_args(VectorType)
+
+_LARGEST = 127
+
+
+def encoded(vectors: Float32[np.ndarray, "rows dim"], dtype: VectorType) -> np.ndarray:
+    """Vectors, which are finite, as they are stored."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if dtype == "bfloat16":
+        bits = vectors.view(np.uint32)
+        # Half of what is cut off, less one unit where the last bit that stays is 0, so that ties go to even.
+        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    if dtype == "int8":
+        stored = np.empty(len(vectors), stored_dtype(dtype, vectors.shape[1]))
+        scale = np.abs(vectors).max(axis=1, initial=0.0) / np.float32(_LARGEST)
+        stored["scale"] = scale
+        stored["values"] = np.rint(vectors / np.where(scale > 0, scale, 1)[:, None])
+        return stored
+    return vectors
+
+
+def decoded(stored: np.ndarray, dtype: VectorType) -> Float32[np.ndarray, "rows dim"]:
+    """Stored vectors as float32."""
+    if dtype == "bfloat16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    if dtype == "int8":
+        return stored["values"] * stored["scale"][:, None]
+    return np.asarray(stored, np.float32)
+
+
+def stored_dtype(dtype: VectorType, dim: int) -> np.dtype:
+    """The type of the entries of a stored array."""
+    if dtype == "int8":
+        return np.dtype([("scale", "<f4"), ("values", "i1", (dim,))])
+    return np.dtype("<u2" if dtype == "bfloat16" else "<f4")
+
+
+def stored_shape(dtype: VectorType, rows: int, dim: int) -> tuple[int, ...]:
+    return (rows,) if dtype == "int8" else (rows, dim)
+
+
+class StoredVectors:
+    """Mapped vectors of 2 bytes or 1, whose rows are decoded when they are asked for.
+
+    Takes the place of an array [rows, dim] of float32 where rows are read: vectors[first:last], vectors[indices], len.
+    """
+
+    def __init__(self, stored: np.ndarray, dtype: VectorType, *, dim: int):
+        self._stored = stored
+        self._dtype: VectorType = dtype
+        self.shape = (len(stored), dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Float32[np.ndarray, "some dim"]:
+        """rows: a slice, or an array of indices."""
+        return decoded(self._stored[rows], self._dtype)
+
+
+Shard = np.ndarray | StoredVectors
+"""Vectors [rows, dim], mapped as a rule; a slice or indices of rows give float32."""

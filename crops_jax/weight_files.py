@@ -1,0 +1,76 @@
+"""The tensors of a folder's safetensors files, by name; of each, only what is asked for is read.
+
+Weights are read as safetensors only: other formats can run code when opened.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import EllipsisType
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+
+from crops_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file. `tensor[1:3, 0:7]` reads that part of it, and `tensor[...]` all, as float32.
+
+    shape: of the tensor, transposed where `transposed` is set.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    transposed: bool = False
+
+    @property
+    def T(self) -> "StoredTensor":
+        return dataclasses.replace(self, shape=self.shape[::-1], transposed=not self.transposed)
+
+    def __getitem__(self, part: EllipsisType | tuple[slice, ...]) -> Float32[np.ndarray, "..."]:
+        """part: a slice of each dimension, without steps."""
+        if self.transposed and isinstance(part, tuple):
+            part = part[::-1]
+        with safe_open(self.file, framework="np") as opened:
+            found = np.asarray(opened.get_slice(self.name)[part], np.float32)
+        return found.T if self.transposed else found
+
+
+def open_tensors(folder: Path) -> Mapping[str, StoredTensor]:
+    """The tensors of a folder's safetensors files by name. Raises InputError where there are none or a file is torn."""
+    return {tensor.name: tensor for file in _weight_files(folder) for tensor in _tensors(file)}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            raise InputError(f"{index}: not an index of safetensors files ({error}); copy the folder again") from error
+        files = [folder / Path(name).name for name in names]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise InputError(f"{missing[0]}: no such file, though {index.name} names it; copy the folder again")
+        return files
+    others = sorted(file.name for file in folder.glob("*.bin")) + sorted(file.name for file in folder.glob("*.h5"))
+    found = f"only {others[0]}, a format that is not read because it can hold code" if others else "none"
+    raise InputError(
+        f"{folder}: weights must be safetensors (model.safetensors), found {found}; save the model again as safetensors"
+    )
+
+
+def _tensors(file: Path) -> Iterator[StoredTensor]:
+    try:
+        with safe_open(file, framework="np") as opened:
+            for name in opened.keys():  # noqa: SIM118 - the file is not a dictionary
+                yield StoredTensor(file, name, tuple(opened.get_slice(name).get_shape()))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a safetensors file, or a torn one ({error}); copy the folder again") from error

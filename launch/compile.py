@@ -1,0 +1,66 @@
+"""Compiles the train step for a TPU slice that is not attached."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from crops_jax import program
+from crops_jax.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    config: program.ConfigArgument
+    """The experiment; every field can be overridden."""
+    topology: str
+    """The slice, such as v5e:16x16."""
+    query_tokens: int = 0
+    """Tokens of a query on average, for the number of rows into which texts are packed; 0: encoder.max_query_tokens."""
+    document_tokens: int = 0
+    """Tokens of a document on average; 0: encoder.max_document_tokens."""
+
+
+def compile(arguments: Arguments) -> dict[str, Any]:
+    """Compiles the train step for a TPU slice that is not attached, and says what it needs of each chip.
+
+    Prints memory, FLOPs and the compiler's estimate of a step's time a chip; exits with status 4 when the step does not
+    fit a chip's memory. The sizes are the configuration's: neither weights nor tokenizer nor network is needed
+    (encoder.weights is not opened). The rows of a batch are those that texts of --query-tokens and --document-tokens
+    take with at most a tenth of padding; without these flags every text is as long as it may be.
+    """
+    from crops_jax.tpu_topology import slice_devices
+
+    devices = slice_devices(arguments.topology)
+    from crops_jax.step_compilation import TextLengths, compile_step
+
+    limits = arguments.config.encoder
+    lengths = TextLengths(
+        arguments.query_tokens or limits.max_query_tokens, arguments.document_tokens or limits.max_document_tokens
+    )
+    if not (0 < lengths.query <= limits.max_query_tokens and 0 < lengths.document <= limits.max_document_tokens):
+        raise InputError(
+            f"--query-tokens {lengths.query} and --document-tokens {lengths.document} must lie in [1, "
+            f"{limits.max_query_tokens}] and [1, {limits.max_document_tokens}], the limits of the configuration"
+        )
+    print(f"compiling for {len(devices)} x {devices[0].device_kind}; this takes up to minutes", file=sys.stderr)
+    started = time.monotonic()
+    found = compile_step(arguments.config, lengths, devices=devices)
+    print(_table(found), file=sys.stderr)
+    return {"topology": arguments.topology, **found, "compilation_seconds": round(time.monotonic() - started, 1)}
+
+
+def _table(found: dict[str, Any]) -> str:
+    """What compile_step found, a line each, with sizes in GiB."""
+    lines = []
+    for name, value in found.items():
+        if name.endswith("_bytes") and value is not None:
+            name, value = f"{name.removesuffix('_bytes')} GiB", f"{value / 2**30:.3f}"
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        lines.append(f"{name.replace('_', ' '):26} {'-' if value is None else value}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    program.run(compile, example="python -m launch.compile qwen2_5_0_5b --topology v5e:16x16")

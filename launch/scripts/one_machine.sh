@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Several processes of one program on this machine, such as one for each GPU:
+#
+#     launch/scripts/one_machine.sh 8 launch.train qwen2_5_0_5b --records records --output run
+#
+# Process i takes GPU i (JAX_LOCAL_DEVICE_IDS, which CPUs and TPUs do not heed). One process drives all GPUs of a machine
+# as well; several read their parts of a batch in parallel.
+# SIGTERM and SIGINT go to all of them. When one fails, the others end too, and its exit status is this script's.
+set -euo pipefail
+
+if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: $0 PROCESSES PROGRAM [ARGUMENTS...], such as $0 8 launch.train minilm --records records --output run" >&2
+    exit 2
+fi
+processes=$1
+shift
+python=${PYTHON:-.venv/bin/python}
+export JAX_COORDINATOR_ADDRESS=${JAX_COORDINATOR_ADDRESS:-127.0.0.1:${PORT:-29400}}
+export JAX_NUM_PROCESSES=$processes
+
+started=()
+for ((index = 0; index < processes; index++)); do
+    JAX_PROCESS_ID=$index JAX_LOCAL_DEVICE_IDS=$index "$python" -m "$@" &
+    started+=("$!")
+done
+
+stop() {
+    kill -TERM "${started[@]}" 2>/dev/null || true
+}
+trap stop TERM INT
+
+status=0
+for process in "${started[@]}"; do
+    # `wait` comes back early when a signal is trapped: it is called again until the process has ended.
+    while true; do
+        own=0
+        wait "$process" || own=$?
+        kill -0 "$process" 2>/dev/null || break
+    done
+    if ((own != 0 && status == 0)); then
+        status=$own
+    fi
+done
+exit "$status"

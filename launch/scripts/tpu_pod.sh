@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU pod: the same command on every VM of it, which JAX joins by what the machines' metadata says.
+#
+#     TPU=pod ZONE=us-east5-a launch/scripts/tpu_pod.sh qwen2_5_0_5b /mnt/shared/records /mnt/shared/run
+#
+# FOLDER is a clone of this repository on every VM, made ready with `make setup` and "jax[tpu]" (see BUILD.md); RECORDS
+# and RUN lie on a file system that all VMs mount. Called again it goes on, also on a pod of another size.
+set -euo pipefail
+
+if (($# < 3)); then
+    echo "usage: TPU=NAME ZONE=ZONE $0 CONFIG RECORDS RUN [FLAGS...]" >&2
+    exit 2
+fi
+: "${TPU:?name of the TPU}" "${ZONE:?its zone}"
+folder=${FOLDER:-crops_jax}
+
+printf -v arguments '%q ' "$1" --records "$2" --output "$3" "${@:4}"
+gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
+    --command="cd $(printf '%q' "$folder") && exec .venv/bin/python -m launch.train $arguments"

@@ -1,0 +1,147 @@
+"""Processes as threads, over a service that lives in memory."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from crops_jax import processes
+from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
+from crops_jax.processes import Processes
+
+
+class Service:
+    """What Processes uses of the client of JAX's coordination service."""
+
+    def __init__(self, count):
+        self._values, self._barriers, self._count = {}, {}, count
+        self._lock = threading.Lock()
+
+    def key_value_set(self, key, value):
+        self._values[key] = value
+
+    def key_value_dir_get(self, prefix):
+        return [(key, value) for key, value in list(self._values.items()) if key.startswith(prefix)]
+
+    def wait_at_barrier(self, name, timeout_in_ms):
+        with self._lock:
+            barrier = self._barriers.setdefault(name, threading.Barrier(self._count))
+        try:
+            barrier.wait(min(timeout_in_ms / 1000, 20))
+        except threading.BrokenBarrierError:
+            raise RuntimeError("UNAVAILABLE: a task stopped sending heartbeats") from None
+
+
+class Exit(BaseException):
+    """Stands for the end of a process."""
+
+
+def exit_process(status):
+    raise Exit(status)
+
+
+def in_all(count, act):
+    """What act(processes) returns or raises in each of them."""
+    service = Service(count)
+
+    def one(index):
+        try:
+            return act(Processes(index, count, service, exit_process=exit_process))
+        except BaseException as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_a_process_alone_has_nothing_to_wait_for():
+    alone = processes.current()
+    assert (alone.index, alone.count, alone.is_first) == (0, 1, True)
+    assert alone.gathered({"a": [1]}) == [{"a": [1]}]
+    assert alone.from_first(None) is None
+    with pytest.raises(KeyError), alone.together():
+        raise KeyError
+
+
+def test_all_are_given_what_each_has():
+    def act(here):
+        return here.gathered(here.index * 10), here.from_first(f"of {here.index}"), here.gathered([here.is_first])
+
+    assert in_all(3, act) == [([0, 10, 20], "of 0", [[True], [False], [False]])] * 3
+
+
+def test_a_failure_of_one_in_a_common_part_ends_all_with_its_status():
+    def act(here):
+        with here.together():
+            if here.index == 1:
+                raise InputError("wrong")
+        return "never"
+
+    first, second, third = in_all(3, act)
+    assert isinstance(second, InputError)
+    assert all(isinstance(error, AnotherProcessFailed) and error.status == 2 for error in (first, third))
+
+
+def test_failures_of_several_in_a_common_part_are_said_by_the_first_of_each_status():
+    def act(here):
+        with here.together():
+            raise (InputError if here.index < 2 else ZeroDivisionError)("bad")
+
+    first, second, third = in_all(3, act)
+    assert isinstance(first, InputError)
+    assert isinstance(second, AnotherProcessFailed)
+    assert isinstance(third, ZeroDivisionError)
+
+
+def test_when_all_fail_alike_the_first_says_why():
+    found = in_all(3, lambda here: here.failing(NamedFailure("loss is nan")))
+    assert str(found[0]) == "loss is nan"
+    assert [type(error) for error in found[1:]] == [AnotherProcessFailed] * 2
+    assert {error.status for error in found} == {4}
+
+
+def test_one_that_fails_alone_tells_the_others_and_ends(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "_POLL_SECONDS", 0.01)
+
+    def act(here):
+        if here.index == 1:
+            return here.failing(NamedFailure("the disk is full"))
+        return here._listen()  # what its thread does while the process waits in a step
+
+    found = in_all(3, act)
+    assert [type(error) for error in found] == [Exit] * 3
+    assert [error.args for error in found] == [(4,)] * 3
+    # Once by itself, and once where most look first.
+    assert capsys.readouterr().err.splitlines() == ["error: process 1 of 3: the disk is full"] * 2
+
+
+def test_a_defect_of_one_has_its_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.05)
+    alone = Processes(1, 2, Service(2), exit_process=exit_process)
+    try:
+        raise ZeroDivisionError("a defect")
+    except ZeroDivisionError as error:
+        with pytest.raises(Exit, match="1"):
+            alone.failing(error)
+    assert "ZeroDivisionError: a defect" in capsys.readouterr().err
+
+
+def test_a_process_that_is_gone_is_a_named_failure():
+    class Gone(Service):
+        def wait_at_barrier(self, name, timeout_in_ms):
+            raise RuntimeError("UNAVAILABLE: task 1 stopped sending heartbeats\nand more")
+
+    with pytest.raises(NamedFailure, match=r"another process of the cluster is gone .*heartbeats"):
+        Processes(0, 2, Gone(2)).gathered(1)
+    with pytest.raises(NamedFailure):
+        with Processes(0, 2, Gone(2)).together():
+            raise InputError("the others cannot be told")
+
+
+def test_several_processes_are_refused_by_a_program_for_one(monkeypatch):
+    processes.refuse_several("launch.train_discriminator")
+    for name, value in {"ADDRESS": "", "NUM_PROCESSES": "2", "PROCESS_ID": "0"}.items():
+        monkeypatch.setenv(f"JAX_{'COORDINATOR_' if not value else ''}{name}", value or "host:1")
+    with pytest.raises(InputError, match=r"launch\.train_discriminator works in one process"):
+        processes.refuse_several("launch.train_discriminator")

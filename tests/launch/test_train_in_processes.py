@@ -1,0 +1,158 @@
+"""launch.train in several processes: one run whichever processes carry it, whichever of them dies."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from crops_jax import checkpoint
+from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from tests import clusters
+from tests.tiny_run import tiny_records
+
+STEPS = 15
+CONFIGURATION = f"""
+from tests.tiny_run import CONFIG as TINY
+
+CONFIG = TINY.replace(
+    mesh={{"data": -1}},
+    training={{"steps": {STEPS}, "log_every_steps": 1, "evaluate_every_steps": 6, "checkpoint_every_steps": 5}},
+)
+"""
+pytestmark = pytest.mark.slow
+
+
+class Job:
+    """One configuration and its records; all processes share a compilation cache."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = folder / "tiny.py"
+        self.config.write_text(CONFIGURATION)
+        self.records = tiny_records(folder / "records")
+
+    def start(self, run: Path, processes: int, devices: int, **options) -> list[subprocess.Popen]:
+        command = ["launch.train", str(self.config), "--records", str(self.records), "--output", str(run)]
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache")}
+        return clusters.start(command, processes=processes, devices=devices, environment=environment, **options)
+
+    def finish(self, run: Path, processes: int, devices: int, **options) -> list[clusters.Ended]:
+        return clusters.finish(self.start(run, processes, devices, **options))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return Job(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(job):
+    """Outcome and run of 2 processes x 4 devices."""
+    first, second = job.finish(job.folder / "uninterrupted", 2, 4)
+    assert (first.status, second.status) == (0, 0), first.errors + second.errors
+    assert second.output == ""
+    assert "step/s" not in second.errors
+    return json.loads(first.output), job.folder / "uninterrupted"
+
+
+def when_at_step(started: list[subprocess.Popen], run: Path, step: int, act: Callable[[], None]) -> None:
+    """Acts as soon as metrics.jsonl has come to a step; the processes must be running then."""
+    before = starts(run)
+    deadline = time.monotonic() + clusters.PATIENCE_SECONDS
+    while time.monotonic() < deadline and all(process.poll() is None for process in started):
+        if starts(run) > before and (lines := read_metrics(run)) and lines[-1]["step"] >= step:
+            act()
+            return
+        time.sleep(0.002)
+    raise AssertionError([ended.errors for ended in clusters.finish(started)])
+
+
+def starts(run: Path) -> int:
+    goodput = run / "goodput.jsonl"
+    return goodput.read_text().count('"event": "start"') if goodput.exists() else 0
+
+
+def untimed(run: Path) -> list[dict]:
+    return [{name: line[name] for name in line if name not in TIMING_FIELDS} for line in read_metrics(run)]
+
+
+def leaves(run: Path) -> list[np.ndarray]:
+    return jax.tree.leaves(checkpoint.restore_parameters(run, which="last"))
+
+
+def assert_alike(run: Path, other: Path, *, loss: float, parameters: float) -> None:
+    """Same samples in the same order, and numbers as close as asked for."""
+    lines = [read_metrics(path) for path in (run, other)]
+    assert [line["step"] for line in lines[0]] == list(range(1, STEPS + 1))
+    for name in ("step", "samples_checksum", "tokens", "anchors_level_4"):
+        assert [line[name] for line in lines[0]] == [line[name] for line in lines[1]]
+    np.testing.assert_allclose(*([line["loss"] for line in part] for part in lines), rtol=loss, atol=0)
+    for one, two in zip(leaves(run), leaves(other), strict=True):
+        np.testing.assert_allclose(one, two, atol=parameters, rtol=0)
+
+
+def test_two_processes_of_four_devices_learn_what_one_of_eight_does(job, uninterrupted):
+    outcome, run = uninterrupted
+    (ended,) = job.finish(job.folder / "one", 1, 8)
+    assert ended.status == 0, ended.errors
+    assert json.loads(ended.output) == outcome | {"run": str(job.folder / "one")}
+    assert_alike(run, job.folder / "one", loss=1e-6, parameters=1e-5)
+
+
+def test_one_run_carried_by_two_then_one_then_four_processes(job, uninterrupted):
+    """Each part is ended by a SIGTERM to one process, which stops all of them after the same step."""
+    run = job.folder / "elastic"
+    for processes, devices, told, step in ((2, 4, 1, 4), (1, 8, 0, 9)):
+        started = job.start(run, processes, devices)
+        when_at_step(started, run, step, lambda: started[told].send_signal(signal.SIGTERM))  # noqa: B023
+        ended = clusters.finish(started)
+        assert [one.status for one in ended] == [3] * processes, ended
+        assert "a checkpoint is saved; call the same command again to go on" in ended[0].errors
+        assert ended[0].output == ""
+        stopped = max(checkpoint.saved_steps(run / "checkpoints"))
+        assert step <= read_metrics(run)[-1]["step"] <= stopped < STEPS
+    ended = job.finish(run, 4, 2)
+    assert [one.status for one in ended] == [0] * 4, ended
+    assert json.loads(ended[0].output) == uninterrupted[0] | {"run": str(run)}
+    assert_alike(run, uninterrupted[1], loss=1e-5, parameters=1e-5)
+
+
+def test_killed_processes_leave_no_trace(job, uninterrupted):
+    """First one is killed, and the other ends by itself; then both are."""
+    run = job.folder / "killed"
+    started = job.start(run, 2, 4)
+    when_at_step(started, run, 7, started[1].kill)
+    first, second = clusters.finish(started)
+    assert second.status == -signal.SIGKILL
+    # 4 where an exchange broke; killed by JAX's client where it waited for the other one to finish a checkpoint.
+    assert first.status in (4, -signal.SIGABRT), first.errors
+    assert "Traceback" not in first.errors
+    assert first.output == ""
+    started = job.start(run, 2, 4)
+    when_at_step(started, run, 10, lambda: [process.kill() for process in started])
+    clusters.finish(started)
+    first, second = job.finish(run, 2, 4)
+    assert (first.status, second.status) == (0, 0), first.errors + second.errors
+    assert json.loads(first.output) == uninterrupted[0] | {"run": str(run)}
+    assert untimed(run) == untimed(uninterrupted[1])
+    for one, two in zip(leaves(run), leaves(uninterrupted[1]), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_what_is_wrong_is_said_once_and_ends_all(job, uninterrupted):
+    _, run = uninterrupted
+    for target, extra, message in [
+        (run, {0: ["--loss.initial-temperature", "0.2"], 1: ["--loss.initial-temperature", "0.2"]}, "there, 0.2 here"),
+        (job.folder / "new", {1: ["--training.log-every-steps", "7"]}, "training.log_every_steps: 7 there, 1 in proc"),
+    ]:
+        ended = job.finish(target, 2, 4, extra=extra)
+        assert [one.status for one in ended] == [2, 2], ended
+        assert [message in one.errors for one in ended] == [True, False]
+        assert not any("Traceback" in one.errors or one.output for one in ended)
+    assert not (job.folder / "new").exists()
