@@ -22,12 +22,26 @@ _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI_COUNT, _OPEN_MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 _OPEN_MPI_LAUNCHER = "OMPI_MCA_orte_hnp_uri"
+_GPU_PLUGINS = ("cuda12_plugin", "cuda13_plugin", "rocm60_plugin", "rocm7_plugin")
 
 
 def has_tpu() -> bool:
     """Whether this machine seems to have TPU chips and the library for them; neither is opened."""
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def skip_absent_tpu(environment: Mapping[str, str]) -> None:
+    """Keeps JAX on the CPU where libtpu is installed and no TPU is there; to be called before JAX has devices.
+
+    libtpu would print warnings, and end the process when a profiler starts. Nothing changes where JAX_PLATFORMS says
+    what to use, or a plugin for GPUs is installed beside it.
+    """
+    import jax
+
+    gpus = any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS)
+    if not environment.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu") and not (gpus or has_tpu()):
+        jax.config.update("jax_platforms", "cpu")
 
 
 def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> dict[str, Any] | None:
@@ -39,7 +53,7 @@ def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bo
 
     Raises InputError, naming the variable, where some are missing or are not what they should be.
     """
-    if _COUNT in environment or _INDEX in environment:
+    if environment.get(_COUNT) or environment.get(_INDEX):
         return _by_hand(environment)
     if all(name in environment for name in _SLURM):
         if _number(environment, "SLURM_NTASKS", least=1) > 1:
@@ -48,7 +62,7 @@ def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bo
         return _by_open_mpi(environment)
     elif _may_use_tpu(environment) and looks_for_tpu():
         return {}
-    elif _ADDRESS in environment:
+    elif environment.get(_ADDRESS):
         return _by_hand(environment)
     return None
 

@@ -84,10 +84,11 @@ class Processes:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A part of the program in which all processes succeed, or all fail with the exit status of the first to fail.
+        """A part of the program in which all processes succeed or all fail.
 
         Each leaves it when all have come to its end. A failure is raised in its own process; in the others
-        AnotherProcessFailed is. May hold what process 0 does alone. Parts do not nest.
+        AnotherProcessFailed is, with the exit status of the first process that failed. May hold what process 0 does
+        alone. Parts do not nest.
         """
         failed: BaseException | None = None
         try:

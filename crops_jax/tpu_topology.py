@@ -38,7 +38,7 @@ def slice_devices(topology: str) -> list[Any]:
     generation, shape = found.groups() if found else ("", "")
     sizes = [int(size) for size in shape.split("x")] if shape else []
     known = _GENERATIONS.get(generation)
-    if known is None or len(sizes) != known[2]:
+    if known is None or len(sizes) != known[2] or not all(sizes):
         raise InputError(f"--topology {topology}: {_known()}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError('libtpu, the compiler for TPUs, is not installed; install it with pip install "jax[tpu]"')

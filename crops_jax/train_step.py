@@ -200,15 +200,18 @@ def after_step(
 
 
 def implementation_name(config: Config) -> str:
-    """The implementation of the loss that the train step of this configuration runs."""
+    """The loss's implementation that the train step runs. Raises InputError when the named one cannot."""
     queries = config.data.queries_per_batch
     empty = jax.ShapeDtypeStruct((queries, config.data.labels_per_query), jnp.int32)
-    return implementation_that_runs(
-        config.loss.implementation,
-        SparseLabels(empty, empty),  # type: ignore[arg-type]
-        queries=queries,
-        docs=queries * config.data.documents_per_query,
-    )
+    try:
+        return implementation_that_runs(
+            config.loss.implementation,
+            SparseLabels(empty, empty),  # type: ignore[arg-type]
+            queries=queries,
+            docs=queries * config.data.documents_per_query,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def attention_name(config: Config, *, mesh: Mesh) -> str:

@@ -93,10 +93,12 @@ def total_steps(source: records.RecordSource, config: Config) -> int:
 
 
 def check_machine(config: Config) -> None:
-    """Raises InputError when the mesh or the batch does not fit the devices of this machine."""
+    """Raises InputError when mesh, batch or a named implementation does not fit the devices of this machine."""
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
     sharding.check_processes(mesh)
+    implementation_name(config)
+    attention_name(config, mesh=mesh)
 
 
 def enable_compilation_cache(run: Path) -> None:

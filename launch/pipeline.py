@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from crops_jax import artifacts, program
+from crops_jax import artifacts, processes, program
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.file_lock import LOCK, exclusive
@@ -66,6 +66,7 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     Each step is one of this project's programs; its command is printed and can be run by hand. The last line of
     standard output names the report and, for each arm, its headline figures.
     """
+    processes.refuse_several("launch.pipeline")
     arms = _arms(arguments)
     if arguments.discriminator_flags and arguments.discriminator == "lexical":
         raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")

@@ -1,5 +1,6 @@
 """Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ def train(arguments: Arguments) -> dict[str, Any]:
     how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
     number may change whenever the run goes on.
     """
-    from crops_jax import process_memory, processes
+    from crops_jax import cluster_environment, process_memory, processes
 
     process_memory.keep_freed_memory()
+    cluster_environment.skip_absent_tpu(os.environ)
     with processes.joined():
         return _train(arguments)
 

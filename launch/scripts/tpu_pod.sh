@@ -7,11 +7,10 @@
 # and RUN lie on a file system that all VMs mount. Called again it goes on, also on a pod of another size.
 set -euo pipefail
 
-if (($# < 3)); then
+if (($# < 3)) || [[ -z ${TPU:-} || -z ${ZONE:-} ]]; then
     echo "usage: TPU=NAME ZONE=ZONE $0 CONFIG RECORDS RUN [FLAGS...]" >&2
     exit 2
 fi
-: "${TPU:?name of the TPU}" "${ZONE:?its zone}"
 folder=${FOLDER:-crops_jax}
 
 printf -v arguments '%q ' "$1" --records "$2" --output "$3" "${@:4}"

@@ -1,5 +1,9 @@
+import importlib.util
+
+import jax
 import pytest
 
+from crops_jax import cluster_environment
 from crops_jax.cluster_environment import membership
 from crops_jax.errors import InputError
 
@@ -27,8 +31,27 @@ def test_one_process_needs_nothing():
     assert found(BY_HAND | {"JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}) is None
     assert found(SLURM | {"SLURM_NTASKS": "1"}) is None
     assert found(OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "1"}) is None
+    assert found(dict.fromkeys(BY_HAND, "")) is None
     # A batch script, whose tasks srun starts.
     assert found({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}) is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "platforms", "expected"),
+    [
+        ({"libtpu"}, "", [("jax_platforms", "cpu")]),
+        ({"libtpu"}, "tpu", []),
+        ({"libtpu", "jax_cuda13_plugin"}, "", []),
+        (set(), "", []),
+    ],
+)
+def test_a_library_for_tpus_without_a_tpu_is_left_alone(monkeypatch, installed, platforms, expected):
+    set_to = []
+    monkeypatch.setattr(jax.config, "update", lambda *value: set_to.append(value))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(cluster_environment, "has_tpu", no_tpu)
+    cluster_environment.skip_absent_tpu({"JAX_PLATFORMS": platforms} if platforms else {})
+    assert set_to == expected
 
 
 def test_what_is_said_by_hand_wins():

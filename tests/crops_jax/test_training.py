@@ -157,6 +157,10 @@ def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path
 def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():
     with pytest.raises(InputError, match="not a multiple of the mesh's data x fsdp"):
         training.check_machine(CONFIG.replace(mesh={"data": 8, "model": 1}, data={"queries_per_batch": 7}))
+    with pytest.raises(InputError, match="implementation='pallas' cannot run on cpu"):
+        training.check_machine(CONFIG.replace(loss={"implementation": "pallas"}))
+    with pytest.raises(InputError, match="use 'plain' or 'auto'"):
+        training.check_machine(CONFIG.replace(encoder={"attention": "flash", "dropout": 0.0}))
 
 
 def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypatch):

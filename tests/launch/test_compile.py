@@ -56,7 +56,7 @@ def test_a_step_that_does_not_fit_ends_with_status_4():
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v5e:16", "v7:2x2", "v5p:8x8", "v5e:axb", ""])
+@pytest.mark.parametrize("topology", ["v5e", "v5e:16", "v7:2x2", "v5p:8x8", "v5e:axb", "v5e:0x16", ""])
 def test_an_unknown_slice_is_refused_with_the_known_ones(topology):
     with pytest.raises(InputError, match=r"v4, v5e, v5p, v6e, such as v4:8x8x8, v5e:16x16"):
         tpu_topology.slice_devices(topology)

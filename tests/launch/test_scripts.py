@@ -107,6 +107,8 @@ def test_the_pod_s_machines_run_a_command_that_is_taken(tmp_path):
     assert_taken(command)
     assert "/mnt/my records" in command
     assert run("tpu_pod.sh", "minilm").returncode == 2
+    assert run("tpu_pod.sh", *arguments).returncode == 2
+    assert run("slurm.sbatch", CONFIG="minilm").returncode == 2
 
 
 def test_the_pods_of_the_job_run_a_command_that_is_taken_and_know_one_another():
