@@ -120,7 +120,8 @@ def make_pair_step(
         after = state._replace(parameters=updated, optimizer_state=optimizer_state)
         return after_step(state, after, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    state_shardings = sharding.tree_shardings(abstract_state(model, config, steps=steps, mesh=mesh), mesh)
+    abstract = abstract_state(model, config, steps=steps, mesh=mesh)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(
         pair_step,
         donate_argnums=0,

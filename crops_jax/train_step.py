@@ -166,7 +166,8 @@ def make_train_step(
         updated = state._replace(parameters=parameters, optimizer_state=optimizer_state, document_intervals=intervals)
         return after_step(state, updated, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    state_shardings = sharding.tree_shardings(abstract_state(model, config, steps=steps, mesh=mesh), mesh)
+    abstract = abstract_state(model, config, steps=steps, mesh=mesh)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(
         train_step,
         donate_argnums=0,

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int32
 
 from crops_jax.losses.level_sums.named_pairs import NamedPairs, Tiling, add_named_scores, inside_block
 from crops_jax.losses.level_sums.sums import LOWEST
-from crops_jax.losses.level_sums.tiles import RunningSums, relative_to
+from crops_jax.losses.level_sums.tiles import RunningSums, merged
 
 # Named pairs that one product of one-hot matrices takes out: the least that a tensor core contracts.
 _PAIRS = 16
@@ -153,7 +153,7 @@ def add_block(
     named = add_named_scores(sums.named.reshape(index.shape), queries, docs, index).ravel()
     ignored = sums.ignored + ignored[:, : queries.shape[0]].sum(axis=0)
     found = (greatest[..., : queries.shape[0]], *(one.swapaxes(1, 2)[:, : queries.shape[0]] for one in (total, moment)))
-    return _merged(sums, found, temperatures)._replace(named=named, ignored=ignored)
+    return merged(sums, found, temperatures)._replace(named=named, ignored=ignored)
 
 
 def level_0_derivative(
@@ -308,14 +308,6 @@ def _without_named(scores: Array, row, column, begin: Array, end: Array, *, row_
         return jnp.where(_product(is_row, is_column) > 0, LOWEST, scores)
 
     return jax.lax.fori_loop(0, jax.lax.div(end - begin + (_PAIRS - 1), _PAIRS), take_out, scores)
-
-
-def _merged(sums: RunningSums, found: tuple[Array, Array, Array], temperatures: Array) -> RunningSums:
-    """`sums` with what the programs found, each of them for some of the documents: greatest, total, moment."""
-    new = jnp.maximum(sums.greatest, found[0].max(axis=0))
-    total, moment = relative_to(new, sums.greatest, sums.total, sums.moment, temperatures)
-    of_parts = jax.vmap(relative_to, in_axes=(None, 0, 0, 0, None))(new, *found, temperatures)
-    return sums._replace(greatest=new, total=total + of_parts[0].sum(axis=0), moment=moment + of_parts[1].sum(axis=0))
 
 
 def _whole_tiles(array: Array, rows: int, columns: int) -> Array:

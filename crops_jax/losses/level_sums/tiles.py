@@ -210,6 +210,22 @@ def relative_to(
     return decay * total, decay * (moment + total * rise)
 
 
+def merged(
+    sums: RunningSums,
+    found: tuple[
+        Float[Array, "parts queries"],
+        Float[Array, "parts queries temperatures"],
+        Float[Array, "parts queries temperatures"],
+    ],
+    temperatures: Float[Array, "temperatures"],
+) -> RunningSums:
+    """`sums` with what the programs of a kernel found, each of them for some documents: greatest, total, moment."""
+    new = jnp.maximum(sums.greatest, found[0].max(axis=0))
+    total, moment = relative_to(new, sums.greatest, sums.total, sums.moment, temperatures)
+    of_parts = jax.vmap(relative_to, in_axes=(None, 0, 0, 0, None))(new, *found, temperatures)
+    return sums._replace(greatest=new, total=total + of_parts[0].sum(axis=0), moment=moment + of_parts[1].sum(axis=0))
+
+
 class _Tile(NamedTuple):
     """What one tile of scores is made of.
 

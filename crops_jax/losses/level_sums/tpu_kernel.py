@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int32
 
 from crops_jax.losses.level_sums.named_pairs import add_named_gradients, add_named_scores, inside_block
 from crops_jax.losses.level_sums.sums import LOWEST
-from crops_jax.losses.level_sums.tiles import Gradients, Pulls, RunningSums, relative_to
+from crops_jax.losses.level_sums.tiles import Gradients, Pulls, RunningSums, merged
 
 # Queries and documents of a tile. Both a multiple of what a TPU's registers want; a tile of scores takes 512 KiB.
 _QUERY_TILE = 256
@@ -83,16 +83,8 @@ def add_block(
             interpret=interpret,
         )(*padded)
     )
-    new = jnp.maximum(sums.greatest, greatest[:, 0])
-    old_part, new_part = (
-        relative_to(new, *part, temperatures)
-        for part in ((sums.greatest, sums.total, sums.moment), (greatest[:, 0], total, moment))
-    )
     index = inside_block(doc_index, block, docs.shape[0])
-    return RunningSums(
-        greatest=new,
-        total=old_part[0] + new_part[0],
-        moment=old_part[1] + new_part[1],
+    return merged(sums, (greatest[None, :, 0], total[None], moment[None]), temperatures)._replace(
         named=add_named_scores(sums.named.reshape(index.shape), queries, docs, index).ravel(),
         ignored=sums.ignored + ignored[:, 0],
     )
