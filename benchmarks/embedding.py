@@ -39,9 +39,6 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
 
 
 def serve_ours(texts: list[str]) -> None:
-    from crops_jax.process_memory import keep_freed_memory
-
-    keep_freed_memory()
     import jax
 
     from crops_jax.encoder import Encoder

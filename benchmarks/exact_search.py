@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, processor, serve
+from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, our_system, processor, serve
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:
@@ -51,10 +51,9 @@ def _faiss(docs: np.ndarray):
 def measure(arguments: argparse.Namespace) -> dict:
     """Seconds of each system's searches, measured in turn."""
     flags = [f"--{name}={getattr(arguments, name)}" for name in ("docs", "dim", "queries", "k")]
-    pythons = {"crops_jax": Path(sys.executable)} | ({"faiss": PEER_PYTHON} if PEER_PYTHON.exists() else {})
-    systems = {
-        name: System(python=python, command=[__file__, f"--serve={name}", *flags]) for name, python in pythons.items()
-    }
+    systems = {"crops_jax": our_system(__file__, flags)}
+    if PEER_PYTHON.exists():
+        systems["faiss"] = System(python=PEER_PYTHON, command=[__file__, "--serve=faiss", *flags])
     answers = alternate(systems, rounds=arguments.rounds)
     found = medians(answers)
     outcome = {

@@ -17,6 +17,13 @@ ROOT = Path(__file__).parent.parent
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 # MKL asks this of itself, and takes slower kernels on processors that are not Intel's.
 _UNLOCK = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+_KEEPS_MEMORY = """
+import runpy, sys
+from crops_jax.process_memory import keep_freed_memory
+keep_freed_memory()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +133,10 @@ def peer_model(weights: str, name: str) -> Any:
 
 
 def our_system(script: str, flags: Sequence[str]) -> System:
-    """`script --serve=crops_jax`; on a GPU it leaves memory to the others."""
+    """`script --serve=crops_jax`; it keeps freed memory as launch.train does, and on a GPU leaves some to the others."""
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return System(python=Path(sys.executable), command=[script, "--serve=crops_jax", *flags], environment=environment)
+    command = ["-c", _KEEPS_MEMORY, script, "--serve=crops_jax", *flags]
+    return System(python=Path(sys.executable), command=command, environment=environment)
 
 
 def processor() -> str:

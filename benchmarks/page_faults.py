@@ -2,7 +2,8 @@
 
     python -m benchmarks.page_faults
 
-Prints one line of JSON: median seconds of a step with and without crops_jax.process_memory, and their ratio.
+Prints one line of JSON: median seconds and page faults of a step with and without
+crops_jax.process_memory, and the ratio of the seconds.
 """
 
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 
 _STEP = """
-import sys, time
+import resource, sys, time
 from crops_jax import process_memory
 if {keep}: assert process_memory.keep_freed_memory()
 import jax, jax.numpy as jnp, numpy as np
@@ -24,33 +25,39 @@ model = DualEncoder(config.encoder, initial_temperature=config.loss.initial_temp
 graph, parameters = nnx.split(model)
 tokens = np.random.default_rng(0).integers(0, 4096, (256, config.encoder.max_document_tokens), np.int32)
 step = jax.jit(jax.value_and_grad(lambda p, t: nnx.merge(graph, p).encode_documents(t).sum()))
-seconds = []
+seconds, faults = [], 0
 for _ in range(13):
-    start = time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
     jax.block_until_ready(step(parameters, tokens))
     seconds.append(time.perf_counter() - start)
-print(sorted(seconds[3:])[5])
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(sorted(seconds[3:])[5], faults)
 """
 
 
-def seconds(*, keep: bool) -> float:
+def measured(*, keep: bool) -> tuple[float, int]:
+    """Median seconds of a step, and the page faults of the last one."""
     done = subprocess.run([sys.executable, "-c", _STEP.format(keep=keep)], check=True, capture_output=True, text=True)
-    return float(done.stdout.splitlines()[-1])
+    seconds, faults = done.stdout.splitlines()[-1].split()
+    return float(seconds), int(faults)
 
 
 def main() -> None:
     with_it, without = [], []
     for _ in range(5):
-        without.append(seconds(keep=False))
-        with_it.append(seconds(keep=True))
-    ratio = statistics.median(a / b for a, b in zip(without, with_it, strict=True))
+        without.append(measured(keep=False))
+        with_it.append(measured(keep=True))
+    ratio = statistics.median(a / b for (a, _), (b, _) in zip(without, with_it, strict=True))
+    (default, default_faults), (kept, kept_faults) = (map(statistics.median, zip(*one)) for one in (without, with_it))
     print(
         json.dumps(
             {
                 "benchmark": "page_faults",
                 "processor": platform.processor() or platform.machine(),
-                "seconds_default": round(statistics.median(without), 4),
-                "seconds_kept": round(statistics.median(with_it), 4),
+                "seconds_default": round(default, 4),
+                "seconds_kept": round(kept, 4),
+                "page_faults_default": default_faults,
+                "page_faults_kept": kept_faults,
                 "speedup": round(ratio, 3),
             }
         )

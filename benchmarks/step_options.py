@@ -20,6 +20,11 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from crops_jax.process_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before NumPy starts a thread
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +37,6 @@ from crops_jax.labels import document_id_words
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
 from crops_jax.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out
-from crops_jax.process_memory import keep_freed_memory
 from crops_jax.train_step import device_batch, initial_state, make_train_step
 
 QUERY_TOKENS, COLUMNS, LABELLED = 6, 2, 32
@@ -135,7 +139,6 @@ def main() -> None:
         ("rounds", 15, "steps of each kind"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=words)
-    keep_freed_memory()
     print(json.dumps(measure(parser.parse_args())))
 
 

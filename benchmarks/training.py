@@ -64,9 +64,6 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
 
 
 def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
-    from crops_jax.process_memory import keep_freed_memory
-
-    keep_freed_memory()
     import jax
 
     from crops_jax import sharding, tokenizer
@@ -117,8 +114,12 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
         def work() -> dict:
             nonlocal state
             tokens = places = 0
+            metrics = None
             for _ in range(arguments.steps):
-                state, metrics = step(state, device_batch(next(feed), mesh))
+                batch = device_batch(next(feed), mesh)
+                if jax.default_backend() == "cpu":
+                    jax.block_until_ready(metrics)  # as the trainer does
+                state, metrics = step(state, batch)
                 tokens, places = tokens + metrics.counters["tokens"], places + metrics.counters["token_places"]
             jax.block_until_ready(state)
             padding = 1 - int(tokens) / int(places)

@@ -12,7 +12,8 @@ JAX_COORDINATOR_ADDRESS replaces the address that the others give. Started by no
 
 import glob
 import importlib.util
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from crops_jax.errors import InputError
@@ -31,17 +32,20 @@ def has_tpu() -> bool:
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
-def skip_absent_tpu(environment: Mapping[str, str]) -> None:
+def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
     """Keeps JAX on the CPU where libtpu is installed and no TPU is there; to be called before JAX has devices.
 
     libtpu would print warnings, and end the process when a profiler starts. Nothing changes where JAX_PLATFORMS says
     what to use, or a plugin for GPUs is installed beside it.
-    """
-    import jax
 
+    Args:
+      environment: os.environ, which processes that this one starts inherit.
+    """
     gpus = any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS)
     if not environment.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu") and not (gpus or has_tpu()):
-        jax.config.update("jax_platforms", "cpu")
+        environment["JAX_PLATFORMS"] = "cpu"
+        if jax := sys.modules.get("jax"):  # it has read its environment
+            jax.config.update("jax_platforms", "cpu")
 
 
 def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> dict[str, Any] | None:

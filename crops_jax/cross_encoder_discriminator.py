@@ -24,6 +24,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.discriminator import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
+from crops_jax.packing import CPU_BATCH_TOKENS
 from crops_jax.pair_tokens import TokenizedPairs, row_width
 
 KIND = "cross_encoder"
@@ -31,8 +32,8 @@ TOKENIZER = "tokenizer"
 _WEIGHTS = "cross_encoder.safetensors"
 # Fields of EncoderConfig that decide nothing about a trained cross-encoder.
 _NOT_KEPT = {"weights", "dropout", "attention", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
-# Tokens of one batch: on a CPU what is small enough to stay in the caches, elsewhere what fills the device.
-_BATCH_TOKENS_CPU, _BATCH_TOKENS = 2048, 65536
+# Tokens of one batch, but on a CPU.
+_BATCH_TOKENS = 65536
 
 
 class CrossEncoderDiscriminator:
@@ -163,7 +164,7 @@ class CrossEncoderDiscriminator:
         order = np.argsort(-lengths, kind="stable")
         devices = self._devices.size
         on_cpu = self._devices.devices.ravel()[0].platform == "cpu"
-        batch_tokens = _BATCH_TOKENS_CPU if on_cpu else _BATCH_TOKENS
+        batch_tokens = CPU_BATCH_TOKENS if on_cpu else _BATCH_TOKENS
         start = 0
         while start < len(order):
             width = row_width(int(lengths[order[start]]), self.max_tokens)

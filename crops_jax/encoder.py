@@ -20,10 +20,11 @@ from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
 from crops_jax.models.pooling import unit_norm
-from crops_jax.packing import RowBatch, row_batches, row_width
+from crops_jax.packing import CPU_BATCH_TOKENS, RowBatch, row_batches, row_width
 
 # Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
 _SHORTEST_ROW_TOKENS = 64
+_BATCH_TOKENS = 16384
 # Of an encoder's configuration, what does not decide its vectors.
 _NOT_IN_VECTORS = {"weights", "dropout", "attention"}
 # sentence-transformers' encode_document takes the first of these prompts that the folder has.
@@ -117,7 +118,7 @@ class Encoder:
         *,
         tower: Tower | None = None,
         dim: int | None = None,
-        batch_tokens: int = 16384,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Float32[np.ndarray, "texts dim"]:
         """Unit vectors of texts, in their order.
@@ -129,6 +130,7 @@ class Encoder:
             and limit with the folder's default prompt, as sentence-transformers' encode does.
           dim: so many leading components, normalised again (Matryoshka); None: all.
           batch_tokens: tokens of one batch, padding included; at least one row a device goes into it, however small.
+            None: 2,048 on a CPU and 16,384 elsewhere.
           progress: shows a bar on standard error.
 
         Raises InputError where the tokenizer knows more tokens than the model, or where `dim` components were not
@@ -136,6 +138,8 @@ class Encoder:
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
+        if batch_tokens is None:
+            batch_tokens = CPU_BATCH_TOKENS if self._devices.devices.flat[0].platform == "cpu" else _BATCH_TOKENS
         if batch_tokens <= 0:
             raise ValueError(f"batch_tokens must be positive, found {batch_tokens}")
         dim = self.checked_dim(dim)

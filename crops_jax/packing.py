@@ -14,6 +14,9 @@ from jaxtyping import Int32, Int64
 PADDING_TOKEN = -1
 """Fills the rest of a row of tokens, whatever padding the tokenizer has. The segment of padding is -1 too."""
 
+CPU_BATCH_TOKENS = 2048
+"""Tokens that a CPU encodes at once: their states stay in its caches, and few rows of the last batch are empty."""
+
 MOST_SHAPES = 4
 """Numbers of rows for which programs are compiled, at most."""
 

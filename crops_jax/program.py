@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from crops_jax import processes
+from crops_jax import cluster_environment, processes
 from crops_jax.config import Config
 from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
 
@@ -45,6 +45,7 @@ def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: S
       example: one line for --help.
       arguments: the command line, by default sys.argv[1:].
     """
+    cluster_environment.skip_absent_tpu(os.environ)
     with _stdout_for_outcome_only() as print_outcome:
         sys.exit(_status(function, example, list(sys.argv[1:] if arguments is None else arguments), print_outcome))
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,13 +69,20 @@ class Stopwatch:
         self._spent = dict.fromkeys(PARTS, 0.0)
 
     @contextlib.contextmanager
-    def of(self, part: str) -> Iterator[None]:
+    def of(self, part: str, *, computing: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Counts what is done within.
+
+        Args:
+          part: one of PARTS.
+          computing: asked at the end. Where the devices have been busy all the while, nothing waited for it, and the
+            time is compute.
+        """
         begin = time.monotonic()
         try:
             with jax.profiler.TraceAnnotation(part):
                 yield
         finally:
-            self._spent[part] += time.monotonic() - begin
+            self._spent["compute" if computing() else part] += time.monotonic() - begin
 
     def read(self) -> dict[str, float]:
         """Seconds since the last reading, in all and by part, and goodput: the share of compute."""

@@ -174,7 +174,7 @@ class _Loop:
             pending: tuple[int, StepMetrics] | None = None
             for step in range(self._first + 1, steps + 1):
                 with profile.of(step):
-                    metrics = self._dispatch(feed)
+                    metrics = self._dispatch(feed, pending[1] if pending else None)
                 profile.after(step, self._state)
                 with self._watch.of("compute"):
                     # The step before is looked at while this one runs, so that the device never waits for us.
@@ -199,10 +199,14 @@ class _Loop:
             self._checkpoints.wait()
         return self._progress
 
-    def _dispatch(self, feed: Iterator[Batch]) -> StepMetrics:
-        """Starts the next step, whose batch is the next of `feed`."""
-        with self._watch.of("input_wait"):
+    def _dispatch(self, feed: Iterator[Batch], before: StepMetrics | None) -> StepMetrics:
+        """Starts the next step, whose batch is the next of `feed`. before: metrics of a step that may still run."""
+        with self._watch.of("input_wait", computing=lambda: _is_under_way(before)):
             batch = device_batch(next(feed), self._mesh)
+        # On a CPU a step takes its memory when it is dispatched, and two would take twice as much.
+        if before is not None and self._mesh.devices.flat[0].platform == "cpu":
+            with self._watch.of("compute"):
+                jax.block_until_ready(before)
         # The first call with a number of rows compiles before it computes.
         shapes = tuple(texts.tokens.shape for texts in batch.texts)
         with self._watch.of("compute" if shapes in self._compiled else "compilation"):
@@ -305,6 +309,11 @@ class _Loop:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _is_under_way(metrics: Any) -> bool:
+    """Whether the step of these metrics, or None, is still computed."""
+    return metrics is not None and not metrics.loss.is_ready()
 
 
 def _outcome(steps: int, progress: Progress) -> dict[str, Any]:

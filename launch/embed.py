@@ -1,5 +1,10 @@
 """Embeds a table of texts with a run or an untrained encoder, shard by shard; called again it goes on."""
 
+from crops_jax.process_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before NumPy starts a thread
+
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping
@@ -42,8 +47,8 @@ class Arguments:
     (--loss.matryoshka-dims). Default: all."""
     shard_size: int = 32768
     """Rows of a shard: what is lost at most when the program is stopped."""
-    batch_tokens: int = 16384
-    """Tokens of one batch, padding included."""
+    batch_tokens: int | None = None
+    """Tokens of one batch, padding included. Default: 2048 on a CPU, 16384 elsewhere."""
     overwrite: bool = False
     """Starts anew whatever is at --output."""
 
@@ -60,8 +65,8 @@ def embed(arguments: Arguments) -> dict[str, Any]:
 
 def _embed(arguments: Arguments, cluster: Processes) -> dict[str, Any]:
     for name in ("shard_size", "batch_tokens"):
-        if getattr(arguments, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} must be positive, found {getattr(arguments, name)}")
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be positive, found {value}")
     table = open_text_table(arguments.texts, tower=arguments.tower)
     encoder = open_encoder(arguments.run)
     dim = encoder.checked_dim(arguments.dim)

@@ -1,5 +1,10 @@
 """Builds the index of an encoder and measures what it finds, BM25 beside it."""
 
+from crops_jax.process_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before NumPy starts a thread
+
 import json
 import sys
 from collections.abc import Mapping, Sequence

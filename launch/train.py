@@ -1,6 +1,10 @@
 """Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
 
-import os
+from crops_jax.process_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before NumPy starts a thread
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +34,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
     number may change whenever the run goes on.
     """
-    from crops_jax import cluster_environment, process_memory, processes
+    from crops_jax import processes
 
-    process_memory.keep_freed_memory()
-    cluster_environment.skip_absent_tpu(os.environ)
     with processes.joined():
         return _train(arguments)
 

@@ -1,5 +1,10 @@
 """Trains and calibrates the cross-encoder theta; called again with the same RUN it goes on where it was."""
 
+from crops_jax.process_memory import keep_freed_memory
+
+if __name__ == "__main__":
+    keep_freed_memory()  # before NumPy starts a thread
+
 import dataclasses
 import datetime
 import json
@@ -205,14 +210,13 @@ def _train(
     arguments: Arguments, config: CrossEncoderConfig, logs: LogTables, until: datetime.datetime | None, run: Path
 ) -> None:
     # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
-    from crops_jax import discriminator_training, process_memory
+    from crops_jax import discriminator_training
     from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
     from crops_jax.cross_encoder_report import calibrate, slices
     from crops_jax.models.cross_encoder import from_parameters
     from crops_jax.pair_tokens import TokenizedPairs
     from crops_jax.training import enable_compilation_cache
 
-    process_memory.keep_freed_memory()
     enable_compilation_cache(run)
     connection = logs.connect(memory_limit=arguments.memory_limit)
     events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds).before(until)
@@ -281,5 +285,6 @@ def _outcome(run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     program.run(
-        train_discriminator, example="python -m launch.train_discriminator --logs split --output run --weights minilm"
+        train_discriminator,
+        example="python -m launch.train_discriminator --logs split --output run --weights minilm",
     )

@@ -2,10 +2,11 @@
 
 Matrix products are not bit-equal across tilings: the order of their sums depends on shapes. So they only nominate.
 
-1. Documents are scored tile by tile; the best k plus slack of each query are kept, the score matrix never is.
+1. Documents are scored tile by tile; the best k plus slack of each query are kept, the score matrix never is. While a
+   tile of queries is scored, the one before goes through the next step.
 2. The nominated pairs are scored again, pair by pair, products in float32 summed by halving: an order that depends on
-   the dimension alone. Each operation is dispatched by itself, since inside one fused program a product and a sum may
-   become one fused multiply-add in one shape and not in another.
+   the dimension alone. Products are one program and sums another, since inside one a product and a sum may become one
+   fused multiply-add in one shape and not in another.
 3. Ties go to the document that comes first in `order`.
 4. A document that was not nominated can only belong to the top k when rounding hid it. Where the bound on rounding
    does not exclude that (equal documents around rank k, say), the query is searched again with more slack, and at
@@ -13,13 +14,15 @@ Matrix products are not bit-equal across tilings: the order of their sums depend
 """
 
 import functools
-from typing import Any
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 _UNIT_ROUNDOFF = 2.0**-24
 # Floats in one chunk of gathered pairs: 32 MiB, which stays in reach of the processor's caches.
@@ -33,8 +36,8 @@ def exact_top_k(
     *,
     order: Int[Any, "docs"] | None = None,
     mesh: Mesh | None = None,
-    tile_docs: int = 16384,
-    tile_queries: int = 1024,
+    tile_docs: int = 1 << 17,
+    tile_queries: int = 256,
 ) -> tuple[Float32[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]]:
     """The k documents of greatest inner product with each query, best first.
 
@@ -45,7 +48,8 @@ def exact_top_k(
       order: the place of each document among equals, distinct integers; by default its index. With the rank of its id
         here, the answer does not depend on the order of the corpus.
       mesh: devices to spread the documents over (all axes); by default one device. Never changes the answer.
-      tile_docs, tile_queries: at most tile_docs * tile_queries scores are in memory at once. Never change the answer.
+      tile_docs, tile_queries: at most twice tile_docs * tile_queries scores are in memory at once. Never change the
+        answer.
 
     Returns:
       scores float32 [queries, k], bit-equal whatever the tiling, and indices int32 [queries, k] into docs.
@@ -66,15 +70,12 @@ def exact_top_k(
     while pending.size:
         everything = 2 * width >= count
         chunk = min(tile_queries, max(1, tile_queries * tile_docs // count)) if everything else tile_queries
+        chunks = [pending[start : start + chunk] for start in range(0, pending.size, chunk)]
         uncertain = []
-        for start in range(0, pending.size, chunk):
-            rows = pending[start : start + chunk]
-            # A short last chunk keeps the shape of the others, so that nothing is compiled again for it.
-            asked = queries[np.resize(rows, chunk) if pending.size > chunk else rows]
-            nominated, excluded = corpus.all_of(len(asked)) if everything else corpus.nominate(asked, width)
-            best = _best(corpus.pair_scores(asked, nominated), nominated, place=place, k=k)
+        for rows, asked, nominated in corpus.nominations(queries, chunks, width=count if everything else width):
+            best = _best(corpus.pair_scores(asked, nominated.ids), nominated.ids, place=place, k=k)
             scores[rows], indices[rows] = (part[: rows.size] for part in best)
-            uncertain.append(rows[~(excluded < best[0][:, -1])[: rows.size]])
+            uncertain.append(rows[~(nominated.excluded < best[0][:, -1])[: rows.size]])
         pending, width = np.concatenate(uncertain), 4 * width
     return scores, indices
 
@@ -110,6 +111,13 @@ def _check(queries: Any, docs: Any, k: int) -> None:
             raise ValueError(f"{name} holds an embedding that is not finite; train or embed again")
 
 
+class _Nominated(NamedTuple):
+    """Documents that may be the best of some queries, and a score that no other document's pair score exceeds."""
+
+    ids: Int32[np.ndarray, "queries width"]
+    excluded: Float[np.ndarray, "queries"]
+
+
 class _Corpus:
     """Documents on their devices, and the two ways to score them."""
 
@@ -129,23 +137,36 @@ class _Corpus:
         queries = jnp.asarray(queries, jnp.float32)
         return queries if self.mesh is None else jax.device_put(queries, NamedSharding(self.mesh, PartitionSpec()))
 
-    def all_of(self, queries: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `nominate` answers when nothing is left out."""
-        ids = np.arange(self.count, dtype=np.int32)
-        return np.broadcast_to(ids, (queries, self.count)), np.full(queries, -np.inf)
+    def nominations(
+        self, queries: jax.Array, chunks: Sequence[np.ndarray], *, width: int
+    ) -> Iterator[tuple[np.ndarray, jax.Array, _Nominated]]:
+        """For each chunk of numbers of queries: itself, their vectors, and their best `width` documents.
 
-    def nominate(self, queries: jax.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """The `width` best documents by a matrix product, and a score that no other document's pair score exceeds."""
+        The last chunk's vectors repeat until it is as long as the first, so that nothing is compiled again for it.
+        """
+        longest = len(chunks[0])
+        dispatched: deque[tuple] = deque()
+        for rows in chunks:
+            asked = queries[np.resize(rows, longest)]
+            dispatched.append((rows, asked, None if width == self.count else self._scan(asked, width)))
+            # One is ahead on the devices while the caller works on another.
+            if len(dispatched) > 1:
+                yield self._read(*dispatched.popleft())
+        yield self._read(*dispatched.popleft())
+
+    def _scan(self, queries: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
         if self.mesh is None:
-            found, ids = _scan(queries, self.docs, 0, width=width, tile=self.tile, count=self.count)
-        else:
-            found, ids = _scan_sharded(
-                queries, self.docs, mesh=self.mesh, width=width, tile=self.tile, count=self.count
-            )
+            return _scan(queries, self.docs, 0, width=width, tile=self.tile, count=self.count)
+        return _scan_sharded(queries, self.docs, mesh=self.mesh, width=width, tile=self.tile, count=self.count)
+
+    def _read(self, rows: np.ndarray, queries: jax.Array, best: tuple[jax.Array, jax.Array] | None) -> tuple:
+        if best is None:
+            ids = np.broadcast_to(np.arange(self.count, dtype=np.int32), (len(queries), self.count))
+            return rows, queries, _Nominated(ids, np.full(len(queries), -np.inf))
         norms = np.linalg.norm(np.asarray(queries), axis=1)
         # The two scores of a pair each carry at most dim roundings of products that sum to |q| |d| at most.
         rounding = 2 * (queries.shape[1] + 2) * _UNIT_ROUNDOFF * norms * self.largest_norm
-        return np.asarray(ids), np.asarray(found)[:, -1] + rounding
+        return rows, queries, _Nominated(np.asarray(best[1]), np.asarray(best[0])[:, -1] + rounding)
 
     def pair_scores(
         self, queries: Float32[jax.Array, "queries dim"], indices: Int32[np.ndarray, "queries width"]
@@ -157,8 +178,7 @@ class _Corpus:
         for top in range(0, indices.shape[0], rows):
             for left in range(0, indices.shape[1], columns):
                 chosen = indices[top : top + rows, left : left + columns]
-                gathered = jnp.take(self.docs, chosen, axis=0, mode="clip")
-                products = jnp.multiply(queries[top : top + rows, None, :], gathered)
+                products = _products_with(queries[top : top + rows], self.docs, chosen)
                 scores[top : top + rows, left : left + columns] = np.asarray(_sum_by_halving(products))
         return scores
 
@@ -176,22 +196,47 @@ def _scan(
     held = docs.shape[0]
     tile = min(tile, held)
 
-    def step(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(best: tuple[jax.Array, jax.Array], start: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
         # The last tile is moved back to fit; what an earlier one has scored is masked in it.
         moved = jnp.minimum(start, held - tile)
-        block = jax.lax.dynamic_slice_in_dim(docs, moved, tile)
+        block = docs if tile == held else jax.lax.dynamic_slice_in_dim(docs, moved, tile)
         scores = jax.lax.dot_general(queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
         local = moved + jnp.arange(tile, dtype=jnp.int32)
         fresh = (local >= start) & (local + first < count)
-        scores = jnp.where(fresh[None, :], scores, -jnp.inf)
+        scores, columns = _candidates(scores, fresh, width)
         joined = jnp.concatenate([best[0], scores], axis=1)
-        ids = jnp.concatenate([best[1], jnp.broadcast_to((local + first)[None, :], scores.shape)], axis=1)
+        ids = jnp.concatenate([best[1], moved + first + columns], axis=1)
         kept, at = jax.lax.top_k(joined, width)
         return (kept, jnp.take_along_axis(ids, at, axis=1)), None
 
     nothing = jnp.full((queries.shape[0], width), -jnp.inf)
     start = (nothing, jnp.zeros(nothing.shape, jnp.int32))
     return jax.lax.scan(step, start, jnp.arange(0, held, tile, dtype=jnp.int32))[0]
+
+
+def _candidates(
+    scores: Float32[jax.Array, "queries docs"], taken: Bool[jax.Array, "docs"], width: int
+) -> tuple[Float32[jax.Array, "queries found"], Int32[jax.Array, "queries found"]]:
+    """Some scores of each row and their columns; among them are `width` that no other one of the row exceeds.
+
+    The best ones of a row lie in the `width` groups with the greatest maxima. Two selections, among the groups and then
+    in those, look at 2 sqrt(docs width) numbers in the place of all.
+
+    Args:
+      taken: the other columns count as -inf.
+    """
+    queries, docs = scores.shape
+    group = max(1, round((docs / width) ** 0.5))
+    groups = -(-docs // group)
+    taken = jnp.pad(taken, (0, groups * group - docs))
+    # Padded and masked within the reduction; the scores themselves are written once.
+    padded = jnp.pad(scores, ((0, 0), (0, groups * group - docs)))
+    maxima = jnp.where(taken[None], padded, -jnp.inf).reshape(queries, group, groups).max(axis=1)
+    chosen = jax.lax.top_k(maxima, min(width, groups))[1]
+    members = groups * jnp.arange(group, dtype=jnp.int32)
+    columns = (chosen[:, None, :] + members[None, :, None]).reshape(queries, -1)
+    found = jnp.take_along_axis(scores, jnp.minimum(columns, docs - 1), axis=1)
+    return jnp.where(taken[columns], found, -jnp.inf), columns
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "width", "tile", "count"))
@@ -211,6 +256,12 @@ def _scan_sharded(queries: jax.Array, docs: jax.Array, *, mesh: Mesh, width: int
     )(queries, docs)
 
 
+@jax.jit
+def _products_with(queries: jax.Array, docs: jax.Array, chosen: Any) -> Float32[jax.Array, "queries chosen dim"]:
+    return queries[:, None, :] * jnp.take(docs, chosen, axis=0, mode="clip")
+
+
+@jax.jit
 def _sum_by_halving(terms: jax.Array) -> jax.Array:
     while (length := terms.shape[-1]) > 1:
         half = length // 2

@@ -20,8 +20,8 @@ BLOCK_BYTES = 1 << 29
 """Documents in memory at once, by default."""
 # Queries of one call of exact_top_k, after which progress is told.
 _STRETCH = 4096
-_TILE_DOCS = 16384
-# Scores that a tile of queries holds at once: 64 MiB.
+_TILE_DOCS = 1 << 16
+# Scores of a tile of queries: 64 MiB, of which two are in memory at once.
 _TILE_SCORES = 1 << 24
 
 

@@ -50,8 +50,10 @@ def test_a_library_for_tpus_without_a_tpu_is_left_alone(monkeypatch, installed, 
     monkeypatch.setattr(jax.config, "update", lambda *value: set_to.append(value))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
     monkeypatch.setattr(cluster_environment, "has_tpu", no_tpu)
-    cluster_environment.skip_absent_tpu({"JAX_PLATFORMS": platforms} if platforms else {})
+    environment = {"JAX_PLATFORMS": platforms} if platforms else {}
+    cluster_environment.skip_absent_tpu(environment)
     assert set_to == expected
+    assert environment.get("JAX_PLATFORMS", "") == (expected[0][1] if expected else platforms)
 
 
 def test_what_is_said_by_hand_wins():

@@ -56,7 +56,7 @@ def test_a_score_does_not_depend_on_the_company_nor_on_the_form_of_the_query(the
 
 
 def test_batches_have_at_most_four_shapes_and_hold_every_pair_once(folder, monkeypatch):
-    monkeypatch.setattr(cross_encoder_discriminator, "_BATCH_TOKENS_CPU", 256)
+    monkeypatch.setattr(cross_encoder_discriminator, "CPU_BATCH_TOKENS", 256)
     theta = discriminator_of(folder, max_tokens=24)
     lengths = np.random.default_rng(0).integers(4, 25, 500)
     seen, shapes = [], set()

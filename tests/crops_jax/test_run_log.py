@@ -52,3 +52,12 @@ def test_the_parts_of_a_stopwatch_add_up():
     parts = sum(reading[f"{part}_seconds"] for part in PARTS) + reading["other_seconds"]
     assert abs(parts - reading["seconds"]) < 1e-3
     assert watch.read()["compute_seconds"] == 0
+
+
+def test_a_wait_during_which_the_devices_compute_is_no_wait():
+    watch = Stopwatch()
+    for busy in (True, False):
+        with watch.of("input_wait", computing=lambda busy=busy: busy):
+            sum(range(10000))
+        reading = watch.read()
+        assert (reading["compute_seconds"] > 0, reading["input_wait_seconds"] > 0) == (busy, not busy)

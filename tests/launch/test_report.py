@@ -31,7 +31,7 @@ class HashingEncoder:
         self.dim = dim
         self.fingerprint = f"hashing {dim}"
 
-    def encode(self, texts, *, tower, dim=None, batch_tokens=16384, progress=False):
+    def encode(self, texts, *, tower, dim=None, batch_tokens=None, progress=False):
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
             for word in words(text):

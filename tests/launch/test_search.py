@@ -21,7 +21,7 @@ class LetterEncoder:
     dim = 26
     fingerprint = "letters"
 
-    def encode(self, texts, *, tower, dim=None, batch_tokens=16384, progress=False):
+    def encode(self, texts, *, tower, dim=None, batch_tokens=None, progress=False):
         letters = range(dim or self.dim)
         counts = np.array([[text.lower().count(chr(97 + i)) for i in letters] for text in texts], np.float32)
         return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
