@@ -133,7 +133,7 @@ def peer_model(weights: str, name: str) -> Any:
 
 
 def our_system(script: str, flags: Sequence[str]) -> System:
-    """`script --serve=crops_jax`; it keeps freed memory as launch.train does, and on a GPU leaves some to the others."""
+    """`script --serve=crops_jax`; keeps freed memory as launch.train does, and on a GPU leaves some to the others."""
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = ["-c", _KEEPS_MEMORY, script, "--serve=crops_jax", *flags]
     return System(python=Path(sys.executable), command=command, environment=environment)
