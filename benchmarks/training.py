@@ -7,8 +7,8 @@ MultipleNegativesRankingLoss and AdamW on token ids made beforehand and padded t
 are measured in turn; texts per second count queries and documents. "unlocked" is theirs with its matrix library told
 that it may use all of an AMD processor. On a GPU ours computes in bfloat16, theirs has bfloat16 weights and comes
 padded, with SDPA, and "unpadded", with FlashAttention 2, where flash-attn is installed in .venv-peers. Without --pairs
-texts are made up: --tokens gives their mean length. --micro-batches N measures ours in N parts a batch too (gradients
-of the whole batch): that speed_against is what one step takes of a plain one.
+texts are made up: --tokens gives their mean length, or --full makes all 128 tokens long. --micro-batches N measures
+ours in N parts a batch too (gradients of the whole batch): that speed_against is what one step takes of a plain one.
 """
 
 import argparse
@@ -44,8 +44,11 @@ def weights() -> str:
     return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
-def made_up_pairs(count: int, *, tokens: float) -> list[tuple[str, str]]:
-    """Words of three letters or so, most of them one token; lengths are lognormal with the mean `tokens`."""
+def made_up_pairs(count: int, *, tokens: float, full: bool = False) -> list[tuple[str, str]]:
+    """Words of three letters or so, most of them one token; lengths are lognormal with the mean `tokens`.
+
+    full: every query and document is cut at MAX_TOKENS instead.
+    """
     random = np.random.default_rng(0)
     words = ["red", "lamp", "garden", "hose", "the", "water", "blue", "steel", "door", "light", "table", "white"]
 
@@ -53,6 +56,8 @@ def made_up_pairs(count: int, *, tokens: float) -> list[tuple[str, str]]:
         length = int(np.clip(random.lognormal(np.log(mean) - 0.18, 0.6), 1, 2 * MAX_TOKENS))
         return " ".join(random.choice(words, length))
 
+    if full:
+        return [tuple(" ".join(random.choice(words, MAX_TOKENS)) for _ in range(2)) for _ in range(count)]
     return [(text(4), text(max(tokens - 2, 1))) for _ in range(count)]
 
 
@@ -178,7 +183,7 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
 def measure(arguments: argparse.Namespace) -> dict:
     flags = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in ("batch", "steps", "tokens")]
     flags += [f"--row-tokens={arguments.row_tokens}", *([f"--pairs={arguments.pairs}"] if arguments.pairs else [])]
-    flags += [f"--attention={arguments.attention}"]
+    flags += [f"--attention={arguments.attention}", *(["--full"] if arguments.full else [])]
     systems = {"crops_jax": our_system(__file__, flags)}
     if (parts := arguments.micro_batches) > 1:
         systems["crops_jax_micro_batched"] = our_system(__file__, [*flags, f"--micro-batches={parts}"])
@@ -188,9 +193,10 @@ def measure(arguments: argparse.Namespace) -> dict:
         answers = alternate(systems, rounds=arguments.rounds)
     found = medians(answers)
     texts = 2 * arguments.batch * arguments.steps
+    length = f"every text {MAX_TOKENS} tokens" if arguments.full else f"mean {arguments.tokens} tokens"
     return {
         "benchmark": "training",
-        "pairs": "given" if arguments.pairs else f"made up, mean {arguments.tokens} tokens",
+        "pairs": "given" if arguments.pairs else f"made up, {length}",
         "batch": arguments.batch,
         "steps": arguments.steps,
         "rounds": arguments.rounds,
@@ -210,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", help="Parquet table of query and document")
     parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up documents")
+    parser.add_argument("--full", action="store_true", help=f"every made-up text has {MAX_TOKENS} tokens")
     parser.add_argument("--row-tokens", type=int, default=MAX_TOKENS, help="tokens of our rows")
     parser.add_argument("--micro-batches", type=int, default=1, help="ours once more, in so many parts a batch")
     for name, default in (("batch", 64), ("steps", 10), ("rounds", 5)):
@@ -223,7 +230,10 @@ def main() -> None:
         print(json.dumps(measure(arguments)))
         return
     count = 50 * arguments.steps * arguments.batch
-    pairs = read_pairs(arguments.pairs)[:count] if arguments.pairs else made_up_pairs(count, tokens=arguments.tokens)
+    if arguments.pairs:
+        pairs = read_pairs(arguments.pairs)[:count]
+    else:
+        pairs = made_up_pairs(count, tokens=arguments.tokens, full=arguments.full)
     (serve_ours if arguments.serve == "crops_jax" else serve_theirs)(pairs, arguments)
 
 

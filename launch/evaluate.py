@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crops_jax import artifacts, program
+from crops_jax import artifacts, processes, program
 from crops_jax.embeddings import Embeddings
 from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
@@ -77,6 +77,7 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     Writes each figure with its number of queries and a bootstrap interval, queries and pairs that the log already
     holds apart from those that it does not, BM25 on the same queries, and the gap between the index and exact search.
     """
+    processes.refuse_several("launch.evaluate")
     _check(arguments)
     # Inputs that a manifest describes by their files; a hub name has none here.
     inputs = {

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crops_jax import artifacts, pretrained, program
+from crops_jax import artifacts, pretrained, processes, program
 from crops_jax.encoder import open_encoder
 
 
@@ -20,6 +20,7 @@ class Arguments:
 
 def export(arguments: Arguments) -> dict[str, Any]:
     """Exports an encoder: config.json, safetensors, tokenizer, and the modules of sentence-transformers."""
+    processes.refuse_several("launch.export")
     run = arguments.run if Path(arguments.run).exists() else None
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"run": run})
     encoder = open_encoder(arguments.run)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax import artifacts, program
+from crops_jax import artifacts, processes, program
 from crops_jax.errors import InputError
 from crops_jax.hard_negatives import Selection, id_hashes
 from crops_jax.labels import Level
@@ -101,6 +101,7 @@ def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
 
     Prints what share of the mined negatives is relevant after all, as far as judgements tell.
     """
+    processes.refuse_several("launch.mine_negatives")
     inputs = {
         "labels": arguments.labels,
         "query_embeddings": arguments.query_embeddings,
