@@ -24,7 +24,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.discriminator import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
-from crops_jax.packing import CPU_BATCH_TOKENS
+from crops_jax.packing import batch_tokens
 from crops_jax.pair_tokens import TokenizedPairs, row_width
 
 KIND = "cross_encoder"
@@ -163,12 +163,11 @@ class CrossEncoderDiscriminator:
         """Width and pairs of each batch, the longest first; -1 is a row of padding."""
         order = np.argsort(-lengths, kind="stable")
         devices = self._devices.size
-        on_cpu = self._devices.devices.ravel()[0].platform == "cpu"
-        batch_tokens = CPU_BATCH_TOKENS if on_cpu else _BATCH_TOKENS
+        tokens = batch_tokens(self._devices.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         start = 0
         while start < len(order):
             width = row_width(int(lengths[order[start]]), self.max_tokens)
-            rows = -(-max(1, batch_tokens // width) // devices) * devices
+            rows = -(-max(1, tokens // width) // devices) * devices
             chosen = order[start : start + rows]
             yield width, np.concatenate([chosen, np.full(rows - len(chosen), -1)])
             start += len(chosen)

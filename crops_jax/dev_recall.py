@@ -14,7 +14,7 @@ from crops_jax.batch_reader import cut
 from crops_jax.config import Config
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
-from crops_jax.packing import CPU_BATCH_TOKENS, row_batches, row_width
+from crops_jax.packing import batch_tokens, row_batches, row_width
 from crops_jax.query_record import QueryRecord
 from crops_jax.records import RecordSource
 from crops_jax.retrieval.exact import exact_top_k
@@ -93,13 +93,13 @@ class DevRecall:
     def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
         vectors = np.zeros((len(texts), self._dim), np.float32)
         place = sharding.batch_sharding(self._mesh)
-        batch_tokens = CPU_BATCH_TOKENS if self._mesh.devices.flat[0].platform == "cpu" else _BATCH_TOKENS
+        size = batch_tokens(self._mesh.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         silent = not processes.current().is_first
         with tqdm(
             total=len(texts), desc=f"dev {tower} texts", unit="text", delay=5, leave=False, disable=silent
         ) as bar:
             for batch in row_batches(
-                texts, widths=(self._width,), batch_tokens=batch_tokens, multiple=sharding.num_groups(self._mesh)
+                texts, widths=(self._width,), batch_tokens=size, multiple=sharding.num_groups(self._mesh)
             ):
                 tokens, segments = (sharding.spread(array, place) for array in (batch.tokens, batch.segments))
                 found = np.asarray(self._encode(parameters, tokens, segments, tower=tower))

@@ -15,12 +15,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
-from crops_jax import artifacts, tokenizer
+from crops_jax import artifacts, packing, tokenizer
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
 from crops_jax.models.pooling import unit_norm
-from crops_jax.packing import CPU_BATCH_TOKENS, RowBatch, row_batches, row_width
+from crops_jax.packing import RowBatch, row_batches, row_width
 
 # Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
 _SHORTEST_ROW_TOKENS = 64
@@ -139,7 +139,7 @@ class Encoder:
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
         if batch_tokens is None:
-            batch_tokens = CPU_BATCH_TOKENS if self._devices.devices.flat[0].platform == "cpu" else _BATCH_TOKENS
+            batch_tokens = packing.batch_tokens(self._devices.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         if batch_tokens <= 0:
             raise ValueError(f"batch_tokens must be positive, found {batch_tokens}")
         dim = self.checked_dim(dim)

@@ -27,6 +27,11 @@ _LEAST_SAVING = 0.05
 _SMALL_BATCHES = (8, 64)
 
 
+def batch_tokens(platform: str, *, elsewhere: int) -> int:
+    """Tokens to encode at once on a platform of JAX: CPU_BATCH_TOKENS on "cpu", or `elsewhere`."""
+    return CPU_BATCH_TOKENS if platform == "cpu" else elsewhere
+
+
 class PackedTexts(NamedTuple):
     """Texts in rows, in groups of equally many rows; each device gets whole groups, and no text leaves its group.
 

@@ -48,14 +48,14 @@ def exact_top_k(
       order: the place of each document among equals, distinct integers; by default its index. With the rank of its id
         here, the answer does not depend on the order of the corpus.
       mesh: devices to spread the documents over (all axes); by default one device. Never changes the answer.
-      tile_docs, tile_queries: at most twice tile_docs * tile_queries scores are in memory at once. Never change the
-        answer.
+      tile_docs, tile_queries: of one tile; the scores of two to four are in memory at once. Never change the answer.
 
     Returns:
       scores float32 [queries, k], bit-equal whatever the tiling, and indices int32 [queries, k] into docs.
 
     Raises:
-      ValueError: shapes that do not fit, k out of range, or an embedding that is not finite.
+      ValueError: shapes that do not fit, k out of range, an embedding that is not finite, or inner products that
+        float32 cannot hold.
     """
     _check(queries, docs, k)
     count = docs.shape[0]
@@ -76,7 +76,9 @@ def exact_top_k(
             best = _best(corpus.pair_scores(asked, nominated.ids), nominated.ids, place=place, k=k)
             scores[rows], indices[rows] = (part[: rows.size] for part in best)
             uncertain.append(rows[~(nominated.excluded < best[0][:, -1])[: rows.size]])
-        pending, width = np.concatenate(uncertain), 4 * width
+        pending, width = (np.zeros(0, np.int64) if everything else np.concatenate(uncertain)), 4 * width
+    if not np.isfinite(scores).all():
+        raise ValueError("inner products of these embeddings are beyond float32; scale them to unit vectors")
     return scores, indices
 
 
@@ -131,7 +133,7 @@ class _Corpus:
             docs = jnp.pad(docs, ((0, -self.count % self.mesh.size), (0, 0)))
             docs = jax.device_put(docs, NamedSharding(self.mesh, PartitionSpec("docs")))
         self.docs = docs
-        self.largest_norm = np.asarray(_largest_norm(docs))
+        self.largest_norm = np.float64(_largest_norm(docs))
 
     def replicated(self, queries: Any) -> jax.Array:
         queries = jnp.asarray(queries, jnp.float32)
@@ -163,9 +165,11 @@ class _Corpus:
         if best is None:
             ids = np.broadcast_to(np.arange(self.count, dtype=np.int32), (len(queries), self.count))
             return rows, queries, _Nominated(ids, np.full(len(queries), -np.inf))
-        norms = np.linalg.norm(np.asarray(queries), axis=1)
-        # The two scores of a pair each carry at most dim roundings of products that sum to |q| |d| at most.
-        rounding = 2 * (queries.shape[1] + 2) * _UNIT_ROUNDOFF * norms * self.largest_norm
+        norms = np.linalg.norm(np.asarray(queries, np.float64), axis=1)
+        # The two scores of a pair each carry at most dim roundings of products that sum to |q| |d| at most, or of
+        # products that are too small for float32 and become 0.
+        each = np.maximum(_UNIT_ROUNDOFF * norms * self.largest_norm, np.finfo(np.float32).tiny)
+        rounding = 2 * (queries.shape[1] + 2) * each
         return rows, queries, _Nominated(np.asarray(best[1]), np.asarray(best[0])[:, -1] + rounding)
 
     def pair_scores(
@@ -185,7 +189,9 @@ class _Corpus:
 
 @jax.jit
 def _largest_norm(docs: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.max(jnp.sum(jnp.square(docs), axis=1)))
+    # Squares of very small or large numbers would leave float32.
+    scale = jnp.maximum(jnp.abs(docs).max(), jnp.finfo(jnp.float32).tiny)
+    return scale * jnp.sqrt(jnp.max(jnp.sum(jnp.square(docs / scale), axis=1)))
 
 
 @functools.partial(jax.jit, static_argnames=("width", "tile", "count"))

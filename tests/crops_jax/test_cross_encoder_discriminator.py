@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import cross_encoder_discriminator, discriminator
+from crops_jax import discriminator, packing
 from crops_jax.calibration import sigmoid
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.errors import InputError, NamedFailure
@@ -56,7 +56,7 @@ def test_a_score_does_not_depend_on_the_company_nor_on_the_form_of_the_query(the
 
 
 def test_batches_have_at_most_four_shapes_and_hold_every_pair_once(folder, monkeypatch):
-    monkeypatch.setattr(cross_encoder_discriminator, "CPU_BATCH_TOKENS", 256)
+    monkeypatch.setattr(packing, "CPU_BATCH_TOKENS", 256)
     theta = discriminator_of(folder, max_tokens=24)
     lengths = np.random.default_rng(0).integers(4, 25, 500)
     seen, shapes = [], set()

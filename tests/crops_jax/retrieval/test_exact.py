@@ -87,6 +87,22 @@ def test_k_may_be_all_documents_and_there_may_be_no_queries():
     assert exact_top_k(docs[:0], docs, 2)[0].shape == (0, 2)
 
 
+@pytest.mark.parametrize("count", [20, 501])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_inner_products_beyond_float32_are_refused(count, sign):
+    queries, docs = np.full((3, 8), 1e38, np.float32), np.full((count, 8), sign * 1e38, np.float32)
+    with pytest.raises(ValueError, match="beyond float32"):
+        exact_top_k(queries, docs, 10)
+
+
+def test_very_small_embeddings_are_told_apart():
+    queries, docs = embeddings(4, 16, 12) * 1e-10, embeddings(600, 16, 13) * 1e-20
+    scores, indices = exact_top_k(queries.astype(np.float32), docs.astype(np.float32), 5)
+    wanted_scores, wanted = plain(queries.astype(np.float32), docs.astype(np.float32), 5)
+    np.testing.assert_array_equal(indices, wanted)
+    np.testing.assert_array_equal(scores, wanted_scores)
+
+
 @pytest.mark.parametrize(
     ("queries", "docs", "k", "order", "words"),
     [
