@@ -62,7 +62,7 @@ class WriteRecordsArguments:
     they import crops_jax and data."""
     workers: int | None = None
     """Worker processes; the records are the same for any number. 1 works without any. By default one for each core
-    that may be used, and none where there is little to do."""
+    that may be used but one, and none where there is little to do."""
     overwrite: bool = False
     """Replace what is there."""
     tokenizer: str | None = None
@@ -221,7 +221,8 @@ def _num_shards(arguments: WriteRecordsArguments) -> dict[str, int]:
 
 
 def _worthwhile_workers(groups: LabelGroups) -> int:
-    return usable_cores() if len(groups.levels) + len(groups.doc_ids) >= _WORTH_WORKERS else 1
+    # Giving them work keeps one core busy: on two, two workers were slower than none (benchmarks/record_writing.py).
+    return max(1, usable_cores() - 1) if len(groups.levels) + len(groups.doc_ids) >= _WORTH_WORKERS else 1
 
 
 def _check_written(arguments: WriteRecordsArguments, groups: LabelGroups, texts: DocumentTokens) -> None:
