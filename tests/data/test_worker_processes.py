@@ -49,7 +49,11 @@ def test_a_worker_that_is_killed_is_one_clear_failure():
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 3), (signal.SIGINT, 3), (signal.SIGKILL, -9)])
 def test_workers_end_with_their_parent(sent, status):
     command = [sys.executable, "-m", "tests.data.worker_program"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as parent:
+
+    def takes_signals() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits that it is ignored
+
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=takes_signals) as parent:
         assert parent.stderr is not None
         assert [parent.stderr.readline() for _ in range(2)] == ["at work\n"] * 2
         parent.send_signal(sent)
