@@ -41,11 +41,13 @@ def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
     Args:
       environment: os.environ, which processes that this one starts inherit.
     """
-    gpus = any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS)
-    if not environment.get("JAX_PLATFORMS") and importlib.util.find_spec("libtpu") and not (gpus or has_tpu()):
-        environment["JAX_PLATFORMS"] = "cpu"
-        if jax := sys.modules.get("jax"):  # it has read its environment
-            jax.config.update("jax_platforms", "cpu")
+    if environment.get("JAX_PLATFORMS") or not importlib.util.find_spec("libtpu") or has_tpu():
+        return
+    if any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS):
+        return
+    environment["JAX_PLATFORMS"] = "cpu"
+    if jax := sys.modules.get("jax"):  # it has read its environment
+        jax.config.update("jax_platforms", "cpu")
 
 
 def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> dict[str, Any] | None:

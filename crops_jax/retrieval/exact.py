@@ -14,9 +14,8 @@ Matrix products are not bit-equal across tilings: the order of their sums depend
 """
 
 import functools
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 _UNIT_ROUNDOFF = 2.0**-24
 # Floats in one chunk of gathered pairs: 32 MiB, which stays in reach of the processor's caches.
 _PAIR_FLOATS = 1 << 23
+_Item = TypeVar("_Item")
 
 
 def exact_top_k(
@@ -70,13 +70,15 @@ def exact_top_k(
     while pending.size:
         everything = 2 * width >= count
         chunk = min(tile_queries, max(1, tile_queries * tile_docs // count)) if everything else tile_queries
-        chunks = [pending[start : start + chunk] for start in range(0, pending.size, chunk)]
-        uncertain = []
-        for rows, asked, nominated in corpus.nominations(queries, chunks, width=count if everything else width):
-            best = _best(corpus.pair_scores(asked, nominated.ids), nominated.ids, place=place, k=k)
+        uncertain = [pending[:0]]
+        for rows, asked, found in _one_ahead(_scanned(corpus, queries, pending, chunk, None if everything else width)):
+            ids = corpus.all_ids(len(asked)) if found is None else np.asarray(found[1])
+            best = _best(corpus.pair_scores(asked, ids), ids, place=place, k=k)
             scores[rows], indices[rows] = (part[: rows.size] for part in best)
-            uncertain.append(rows[~(nominated.excluded < best[0][:, -1])[: rows.size]])
-        pending, width = (np.zeros(0, np.int64) if everything else np.concatenate(uncertain)), 4 * width
+            if found is not None:
+                excluded = np.asarray(found[0])[:, -1] + corpus.rounding(asked)
+                uncertain.append(rows[~(excluded < best[0][:, -1])[: rows.size]])
+        pending, width = np.concatenate(uncertain), 4 * width
     if not np.isfinite(scores).all():
         raise ValueError("inner products of these embeddings are beyond float32; scale them to unit vectors")
     return scores, indices
@@ -113,11 +115,24 @@ def _check(queries: Any, docs: Any, k: int) -> None:
             raise ValueError(f"{name} holds an embedding that is not finite; train or embed again")
 
 
-class _Nominated(NamedTuple):
-    """Documents that may be the best of some queries, and a score that no other document's pair score exceeds."""
+def _scanned(
+    corpus: "_Corpus", queries: jax.Array, pending: np.ndarray, chunk: int, width: int | None
+) -> Iterator[tuple[np.ndarray, jax.Array, tuple[jax.Array, jax.Array] | None]]:
+    """Numbers of some queries, their vectors, and what `_Corpus.scan` has begun for them; None without a width."""
+    for start in range(0, pending.size, chunk):
+        rows = pending[start : start + chunk]
+        # A short last chunk keeps the shape of the others, so that nothing is compiled again for it.
+        asked = queries[np.resize(rows, min(chunk, pending.size))]
+        yield rows, asked, None if width is None else corpus.scan(asked, width)
 
-    ids: Int32[np.ndarray, "queries width"]
-    excluded: Float[np.ndarray, "queries"]
+
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, each when the next one has been made: devices work on that one meanwhile."""
+    made: list[_Item] = []
+    for item in items:
+        yield from made
+        made = [item]
+    yield from made
 
 
 class _Corpus:
@@ -139,38 +154,22 @@ class _Corpus:
         queries = jnp.asarray(queries, jnp.float32)
         return queries if self.mesh is None else jax.device_put(queries, NamedSharding(self.mesh, PartitionSpec()))
 
-    def nominations(
-        self, queries: jax.Array, chunks: Sequence[np.ndarray], *, width: int
-    ) -> Iterator[tuple[np.ndarray, jax.Array, _Nominated]]:
-        """For each chunk of numbers of queries: itself, their vectors, and their best `width` documents.
+    def all_ids(self, queries: int) -> Int32[np.ndarray, "queries docs"]:
+        return np.broadcast_to(np.arange(self.count, dtype=np.int32), (queries, self.count))
 
-        The last chunk's vectors repeat until it is as long as the first, so that nothing is compiled again for it.
-        """
-        longest = len(chunks[0])
-        dispatched: deque[tuple] = deque()
-        for rows in chunks:
-            asked = queries[np.resize(rows, longest)]
-            dispatched.append((rows, asked, None if width == self.count else self._scan(asked, width)))
-            # One is ahead on the devices while the caller works on another.
-            if len(dispatched) > 1:
-                yield self._read(*dispatched.popleft())
-        yield self._read(*dispatched.popleft())
-
-    def _scan(self, queries: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+    def scan(self, queries: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+        """Scores [queries, width], best first, and ids of the best documents by a matrix product."""
         if self.mesh is None:
             return _scan(queries, self.docs, 0, width=width, tile=self.tile, count=self.count)
         return _scan_sharded(queries, self.docs, mesh=self.mesh, width=width, tile=self.tile, count=self.count)
 
-    def _read(self, rows: np.ndarray, queries: jax.Array, best: tuple[jax.Array, jax.Array] | None) -> tuple:
-        if best is None:
-            ids = np.broadcast_to(np.arange(self.count, dtype=np.int32), (len(queries), self.count))
-            return rows, queries, _Nominated(ids, np.full(len(queries), -np.inf))
+    def rounding(self, queries: jax.Array) -> Float[np.ndarray, "queries"]:
+        """By how much the two scores of a pair, by matrix product and by itself, differ at most."""
         norms = np.linalg.norm(np.asarray(queries, np.float64), axis=1)
-        # The two scores of a pair each carry at most dim roundings of products that sum to |q| |d| at most, or of
-        # products that are too small for float32 and become 0.
+        # Each carries at most dim roundings of products that sum to |q| |d| at most, or of products that are too small
+        # for float32 and become 0.
         each = np.maximum(_UNIT_ROUNDOFF * norms * self.largest_norm, np.finfo(np.float32).tiny)
-        rounding = 2 * (queries.shape[1] + 2) * each
-        return rows, queries, _Nominated(np.asarray(best[1]), np.asarray(best[0])[:, -1] + rounding)
+        return 2 * (queries.shape[1] + 2) * each
 
     def pair_scores(
         self, queries: Float32[jax.Array, "queries dim"], indices: Int32[np.ndarray, "queries width"]
@@ -202,7 +201,7 @@ def _scan(
     held = docs.shape[0]
     tile = min(tile, held)
 
-    def step(best: tuple[jax.Array, jax.Array], start: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def step(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         # The last tile is moved back to fit; what an earlier one has scored is masked in it.
         moved = jnp.minimum(start, held - tile)
         block = docs if tile == held else jax.lax.dynamic_slice_in_dim(docs, moved, tile)
