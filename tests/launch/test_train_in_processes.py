@@ -130,9 +130,12 @@ def test_killed_processes_leave_no_trace(job, uninterrupted):
     when_at_step(started, run, 7, started[1].kill)
     first, second = clusters.finish(started)
     assert second.status == -signal.SIGKILL
-    # 4 where an exchange broke; killed by JAX's client where it waited for the other one to finish a checkpoint.
+    # 4 where an exchange broke, which is said once. Where none did, JAX's client kills the process when heartbeats are
+    # missed, and prints what it likes; a checkpoint's thread that waited for the other process may have its say too.
     assert first.status in (4, -signal.SIGABRT), first.errors
-    assert "Traceback" not in first.errors
+    if first.status == 4:
+        assert "another process of the cluster is gone" in first.errors
+        assert "Traceback" not in first.errors
     assert first.output == ""
     started = job.start(run, 2, 4)
     when_at_step(started, run, 10, lambda: [process.kill() for process in started])
