@@ -110,6 +110,8 @@ class Processes:
         """
         if self._fails_together:
             return error
+        if (loss := _loss(error)) is not None:
+            error = _lost(loss)
         mine = [_status(error), str(error)]
         with contextlib.suppress(RuntimeError):
             self._tell("failed", mine)
@@ -200,7 +202,7 @@ def joined() -> Iterator[Processes]:
     try:
         yield here
     except BaseException as error:
-        raised = here.failing(_lost(error) if _is_loss(error) else error)
+        raised = here.failing(error)
         here.leave()
         if raised is error:
             raise
@@ -247,9 +249,14 @@ def _status(error: BaseException | None) -> int:
     return 1 if found is None else found[0]
 
 
-def _is_loss(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _LOST)
+def _loss(error: BaseException | None) -> BaseException | None:
+    """How XLA or JAX said that another process is lost, if that is what `error` is or comes from."""
+    while isinstance(error, RuntimeError | TimeoutError):
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and any(words in text for words in _LOST):
+            return error
+        error = error.__cause__  # Orbax's threads that save raise TimeoutError from it
+    return None
 
 
 def _lost(error: BaseException) -> NamedFailure:

@@ -139,6 +139,22 @@ def test_a_process_that_is_gone_is_a_named_failure():
             raise InputError("the others cannot be told")
 
 
+def test_a_failure_that_comes_from_a_lost_process_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.05)
+    alone = Processes(0, 2, Service(2), exit_process=exit_process)
+    try:
+        try:
+            raise RuntimeError("INTERNAL: Barrier failed because: Task 1 heartbeat timeout.")
+        except RuntimeError as error:
+            raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from error
+    except TimeoutError as error:
+        with pytest.raises(Exit, match="4"):
+            alone.failing(error)
+    message = capsys.readouterr().err
+    assert "another process of the cluster is gone (INTERNAL: Barrier failed" in message
+    assert "Traceback" not in message
+
+
 def test_several_processes_are_refused_by_a_program_for_one(monkeypatch):
     processes.refuse_several("launch.train_discriminator")
     for name, value in {"ADDRESS": "", "NUM_PROCESSES": "2", "PROCESS_ID": "0"}.items():
