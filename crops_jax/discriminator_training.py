@@ -1,12 +1,11 @@
-"""The training loop of a cross-encoder: killed at any moment and started again, a run ends as if it had not been.
+"""Training of a cross-encoder: what its loop (crops_jax.training_loop) is given.
 
 Loss: binary cross-entropy to soft targets t in [0, 1], from logits z: softplus(z) - t z, the mean over the pairs of a
 batch. All that a step does follows from (configuration, pairs, step).
 """
 
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,22 +16,17 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64
-from tqdm import tqdm
 
 from crops_jax import checkpoint, sharding
-from crops_jax.checkpoint import Checkpoints, Progress
+from crops_jax.checkpoint import Checkpoints
 from crops_jax.cross_encoder_config import CrossEncoderConfig
-from crops_jax.errors import Interrupted
 from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch
 from crops_jax.pair_tokens import TokenizedPairs
-from crops_jax.profiling import ProfiledSteps
-from crops_jax.run_guards import NonFiniteSteps, check_parameters, full_disk_is_named, stop_signal
-from crops_jax.run_log import RunLog, Stopwatch, finite_number
+from crops_jax.run_log import Stopwatch, finite_number
 from crops_jax.train_step import TrainState, abstract_state, after_step, initial_state
-
-_FLAG = "--learning-rate"
+from crops_jax.training_loop import Evaluation, TrainingLoop
 
 
 class PairMetrics(NamedTuple):
@@ -64,9 +58,9 @@ def train(
     steps = total_steps(len(pairs), config)
     with closing(Checkpoints(run, config, keep_last=config.training.keep_last)) as checkpoints:
         if checkpoints.latest() != steps:
-            loop = _Loop(config, pairs, targets, steps=steps, run=run, saved=checkpoints)
-            with full_disk_is_named(checkpoints):
-                loop.run()
+            watch = Stopwatch()
+            task = _CrossEncoderTask(config, pairs, targets, steps=steps)
+            TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch).run()
     return checkpoint.restore_parameters(run, which="last")
 
 
@@ -130,112 +124,50 @@ def make_pair_step(
     )
 
 
-class _Loop:
-    """One stretch of a run: from its newest checkpoint to the end, an interruption or a failure."""
+class _CrossEncoderTask:
+    """A cross-encoder, as crops_jax.training_loop.Task."""
+
+    unit = "pairs"
+    learning_rate_flag = "--learning-rate"
+    nonfinite_advice = f"a lower {learning_rate_flag} may help, in a new run"
+    evaluation: Evaluation | None = None
+    describe_batch = None
 
     def __init__(
-        self,
-        config: CrossEncoderConfig,
-        pairs: TokenizedPairs,
-        targets: Float64[np.ndarray, "pairs"],
-        *,
-        steps: int,
-        run: Path,
-        saved: Checkpoints,
+        self, config: CrossEncoderConfig, pairs: TokenizedPairs, targets: Float64[np.ndarray, "pairs"], *, steps: int
     ):
-        self._config, self._pairs, self._targets, self._steps = config, pairs, targets, steps
-        self._run, self._checkpoints, self._mesh = run, saved, check_machine(config)
-        self._watch = Stopwatch()
-        model = abstract_cross_encoder(config.encoder)
-        self._step = make_pair_step(model, config, steps=steps, mesh=self._mesh)
-        if (latest := saved.latest()) is None:
-            parameters = initial_parameters(config.encoder, seed=config.training.seed, mesh=self._mesh)
-            self._state = initial_state(parameters, config, steps=steps, mesh=self._mesh)
-        else:
-            like = abstract_state(model, config, steps=steps, mesh=self._mesh)
-            self._state, _ = saved.restore(latest, like, self._mesh)
-        self._first = self._logged_at = int(self._state.step)
-        self._nonfinite = NonFiniteSteps(
-            saved,
-            skipped=self._first - int(updates_done(self._state.optimizer_state)),
-            allowed=config.training.skip_nonfinite_steps,
-            advice=f"a lower {_FLAG} may help, in a new run",
-        )
+        self._config, self._pairs, self._targets, self.steps = config, pairs, targets, steps
+        self.training, self.mesh = config.training, check_machine(config)
+        self._model = abstract_cross_encoder(config.encoder)
+        self.step = make_pair_step(self._model, config, steps=steps, mesh=self.mesh)
+        self.examples_per_step = config.pairs.pairs_per_batch
+        self.details = f"pairs: {len(pairs)}"
 
-    def run(self) -> None:
-        config, steps = self._config, self._steps
-        self._print_header()
+    def initial_state(self) -> TrainState:
+        parameters = initial_parameters(self._config.encoder, seed=self.training.seed, mesh=self.mesh)
+        return initial_state(parameters, self._config, steps=self.steps, mesh=self.mesh)
+
+    def abstract_state(self) -> TrainState:
+        return abstract_state(self._model, self._config, steps=self.steps, mesh=self.mesh)
+
+    def batches(self, first_step: int) -> Iterator[PairBatch]:
         feed = pair_batches(
             self._pairs,
             self._targets,
-            pairs_per_batch=config.pairs.pairs_per_batch,
-            seed=config.training.seed,
-            start_step=self._first,
-            num_steps=steps,
+            pairs_per_batch=self.examples_per_step,
+            seed=self.training.seed,
+            start_step=first_step,
+            num_steps=self.steps,
         )
-        with ExitStack() as stack:
-            stop = stack.enter_context(stop_signal())
-            self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
-            self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
-            profile = stack.enter_context(closing(ProfiledSteps(self._run, *config.training.profile_steps)))
-            bar = stack.enter_context(tqdm(total=steps, initial=self._first, unit="step", desc="training"))
-            pending: tuple[int, PairMetrics] | None = None
-            for step, batch in enumerate(feed, start=self._first + 1):
-                with profile.of(step), self._watch.of("compute"):
-                    placed = jax.device_put(batch, sharding.batch_sharding(self._mesh))
-                    self._state, metrics = self._step(self._state, placed)
-                profile.after(step, self._state)
-                with self._watch.of("compute"):
-                    # The step before is looked at while this one runs, so that the device never waits for us.
-                    if pending:
-                        self._check(*pending)
-                pending = step, metrics
-                # Read once: a signal that comes after this line is answered after the next step.
-                stopping = stop.is_set()
-                logs = step == steps or step % config.training.log_every_steps == 0
-                saves = stopping or step == steps or step % config.training.checkpoint_every_steps == 0
-                if logs or saves:
-                    with self._watch.of("compute"):
-                        last = self._check(*pending)
-                    pending = None
-                    self._after(step, last, logs=logs, saves=saves)
-                    bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
-                bar.update()
-                if stopping and step < steps:
-                    self._checkpoints.wait()
-                    raise Interrupted(
-                        f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "
-                        "to go on"
-                    )
-            self._checkpoints.wait()
+        return (jax.device_put(batch, sharding.batch_sharding(self.mesh)) for batch in feed)
 
-    def _check(self, step: int, metrics: PairMetrics) -> PairMetrics:
-        """The metrics of a step on the host. Raises NamedFailure if it had to be skipped and may not be."""
-        metrics = jax.device_get(metrics)
-        self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
-        return metrics
+    def sums(self, metrics: PairMetrics, *, skipped: bool) -> dict[str, int | float]:
+        return {}
 
-    def _after(self, step: int, metrics: PairMetrics, *, logs: bool, saves: bool) -> None:
-        if logs:
-            spent = self._watch.read()
-            pairs = (step - self._logged_at) * self._config.pairs.pairs_per_batch
-            line = {name: finite_number(value) for name, value in metrics._asdict().items()}
-            # What logits are divided by while training; the temperature is fitted after it.
-            line = {"step": step, "temperature": 1.0, **line, "skipped_steps": self._nonfinite.skipped}
-            self._log.metrics({**line, "examples_per_second": round(pairs / spent["seconds"], 3)})
-            self._log.goodput({"step": step, **spent})
-            self._logged_at = step
-        if saves:
-            with self._watch.of("checkpoint"):
-                check_parameters(step, self._state.parameters, self._checkpoints, flag=_FLAG)
-                self._checkpoints.save(self._state, Progress())
+    def fields(self, metrics: PairMetrics, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
+        numbers = {name: finite_number(value) for name, value in metrics._asdict().items()}
+        # What logits are divided by while training; the temperature is fitted after it.
+        return {"temperature": 1.0, **numbers, "skipped_steps": skipped}
 
-    def _print_header(self) -> None:
-        devices = self._mesh.devices.ravel()
-        shape = " x ".join(f"{name} {size}" for name, size in self._mesh.shape.items())
-        print(
-            f"devices: {devices.size} x {devices[0].device_kind}, mesh: {shape}, pairs: {len(self._pairs)}, steps: "
-            f"{self._first} to {self._steps} of {self._config.pairs.pairs_per_batch} pairs",
-            file=sys.stderr,
-            flush=True,
-        )
+    def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
+        return {}

@@ -1,37 +1,32 @@
-"""The training loop: a run that is killed at any moment and started again ends as if it had not been.
+"""Training of a dual encoder: what its loop (crops_jax.training_loop) is given.
 
 All that a step does follows from (configuration, records, step): batches, dropout, what is logged and evaluated, and
-which checkpoint is the best. What lies between two lines of metrics.jsonl is kept in the checkpoint.
+which checkpoint is the best.
 """
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from crops_jax import batch_checksum, checkpoint, processes, records, sharding
 from crops_jax.batch_reader import Batch
-from crops_jax.checkpoint import Best, Checkpoints, Progress
+from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
-from crops_jax.errors import Interrupted
 from crops_jax.input_pipeline import batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.model_flops import step_flops, utilization
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
-from crops_jax.optimizer import updates_done
-from crops_jax.profiling import ProfiledSteps
-from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
-from crops_jax.run_log import RunLog, Stopwatch, finite_number
+from crops_jax.run_log import Stopwatch, finite_number
 from crops_jax.train_step import (
     StepMetrics,
+    TrainState,
     abstract_state,
     attention_name,
     device_batch,
@@ -39,19 +34,11 @@ from crops_jax.train_step import (
     initial_state,
     make_train_step,
 )
+from crops_jax.training_loop import Evaluation, TrainingLoop
 
 DEV_METRIC = f"dev_recall_at_{CUTOFF}"
-_FLAG = "--optimizer.learning-rate"
 _BATCH_FLAG = "--data.queries-per-batch"
 _SKIP_FLAG = "--training.skip-nonfinite-steps"
-
-
-class _Cadence(NamedTuple):
-    """What happens after a step, a function of its number."""
-
-    logs: bool
-    evaluates: bool
-    saves: bool
 
 
 def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, Any]:
@@ -80,9 +67,10 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
             return _outcome(steps, progress)
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
-        loop = _Loop(config, source, steps=steps, records_path=records_path, run=run, mesh=mesh, saved=checkpoints)
-        with full_disk_is_named(checkpoints):
-            return _outcome(steps, loop.run())
+        watch = Stopwatch()
+        task = _DualEncoderTask(config, source, steps=steps, records_path=records_path, mesh=mesh)
+        loop = TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch)
+        return _outcome(steps, loop.run())
 
 
 def total_steps(source: records.RecordSource, config: Config) -> int:
@@ -111,153 +99,56 @@ def enable_compilation_cache(run: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-class _Loop:
-    """One stretch of a run: from its newest checkpoint to the end, an interruption or a failure."""
+class _DualEncoderTask:
+    """A dual encoder, as crops_jax.training_loop.Task."""
+
+    unit = "queries"
+    learning_rate_flag = "--optimizer.learning-rate"
+    nonfinite_advice = (
+        f"a lower {learning_rate_flag} may help, in a new run, or a greater {_SKIP_FLAG}, which leaves such steps out"
+    )
 
     def __init__(
-        self,
-        config: Config,
-        source: records.RecordSource,
-        *,
-        steps: int,
-        records_path: Path | str,
-        run: Path,
-        mesh: Mesh,
-        saved: Checkpoints,
+        self, config: Config, source: records.RecordSource, *, steps: int, records_path: Path | str, mesh: Mesh
     ):
-        self._config, self._source, self._steps, self._run, self._mesh = config, source, steps, run, mesh
-        self._checkpoints = saved
-        self._watch = Stopwatch()
-        model = abstract_dual_encoder(config)
-        self._train_step = make_train_step(model, config, steps=steps, mesh=mesh)
-        self._progress = Progress()
-        self._dev = self._dev_recall(records_path, model)
-        latest = saved.latest()
-        if latest is None:
-            parameters = initial_parameters(config, seed=config.training.seed, mesh=mesh)
-            self._state = initial_state(parameters, config, steps=steps, mesh=mesh)
-        else:
-            like = abstract_state(model, config, steps=steps, mesh=mesh)
-            self._state, self._progress = saved.restore(latest, like, mesh)
-        self._first = int(self._state.step)
-        self._sums: dict[str, int | float] = dict(self._progress.accumulated)
-        self._nonfinite = NonFiniteSteps(
-            saved,
-            skipped=self._first - int(updates_done(self._state.optimizer_state)),
-            allowed=config.training.skip_nonfinite_steps,
-            advice=f"a lower {_FLAG} may help, in a new run, or a greater {_SKIP_FLAG}, which leaves such steps out",
-            batch=lambda step: describe_batch(source, config, step - 1),
-        )
-        self._logged_at = self._first
-        # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
-        self._earlier = dict(self._progress.accumulated)
+        self._config, self._source, self.steps, self.mesh = config, source, steps, mesh
+        self.training = config.training
+        self._model = abstract_dual_encoder(config)
+        self.step = make_train_step(self._model, config, steps=steps, mesh=mesh)
+        self.evaluation = self._evaluation(records_path)
+        self.examples_per_step = config.data.queries_per_batch
         self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
-        self._compiled: set[tuple] = set()
+        self.details = f"loss: {config.loss.name} ({self._implementation})"
 
-    def run(self) -> Progress:
-        config, steps = self._config, self._steps
-        self._print_header()
-        with ExitStack() as stack:
-            stop = StopVote(stack.enter_context(stop_signal()), self._mesh)
-            self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
-            self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
-            profile = stack.enter_context(closing(ProfiledSteps(self._run, *config.training.profile_steps)))
-            bar = stack.enter_context(self._progress_bar())
-            feed = batches(
-                self._source,
-                config,
-                start_step=self._first,
-                num_steps=steps,
-                groups=sharding.num_groups(self._mesh),
-                own_groups=sharding.own_groups(self._mesh),
-            )
-            pending: tuple[int, StepMetrics] | None = None
-            for step in range(self._first + 1, steps + 1):
-                with profile.of(step):
-                    metrics = self._dispatch(feed, pending[1] if pending else None)
-                profile.after(step, self._state)
-                with self._watch.of("compute"):
-                    # The step before is looked at while this one runs, so that the device never waits for us.
-                    if pending:
-                        self._check(*pending)
-                    stopping = stop.is_due()
-                pending = (step, metrics)
-                cadence = self._cadence(step)
-                if any(cadence) or stopping:
-                    with self._watch.of("compute"):
-                        last = self._check(*pending)
-                    pending = None
-                    self._after(step, last, cadence, stopping=stopping)
-                    bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
-                bar.update()
-                if stopping and step < steps:
-                    self._checkpoints.wait()
-                    raise Interrupted(
-                        f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "
-                        "to go on"
-                    )
-            self._checkpoints.wait()
-        return self._progress
+    def describe_batch(self, step: int) -> str:
+        return describe_batch(self._source, self._config, step - 1)
 
-    def _dispatch(self, feed: Iterator[Batch], before: StepMetrics | None) -> StepMetrics:
-        """Starts the next step, whose batch is the next of `feed`. before: metrics of a step that may still run."""
-        with self._watch.of("input_wait", computing=lambda: _is_under_way(before)):
-            batch = device_batch(next(feed), self._mesh)
-        # On a CPU a step takes its memory when it is dispatched, and two would take twice as much.
-        if before is not None and self._mesh.devices.flat[0].platform == "cpu":
-            with self._watch.of("compute"):
-                jax.block_until_ready(before)
-        # The first call with a number of rows compiles before it computes.
-        shapes = tuple(texts.tokens.shape for texts in batch.texts)
-        with self._watch.of("compute" if shapes in self._compiled else "compilation"):
-            self._state, metrics = self._train_step(self._state, batch)
-        self._compiled.add(shapes)
-        return metrics
+    def initial_state(self) -> TrainState:
+        parameters = initial_parameters(self._config, seed=self.training.seed, mesh=self.mesh)
+        return initial_state(parameters, self._config, steps=self.steps, mesh=self.mesh)
 
-    def _cadence(self, step: int) -> _Cadence:
-        training, last = self._config.training, step == self._steps
-        evaluates = self._dev is not None and (last or step % training.evaluate_every_steps == 0)
-        return _Cadence(
-            logs=last or evaluates or step % training.log_every_steps == 0,
-            evaluates=evaluates,
-            saves=last or step % training.checkpoint_every_steps == 0,
+    def abstract_state(self) -> TrainState:
+        return abstract_state(self._model, self._config, steps=self.steps, mesh=self.mesh)
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        feed = batches(
+            self._source,
+            self._config,
+            start_step=first_step,
+            num_steps=self.steps,
+            groups=sharding.num_groups(self.mesh),
+            own_groups=sharding.own_groups(self.mesh),
         )
+        return (device_batch(batch, self.mesh) for batch in feed)
 
-    def _check(self, step: int, metrics: StepMetrics) -> StepMetrics:
-        """The metrics of a step on the host, added up. Raises NamedFailure if it had to be skipped and may not be."""
-        metrics = jax.device_get(metrics)
-        skipped = self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
-        found = {name: int(value) for name, value in metrics.counters.items()}
-        if not skipped:
-            found |= as_sums(metrics.levels)
-        for name, value in found.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        return metrics
+    def sums(self, metrics: StepMetrics, *, skipped: bool) -> dict[str, int | float]:
+        counters: dict[str, int | float] = {name: int(value) for name, value in metrics.counters.items()}
+        return counters if skipped else counters | as_sums(metrics.levels)
 
-    def _after(self, step: int, metrics: StepMetrics, cadence: _Cadence, *, stopping: bool) -> None:
-        recall = None
-        if cadence.evaluates and self._dev is not None:
-            with self._watch.of("evaluation"):
-                recall = self._dev(self._state.final_parameters)
-        best = self._progress.best
-        improved = False
-        if recall is not None and (best is None or recall > best.metric):
-            best, improved = Best(step, recall), True
-        if cadence.logs:
-            self._write_line(step, metrics, recall)
-        self._progress = Progress(best, dict(self._sums))
-        if cadence.saves or improved or stopping:
-            with self._watch.of("checkpoint"):
-                check_parameters(step, self._state.parameters, self._checkpoints, flag=_FLAG)
-                self._checkpoints.save(self._state, self._progress)
-
-    def _write_line(self, step: int, metrics: StepMetrics, recall: float | None) -> None:
-        spent = self._watch.read()
-        examples = (step - self._logged_at) * self._config.data.queries_per_batch
-        counters = {name: value for name, value in self._sums.items() if name not in LEVEL_SUMS}
+    def fields(self, metrics: StepMetrics, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
+        counters = {name: value for name, value in sums.items() if name not in LEVEL_SUMS}
         counters[batch_checksum.FIELD] %= batch_checksum.MODULUS
-        line: dict[str, Any] = {
-            "step": step,
+        return {
             "loss": finite_number(metrics.loss),
             "temperature": float(metrics.temperature),
             "learning_rate": float(metrics.learning_rate),
@@ -265,55 +156,24 @@ class _Loop:
             "loss_name": self._config.loss.name,
             "loss_implementation": self._implementation,
             "attention_implementation": self._attention,
-            "skipped_steps": self._nonfinite.skipped,
-            **dict(sorted((counters | as_fields(self._sums)).items())),
+            "skipped_steps": skipped,
+            **dict(sorted((counters | as_fields(sums)).items())),
             "padding_share": round(1 - counters["tokens"] / counters["token_places"], 4),
         }
-        if recall is not None:
-            line[DEV_METRIC] = recall
-        line["examples_per_second"] = round(examples / spent["seconds"], 3)
-        done = {name: counters[name] - self._earlier.get(name, 0) for name in ("tokens", "causal_pairs")}
-        line["tokens_per_second"] = round(done["tokens"] / spent["seconds"], 1)
-        if (share := self._utilization(done, steps=step - self._logged_at, seconds=spent["seconds"])) is not None:
-            line["model_flops_utilization"] = round(share, 4)
-        self._log.metrics(line)
-        self._log.goodput({"step": step, **spent})
-        self._logged_at, self._sums, self._earlier = step, {}, {}
 
-    def _utilization(self, done: dict[str, float], *, steps: int, seconds: float) -> float | None:
-        """Model FLOPs of `steps` steps as a share of the devices' peak; None where that is unknown."""
-        each = {name: count / steps for name, count in done.items()}
-        devices = self._mesh.devices
-        flops = steps * step_flops(self._config, **each)
-        return utilization(flops, seconds, devices=devices.size, device_kind=devices.flat[0].device_kind)
+    def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
+        """Tokens a second and, where the devices' peak is known, the model FLOPs' share of it."""
+        found = {"tokens_per_second": round(sums["tokens"] / seconds, 1)}
+        devices = self.mesh.devices
+        flops = steps * step_flops(self._config, **{name: sums[name] / steps for name in ("tokens", "causal_pairs")})
+        share = utilization(flops, seconds, devices=devices.size, device_kind=devices.flat[0].device_kind)
+        return found if share is None else found | {"model_flops_utilization": round(share, 4)}
 
-    def _dev_recall(self, records_path: Path | str, model: Any) -> DevRecall | None:
-        if self._config.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
+    def _evaluation(self, records_path: Path | str) -> Evaluation | None:
+        if self.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
             return None
-        dev = DevRecall(records.RecordSource(records_path, split="dev"), model, self._config, mesh=self._mesh)
-        return dev if len(dev) else None
-
-    def _progress_bar(self) -> tqdm:
-        silent = not processes.current().is_first
-        return tqdm(total=self._steps, initial=self._first, unit="step", desc="training", disable=silent)
-
-    def _print_header(self) -> None:
-        if not processes.current().is_first:
-            return
-        devices = self._mesh.devices.ravel()
-        shape = " x ".join(f"{name} {size}" for name, size in self._mesh.shape.items())
-        print(
-            f"devices: {devices.size} x {devices[0].device_kind}, mesh: {shape}, loss: {self._config.loss.name} "
-            f"({self._implementation}), steps: {self._first} to {self._steps} of "
-            f"{self._config.data.queries_per_batch} queries",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _is_under_way(metrics: Any) -> bool:
-    """Whether the step of these metrics, or None, is still computed."""
-    return metrics is not None and not metrics.loss.is_ready()
+        dev = DevRecall(records.RecordSource(records_path, split="dev"), self._model, self._config, mesh=self.mesh)
+        return Evaluation(DEV_METRIC, dev) if len(dev) else None
 
 
 def _outcome(steps: int, progress: Progress) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training a cross-encoder: it learns, resumes bit for bit, and names what stops it."""
 
+import json
 import os
 import signal
 
@@ -70,6 +71,10 @@ def test_a_run_leaves_lines_and_checkpoints(uninterrupted):
     assert [line["step"] for line in lines] == list(range(10, 121, 10))
     assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= lines[0].keys()
     assert checkpoint.saved_steps(run / "checkpoints") == {100, 120}
+    start, *stretches = [json.loads(line) for line in (run / "goodput.jsonl").read_text().splitlines()]
+    assert start["event"] == "start"
+    assert stretches[0]["compilation_seconds"] > 0
+    assert sum(stretch["input_wait_seconds"] for stretch in stretches) > 0
 
 
 def test_a_finished_run_is_left_alone(uninterrupted, pairs):
@@ -77,6 +82,24 @@ def test_a_finished_run_is_left_alone(uninterrupted, pairs):
     before = (run / "metrics.jsonl").read_bytes()
     assert_same(run, discriminator_training.train(CONFIG, *pairs, run=run), uninterrupted)
     assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_on_a_cpu_a_step_starts_when_the_one_before_has_ended(pairs, tmp_path, monkeypatch):
+    original, ended = discriminator_training.make_pair_step, []
+
+    def make_pair_step(*arguments, **rest):
+        step = original(*arguments, **rest)
+
+        def watched(state, batch):
+            ended.append(state.step.is_ready())
+            return step(state, batch)
+
+        return watched
+
+    monkeypatch.setattr(discriminator_training, "make_pair_step", make_pair_step)
+    discriminator_training.train(CONFIG.replace(training={"steps": 30}), *pairs, run=tmp_path)
+    assert len(ended) == 30
+    assert all(ended)
 
 
 @pytest.mark.parametrize("step", [12, 35])

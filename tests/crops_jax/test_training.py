@@ -14,7 +14,7 @@ from crops_jax import checkpoint, model_flops, training
 from crops_jax.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
-from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.run_log import TIMING_FIELDS, RunLog, read_metrics
 from tests.tiny_run import CONFIG, tiny_records, use_bag_encoder
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -164,14 +164,14 @@ def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():
 
 
 def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypatch):
-    original = training.RunLog.metrics
+    original = RunLog.metrics
 
     def metrics(self, line):
         if line["step"] >= 6:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
         original(self, line)
 
-    monkeypatch.setattr(training.RunLog, "metrics", metrics)
+    monkeypatch.setattr(RunLog, "metrics", metrics)
     with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/4"):
         training.train(CONFIG, records_path=records, run=tmp_path)
 

@@ -1,0 +1,254 @@
+"""The loop of a training run, whatever is trained: a run that is stopped at any moment and started again ends the same.
+
+A Task says what is trained. What lies between two lines of metrics.jsonl is kept in the checkpoint.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from crops_jax import processes
+from crops_jax.checkpoint import Best, Checkpoints, Progress
+from crops_jax.config import TrainingConfig
+from crops_jax.errors import Interrupted
+from crops_jax.optimizer import updates_done
+from crops_jax.profiling import ProfiledSteps
+from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
+from crops_jax.run_log import RunLog, Stopwatch
+from crops_jax.train_step import TrainState
+
+
+class Evaluation(NamedTuple):
+    """A metric of parameters, the higher the better, and its field of metrics.jsonl."""
+
+    field: str
+    measure: Callable[[dict], float]
+
+
+class Task(Protocol):
+    """What is trained, and what a run says of it: all of it functions of (configuration, data, step).
+
+    Batches and the metrics of a step are whatever `step` takes and gives; metrics have loss and grad_norm, scalars.
+    """
+
+    training: TrainingConfig
+    """Cadence, profiling, and steps that may be skipped."""
+    steps: int
+    """Of the whole run."""
+    mesh: Mesh
+    step: Callable[[TrainState, Any], tuple[TrainState, Any]]
+    """Compiled for each shape of a batch. Its first argument is donated."""
+    evaluation: Evaluation | None
+    """By which the best checkpoint is chosen; None, as where evaluate_every_steps is 0: the last one is the best."""
+    examples_per_step: int
+    unit: str
+    """What examples are called."""
+    details: str
+    """What is trained, for the first line."""
+    learning_rate_flag: str
+    nonfinite_advice: str
+    """What the user may change when too many steps are not finite."""
+
+    @property
+    def describe_batch(self) -> Callable[[int], str] | None:
+        """For messages: what the batch of a step, counted from 1, holds. None: nothing is said of it."""
+        ...
+
+    def initial_state(self) -> TrainState:
+        """Step 0, over the mesh."""
+        ...
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and places of a state."""
+        ...
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """The batches from a step on, counted from 0, to the end of the run, each over the mesh."""
+        ...
+
+    def sums(self, metrics: Any, *, skipped: bool) -> dict[str, int | float]:
+        """What is added up between two lines of metrics.jsonl. metrics: of one step, on the host."""
+        ...
+
+    def fields(self, metrics: Any, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
+        """Fields of a line that do not depend on the clock.
+
+        Args:
+          metrics: of the line's step, on the host.
+          sums: `sums` of the steps since the line before.
+          skipped: steps up to now that were not finite.
+        """
+        ...
+
+    def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
+        """Fields of a line that depend on the clock, beside examples_per_second. sums: `sums` of these steps."""
+        ...
+
+
+class _Cadence(NamedTuple):
+    """What happens after a step, a function of its number."""
+
+    logs: bool
+    evaluates: bool
+    saves: bool
+
+
+class TrainingLoop:
+    """One stretch of a run: from its newest checkpoint, if there is one, to the end, an interruption or a failure."""
+
+    def __init__(self, task: Task, *, run: Path, checkpoints: Checkpoints, watch: Stopwatch):
+        """
+        Args:
+          run: an open run's folder.
+          checkpoints: of that run.
+          watch: of all the time since the task was begun to be set up.
+
+        Raises InputError when the newest checkpoint is of another configuration or damaged.
+        """
+        self._task, self._run, self._checkpoints, self._watch = task, run, checkpoints, watch
+        if (latest := checkpoints.latest()) is None:
+            self._state, self._progress = task.initial_state(), Progress()
+        else:
+            self._state, self._progress = checkpoints.restore(latest, task.abstract_state(), task.mesh)
+        self._first = self._logged_at = int(self._state.step)
+        self._sums: dict[str, int | float] = dict(self._progress.accumulated)
+        # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
+        self._earlier = dict(self._sums)
+        self._nonfinite = NonFiniteSteps(
+            checkpoints,
+            skipped=self._first - int(updates_done(self._state.optimizer_state)),
+            allowed=task.training.skip_nonfinite_steps,
+            advice=task.nonfinite_advice,
+            batch=task.describe_batch,
+        )
+        self._compiled: set[tuple] = set()
+
+    def run(self) -> Progress:
+        """Trains until the last step, and returns what its checkpoint keeps beside arrays.
+
+        Raises:
+          Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
+          NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
+        """
+        steps = self._task.steps
+        self._print_header()
+        with ExitStack() as stack:
+            stack.enter_context(full_disk_is_named(self._checkpoints))
+            stop = StopVote(stack.enter_context(stop_signal()), self._task.mesh)
+            self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
+            self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
+            profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._task.training.profile_steps)))
+            silent = not processes.current().is_first
+            bar = stack.enter_context(
+                tqdm(total=steps, initial=self._first, unit="step", desc="training", disable=silent)
+            )
+            feed = self._task.batches(self._first)
+            pending: tuple[int, Any] | None = None
+            for step in range(self._first + 1, steps + 1):
+                with profile.of(step):
+                    metrics = self._dispatch(feed, pending[1] if pending else None)
+                profile.after(step, self._state)
+                with self._watch.of("compute"):
+                    # The step before is looked at while this one runs, so that the device never waits for us.
+                    if pending:
+                        self._check(*pending)
+                    # Asked once: a signal that comes after this line is answered after the next step.
+                    stopping = stop.is_due()
+                pending = (step, metrics)
+                cadence = self._cadence(step)
+                if any(cadence) or stopping:
+                    with self._watch.of("compute"):
+                        last = self._check(*pending)
+                    pending = None
+                    self._after(step, last, cadence, stopping=stopping)
+                    bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
+                bar.update()
+                if stopping and step < steps:
+                    self._checkpoints.wait()
+                    raise Interrupted(
+                        f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "
+                        "to go on"
+                    )
+            self._checkpoints.wait()
+        return self._progress
+
+    def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
+        """Starts the next step, whose batch is the next of `feed`. before: metrics of a step that may still run."""
+        with self._watch.of("input_wait", computing=lambda: before is not None and not before.loss.is_ready()):
+            batch = next(feed)
+        # On a CPU a step takes its memory when it is dispatched, and two would take twice as much.
+        if before is not None and self._task.mesh.devices.flat[0].platform == "cpu":
+            with self._watch.of("compute"):
+                jax.block_until_ready(before)
+        # The first call with a shape compiles before it computes.
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        with self._watch.of("compute" if shapes in self._compiled else "compilation"):
+            self._state, metrics = self._task.step(self._state, batch)
+        self._compiled.add(shapes)
+        return metrics
+
+    def _cadence(self, step: int) -> _Cadence:
+        training, last = self._task.training, step == self._task.steps
+        evaluates = self._task.evaluation is not None and (last or step % training.evaluate_every_steps == 0)
+        return _Cadence(
+            logs=last or evaluates or step % training.log_every_steps == 0,
+            evaluates=evaluates,
+            saves=last or step % training.checkpoint_every_steps == 0,
+        )
+
+    def _check(self, step: int, metrics: Any) -> Any:
+        """The metrics of a step on the host, added up. Raises NamedFailure if it had to be skipped and may not be."""
+        metrics = jax.device_get(metrics)
+        skipped = self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
+        for name, value in self._task.sums(metrics, skipped=skipped).items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        return metrics
+
+    def _after(self, step: int, metrics: Any, cadence: _Cadence, *, stopping: bool) -> None:
+        evaluated, best, improved = {}, self._progress.best, False
+        if cadence.evaluates and self._task.evaluation is not None:
+            field, measure = self._task.evaluation
+            with self._watch.of("evaluation"):
+                evaluated[field] = measure(self._state.final_parameters)
+            if best is None or evaluated[field] > best.metric:
+                best, improved = Best(step, evaluated[field]), True
+        if cadence.logs:
+            self._write_line(step, metrics, evaluated)
+        self._progress = Progress(best, dict(self._sums))
+        if cadence.saves or improved or stopping:
+            with self._watch.of("checkpoint"):
+                flag = self._task.learning_rate_flag
+                check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)
+                self._checkpoints.save(self._state, self._progress)
+
+    def _write_line(self, step: int, metrics: Any, evaluated: dict[str, float]) -> None:
+        spent, steps = self._watch.read(), step - self._logged_at
+        done = {name: value - self._earlier.get(name, 0) for name, value in self._sums.items()}
+        line = {
+            "step": step,
+            **self._task.fields(metrics, self._sums, skipped=self._nonfinite.skipped),
+            **evaluated,
+            "examples_per_second": round(steps * self._task.examples_per_step / spent["seconds"], 3),
+            **self._task.speeds(done, steps=steps, seconds=spent["seconds"]),
+        }
+        self._log.metrics(line)
+        self._log.goodput({"step": step, **spent})
+        self._logged_at, self._sums, self._earlier = step, {}, {}
+
+    def _print_header(self) -> None:
+        if not processes.current().is_first:
+            return
+        task, devices = self._task, self._task.mesh.devices.ravel()
+        shape = " x ".join(f"{name} {size}" for name, size in task.mesh.shape.items())
+        print(
+            f"devices: {devices.size} x {devices[0].device_kind}, mesh: {shape}, {task.details}, steps: "
+            f"{self._first} to {task.steps} of {task.examples_per_step} {task.unit}",
+            file=sys.stderr,
+            flush=True,
+        )
