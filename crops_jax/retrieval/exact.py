@@ -2,8 +2,7 @@
 
 Matrix products are not bit-equal across tilings: the order of their sums depends on shapes. So they only nominate.
 
-1. Documents are scored tile by tile; the best k plus slack of each query are kept, the score matrix never is. While a
-   tile of queries is scored, the one before goes through the next step.
+1. Documents are scored tile by tile; the best k plus slack of each query are kept, the score matrix never is.
 2. The nominated pairs are scored again, pair by pair, products in float32 summed by halving: an order that depends on
    the dimension alone. Products are one program and sums another, since inside one a product and a sum may become one
    fused multiply-add in one shape and not in another.
@@ -14,19 +13,25 @@ Matrix products are not bit-equal across tilings: the order of their sums depend
 """
 
 import functools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 
 _UNIT_ROUNDOFF = 2.0**-24
 # Floats in one chunk of gathered pairs: 32 MiB, which stays in reach of the processor's caches.
 _PAIR_FLOATS = 1 << 23
+# Columns in a group whose maximum stands for it, and how many times as many numbers as are wanted one selection takes.
+_GROUP = 8
+_SELECTED_AT_ONCE = 16
 _Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def exact_top_k(
@@ -48,7 +53,7 @@ def exact_top_k(
       order: the place of each document among equals, distinct integers; by default its index. With the rank of its id
         here, the answer does not depend on the order of the corpus.
       mesh: devices to spread the documents over (all axes); by default one device. Never changes the answer.
-      tile_docs, tile_queries: of one tile; the scores of two to four are in memory at once. Never change the answer.
+      tile_docs, tile_queries: of one tile; the scores of two are in memory at once. Never change the answer.
 
     Returns:
       scores float32 [queries, k], bit-equal whatever the tiling, and indices int32 [queries, k] into docs.
@@ -70,14 +75,20 @@ def exact_top_k(
     while pending.size:
         everything = 2 * width >= count
         chunk = min(tile_queries, max(1, tile_queries * tile_docs // count)) if everything else tile_queries
+        search = functools.partial(
+            _search_some,
+            corpus,
+            queries,
+            place=place,
+            k=k,
+            chunk=min(chunk, pending.size),
+            width=None if everything else width,
+        )
         uncertain = [pending[:0]]
-        for rows, asked, found in _one_ahead(_scanned(corpus, queries, pending, chunk, None if everything else width)):
-            ids = corpus.all_ids(len(asked)) if found is None else np.asarray(found[1])
-            best = _best(corpus.pair_scores(asked, ids), ids, place=place, k=k)
-            scores[rows], indices[rows] = (part[: rows.size] for part in best)
-            if found is not None:
-                excluded = np.asarray(found[0])[:, -1] + corpus.rounding(asked)
-                uncertain.append(rows[~(excluded < best[0][:, -1])[: rows.size]])
+        chunks = [pending[start : start + chunk] for start in range(0, pending.size, chunk)]
+        for rows, (*best, sure) in zip(chunks, _overlapped(search, chunks, workers=corpus.searches)):
+            scores[rows], indices[rows] = best
+            uncertain.append(rows[~sure])
         pending, width = np.concatenate(uncertain), 4 * width
     if not np.isfinite(scores).all():
         raise ValueError("inner products of these embeddings are beyond float32; scale them to unit vectors")
@@ -115,24 +126,42 @@ def _check(queries: Any, docs: Any, k: int) -> None:
             raise ValueError(f"{name} holds an embedding that is not finite; train or embed again")
 
 
-def _scanned(
-    corpus: "_Corpus", queries: jax.Array, pending: np.ndarray, chunk: int, width: int | None
-) -> Iterator[tuple[np.ndarray, jax.Array, tuple[jax.Array, jax.Array] | None]]:
-    """Numbers of some queries, their vectors, and what `_Corpus.scan` has begun for them; None without a width."""
-    for start in range(0, pending.size, chunk):
-        rows = pending[start : start + chunk]
-        # A short last chunk keeps the shape of the others, so that nothing is compiled again for it.
-        asked = queries[np.resize(rows, min(chunk, pending.size))]
-        yield rows, asked, None if width is None else corpus.scan(asked, width)
+def _search_some(
+    corpus: "_Corpus",
+    queries: jax.Array,
+    rows: Int64[np.ndarray, "some"],
+    *,
+    place: np.ndarray,
+    k: int,
+    chunk: int,
+    width: int | None,
+) -> tuple[Float32[np.ndarray, "some k"], Int32[np.ndarray, "some k"], Bool[np.ndarray, "some"]]:
+    """Scores and indices of the best for some queries, and for which of them nothing better can have been missed.
+
+    Args:
+      rows: numbers of the queries.
+      chunk: as many are searched for, some of them again, so that a short last chunk compiles nothing anew.
+      width: documents to nominate; None: all are scored pair by pair.
+    """
+    asked = queries[np.resize(rows, chunk)]
+    nominated, ids = (None, corpus.all_ids(chunk)) if width is None else map(np.asarray, corpus.scan(asked, width))
+    scores, indices = _best(corpus.pair_scores(asked, ids), ids, place=place, k=k)
+    sure = np.ones(chunk, bool)
+    if nominated is not None:
+        sure = nominated[:, -1] + corpus.rounding(asked) < scores[:, -1]
+    return scores[: rows.size], indices[: rows.size], sure[: rows.size]
 
 
-def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items, each when the next one has been made: devices work on that one meanwhile."""
-    made: list[_Item] = []
-    for item in items:
-        yield from made
-        made = [item]
-    yield from made
+def _overlapped(work: Callable[[_Item], _Found], items: Iterable[_Item], *, workers: int) -> Iterator[_Found]:
+    """work(item) of each in turn, with so many at work at a time and at most one more begun."""
+    with ThreadPoolExecutor(workers) as pool:
+        begun: deque[Future[_Found]] = deque()
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > workers:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 class _Corpus:
@@ -149,6 +178,9 @@ class _Corpus:
             docs = jax.device_put(docs, NamedSharding(self.mesh, PartitionSpec("docs")))
         self.docs = docs
         self.largest_norm = np.float64(_largest_norm(docs))
+        # At a time: two keep all cores busy, since a selection takes one. Programs over several devices exchange what
+        # they found, and two of them at once would wait for each other.
+        self.searches = 2 if mesh is None else 1
 
     def replicated(self, queries: Any) -> jax.Array:
         queries = jnp.asarray(queries, jnp.float32)
@@ -208,11 +240,11 @@ def _scan(
         scores = jax.lax.dot_general(queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST)
         local = moved + jnp.arange(tile, dtype=jnp.int32)
         fresh = (local >= start) & (local + first < count)
-        scores, columns = _candidates(scores, fresh, width)
+        scores, columns = _candidates(jnp.where(fresh[None], scores, -jnp.inf), width)
         joined = jnp.concatenate([best[0], scores], axis=1)
         ids = jnp.concatenate([best[1], moved + first + columns], axis=1)
         kept, at = jax.lax.top_k(joined, width)
-        return (kept, jnp.take_along_axis(ids, at, axis=1)), None
+        return (kept, _columns(ids, at)), None
 
     nothing = jnp.full((queries.shape[0], width), -jnp.inf)
     start = (nothing, jnp.zeros(nothing.shape, jnp.int32))
@@ -220,28 +252,32 @@ def _scan(
 
 
 def _candidates(
-    scores: Float32[jax.Array, "queries docs"], taken: Bool[jax.Array, "docs"], width: int
+    scores: Float32[jax.Array, "queries docs"], width: int
 ) -> tuple[Float32[jax.Array, "queries found"], Int32[jax.Array, "queries found"]]:
     """Some scores of each row and their columns; among them are `width` that no other one of the row exceeds.
 
-    The best ones of a row lie in the `width` groups with the greatest maxima. Two selections, among the groups and then
-    in those, look at 2 sqrt(docs width) numbers in the place of all.
-
-    Args:
-      taken: the other columns count as -inf.
+    The best ones of a row lie in the `width` groups with the greatest maxima, which are found among the maxima in the
+    same way. So selections look at a few times `width` numbers in the place of all, and every score is read once.
     """
     queries, docs = scores.shape
-    group = max(1, round((docs / width) ** 0.5))
-    groups = -(-docs // group)
-    taken = jnp.pad(taken, (0, groups * group - docs))
-    # Padded and masked within the reduction; the scores themselves are written once.
-    padded = jnp.pad(scores, ((0, 0), (0, groups * group - docs)))
-    maxima = jnp.where(taken[None], padded, -jnp.inf).reshape(queries, group, groups).max(axis=1)
-    chosen = jax.lax.top_k(maxima, min(width, groups))[1]
-    members = groups * jnp.arange(group, dtype=jnp.int32)
-    columns = (chosen[:, None, :] + members[None, :, None]).reshape(queries, -1)
-    found = jnp.take_along_axis(scores, jnp.minimum(columns, docs - 1), axis=1)
-    return jnp.where(taken[columns], found, -jnp.inf), columns
+    if docs <= _SELECTED_AT_ONCE * width:
+        return scores, jnp.broadcast_to(jnp.arange(docs, dtype=jnp.int32), scores.shape)
+    # Groups of columns that are far apart: then maxima are taken between slices, whole vectors at a time.
+    groups = -(-docs // _GROUP)
+    slices = [scores[:, start : start + groups] for start in range(0, docs, groups)]
+    lacking = groups - slices[-1].shape[1]
+    slices[-1] = jnp.pad(slices[-1], ((0, 0), (0, lacking)), constant_values=-jnp.inf)
+    maxima, numbers = _candidates(functools.reduce(jnp.maximum, slices), width)
+    chosen = _columns(numbers, jax.lax.top_k(maxima, width)[1])
+    first_columns = groups * jnp.arange(len(slices), dtype=jnp.int32)
+    columns = (first_columns[None, :, None] + chosen[:, None, :]).reshape(queries, -1)
+    found = _columns(scores, jnp.minimum(columns, docs - 1))
+    return jnp.where(columns < docs, found, -jnp.inf), columns
+
+
+def _columns(table: jax.Array, chosen: Int32[jax.Array, "rows chosen"]) -> jax.Array:
+    """Of each row of `table` the chosen columns, which must be there."""
+    return jnp.take_along_axis(table, chosen, axis=1, mode="clip")
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "width", "tile", "count"))
@@ -253,7 +289,7 @@ def _scan_sharded(queries: jax.Array, docs: jax.Array, *, mesh: Mesh, width: int
         best = _scan(queries, docs, first, width=min(width, shard), tile=tile, count=count)
         scores, ids = (jax.lax.all_gather(part, "docs", axis=1, tiled=True) for part in best)
         scores, at = jax.lax.top_k(scores, width)
-        return scores, jnp.take_along_axis(ids, at, axis=1)
+        return scores, _columns(ids, at)
 
     spread = PartitionSpec("docs")
     return jax.shard_map(

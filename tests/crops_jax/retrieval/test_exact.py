@@ -27,11 +27,12 @@ def plain(queries, docs, k, order=None):
 
 @pytest.mark.parametrize("dim", [1, 33])
 @pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("tile", [67, 16384])
-def test_scores_and_order_are_the_definition_bit_for_bit(dim, coarse, tile):
-    queries, docs = embeddings(13, dim, 0, coarse=coarse), embeddings(401, dim, 1, coarse=coarse)
-    scores, indices = exact_top_k(queries, docs, 10, tile_docs=tile, tile_queries=5)
-    wanted_scores, wanted = plain(queries, docs, 10)
+# Of a tile of 6,001 documents groups of groups are looked at; of one of 1,500 groups; of the small ones all scores.
+@pytest.mark.parametrize(("count", "k", "tile"), [(401, 10, 67), (401, 10, 16384), (6001, 1, 16384), (6001, 1, 1500)])
+def test_scores_and_order_are_the_definition_bit_for_bit(dim, coarse, count, k, tile):
+    queries, docs = embeddings(13, dim, 0, coarse=coarse), embeddings(count, dim, 1, coarse=coarse)
+    scores, indices = exact_top_k(queries, docs, k, tile_docs=tile, tile_queries=5)
+    wanted_scores, wanted = plain(queries, docs, k)
     np.testing.assert_array_equal(scores, wanted_scores)
     np.testing.assert_array_equal(indices, wanted)
     assert scores.dtype == np.float32
