@@ -34,6 +34,7 @@ from benchmarks.interleaved import (
 )
 
 MAX_TOKENS = 128
+_TURNS = 50  # of --steps batches each, before the pairs come again
 
 
 def weights() -> str:
@@ -70,6 +71,7 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
 
 def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
     import jax
+    import jax.numpy as jnp
 
     from crops_jax import sharding, tokenizer
     from crops_jax.config import Config
@@ -114,7 +116,15 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
         source, mesh, steps = RecordSource(folder), sharding.make_mesh(config.mesh), 10**6
         step = make_train_step(abstract_dual_encoder(config), config, steps=steps, mesh=mesh)
         state = initial_state(initial_parameters(config, seed=0, mesh=mesh), config, steps=steps, mesh=mesh)
-        feed = batches(source, config, num_steps=steps, groups=sharding.num_groups(mesh))
+        groups = sharding.num_groups(mesh)
+        # Programs for each number of rows are compiled first, on copies of the state, which a step takes over.
+        met = {
+            batch.texts[0].tokens.shape: batch
+            for batch in batches(source, config, num_steps=len(pairs) // arguments.batch, groups=groups)
+        }
+        for batch in met.values():
+            jax.block_until_ready(step(jax.tree.map(jnp.copy, state), device_batch(batch, mesh)))
+        feed = batches(source, config, num_steps=steps, groups=groups)
 
         def work() -> dict:
             nonlocal state
@@ -151,7 +161,7 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, weight_decay=1e-4)
     count = len(pairs) // arguments.batch
     features = []
-    for number in range(min(count, 50 * arguments.steps)):
+    for number in range(count):
         part = pairs[number * arguments.batch : (number + 1) * arguments.batch]
         features.append([model.tokenize([pair[i] for pair in part]) for i in range(2)])
     # A batch without padding has no mask.
@@ -229,7 +239,7 @@ def main() -> None:
     if not arguments.serve:
         print(json.dumps(measure(arguments)))
         return
-    count = 50 * arguments.steps * arguments.batch
+    count = _TURNS * arguments.steps * arguments.batch
     if arguments.pairs:
         pairs = read_pairs(arguments.pairs)[:count]
     else:
