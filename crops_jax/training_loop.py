@@ -137,9 +137,9 @@ class TrainingLoop:
           NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
         """
         steps = self._task.steps
-        self._print_header()
         with ExitStack() as stack:
             stack.enter_context(full_disk_is_named(self._checkpoints))
+            self._print_header()
             stop = StopVote(stack.enter_context(stop_signal()), self._task.mesh)
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})

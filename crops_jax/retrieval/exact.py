@@ -53,7 +53,7 @@ def exact_top_k(
       order: the place of each document among equals, distinct integers; by default its index. With the rank of its id
         here, the answer does not depend on the order of the corpus.
       mesh: devices to spread the documents over (all axes); by default one device. Never changes the answer.
-      tile_docs, tile_queries: of one tile; the scores of two are in memory at once. Never change the answer.
+      tile_docs, tile_queries: of one tile; the scores of up to three are in memory at once. Never change the answer.
 
     Returns:
       scores float32 [queries, k], bit-equal whatever the tiling, and indices int32 [queries, k] into docs.
@@ -110,7 +110,7 @@ def inner_products(queries: Float[Any, "pairs dim"], docs: Float[Any, "pairs dim
     for start in range(0, scores.size, rows):
         some = slice(start, start + rows)
         products = jnp.multiply(jnp.asarray(queries[some], jnp.float32), jnp.asarray(docs[some], jnp.float32))
-        scores[some] = np.asarray(_sum_by_halving(products))
+        scores[some] = _summed(products)
     return scores
 
 
@@ -148,7 +148,8 @@ def _search_some(
     scores, indices = _best(corpus.pair_scores(asked, ids), ids, place=place, k=k)
     sure = np.ones(chunk, bool)
     if nominated is not None:
-        sure = nominated[:, -1] + corpus.rounding(asked) < scores[:, -1]
+        # Of a score beyond float32 rounding says nothing.
+        sure = np.isfinite(nominated[:, -1]) & (nominated[:, -1] + corpus.rounding(asked) < scores[:, -1])
     return scores[: rows.size], indices[: rows.size], sure[: rows.size]
 
 
@@ -173,18 +174,23 @@ class _Corpus:
         # One automatic axis, whatever the axes of the caller's mesh are and mean.
         self.mesh = None if mesh is None else Mesh(mesh.devices.reshape(-1), ("docs",))
         docs = jnp.asarray(docs, jnp.float32)
-        if self.mesh is not None:
+        if self.mesh is None:
+            # Bound to where they are: a thread does not know its caller's default device.
+            docs = jax.device_put(docs, docs.sharding)
+        else:
             docs = jnp.pad(docs, ((0, -self.count % self.mesh.size), (0, 0)))
             docs = jax.device_put(docs, NamedSharding(self.mesh, PartitionSpec("docs")))
         self.docs = docs
         self.largest_norm = np.float64(_largest_norm(docs))
         # At a time: two keep all cores busy, since a selection takes one. Programs over several devices exchange what
         # they found, and two of them at once would wait for each other.
-        self.searches = 2 if mesh is None else 1
+        self.searches = 2 if len(docs.devices()) == 1 else 1
 
     def replicated(self, queries: Any) -> jax.Array:
         queries = jnp.asarray(queries, jnp.float32)
-        return queries if self.mesh is None else jax.device_put(queries, NamedSharding(self.mesh, PartitionSpec()))
+        if self.mesh is not None:
+            return jax.device_put(queries, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(queries, self.docs.sharding) if len(self.docs.devices()) == 1 else queries
 
     def all_ids(self, queries: int) -> Int32[np.ndarray, "queries docs"]:
         return np.broadcast_to(np.arange(self.count, dtype=np.int32), (queries, self.count))
@@ -214,7 +220,7 @@ class _Corpus:
             for left in range(0, indices.shape[1], columns):
                 chosen = indices[top : top + rows, left : left + columns]
                 products = _products_with(queries[top : top + rows], self.docs, chosen)
-                scores[top : top + rows, left : left + columns] = np.asarray(_sum_by_halving(products))
+                scores[top : top + rows, left : left + columns] = _summed(products)
         return scores
 
 
@@ -270,9 +276,11 @@ def _candidates(
     maxima, numbers = _candidates(functools.reduce(jnp.maximum, slices), width)
     chosen = _columns(numbers, jax.lax.top_k(maxima, width)[1])
     first_columns = groups * jnp.arange(len(slices), dtype=jnp.int32)
-    columns = (first_columns[None, :, None] + chosen[:, None, :]).reshape(queries, -1)
-    found = _columns(scores, jnp.minimum(columns, docs - 1))
-    return jnp.where(columns < docs, found, -jnp.inf), columns
+    columns = first_columns[None, :, None] + chosen[:, None, :]
+    # Where scores are few, what lies past the last group, or in it past the last column, is chosen too.
+    there = ((chosen < groups)[:, None, :] & (columns < docs)).reshape(queries, -1)
+    columns = columns.reshape(queries, -1)
+    return jnp.where(there, _columns(scores, jnp.minimum(columns, docs - 1)), -jnp.inf), columns
 
 
 def _columns(table: jax.Array, chosen: Int32[jax.Array, "rows chosen"]) -> jax.Array:
@@ -300,6 +308,11 @@ def _scan_sharded(queries: jax.Array, docs: jax.Array, *, mesh: Mesh, width: int
 @jax.jit
 def _products_with(queries: jax.Array, docs: jax.Array, chosen: Any) -> Float32[jax.Array, "queries chosen dim"]:
     return queries[:, None, :] * jnp.take(docs, chosen, axis=0, mode="clip")
+
+
+def _summed(products: Float32[jax.Array, "*pairs dim"]) -> Float32[np.ndarray, "*pairs"]:
+    # A gather over several devices gives 0 for -0, and adding 0 does so everywhere.
+    return np.asarray(_sum_by_halving(products)) + np.float32(0)
 
 
 @jax.jit

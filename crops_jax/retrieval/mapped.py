@@ -21,7 +21,7 @@ BLOCK_BYTES = 1 << 29
 # Queries of one call of exact_top_k, after which progress is told.
 _STRETCH = 4096
 _TILE_DOCS = 1 << 16
-# Scores of a tile of queries: 64 MiB, of which two to four are in memory at once.
+# Scores of a tile of queries: 64 MiB, of which up to three are in memory at once.
 _TILE_SCORES = 1 << 24
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from crops_jax.retrieval import exact_top_k
+from crops_jax.retrieval import exact, exact_top_k
 
 
 def embeddings(count, dim, seed, *, coarse=False):
@@ -47,6 +47,27 @@ def test_eight_devices_answer_as_one(coarse, axis_type):
     one, eight = (exact_top_k(queries, docs, 20, mesh=m, tile_docs=50) for m in (None, mesh))
     np.testing.assert_array_equal(one[0], eight[0])
     np.testing.assert_array_equal(one[1], eight[1])
+
+
+def test_a_zero_has_the_same_sign_over_eight_devices():
+    queries, docs = np.float32([[-1.0], [1.0]]), np.zeros((400, 1), np.float32)
+    one, eight = (exact_top_k(queries, docs, 20, mesh=m)[0] for m in (None, Mesh(np.array(jax.devices()), ("data",))))
+    assert not np.signbit(one).any()
+    assert not np.signbit(eight).any()
+
+
+def test_searches_at_the_same_time_run_on_the_callers_device(monkeypatch):
+    used, scan = set(), exact._scan
+
+    def watched(*arguments, **options):
+        found = scan(*arguments, **options)
+        used.update(found[0].devices())
+        return found
+
+    monkeypatch.setattr(exact, "_scan", watched)
+    with jax.default_device(jax.devices()[3]):
+        exact_top_k(embeddings(9, 4, 20), embeddings(500, 4, 21), 3, tile_queries=2)
+    assert used == {jax.devices()[3]}
 
 
 def test_more_devices_than_documents_a_device_needs():
@@ -94,6 +115,15 @@ def test_inner_products_beyond_float32_are_refused(count, sign):
     queries, docs = np.full((3, 8), 1e38, np.float32), np.full((count, 8), sign * 1e38, np.float32)
     with pytest.raises(ValueError, match="beyond float32"):
         exact_top_k(queries, docs, 10)
+
+
+def test_a_product_beyond_float32_hides_no_document():
+    # Summed from the left these are -inf, by halving 0.
+    docs = np.tile(np.float32([-3e19, -3e19, 3e19, 3e19]), (5000, 1))
+    docs[-20:] = [-1e19, 0, 0, 0]
+    scores, indices = exact_top_k(np.full((1, 4), 1e19, np.float32), docs, 40)
+    np.testing.assert_array_equal(indices[0], np.arange(40))
+    np.testing.assert_array_equal(scores[0], 0)
 
 
 def test_very_small_embeddings_are_told_apart():
