@@ -25,7 +25,7 @@ from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch
 from crops_jax.pair_tokens import TokenizedPairs
 from crops_jax.run_log import Stopwatch, finite_number
-from crops_jax.train_step import TrainState, abstract_state, after_step, initial_state
+from crops_jax.train_step import TrainState, abstract_state, after_step
 from crops_jax.training_loop import Evaluation, TrainingLoop
 
 
@@ -136,26 +136,22 @@ class _CrossEncoderTask:
     def __init__(
         self, config: CrossEncoderConfig, pairs: TokenizedPairs, targets: Float64[np.ndarray, "pairs"], *, steps: int
     ):
-        self._config, self._pairs, self._targets, self.steps = config, pairs, targets, steps
-        self.training, self.mesh = config.training, check_machine(config)
-        self._model = abstract_cross_encoder(config.encoder)
-        self.step = make_pair_step(self._model, config, steps=steps, mesh=self.mesh)
+        self.config, self._pairs, self._targets, self.steps = config, pairs, targets, steps
+        self.mesh = check_machine(config)
+        self.model = abstract_cross_encoder(config.encoder)
+        self.step = make_pair_step(self.model, config, steps=steps, mesh=self.mesh)
         self.examples_per_step = config.pairs.pairs_per_batch
         self.details = f"pairs: {len(pairs)}"
 
-    def initial_state(self) -> TrainState:
-        parameters = initial_parameters(self._config.encoder, seed=self.training.seed, mesh=self.mesh)
-        return initial_state(parameters, self._config, steps=self.steps, mesh=self.mesh)
-
-    def abstract_state(self) -> TrainState:
-        return abstract_state(self._model, self._config, steps=self.steps, mesh=self.mesh)
+    def initial_parameters(self) -> dict:
+        return initial_parameters(self.config.encoder, seed=self.config.training.seed, mesh=self.mesh)
 
     def batches(self, first_step: int) -> Iterator[PairBatch]:
         feed = pair_batches(
             self._pairs,
             self._targets,
             pairs_per_batch=self.examples_per_step,
-            seed=self.training.seed,
+            seed=self.config.training.seed,
             start_step=first_step,
             num_steps=self.steps,
         )

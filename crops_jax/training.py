@@ -26,12 +26,9 @@ from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_paramet
 from crops_jax.run_log import Stopwatch, finite_number
 from crops_jax.train_step import (
     StepMetrics,
-    TrainState,
-    abstract_state,
     attention_name,
     device_batch,
     implementation_name,
-    initial_state,
     make_train_step,
 )
 from crops_jax.training_loop import Evaluation, TrainingLoop
@@ -111,29 +108,24 @@ class _DualEncoderTask:
     def __init__(
         self, config: Config, source: records.RecordSource, *, steps: int, records_path: Path | str, mesh: Mesh
     ):
-        self._config, self._source, self.steps, self.mesh = config, source, steps, mesh
-        self.training = config.training
-        self._model = abstract_dual_encoder(config)
-        self.step = make_train_step(self._model, config, steps=steps, mesh=mesh)
+        self.config, self._source, self.steps, self.mesh = config, source, steps, mesh
+        self.model = abstract_dual_encoder(config)
+        self.step = make_train_step(self.model, config, steps=steps, mesh=mesh)
         self.evaluation = self._evaluation(records_path)
         self.examples_per_step = config.data.queries_per_batch
         self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
         self.details = f"loss: {config.loss.name} ({self._implementation})"
 
     def describe_batch(self, step: int) -> str:
-        return describe_batch(self._source, self._config, step - 1)
+        return describe_batch(self._source, self.config, step - 1)
 
-    def initial_state(self) -> TrainState:
-        parameters = initial_parameters(self._config, seed=self.training.seed, mesh=self.mesh)
-        return initial_state(parameters, self._config, steps=self.steps, mesh=self.mesh)
-
-    def abstract_state(self) -> TrainState:
-        return abstract_state(self._model, self._config, steps=self.steps, mesh=self.mesh)
+    def initial_parameters(self) -> dict:
+        return initial_parameters(self.config, seed=self.config.training.seed, mesh=self.mesh)
 
     def batches(self, first_step: int) -> Iterator[Batch]:
         feed = batches(
             self._source,
-            self._config,
+            self.config,
             start_step=first_step,
             num_steps=self.steps,
             groups=sharding.num_groups(self.mesh),
@@ -153,7 +145,7 @@ class _DualEncoderTask:
             "temperature": float(metrics.temperature),
             "learning_rate": float(metrics.learning_rate),
             "grad_norm": finite_number(metrics.grad_norm),
-            "loss_name": self._config.loss.name,
+            "loss_name": self.config.loss.name,
             "loss_implementation": self._implementation,
             "attention_implementation": self._attention,
             "skipped_steps": skipped,
@@ -165,14 +157,14 @@ class _DualEncoderTask:
         """Tokens a second and, where the devices' peak is known, the model FLOPs' share of it."""
         found = {"tokens_per_second": round(sums["tokens"] / seconds, 1)}
         devices = self.mesh.devices
-        flops = steps * step_flops(self._config, **{name: sums[name] / steps for name in ("tokens", "causal_pairs")})
+        flops = steps * step_flops(self.config, **{name: sums[name] / steps for name in ("tokens", "causal_pairs")})
         share = utilization(flops, seconds, devices=devices.size, device_kind=devices.flat[0].device_kind)
         return found if share is None else found | {"model_flops_utilization": round(share, 4)}
 
     def _evaluation(self, records_path: Path | str) -> Evaluation | None:
-        if self.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
+        if self.config.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
             return None
-        dev = DevRecall(records.RecordSource(records_path, split="dev"), self._model, self._config, mesh=self.mesh)
+        dev = DevRecall(records.RecordSource(records_path, split="dev"), self.model, self.config, mesh=self.mesh)
         return Evaluation(DEV_METRIC, dev) if len(dev) else None
 
 

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from crops_jax import processes
 from crops_jax.checkpoint import Best, Checkpoints, Progress
-from crops_jax.config import TrainingConfig
+from crops_jax.config import Config
+from crops_jax.cross_encoder_config import CrossEncoderConfig
 from crops_jax.errors import Interrupted
 from crops_jax.optimizer import updates_done
 from crops_jax.profiling import ProfiledSteps
 from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.run_log import RunLog, Stopwatch
-from crops_jax.train_step import TrainState
+from crops_jax.train_step import TrainState, abstract_state, initial_state
 
 
 class Evaluation(NamedTuple):
@@ -37,8 +39,6 @@ class Task(Protocol):
     Batches and the metrics of a step are whatever `step` takes and gives; metrics have loss and grad_norm, scalars.
     """
 
-    training: TrainingConfig
-    """Cadence, profiling, and steps that may be skipped."""
     steps: int
     """Of the whole run."""
     mesh: Mesh
@@ -56,16 +56,20 @@ class Task(Protocol):
     """What the user may change when too many steps are not finite."""
 
     @property
+    def config(self) -> Config | CrossEncoderConfig: ...
+
+    @property
+    def model(self) -> nnx.Module:
+        """For its structure; shapes for parameters."""
+        ...
+
+    @property
     def describe_batch(self) -> Callable[[int], str] | None:
         """For messages: what the batch of a step, counted from 1, holds. None: nothing is said of it."""
         ...
 
-    def initial_state(self) -> TrainState:
-        """Step 0, over the mesh."""
-        ...
-
-    def abstract_state(self) -> TrainState:
-        """Shapes and places of a state."""
+    def initial_parameters(self) -> dict:
+        """Those of step 0, over the mesh; the run takes them over."""
         ...
 
     def batches(self, first_step: int) -> Iterator[Any]:
@@ -112,10 +116,13 @@ class TrainingLoop:
         Raises InputError when the newest checkpoint is of another configuration or damaged.
         """
         self._task, self._run, self._checkpoints, self._watch = task, run, checkpoints, watch
+        self._training = task.config.training
         if (latest := checkpoints.latest()) is None:
-            self._state, self._progress = task.initial_state(), Progress()
+            self._state = initial_state(task.initial_parameters(), task.config, steps=task.steps, mesh=task.mesh)
+            self._progress = Progress()
         else:
-            self._state, self._progress = checkpoints.restore(latest, task.abstract_state(), task.mesh)
+            like = abstract_state(task.model, task.config, steps=task.steps, mesh=task.mesh)
+            self._state, self._progress = checkpoints.restore(latest, like, task.mesh)
         self._first = self._logged_at = int(self._state.step)
         self._sums: dict[str, int | float] = dict(self._progress.accumulated)
         # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
@@ -123,7 +130,7 @@ class TrainingLoop:
         self._nonfinite = NonFiniteSteps(
             checkpoints,
             skipped=self._first - int(updates_done(self._state.optimizer_state)),
-            allowed=task.training.skip_nonfinite_steps,
+            allowed=self._training.skip_nonfinite_steps,
             advice=task.nonfinite_advice,
             batch=task.describe_batch,
         )
@@ -143,7 +150,7 @@ class TrainingLoop:
             stop = StopVote(stack.enter_context(stop_signal()), self._task.mesh)
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
-            profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._task.training.profile_steps)))
+            profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._training.profile_steps)))
             silent = not processes.current().is_first
             bar = stack.enter_context(
                 tqdm(total=steps, initial=self._first, unit="step", desc="training", disable=silent)
@@ -194,7 +201,7 @@ class TrainingLoop:
         return metrics
 
     def _cadence(self, step: int) -> _Cadence:
-        training, last = self._task.training, step == self._task.steps
+        training, last = self._training, step == self._task.steps
         evaluates = self._task.evaluation is not None and (last or step % training.evaluate_every_steps == 0)
         return _Cadence(
             logs=last or evaluates or step % training.log_every_steps == 0,

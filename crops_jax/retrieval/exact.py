@@ -175,9 +175,11 @@ class _Corpus:
         self.mesh = None if mesh is None else Mesh(mesh.devices.reshape(-1), ("docs",))
         docs = jnp.asarray(docs, jnp.float32)
         if self.mesh is None:
-            # Bound to where they are: a thread does not know its caller's default device.
+            # Bound to where they are, as queries will be: a thread does not know its caller's default device.
             docs = jax.device_put(docs, docs.sharding)
+            self._of_queries = docs.sharding if len(docs.devices()) == 1 else None
         else:
+            self._of_queries = NamedSharding(self.mesh, PartitionSpec())
             docs = jnp.pad(docs, ((0, -self.count % self.mesh.size), (0, 0)))
             docs = jax.device_put(docs, NamedSharding(self.mesh, PartitionSpec("docs")))
         self.docs = docs
@@ -187,10 +189,7 @@ class _Corpus:
         self.searches = 2 if len(docs.devices()) == 1 else 1
 
     def replicated(self, queries: Any) -> jax.Array:
-        queries = jnp.asarray(queries, jnp.float32)
-        if self.mesh is not None:
-            return jax.device_put(queries, NamedSharding(self.mesh, PartitionSpec()))
-        return jax.device_put(queries, self.docs.sharding) if len(self.docs.devices()) == 1 else queries
+        return jax.device_put(jnp.asarray(queries, jnp.float32), self._of_queries)
 
     def all_ids(self, queries: int) -> Int32[np.ndarray, "queries docs"]:
         return np.broadcast_to(np.arange(self.count, dtype=np.int32), (queries, self.count))
