@@ -75,8 +75,8 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
 
     from crops_jax import sharding, tokenizer
     from crops_jax.config import Config
+    from crops_jax.hashing import document_id_words
     from crops_jax.input_pipeline import batches
-    from crops_jax.labels import document_id_words
     from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
     from crops_jax.pretrained import resolve_config
     from crops_jax.query_record import QueryRecord

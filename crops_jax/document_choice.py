@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 
+from crops_jax.hashing import splitmix64
+
 _GREATEST_CHANCE = np.uint64(2**64 - 1)
 
 
@@ -41,12 +43,3 @@ def _chances(seed: int, positions: Int64[np.ndarray, "queries"], width: int) -> 
     key = splitmix64(np.array(seed % (1 << 64), np.uint64))
     rows = splitmix64(positions.astype(np.uint64) ^ key)
     return splitmix64(rows[:, None] ^ splitmix64(np.arange(width, dtype=np.uint64))[None, :])
-
-
-def splitmix64(values: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    """64 well-mixed bits of each value, modulo 2^64."""
-    with np.errstate(over="ignore"):
-        mixed = values + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import signal
+import sys
 
 _WRONG_PATH = {
     errno.ENOENT,
@@ -72,3 +74,13 @@ def explained(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
         return InputError.status, f"{os.fsdecode(error.filename)}: {error.strerror}; check the path"
     return None
+
+
+def answer_while_importing() -> None:
+    """For the __init__ of a package of programs: while `python -m PACKAGE.NAME` imports, SIGTERM ends it with status 3.
+
+    Nothing is under way in the imports, which take seconds; crops_jax.program then takes the signal over. Does
+    nothing when the package is imported from elsewhere.
+    """
+    if sys.argv[0] == "-m":  # so it reads only while `python -m` looks for its module
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(3))

@@ -6,15 +6,13 @@ are passed over (RocketQA, arXiv 2010.08191), and a margin to the score of the p
 (TopK-PercPos of NV-Retriever, arXiv 2407.15831).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64, UInt64
 
-from crops_jax.document_choice import splitmix64
-from crops_jax.labels import document_id_words
+from crops_jax.hashing import splitmix64
 
 DECIMALS = 6
 """Scores and limits are rounded to so many before they are compared: what is written is what was decided on."""
@@ -168,12 +166,6 @@ def choose_negatives(
         np.put_along_axis(drawn, order[:, : selection.per_query], True, axis=1)
         new = free & drawn
     return Chosen(new, considered & below & negative, positive, considered & ~below)
-
-
-def id_hashes(ids: Iterable[str]) -> UInt64[np.ndarray, "ids"]:
-    """64 bits of each id, for chance."""
-    words = document_id_words(ids).view(np.uint32).astype(np.uint64)
-    return words[:, 0] << np.uint64(32) | words[:, 1]
 
 
 def _among(keys: Int64[np.ndarray, "queries k"], known: Int64[np.ndarray, "pairs"]) -> Bool[np.ndarray, "queries k"]:

@@ -17,7 +17,7 @@ from jaxtyping import Int64
 
 from crops_jax.batch_reader import Batch, BatchReader
 from crops_jax.config import Config
-from crops_jax.document_choice import splitmix64
+from crops_jax.hashing import splitmix64
 from crops_jax.records import RecordSource
 
 _READ_AHEAD_BATCHES = 2

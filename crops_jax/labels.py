@@ -4,14 +4,11 @@ Levels: CroPS (arXiv 2511.15443), hierarchical label assignment.
 """
 
 import enum
-import hashlib
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 IGNORE = -1
@@ -38,20 +35,6 @@ class SparseLabels(NamedTuple):
 
     doc_index: Int32[jax.Array, "queries k"]
     level: Int32[jax.Array, "queries k"]
-
-
-def document_id_words(doc_ids: Iterable[str]) -> Int32[np.ndarray, "documents 2"]:
-    """64-bit BLAKE2b hashes of document ids as two 32-bit words, high word first.
-
-    Two words because JAX without x64 truncates 64-bit integers in silence. The all-zero pair marks padding; no id
-    maps to it (its hash would become 1).
-    """
-    digests = b"".join(hashlib.blake2b(doc_id.encode(), digest_size=8).digest() for doc_id in doc_ids)
-    words = np.frombuffer(digests, dtype=">i4").astype(np.int32).reshape(-1, 2)
-    zero = ~words.any(axis=1)
-    if zero.any():
-        words[zero, 1] = 1
-    return words
 
 
 class LookupCounters(NamedTuple):

@@ -33,7 +33,7 @@ _INT32 = np.iinfo(np.int32)
 class QueryRecord(NamedTuple):
     """A query, those of its documents whose text may enter a batch, and the ids of all its labelled documents.
 
-    Ids are 64-bit hashes as two words (`crops_jax.labels.document_id_words`), levels those of
+    Ids are 64-bit hashes as two words (`crops_jax.hashing.document_id_words`), levels those of
     `crops_jax.labels.Level`. Token lists carry the tokenizer's special tokens and no padding.
     """
 

@@ -1,5 +1,5 @@
 """Programs that turn logs into training records, one per stage."""
 
-from crops_jax import early_termination
+from crops_jax import errors
 
-early_termination.answer_while_importing()
+errors.answer_while_importing()

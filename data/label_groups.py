@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int8, Int32, Int64, UInt64
 
 from crops_jax.errors import InputError
-from crops_jax.labels import Level, document_id_words
+from crops_jax.hashing import document_id_words
+from crops_jax.labels import Level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
 """Programs that use accelerators."""
 
-from crops_jax import early_termination
+from crops_jax import errors
 
-early_termination.answer_while_importing()
+errors.answer_while_importing()

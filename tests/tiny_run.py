@@ -21,7 +21,8 @@ from crops_jax.config import (
     OptimizerConfig,
     TrainingConfig,
 )
-from crops_jax.labels import Level, document_id_words
+from crops_jax.hashing import document_id_words
+from crops_jax.labels import Level
 from crops_jax.models.filling import placed
 from crops_jax.packing import segments_per_row
 from crops_jax.records import QueryRecord, write_records

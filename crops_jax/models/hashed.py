@@ -32,6 +32,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 from crops_jax.config import EncoderConfig
+from crops_jax.hashing import finalised, murmur3
 from crops_jax.models.attention import drop, positions, split
 from crops_jax.models.linear import linear
 from crops_jax.models.pooling import pool_segments
@@ -109,29 +110,9 @@ def identities(
     return finalised(jnp.where(_members(segments, most=most), hashes[:, None, :], 0).sum(axis=2, dtype=jnp.uint32))
 
 
-def murmur3(*words: Int32[Array, "..."], seed: int) -> UInt32[Array, "..."]:
-    """MurmurHash3_x86_32 (Appleby 2011) of one word or more, each 4 bytes, least first."""
-    mixed = jnp.full(words[0].shape, seed, jnp.uint32)
-    for word in words:
-        word = _rotated(word.astype(jnp.uint32) * jnp.uint32(0xCC9E2D51), 15) * jnp.uint32(0x1B873593)
-        mixed = _rotated(mixed ^ word, 13) * jnp.uint32(5) + jnp.uint32(0xE6546B64)
-    return finalised(mixed ^ jnp.uint32(4 * len(words)))
-
-
-def finalised(mixed: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """MurmurHash3's finaliser, a bijection: every bit in has to do with every bit out."""
-    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
-    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
-    return mixed ^ (mixed >> 16)
-
-
 def bucket(hashes: UInt32[Array, "..."], buckets: int) -> Int32[Array, "..."]:
     """Of `buckets` equally likely ones."""
     return (hashes % jnp.uint32(buckets)).astype(jnp.int32)
-
-
-def _rotated(word: UInt32[Array, "..."], bits: int) -> UInt32[Array, "..."]:
-    return (word << bits) | (word >> (32 - bits))
 
 
 def _members(segments: Int32[Array, "rows tokens"], *, most: int) -> Array:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops_jax.hard_negatives import Labelled, Selection, choose_negatives, id_hashes, rounded, score_limits
+from crops_jax.hard_negatives import Labelled, Selection, choose_negatives, rounded, score_limits
+from crops_jax.hashing import id_hashes
 
 DOCUMENTS = 9
 

@@ -6,13 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops_jax.labels import (
-    Level,
-    dense_labels,
-    document_id_words,
-    repeated_queries,
-    sparse_labels,
-)
+from crops_jax.hashing import document_id_words
+from crops_jax.labels import Level, dense_labels, repeated_queries, sparse_labels
 
 LABELLED, COLUMNS = 6, 2
 lookup = jax.jit(sparse_labels, static_argnames="labels_per_query")

@@ -11,7 +11,8 @@ from flax import nnx
 from crops_jax import batch_checksum, sharding
 from crops_jax.batch_reader import Batch
 from crops_jax.config import MeshConfig
-from crops_jax.labels import Level, document_id_words
+from crops_jax.hashing import document_id_words
+from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
 from crops_jax.packing import PackedTexts, assign_rows, lay_out
 from crops_jax.train_step import TEMPERATURE, device_batch, make_train_step

@@ -17,7 +17,7 @@ from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
-from crops_jax.labels import document_id_words
+from crops_jax.hashing import document_id_words
 from crops_jax.lexical import CorpusStatistics
 from crops_jax.optimizer import make_optimizer
 from crops_jax.train_step import TrainState

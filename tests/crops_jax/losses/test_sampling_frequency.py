@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax.labels import document_id_words
+from crops_jax.hashing import document_id_words
 from crops_jax.losses.sampling_frequency import no_intervals, observe
 
 DECAY = 0.25

@@ -11,7 +11,7 @@ import pytest
 
 from crops_jax import artifacts, records, tokenizer
 from crops_jax.errors import InputError
-from crops_jax.labels import document_id_words
+from crops_jax.hashing import document_id_words
 from data.write_records import WriteRecordsArguments, write_records
 from tests.data.write_records.labels import THINGS, all_records, arguments, files_of, label_rows, write_labels
 
