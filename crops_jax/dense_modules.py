@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError
-from crops_jax.json_fields import read_object, typed
 from crops_jax.weight_files import open_tensors
 
 _REMEDY = "copy the folder again"

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from crops_jax.artifacts import write_text
+from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.calibration import (
     alpha_sweep,
     expected_calibration_error,
@@ -23,7 +24,6 @@ from crops_jax.calibration import (
     sigmoid,
 )
 from crops_jax.errors import InputError
-from crops_jax.json_fields import read_object, typed
 from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
 from crops_jax.similarity import distinct
 from crops_jax.text import normalise_query

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
-from crops_jax.json_fields import read_object, typed
 
 _REMEDY = "copy the folder again"
 _SIZES = {

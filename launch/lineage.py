@@ -1,10 +1,11 @@
 """Where an encoder and a SPLIT come from, read from the manifests that each step carries along."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from crops_jax import artifacts
+from crops_jax.artifacts.lineage import chain, manifest_or_none
 from crops_jax.errors import InputError
 from data.perspectives.log_events import parse_time
 
@@ -15,7 +16,7 @@ def trained_on(run: str, split: str) -> bool | None:
     Raises:
       InputError: they were mined from the logs that SPLIT was cut from, with the test period in them.
     """
-    manifest, held_out = _manifest_or_none(run), _manifest_or_none(split)
+    manifest, held_out = manifest_or_none(run), manifest_or_none(split)
     mined = _mined_from(manifest)
     if not mined:
         return None
@@ -28,8 +29,8 @@ def refuse_seen_answers(embeddings: str, labels: str) -> None:
 
     Its neighbours would carry the answers into what is trained next. Where manifests are missing nothing is refused.
     """
-    run = (_manifest_or_none(embeddings) or {}).get("inputs", {}).get("run", {}).get("manifest")
-    split = next((link["inputs"]["logs"] for link, _ in _mined_from(_manifest_or_none(labels))), {}).get("manifest")
+    run = (manifest_or_none(embeddings) or {}).get("inputs", {}).get("run", {}).get("manifest")
+    split = next((link["inputs"]["logs"] for link, _ in _mined_from(manifest_or_none(labels))), {}).get("manifest")
     if run and split:
         _refuse_answers(
             _mined_from(run), split, run=f"the run of {embeddings}", split=f"the SPLIT that {labels} were mined from"
@@ -38,7 +39,7 @@ def refuse_seen_answers(embeddings: str, labels: str) -> None:
 
 def _mined_from(manifest: Mapping[str, Any] | None) -> list[tuple[Mapping[str, Any], str]]:
     """The label tables that something goes back to, each with the fingerprint of its logs."""
-    labels = [link for link in _chain(manifest) if link.get("kind") == "labels"] if manifest else []
+    labels = [link for link in chain(manifest) if link.get("kind") == "labels"] if manifest else []
     return [(link, link["inputs"]["logs"]["fingerprint"]) for link in labels if "logs" in link.get("inputs", {})]
 
 
@@ -56,19 +57,8 @@ def _refuse_answers(
 
 def programs_of(path: str | Path) -> set[str]:
     """The programs that a directory was made by, its inputs included; empty where there is no manifest."""
-    manifest = _manifest_or_none(path)
-    return {link["program"] for link in _chain(manifest)} if manifest else set()
-
-
-def _manifest_or_none(path: str | Path) -> dict[str, Any] | None:
-    return artifacts.read_manifest(path) if (Path(path) / artifacts.MANIFEST).is_file() else None
-
-
-def _chain(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield manifest
-    for described in manifest.get("inputs", {}).values():
-        if "manifest" in described:
-            yield from _chain(described["manifest"])
+    manifest = manifest_or_none(path)
+    return {link["program"] for link in chain(manifest)} if manifest else set()
 
 
 def _has_no_answer(labels: Mapping[str, Any], held_out: Mapping[str, Any]) -> bool:

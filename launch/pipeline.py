@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from crops_jax import artifacts, processes, program
+from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from crops_jax.file_lock import LOCK, exclusive
 from data.table_quarantine import OnBadRows
 from launch.steps import STEPS, Chain, Step
 

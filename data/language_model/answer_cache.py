@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from crops_jax.artifacts.lock import exclusive
 from crops_jax.errors import InputError
-from crops_jax.file_lock import exclusive
 
 
 class Answer(NamedTuple):

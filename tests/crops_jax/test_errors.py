@@ -20,7 +20,7 @@ signal.pause()
 def package(tmp_path):
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "__init__.py").write_text(
-        "from crops_jax import early_termination\nearly_termination.answer_while_importing()\n"
+        "from crops_jax import errors\nerrors.answer_while_importing()\n"
     )
     (tmp_path / "programs" / "slow.py").write_text(PROGRAM)
     return tmp_path
@@ -41,4 +41,4 @@ def test_an_import_from_elsewhere_leaves_the_signal_alone(package):
 
 @pytest.mark.parametrize("package_of_programs", ["data", "launch"])
 def test_the_packages_of_programs_do_so(package_of_programs):
-    assert "early_termination.answer_while_importing()" in (ROOT / package_of_programs / "__init__.py").read_text()
+    assert "errors.answer_while_importing()" in (ROOT / package_of_programs / "__init__.py").read_text()

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from crops_jax import artifacts
+from crops_jax.artifacts import atomic
 from crops_jax.errors import InputError
 
 
@@ -47,7 +48,7 @@ def test_nothing_is_left_of_a_failed_write_and_the_old_one_stays(tmp_path):
 @pytest.mark.parametrize("system", ["as it is", "without renameat2", "behind a link"])
 def test_an_old_output_is_replaced_and_nothing_else_is_left(tmp_path, monkeypatch, system):
     if system == "without renameat2":
-        monkeypatch.setattr(artifacts, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
     if system == "behind a link":
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "labels").symlink_to(tmp_path / "elsewhere")
@@ -61,10 +62,10 @@ def test_an_old_output_is_replaced_and_nothing_else_is_left(tmp_path, monkeypatc
 def test_two_directories_swap_their_names_in_one_step(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / name, name)
-    if not artifacts._exchange(tmp_path / "a", tmp_path / "b"):
+    if not atomic._exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this file system cannot")
     assert [(tmp_path / name / "file.txt").read_text() for name in ("a", "b")] == ["b", "a"]
-    assert not artifacts._exchange(tmp_path / "a", tmp_path / "absent")
+    assert not atomic._exchange(tmp_path / "a", tmp_path / "absent")
 
 
 def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
@@ -147,7 +148,7 @@ def test_write_text_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypa
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(artifacts.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         artifacts.write_text(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "old"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from crops_jax.artifacts.lock import exclusive
 from crops_jax.errors import InputError
-from crops_jax.file_lock import exclusive
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ def other_process(file, *, patience_seconds=0.0):
         import sys
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from crops_jax.file_lock import exclusive
+        from crops_jax.artifacts.lock import exclusive
         with exclusive(Path({str(file)!r}), refusal="held by another", patience_seconds={patience_seconds}):
             print("taken")
     """)

@@ -1,0 +1,27 @@
+"""What programs write: directories that appear whole, manifests that say what made them, and locks."""
+
+from crops_jax.artifacts.atomic import appears_whole, write_text
+from crops_jax.artifacts.manifest import (
+    MANIFEST,
+    content_fingerprint,
+    describe_input,
+    fingerprint,
+    new_manifest,
+    read_manifest,
+    write_manifest,
+)
+from crops_jax.artifacts.output import check_output, output_directory
+
+__all__ = [
+    "MANIFEST",
+    "appears_whole",
+    "check_output",
+    "content_fingerprint",
+    "describe_input",
+    "fingerprint",
+    "new_manifest",
+    "output_directory",
+    "read_manifest",
+    "write_manifest",
+    "write_text",
+]
