@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Float64
 
 from crops_jax import checkpoint, sharding
 from crops_jax.checkpoint import Checkpoints
-from crops_jax.cross_encoder_config import CrossEncoderConfig
+from crops_jax.config import CrossEncoderConfig
 from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from crops_jax import artifacts, packing, tokenizer
 from crops_jax.config import Config
+from crops_jax.config.stored import read_config
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
 from crops_jax.models.pooling import unit_norm
@@ -210,7 +211,7 @@ def _open_run(run: Path) -> Encoder:
     kind = artifacts.read_manifest(run)["kind"]
     if kind != "run":
         raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder")
-    config = _read_config(run / "config.json")
+    config = read_config(run / "config.json")
     parameters = checkpoint.restore_parameters(run, which="best")
     try:
         model = from_parameters(config, parameters)
@@ -220,21 +221,3 @@ def _open_run(run: Path) -> Encoder:
         ) from error
     dims = (*config.loss.matryoshka_dims, config.encoder.width)
     return Encoder(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)
-
-
-def _read_config(file: Path) -> Config:
-    try:
-        sections = json.loads(file.read_text())
-        kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
-        # JSON has no tuples.
-        fixed = {
-            section: {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-            for section, values in sections.items()
-        }
-        return Config(**{section: kinds[section](**values) for section, values in fixed.items()})
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; the run is incomplete") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{file}: not a configuration of this version ({error}); train again, or use that version"
-        ) from error

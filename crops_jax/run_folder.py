@@ -12,7 +12,7 @@ from typing import Any
 from crops_jax import artifacts, processes, tokenizer
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
-from crops_jax.config_identity import differing_fields
+from crops_jax.config.stored import differing_fields
 from crops_jax.errors import InputError
 from crops_jax.processes import Processes
 

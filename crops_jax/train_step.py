@@ -12,8 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
 from crops_jax import batch_checksum, sharding
-from crops_jax.config import Config, LossConfig, OptimizerConfig
-from crops_jax.cross_encoder_config import CrossEncoderConfig
+from crops_jax.config import Config, CrossEncoderConfig, LossConfig, OptimizerConfig
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from crops_jax import artifacts, processes, program, tokenizer
 from crops_jax.artifacts.lock import LOCK, exclusive
-from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
-from crops_jax.cross_encoder_config import CrossEncoderConfig, PairsConfig
+from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.lexical import CorpusStatistics

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
-from crops_jax.cross_encoder_config import CrossEncoderConfig, PairsConfig
+from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.models.cross_encoder import CrossEncoder
 from tests.model_folders import VOCABULARY, write_tokenizer
 

@@ -11,7 +11,7 @@ import pytest
 from crops_jax import sharding
 from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import LossConfig, MeshConfig
-from crops_jax.config_identity import differing_fields
+from crops_jax.config.stored import differing_fields
 from crops_jax.losses import (
     LossOptions,
     Split,

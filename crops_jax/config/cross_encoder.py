@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from crops_jax.config import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
+from crops_jax.config.experiment import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from crops_jax.config_identity import binding_sections, config_hash, differing_fields
+from crops_jax.config.stored import binding_sections, config_hash, differing_fields
 from tests.tiny_pairs import CONFIG as PAIRS
 from tests.tiny_run import CONFIG
 

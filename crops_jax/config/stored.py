@@ -4,11 +4,13 @@ may.
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
-from crops_jax.config import Config
-from crops_jax.cross_encoder_config import CrossEncoderConfig
+from crops_jax.config.cross_encoder import CrossEncoderConfig
+from crops_jax.config.experiment import Config
+from crops_jax.errors import InputError
 
 ConfigSections = Config | CrossEncoderConfig
 """A dataclass whose fields are sections; what two of them share decides the same."""
@@ -64,3 +66,21 @@ def _binding(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _fields(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, fields in sections.items() for name, value in fields.items()}
+
+
+def read_config(file: Path) -> Config:
+    try:
+        sections = json.loads(file.read_text())
+        kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
+        # JSON has no tuples.
+        fixed = {
+            section: {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            for section, values in sections.items()
+        }
+        return Config(**{section: kinds[section](**values) for section, values in fixed.items()})
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; the run is incomplete") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{file}: not a configuration of this version ({error}); train again, or use that version"
+        ) from error
