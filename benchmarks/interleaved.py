@@ -19,7 +19,7 @@ PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 _UNLOCK = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
 _KEEPS_MEMORY = """
 import runpy, sys
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 keep_freed_memory()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

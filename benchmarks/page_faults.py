@@ -3,7 +3,7 @@
     python -m benchmarks.page_faults
 
 Prints one line of JSON: median seconds and page faults of a step with and without
-crops_jax.process_memory, and the ratio of the seconds.
+crops_jax.devices.process_memory, and the ratio of the seconds.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 
 _STEP = """
 import resource, sys, time
-from crops_jax import process_memory
+from crops_jax.devices import process_memory
 if {keep}: assert process_memory.keep_freed_memory()
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx

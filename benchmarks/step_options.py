@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
@@ -30,9 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.interleaved import processor
-from crops_jax import sharding
 from crops_jax.batch_reader import Batch
 from crops_jax.config import Config
+from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters

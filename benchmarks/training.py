@@ -73,8 +73,9 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     import jax
     import jax.numpy as jnp
 
-    from crops_jax import sharding, tokenizer
+    from crops_jax import tokenizer
     from crops_jax.config import Config
+    from crops_jax.devices import sharding
     from crops_jax.hashing import document_id_words
     from crops_jax.input_pipeline import batches
     from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters

@@ -17,8 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from crops_jax import processes, sharding
 from crops_jax.config.stored import ConfigSections, binding_sections, config_hash, differing_fields
+from crops_jax.devices import processes, sharding
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.train_step import TrainState
 from crops_jax.tree_checksum import tree_checksums

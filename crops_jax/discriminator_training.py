@@ -17,9 +17,10 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64
 
-from crops_jax import checkpoint, sharding
+from crops_jax import checkpoint
 from crops_jax.checkpoint import Checkpoints
 from crops_jax.config import CrossEncoderConfig
+from crops_jax.devices import sharding
 from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch
@@ -88,7 +89,7 @@ def make_pair_step(
       model: gives the structure; shapes for parameters suffice.
       config: optimiser, dropout and seed.
       steps: length of the run, for the learning rate.
-      mesh: as of crops_jax.sharding.make_mesh; pairs are divided over its data axes.
+      mesh: as of crops_jax.devices.sharding.make_mesh; pairs are divided over its data axes.
     """
     graph, _, others = nnx.split(model, nnx.Param, ...)
     optimizer = make_optimizer(config.optimizer, steps=steps)

@@ -47,8 +47,9 @@ def batches(
       start_step: the first step to be given.
       num_steps: steps of the whole run.
       groups: of the global batch, each with the same number of queries, as many as the mesh has
-        (crops_jax.sharding.num_groups). Texts are packed within their group.
-      own_groups: those of every global batch that this process is given (crops_jax.sharding.own_groups); None: all.
+        (crops_jax.devices.sharding.num_groups). Texts are packed within their group.
+      own_groups: those of every global batch that this process is given
+        (crops_jax.devices.sharding.own_groups); None: all.
 
     Raises:
       InputError: for a damaged record, here or while iterating.

@@ -11,8 +11,8 @@ are matrix products, an addition and a multiplication as two:
 Lookups, norms, activations, pooling and the optimiser are left out.
 """
 
-from crops_jax.accelerators import accelerator_of
 from crops_jax.config import Config, EncoderConfig
+from crops_jax.devices.accelerators import accelerator_of
 
 _FORWARD_AND_BACKWARD = 3
 

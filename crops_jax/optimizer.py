@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Int32
 
 from crops_jax.config import OptimizerConfig
-from crops_jax.sharding import path_name
+from crops_jax.devices.sharding import path_name
 
 # Last names of the parameters that weight decay would only pull off their natural scale.
 _NOT_DECAYED = {"bias", "scale", "log_inverse_temperature"}

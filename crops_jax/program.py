@@ -27,8 +27,8 @@ from typing import Any, NoReturn
 
 import tyro
 
-from crops_jax import cluster_environment, processes
 from crops_jax.config import Config
+from crops_jax.devices import cluster_environment, processes
 from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]

@@ -11,7 +11,8 @@ from typing import Any, TextIO
 import jax
 from tensorboardX import SummaryWriter
 
-from crops_jax import artifacts, processes
+from crops_jax import artifacts
+from crops_jax.devices import processes
 
 METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"

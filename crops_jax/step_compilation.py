@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from crops_jax import sharding
-from crops_jax.accelerators import Accelerator, accelerator_of
 from crops_jax.batch_reader import Batch
 from crops_jax.config import Config
+from crops_jax.devices import sharding
+from crops_jax.devices.accelerators import Accelerator, accelerator_of
 from crops_jax.errors import NamedFailure
 from crops_jax.model_flops import step_flops
 from crops_jax.models.dual_encoder import abstract_dual_encoder

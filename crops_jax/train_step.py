@@ -11,8 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from crops_jax import batch_checksum, sharding
+from crops_jax import batch_checksum
 from crops_jax.config import Config, CrossEncoderConfig, LossConfig, OptimizerConfig
+from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
@@ -108,7 +109,7 @@ def make_train_step(
       model: gives the structure (`encode_packed`, a parameter log_inverse_temperature); shapes for parameters suffice.
       config: loss, optimiser, labels_per_query, seed.
       steps: length of the run, for the learning rate.
-      mesh: as of crops_jax.sharding.make_mesh.
+      mesh: as of crops_jax.devices.sharding.make_mesh.
     """
     graph, _, others = nnx.split(model, nnx.Param, ...)
     optimizer = make_optimizer(config.optimizer, steps=steps)

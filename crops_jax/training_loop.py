@@ -14,9 +14,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from crops_jax import processes
 from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config, CrossEncoderConfig
+from crops_jax.devices import processes
 from crops_jax.errors import Interrupted
 from crops_jax.optimizer import updates_done
 from crops_jax.profiling import ProfiledSteps

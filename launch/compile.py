@@ -29,7 +29,7 @@ def compile(arguments: Arguments) -> dict[str, Any]:
     (encoder.weights is not opened). The rows of a batch are those that texts of --query-tokens and --document-tokens
     take with at most a tenth of padding; without these flags every text is as long as it may be.
     """
-    from crops_jax.tpu_topology import slice_devices
+    from crops_jax.devices.tpu_topology import slice_devices
 
     devices = slice_devices(arguments.topology)
     from crops_jax.step_compilation import TextLengths, compile_step

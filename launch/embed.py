@@ -1,6 +1,6 @@
 """Embeds a table of texts with a run or an untrained encoder, shard by shard; called again it goes on."""
 
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
@@ -15,11 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax import artifacts, processes, program
+from crops_jax import artifacts, program
+from crops_jax.devices import processes
+from crops_jax.devices.processes import Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.encoder import Encoder, open_encoder
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.processes import Processes
 from crops_jax.stored_vectors import VectorType
 from launch.text_table import TextTable, open_text_table
 
@@ -56,8 +57,8 @@ class Arguments:
 def embed(arguments: Arguments) -> dict[str, Any]:
     """Embeds texts into sharded files of unit vectors with their ids; finished shards are kept.
 
-    Several processes share the shards when all are started with this same command (crops_jax.cluster_environment says
-    how they find one another) and share the file system of --output. Their number may change from call to call.
+    Several processes share the shards when all are started with this same command
+    (crops_jax.devices.cluster_environment says how they find one another) and share the file system of --output. Their number may change from call to call.
     """
     with processes.joined() as cluster:
         return _embed(arguments, cluster)

@@ -1,6 +1,6 @@
 """Builds the index of an encoder and measures what it finds, BM25 beside it."""
 
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crops_jax import artifacts, processes, program
+from crops_jax import artifacts, program
+from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
 from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError

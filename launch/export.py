@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crops_jax import artifacts, pretrained, processes, program
+from crops_jax import artifacts, pretrained, program
+from crops_jax.devices import processes
 from crops_jax.encoder import open_encoder
 
 

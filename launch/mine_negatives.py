@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax import artifacts, processes, program
+from crops_jax import artifacts, program
+from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.hard_negatives import Selection
 from crops_jax.hashing import id_hashes

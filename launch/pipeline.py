@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from crops_jax import artifacts, processes, program
+from crops_jax import artifacts, program
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
+from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from data.table_quarantine import OnBadRows
 from launch.steps import STEPS, Chain, Step

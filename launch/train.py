@@ -1,6 +1,6 @@
 """Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
 
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
@@ -30,11 +30,11 @@ def train(arguments: Arguments) -> dict[str, Any]:
     command goes on from the newest checkpoint, whatever stopped it before, and ends as if nothing had. Compiled
     programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
 
-    Several processes train one model when all are started with this same command (crops_jax.cluster_environment says
-    how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
+    Several processes train one model when all are started with this same command
+    (crops_jax.devices.cluster_environment says how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
     number may change whenever the run goes on.
     """
-    from crops_jax import processes
+    from crops_jax.devices import processes
 
     with processes.joined():
         return _train(arguments)
@@ -42,7 +42,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
 
 def _train(arguments: Arguments) -> dict[str, Any]:
     # Imported here: what stands above says before anything slow what is wrong with the environment.
-    from crops_jax import pretrained, processes, run_folder, training
+    from crops_jax import pretrained, run_folder, training
+    from crops_jax.devices import processes
 
     config = pretrained.resolve_config(arguments.config)
     training.check_machine(config)  # before RUN is made: a run keeps the configuration that it was made with

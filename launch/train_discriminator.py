@@ -1,6 +1,6 @@
 """Trains and calibrates the cross-encoder theta; called again with the same RUN it goes on where it was."""
 
-from crops_jax.process_memory import keep_freed_memory
+from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from crops_jax import artifacts, processes, program, tokenizer
+from crops_jax import artifacts, program, tokenizer
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
+from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.lexical import CorpusStatistics

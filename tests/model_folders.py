@@ -11,8 +11,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from crops_jax import sharding
 from crops_jax.config import Config, MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.models.dual_encoder import DualEncoder, abstract_dual_encoder, from_parameters
 from crops_jax.models.hugging_face_names import to_hugging_face
 

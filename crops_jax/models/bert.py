@@ -27,9 +27,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
+from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention import Attend, attention_over, drop, positions, split
 from crops_jax.models.linear import TRUNCATED_NORMAL, linear
-from crops_jax.sharding import spread_lookup, spread_rows
 
 
 class Bert(nnx.Module):

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, Sharding
 
-from crops_jax import sharding
+from crops_jax.devices import sharding
 
 _Module = TypeVar("_Module", bound=nnx.Module)
 
@@ -29,7 +29,7 @@ def random_parameters(create: Callable[[], nnx.Module], mesh: Mesh) -> dict[str,
 
 
 def placed(abstract: nnx.Module, parameters: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Parameters as float32 arrays over `mesh`, by the tables of crops_jax.sharding.
+    """Parameters as float32 arrays over `mesh`, by the tables of crops_jax.devices.sharding.
 
     Every process reads the parts that its devices hold, so that nobody holds all of an array that is split.
 

@@ -29,9 +29,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
+from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention import Attend, attention_over, drop, positions, split
 from crops_jax.models.linear import linear
-from crops_jax.sharding import spread_lookup, spread_rows
 
 _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 

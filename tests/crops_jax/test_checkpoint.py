@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, sharding
+from crops_jax import checkpoint
 from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.optimizer import make_optimizer
 from crops_jax.train_step import TrainState

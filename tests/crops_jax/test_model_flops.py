@@ -2,9 +2,10 @@
 
 import pytest
 
-from crops_jax import model_flops, sharding
-from crops_jax.accelerators import accelerator_of
+from crops_jax import model_flops
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
+from crops_jax.devices.accelerators import accelerator_of
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.program import load_config
 from crops_jax.step_compilation import TextLengths, abstract_batch

@@ -10,9 +10,10 @@ import threading
 
 import pytest
 
-from crops_jax import processes, program
+from crops_jax import program
+from crops_jax.devices import processes
+from crops_jax.devices.processes import Processes
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
-from crops_jax.processes import Processes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import sharding
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.errors import NamedFailure
 from crops_jax.optimizer import make_optimizer
 from crops_jax.run_guards import NonFiniteSteps, StopVote

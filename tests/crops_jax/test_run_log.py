@@ -1,7 +1,7 @@
 import json
 
-from crops_jax import processes
-from crops_jax.processes import Processes
+from crops_jax.devices import processes
+from crops_jax.devices.processes import Processes
 from crops_jax.run_log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
 
 

@@ -2,9 +2,10 @@ import jax
 import pytest
 from flax import nnx
 
-from crops_jax import sharding, step_compilation
-from crops_jax.accelerators import Accelerator
+from crops_jax import step_compilation
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
+from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.step_compilation import TextLengths, abstract_batch, check_memory, compile_step
 from tests.tiny_run import CONFIG, BagEncoder

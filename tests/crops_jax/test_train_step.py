@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import batch_checksum, sharding
+from crops_jax import batch_checksum
 from crops_jax.batch_reader import Batch
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder

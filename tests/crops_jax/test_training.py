@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from crops_jax import checkpoint, model_flops, training
-from crops_jax.accelerators import Accelerator
+from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
 from crops_jax.run_log import TIMING_FIELDS, RunLog, read_metrics

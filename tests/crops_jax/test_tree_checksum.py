@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import sharding
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.tree_checksum import tree_checksums
 
 

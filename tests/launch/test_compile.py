@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from crops_jax import program, tpu_topology
+from crops_jax import program
+from crops_jax.devices import tpu_topology
 from crops_jax.errors import InputError
 from launch import compile as compile_program
 

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from crops_jax import artifacts, discriminator, process_memory
+from crops_jax import artifacts, discriminator
+from crops_jax.devices import process_memory
 from crops_jax.errors import InputError, Interrupted
 from crops_jax.run_log import TIMING_FIELDS, read_metrics
 from data.hold_out import HoldOutArguments, hold_out

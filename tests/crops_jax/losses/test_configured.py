@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import sharding
 from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import LossConfig, MeshConfig
 from crops_jax.config.stored import differing_fields
+from crops_jax.devices import sharding
 from crops_jax.losses import (
     LossOptions,
     Split,

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import pretrained, sharding
+from crops_jax import pretrained
 from crops_jax.config import Config, LossConfig, MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.losses import Split, h_infonce, rince
 from crops_jax.losses.configured import configured_loss

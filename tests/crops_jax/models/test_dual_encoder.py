@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import sharding
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.models.dual_encoder import from_parameters, initial_parameters
 from crops_jax.packing import PackedTexts, assign_rows, lay_out
 from tests.model_folders import ONE_DEVICE, random_model, small_config, write_bert

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import sharding
 from crops_jax.config import EncoderConfig, MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.hashing import murmur3
 from crops_jax.models.hashed import bucket, identities
 from crops_jax.packing import assign_rows, lay_out

@@ -1,6 +1,6 @@
 """The processes of a cluster that run one program together: how they join, agree, and end.
 
-Each process has its own devices and runs the same command; crops_jax.cluster_environment says how they find one
+Each process has its own devices and runs the same command; crops_jax.devices.cluster_environment says how they find one
 another. They meet in the same calls in the same order. What one tells the others goes through JAX's coordination
 service, which process 0 holds, and not through devices.
 
@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from crops_jax.cluster_environment import membership
+from crops_jax.devices.cluster_environment import membership
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained
 
 _PREFIX = "crops_jax"

@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import resource
-from crops_jax import process_memory
+from crops_jax.devices import process_memory
 if {keep}: assert process_memory.keep_freed_memory()
 import numpy as np
 for _ in range(3): np.ones(16_000_000)
@@ -19,7 +19,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 FIRST = """
 import runpy, sys
-from crops_jax import process_memory
+from crops_jax.devices import process_memory
 def keep():
     print([name for name in ("numpy", "jax", "pyarrow") if name in sys.modules])
     sys.exit()
@@ -44,7 +44,7 @@ def test_programs_that_compute_ask_before_anything_starts_a_thread(program):
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    from crops_jax import process_memory
+    from crops_jax.devices import process_memory
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert process_memory.keep_freed_memory() is False

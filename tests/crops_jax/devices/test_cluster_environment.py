@@ -3,8 +3,8 @@ import importlib.util
 import jax
 import pytest
 
-from crops_jax import cluster_environment
-from crops_jax.cluster_environment import membership
+from crops_jax.devices import cluster_environment
+from crops_jax.devices.cluster_environment import membership
 from crops_jax.errors import InputError
 
 BY_HAND = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
-from crops_jax import sharding
 from crops_jax.config import MeshConfig
+from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from tests.tiny_run import CONFIG

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from crops_jax import processes
+from crops_jax.devices import processes
+from crops_jax.devices.processes import Processes
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
-from crops_jax.processes import Processes
 
 
 class Service:
