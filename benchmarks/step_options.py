@@ -36,7 +36,7 @@ from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
-from crops_jax.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out
+from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out
 from crops_jax.train_step import device_batch, initial_state, make_train_step
 
 QUERY_TOKENS, COLUMNS, LABELLED = 6, 2, 32

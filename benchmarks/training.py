@@ -73,7 +73,6 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     import jax
     import jax.numpy as jnp
 
-    from crops_jax import tokenizer
     from crops_jax.config import Config
     from crops_jax.devices import sharding
     from crops_jax.hashing import document_id_words
@@ -82,6 +81,7 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     from crops_jax.pretrained import resolve_config
     from crops_jax.query_record import QueryRecord
     from crops_jax.records import RecordSource, write_records
+    from crops_jax.text import tokenizer
     from crops_jax.train_step import device_batch, initial_state, make_train_step
 
     config = resolve_config(

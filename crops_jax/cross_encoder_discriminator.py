@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from crops_jax import tokenizer
 from crops_jax.artifacts import write_text
 from crops_jax.calibration import sigmoid
 from crops_jax.config import EncoderConfig
 from crops_jax.discriminator import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
-from crops_jax.packing import batch_tokens
-from crops_jax.pair_tokens import TokenizedPairs, row_width
+from crops_jax.text import tokenizer
+from crops_jax.text.packing import batch_tokens
+from crops_jax.text.pair_tokens import TokenizedPairs, row_width
 
 KIND = "cross_encoder"
 TOKENIZER = "tokenizer"
@@ -60,7 +60,7 @@ class CrossEncoderDiscriminator:
         """
         Args:
           model: the weights; its sizes are those of `config`.
-          max_tokens: of a pair, see `crops_jax.pair_tokens.TokenizedPairs`.
+          max_tokens: of a pair, see `crops_jax.text.pair_tokens.TokenizedPairs`.
           tokenizer_folder: a Hugging Face tokenizer.
           temperature: logits are divided by it.
           report: what is known of the fitting.

@@ -25,8 +25,8 @@ from crops_jax.calibration import (
 )
 from crops_jax.errors import InputError
 from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
-from crops_jax.similarity import distinct
 from crops_jax.text import normalise_query
+from crops_jax.text.forms import distinct
 
 __all__ = ["Discriminator", "LexicalDiscriminator", "alpha_sweep", "expected_calibration_error", "load"]
 

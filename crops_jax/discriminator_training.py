@@ -24,8 +24,8 @@ from crops_jax.devices import sharding
 from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.pair_batches import PairBatch, pair_batches, steps_per_epoch
-from crops_jax.pair_tokens import TokenizedPairs
 from crops_jax.run_log import Stopwatch, finite_number
+from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.train_step import TrainState, abstract_state, after_step
 from crops_jax.training_loop import Evaluation, TrainingLoop
 

@@ -15,13 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
-from crops_jax import artifacts, packing, tokenizer
+from crops_jax import artifacts
 from crops_jax.config import Config
 from crops_jax.config.stored import read_config
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
 from crops_jax.models.pooling import unit_norm
-from crops_jax.packing import RowBatch, row_batches, row_width
+from crops_jax.text import packing, tokenizer
+from crops_jax.text.packing import RowBatch, row_batches, row_width
 
 # Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
 _SHORTEST_ROW_TOKENS = 64
@@ -35,9 +36,9 @@ _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpu
 class Encoder:
     """A dual encoder with its tokenizer, token limits and prompts.
 
-    Texts are packed into rows (crops_jax.packing) of a few shapes: widths are powers of two from 64 up to the token
-    limit, heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of a
-    batch are divided among the devices of this process.
+    Texts are packed into rows (crops_jax.text.packing) of a few shapes: widths are powers of two from 64 up to the
+    token limit, heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of
+    a batch are divided among the devices of this process.
     """
 
     def __init__(

@@ -15,13 +15,14 @@ from typing import Any
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from crops_jax import __version__, tokenizer
+from crops_jax import __version__
 from crops_jax.config import EncoderConfig
 from crops_jax.dense_modules import write_dense
 from crops_jax.encoder import Encoder
 from crops_jax.errors import InputError
 from crops_jax.hugging_face_config import config_json
 from crops_jax.models.hugging_face_names import to_hugging_face
+from crops_jax.text import tokenizer
 
 _CLASS = "sentence_transformers.models."  # the name that every version since 2 understands
 _EXPORTED_POOLING = {

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from crops_jax.similarity import trigrams
 from crops_jax.text import normalise_query, words
+from crops_jax.text.forms import trigrams
 
 FEATURES = ("idf_coverage", "bm25", "trigram_coverage", "leading_idf_coverage", "every_word")
 # Lucene's BM25 with the parameters of the BM25 references.

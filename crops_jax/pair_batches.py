@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
-from crops_jax.pair_tokens import TokenizedPairs, row_width
+from crops_jax.text.pair_tokens import TokenizedPairs, row_width
 
 _BATCHES_SORTED_TOGETHER = 32
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from crops_jax import artifacts, tokenizer
+from crops_jax import artifacts
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
 from crops_jax.config.stored import differing_fields
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
+from crops_jax.text import tokenizer
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"

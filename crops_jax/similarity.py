@@ -5,7 +5,9 @@ from typing import Protocol
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
+
+from crops_jax.text.forms import distinct, trigrams
 
 _PAIRS_AT_ONCE = 200_000
 
@@ -68,27 +70,3 @@ def open_similarity(encoder: str | None = None) -> Similarity:
     from crops_jax.encoder import open_encoder
 
     return EncoderSimilarity(open_encoder(encoder))
-
-
-def distinct(*sequences: Sequence[str]) -> tuple:
-    """The distinct texts of all sequences in order of first appearance, then each sequence as indices into them."""
-    place: dict[str, int] = {}
-    indices = [
-        np.fromiter((place.setdefault(text, len(place)) for text in sequence), np.int64, len(sequence))
-        for sequence in sequences
-    ]
-    return (list(place), *indices)
-
-
-def trigrams(texts: Sequence[str]) -> tuple[Int64[np.ndarray, "trigrams"], Int64[np.ndarray, "trigrams"]]:
-    """Every character trigram of every text, a blank set before and after it.
-
-    Returns:
-      (row, code): which text, ascending, and the trigram as three code points of 21 bits.
-    """
-    padded = [f" {text} " if text else "" for text in texts]
-    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    row = np.repeat(np.arange(len(padded)), np.fromiter(map(len, padded), np.int64, len(padded)))
-    inside = row[:-2] == row[2:]
-    code = (points[:-2] << 42 | points[1:-1] << 21 | points[2:])[inside]
-    return row[:-2][inside], code

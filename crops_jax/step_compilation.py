@@ -15,7 +15,7 @@ from crops_jax.devices.accelerators import Accelerator, accelerator_of
 from crops_jax.errors import NamedFailure
 from crops_jax.model_flops import step_flops
 from crops_jax.models.dual_encoder import abstract_dual_encoder
-from crops_jax.packing import PackedTexts, assign_rows, row_counts, row_width
+from crops_jax.text.packing import PackedTexts, assign_rows, row_counts, row_width
 from crops_jax.train_step import abstract_state, make_train_step
 
 # Padding of packed texts of mixed lengths.

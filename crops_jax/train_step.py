@@ -23,7 +23,7 @@ from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.losses.sampling_frequency import DocumentIntervals, no_intervals, observe
 from crops_jax.models.attention import attention_that_runs, positions
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done
-from crops_jax.packing import row_width
+from crops_jax.text.packing import row_width
 
 TEMPERATURE = "log_inverse_temperature"
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int32, Int64
 from tqdm import tqdm
 
 from crops_jax.text import DOCUMENT_FIELDS, document_text
-from crops_jax.tokenizer import Tokenizer
+from crops_jax.text.tokenizer import Tokenizer
 from data.arrow_batches import arrow_batches
 from data.tables import LogTables
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, Int32, Int64
 
 from crops_jax.records import EncodedRecords, QueryRecord, encode_records
-from crops_jax.tokenizer import Tokenizer
+from crops_jax.text.tokenizer import Tokenizer
 from data.document_tokens import DocumentTokenizer, DocumentTokens
 from data.label_groups import LabelGroups
 

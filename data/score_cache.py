@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from crops_jax.discriminator import Discriminator
 from crops_jax.errors import InputError
-from crops_jax.similarity import distinct
+from crops_jax.text.forms import distinct
 
 _KEY_BYTES = 16
 _SCHEMA = pa.schema([pa.field("key", pa.binary(_KEY_BYTES)), pa.field("score", pa.float32())])

@@ -25,7 +25,7 @@ from crops_jax.errors import NamedFailure
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
 from crops_jax.text import DOCUMENT_FIELDS
-from crops_jax.tokenizer import Tokenizer
+from crops_jax.text.tokenizer import Tokenizer
 from data.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
 from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
 from data.perspectives.knowledge_level import SOURCE as WRITTEN

@@ -17,7 +17,8 @@ from data.table_contents import read_json
 
 def describe_records(path: Path) -> dict[str, Any]:
     """Training records: of each split the number of records, documents and labels, levels, lengths; a first record."""
-    from crops_jax import records, tokenizer
+    from crops_jax import records
+    from crops_jax.text import tokenizer
 
     vocabulary_size = tokenizer.load(path / "tokenizer").vocabulary_size
     splits = {name: _describe_split(path, name, vocabulary_size) for name in records.splits(path)}
@@ -69,7 +70,8 @@ def _readable(record: Any, path: Path) -> dict[str, Any]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """A training run, finished or under way: checkpoints, with every array read, and the last logged step."""
-    from crops_jax import checkpoint, tokenizer
+    from crops_jax import checkpoint
+    from crops_jax.text import tokenizer
 
     config = read_json(path / "config.json")
     tokenizer.load(path / "tokenizer")

@@ -14,9 +14,10 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 from tqdm import tqdm
 
-from crops_jax import artifacts, dataset_info, model_folder, program, records, tokenizer
-from crops_jax.tokenizer import Tokenizer
-from crops_jax.wordpiece import learn_wordpiece
+from crops_jax import artifacts, dataset_info, model_folder, program, records
+from crops_jax.text import tokenizer
+from crops_jax.text.tokenizer import Tokenizer
+from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends import LOCAL_MASTER
 from data.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
 from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels

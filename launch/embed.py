@@ -58,7 +58,8 @@ def embed(arguments: Arguments) -> dict[str, Any]:
     """Embeds texts into sharded files of unit vectors with their ids; finished shards are kept.
 
     Several processes share the shards when all are started with this same command
-    (crops_jax.devices.cluster_environment says how they find one another) and share the file system of --output. Their number may change from call to call.
+    (crops_jax.devices.cluster_environment says how they find one another) and share the file system of --output. Their
+    number may change from call to call.
     """
     with processes.joined() as cluster:
         return _embed(arguments, cluster)

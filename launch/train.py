@@ -31,8 +31,8 @@ def train(arguments: Arguments) -> dict[str, Any]:
     programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
 
     Several processes train one model when all are started with this same command
-    (crops_jax.devices.cluster_environment says how they find one another; launch/scripts holds examples) and share the file system of RECORDS and OUTPUT. Their
-    number may change whenever the run goes on.
+    (crops_jax.devices.cluster_environment says how they find one another; launch/scripts holds examples) and share the
+    file system of RECORDS and OUTPUT. Their number may change whenever the run goes on.
     """
     from crops_jax.devices import processes
 

@@ -14,15 +14,15 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from crops_jax import artifacts, program, tokenizer
+from crops_jax import artifacts, program
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.lexical import CorpusStatistics
-from crops_jax.text import normalise_query
-from crops_jax.wordpiece import learn_wordpiece
+from crops_jax.text import normalise_query, tokenizer
+from crops_jax.text.wordpiece import learn_wordpiece
 from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.table_quarantine import beside
@@ -214,7 +214,7 @@ def _train(
     from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
     from crops_jax.cross_encoder_report import calibrate, slices
     from crops_jax.models.cross_encoder import from_parameters
-    from crops_jax.pair_tokens import TokenizedPairs
+    from crops_jax.text.pair_tokens import TokenizedPairs
     from crops_jax.training import enable_compilation_cache
 
     enable_compilation_cache(run)

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tokenizers import models, pre_tokenizers
 
-from crops_jax import artifacts, tokenizer, training
+from crops_jax import artifacts, training
 from crops_jax.config import (
     Config,
     DataConfig,
@@ -24,8 +24,9 @@ from crops_jax.config import (
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
 from crops_jax.models.filling import placed
-from crops_jax.packing import segments_per_row
 from crops_jax.records import QueryRecord, write_records
+from crops_jax.text import tokenizer
+from crops_jax.text.packing import segments_per_row
 from crops_jax.train_step import TrainState, initial_state
 
 VOCABULARY = 48

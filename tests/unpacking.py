@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crops_jax.packing import PackedTexts, segments_per_row
+from crops_jax.text.packing import PackedTexts, segments_per_row
 
 
 def unpacked(packed: PackedTexts) -> list[list[list[int]]]:

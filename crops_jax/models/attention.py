@@ -54,7 +54,7 @@ def attention_over(
 
     Args:
       tokens: padded with -1, where a row is one text.
-      segments: the number of the text that a token belongs to, where a row holds several (crops_jax.packing).
+      segments: the number of the text that a token belongs to, where a row holds several (crops_jax.text.packing).
       causal: a token sees only earlier ones, and itself.
       dropout: of the weights.
       flash: devices on which the kernels of crops_jax.models.flash_attention run, without dropout; None: `attend`.
@@ -74,7 +74,7 @@ def visible(
 
     Args:
       tokens: padded with -1, where a row is one text.
-      segments: the number of the text that a token belongs to, where a row holds several (crops_jax.packing).
+      segments: the number of the text that a token belongs to, where a row holds several (crops_jax.text.packing).
       causal: only earlier tokens, and itself.
     """
     mask = (tokens >= 0)[:, None, :] if segments is None else segments[:, :, None] == segments[:, None, :]

@@ -62,7 +62,7 @@ class Bert(nnx.Module):
           tokens: ids padded with -1. Positions are counted from the left edge of the row or of the segment, so padding
             belongs at the right.
           segments: the number of the text that a token belongs to, where a row holds several one after the other
-            (crops_jax.packing); tokens attend within their text only. None: a row is one text.
+            (crops_jax.text.packing); tokens attend within their text only. None: a row is one text.
           token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 everywhere.
           dropout_key: a key for dropout at config.dropout; None: no dropout.
           flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.

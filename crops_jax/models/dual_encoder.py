@@ -24,7 +24,7 @@ from crops_jax.models.filling import filled, random_parameters
 from crops_jax.models.hashed import Hashed
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.qwen import Qwen
-from crops_jax.packing import PackedTexts, segments_per_row
+from crops_jax.text.packing import PackedTexts, segments_per_row
 
 Tower = Literal["query", "document"]
 
@@ -57,7 +57,7 @@ class DualEncoder(nnx.Module):
         """Unit vectors, float32, of all texts of rows; zeros where a segment has no tokens.
 
         Args:
-          tokens, segments: see crops_jax.packing.PackedTexts.
+          tokens, segments: see crops_jax.text.packing.PackedTexts.
           tower: whose weights; with shared towers both are the same.
           dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
           flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.

@@ -76,7 +76,7 @@ class Hashed(nnx.Module):
         """One vector of each text, in config.compute_dtype; zeros where a segment has no tokens.
 
         Args:
-          tokens, segments: see crops_jax.packing.PackedTexts.
+          tokens, segments: see crops_jax.text.packing.PackedTexts.
           most: places for texts in a row.
           dropout_key: a key for dropout at config.dropout of what enters each hidden layer; None: no dropout.
         """

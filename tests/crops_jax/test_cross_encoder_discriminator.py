@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import discriminator, packing
+from crops_jax import discriminator
 from crops_jax.calibration import sigmoid
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.pair_tokens import row_widths
+from crops_jax.text import packing
+from crops_jax.text.pair_tokens import row_widths
 from tests.tiny_pairs import CONFIG, tiny_cross_encoder, tiny_tokenizer, toy_pairs
 
 QUERIES, DOCUMENTS, _ = toy_pairs(60)

@@ -8,15 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, discriminator_training, tokenizer
+from crops_jax import checkpoint, discriminator_training
 from crops_jax.auc import graded_auc
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.cross_encoder_report import calibrate, slices
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.models.cross_encoder import from_parameters
-from crops_jax.pair_tokens import TokenizedPairs
 from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.text import tokenizer
+from crops_jax.text.pair_tokens import TokenizedPairs
 from tests.tiny_pairs import CONFIG, tiny_tokenizer, toy_pairs
 
 

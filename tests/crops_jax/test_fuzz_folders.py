@@ -10,11 +10,12 @@ from random import Random
 import numpy as np
 from safetensors.numpy import load as load_safetensors
 
-from crops_jax import artifacts, embeddings, model_folder, pretrained, tokenizer
+from crops_jax import artifacts, embeddings, model_folder, pretrained
 from crops_jax.config import Config
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator import load as load_discriminator
 from crops_jax.lexical import CorpusStatistics
+from crops_jax.text import tokenizer
 from crops_jax.weight_files import open_tensors
 from tests import fuzzing
 from tests.fuzzing import ACCEPTED, REFUSED

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from crops_jax.similarity import EncoderSimilarity, TrigramSimilarity, distinct, open_similarity, trigrams
+from crops_jax.similarity import EncoderSimilarity, TrigramSimilarity, open_similarity
+from crops_jax.text.forms import distinct, trigrams
 
 
 @pytest.mark.parametrize(

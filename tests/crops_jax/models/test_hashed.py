@@ -11,7 +11,7 @@ from crops_jax.config import EncoderConfig, MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.hashing import murmur3
 from crops_jax.models.hashed import bucket, identities
-from crops_jax.packing import assign_rows, lay_out
+from crops_jax.text.packing import assign_rows, lay_out
 from crops_jax.train_step import device_batch
 from tests.crops_jax.models.test_dual_encoder import random_packings
 from tests.crops_jax.test_train_step import PLAIN, batch_of, bert, first_moments, start

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from crops_jax.models.qwen import rotated, rotations
-from crops_jax.packing import PackedTexts, assign_rows, lay_out
+from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from tests.model_folders import random_model, small_config
 
 SIZES = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crops_jax import artifacts, tokenizer
+from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.hashing import document_id_words
+from crops_jax.text import tokenizer
 from data.label_table import read_labels
 from data.tables import write_table
 from data.write_records import write_records

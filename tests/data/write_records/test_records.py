@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crops_jax import artifacts, records, tokenizer
+from crops_jax import artifacts, records
 from crops_jax.errors import InputError
 from crops_jax.hashing import document_id_words
+from crops_jax.text import tokenizer
 from data.write_records import WriteRecordsArguments, write_records
 from tests.data.write_records.labels import THINGS, all_records, arguments, files_of, label_rows, write_labels
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crops_jax.errors import InputError
-from crops_jax.wordpiece import SPECIAL_TOKENS, learn_wordpiece
+from crops_jax.text.wordpiece import SPECIAL_TOKENS, learn_wordpiece
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["garden", "gardening", "hose", "house", "houses", "red", "redder", "lamp", "lamps", "Café", "straße"]
@@ -32,7 +32,7 @@ def test_the_order_of_the_texts_does_not_matter():
 
 
 def test_other_processes_learn_the_same():
-    script = "from tests.crops_jax.test_wordpiece import learn; print(learn().to_str())"
+    script = "from tests.crops_jax.text.test_wordpiece import learn; print(learn().to_str())"
     done = [
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
         for _ in range(2)

@@ -2,7 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int64
 
 # The paper's order (section "Encoder"): each field as far as the token limit lets it.
 DOCUMENT_FIELDS = ("title", "keywords", "cover_text", "text")
@@ -34,3 +37,27 @@ def words(text: str) -> list[str]:
         else:
             found.append(run)
     return found
+
+
+def distinct(*sequences: Sequence[str]) -> tuple:
+    """The distinct texts of all sequences in order of first appearance, then each sequence as indices into them."""
+    place: dict[str, int] = {}
+    indices = [
+        np.fromiter((place.setdefault(text, len(place)) for text in sequence), np.int64, len(sequence))
+        for sequence in sequences
+    ]
+    return (list(place), *indices)
+
+
+def trigrams(texts: Sequence[str]) -> tuple[Int64[np.ndarray, "trigrams"], Int64[np.ndarray, "trigrams"]]:
+    """Every character trigram of every text, a blank set before and after it.
+
+    Returns:
+      (row, code): which text, ascending, and the trigram as three code points of 21 bits.
+    """
+    padded = [f" {text} " if text else "" for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    row = np.repeat(np.arange(len(padded)), np.fromiter(map(len, padded), np.int64, len(padded)))
+    inside = row[:-2] == row[2:]
+    code = (points[:-2] << 42 | points[1:-1] << 21 | points[2:])[inside]
+    return row[:-2][inside], code

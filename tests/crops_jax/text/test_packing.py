@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crops_jax.packing import (
+from crops_jax.text.packing import (
     MOST_SHAPES,
     PackedTexts,
     assign_rows,

@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from crops_jax.errors import InputError
-from crops_jax.packing import PADDING_TOKEN
-from crops_jax.similarity import distinct
-from crops_jax.text import normalise_query
-from crops_jax.tokenizer import Tokenizer
+from crops_jax.text.forms import distinct, normalise_query
+from crops_jax.text.packing import PADDING_TOKEN
+from crops_jax.text.tokenizer import Tokenizer
 
 # Two texts of which any tokenizer makes at least one token each; what else it makes is its frame.
 _PROBE = ("a", "a")

@@ -5,11 +5,11 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
-from crops_jax import tokenizer
 from crops_jax.errors import InputError
-from crops_jax.pair_tokens import TokenizedPairs, row_width, row_widths
-from crops_jax.tokenizer import Tokenizer
-from crops_jax.wordpiece import learn_wordpiece
+from crops_jax.text import tokenizer
+from crops_jax.text.pair_tokens import TokenizedPairs, row_width, row_widths
+from crops_jax.text.tokenizer import Tokenizer
+from crops_jax.text.wordpiece import learn_wordpiece
 from tests.model_folders import VOCABULARY, write_tokenizer
 
 

@@ -3,9 +3,9 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from crops_jax import tokenizer
 from crops_jax.errors import InputError
-from crops_jax.wordpiece import learn_wordpiece
+from crops_jax.text import tokenizer
+from crops_jax.text.wordpiece import learn_wordpiece
 
 TEXTS = ["red shoe for the garden", "blue lamp", "red lamp for the house"] * 3
 
