@@ -17,9 +17,8 @@ import numpy as np
 from crops_jax import program
 from crops_jax.config import Config
 from crops_jax.input_pipeline import batches
-from crops_jax.query_record import decode_record, encode_record
-from crops_jax.records import QueryRecord, RecordSource, write_records
-from crops_jax.tfrecord import TFRecordFiles, frame, scan
+from crops_jax.records import QueryRecord, RecordSource, decode_record, encode_record, write_records
+from crops_jax.records.tfrecord import TFRecordFiles, frame, scan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,8 +79,7 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     from crops_jax.input_pipeline import batches
     from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
     from crops_jax.pretrained import resolve_config
-    from crops_jax.query_record import QueryRecord
-    from crops_jax.records import RecordSource, write_records
+    from crops_jax.records import QueryRecord, RecordSource, write_records
     from crops_jax.text import tokenizer
     from crops_jax.train_step import device_batch, initial_state, make_train_step
 

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from crops_jax.config import Config
 from crops_jax.document_choice import choose_documents
-from crops_jax.query_record import QueryRecord
-from crops_jax.records import RecordSource
+from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, row_counts, row_width
 
 _NO_TOKENS = np.zeros(0, np.int32)

@@ -14,8 +14,7 @@ from crops_jax.config import Config
 from crops_jax.devices import processes, sharding
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
-from crops_jax.query_record import QueryRecord
-from crops_jax.records import RecordSource
+from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.retrieval.exact import exact_top_k
 from crops_jax.text.packing import batch_tokens, row_batches, row_width
 

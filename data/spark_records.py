@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crops_jax import dataset_info, records
+from crops_jax import records
 from crops_jax.errors import NamedFailure
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
+from crops_jax.records import dataset_info
 from crops_jax.text import DOCUMENT_FIELDS
 from crops_jax.text.tokenizer import Tokenizer
 from data.document_tokens import DOCUMENT_TABLES, DocumentTokenizer

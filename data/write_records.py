@@ -14,7 +14,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 from tqdm import tqdm
 
-from crops_jax import artifacts, dataset_info, model_folder, program, records
+from crops_jax import artifacts, model_folder, program, records
+from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece

@@ -8,11 +8,11 @@ from random import Random
 
 import numpy as np
 
-from crops_jax import records, tfrecord
-from crops_jax.dataset_info import DATASET_INFO
+from crops_jax import records
 from crops_jax.errors import InputError
-from crops_jax.query_record import FEATURE_COLUMNS, decode_record, encode_record
-from crops_jax.tf_example import Example
+from crops_jax.records import decode_record, encode_record, tfrecord
+from crops_jax.records.dataset_info import DATASET_INFO
+from crops_jax.records.query_record import FEATURE_COLUMNS, Example
 from tests import fuzzing
 from tests.fuzzing import ACCEPTED, REFUSED
 from tests.record_examples import assert_equal, example

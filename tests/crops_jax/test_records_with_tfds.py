@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crops_jax.query_record import feature_values
 from crops_jax.records import write_records
+from crops_jax.records.query_record import feature_values
 from tests.record_examples import example
 
 ROOT = Path(__file__).parent.parent.parent

@@ -13,7 +13,7 @@ from jaxtyping import Int32
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from crops_jax.query_record import FEATURE_COLUMNS
+from crops_jax.records.query_record import FEATURE_COLUMNS
 
 DATASET = "crops"
 DATASET_INFO = "dataset_info.json"

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from crops_jax import tfrecord
-from crops_jax.dataset_info import (
+from crops_jax.errors import InputError
+from crops_jax.records import tfrecord
+from crops_jax.records.dataset_info import (
     DATASET,
     DATASET_INFO,
     SplitInfo,
@@ -22,8 +23,7 @@ from crops_jax.dataset_info import (
     shard_names,
     write_dataset_info,
 )
-from crops_jax.errors import InputError
-from crops_jax.query_record import QueryRecord, decode_record, encode_record, feature_values, serialise
+from crops_jax.records.query_record import QueryRecord, decode_record, encode_record, feature_values, serialise
 
 __all__ = [
     "EncodedRecords",

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from crops_jax import tfrecord
 from crops_jax.errors import InputError
-from crops_jax.tfrecord import TFRecordFiles, frame, index_path, masked_crc32c, read_index, scan, write_index
+from crops_jax.records import tfrecord
+from crops_jax.records.tfrecord import TFRecordFiles, frame, index_path, masked_crc32c, read_index, scan, write_index
 
 DATA = [b"", b"a", b"some more bytes", bytes(range(256))]
 

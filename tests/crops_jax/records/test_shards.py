@@ -8,8 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from crops_jax import tfrecord
-from crops_jax.dataset_info import DATASET_INFO, FEATURES, features_json, shard_names
 from crops_jax.errors import InputError
 from crops_jax.records import (
     QueryRecord,
@@ -20,10 +18,12 @@ from crops_jax.records import (
     encode_records,
     shard_bounds,
     splits,
+    tfrecord,
     write_records,
     write_shard,
 )
-from crops_jax.tf_example import Example
+from crops_jax.records.dataset_info import DATASET_INFO, FEATURES, features_json, shard_names
+from crops_jax.records.query_record import Example
 from tests.record_examples import SEP, assert_equal, example
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
