@@ -5,10 +5,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 PATIENCE_SECONDS = 300
 
 

@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from crops_jax.errors import InputError
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 REFUSED, ACCEPTED = "refused", "accepted"
 _HANG_SECONDS = 300
 

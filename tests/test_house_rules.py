@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 ORDER = ["crops_jax", "configs", "data", "launch"]
 HEAVY = ["tensorflow", "tensorflow_datasets", "scann", "torch", "sentence_transformers", "ibis", "pyspark"]
 

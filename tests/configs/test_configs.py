@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from crops_jax import program
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in (ROOT / "configs").glob("*.py") if file.stem != "__init__")
 

@@ -2,16 +2,15 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crops_jax.records import write_records
 from crops_jax.records.query_record import feature_values
+from tests.paths import ROOT
 from tests.record_examples import example
 
-ROOT = Path(__file__).parent.parent.parent
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]

@@ -1,7 +1,6 @@
 """What holds for every source: bytes that repeat, wrong input that is named, counts of real samples where they are."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 
@@ -20,8 +19,7 @@ from tests.data.raw_folders import (
     ubi,
     wands,
 )
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.paths import SHARED_DATA
 
 MAKERS = [kuaisearch, qilin, kuaisar, recflow, esci, msmarco, wands, multi_cpr, qbqtc, ubi, mapped]
 
@@ -110,9 +108,9 @@ def test_every_adapter_says_what_it_has_lacks_and_feeds():
     ],
 )
 def test_real_samples_have_the_counts_of_their_description(tmp_path, source, folder, tables, dropped):
-    if not (SHARED / folder).is_dir():
-        pytest.skip(f"{SHARED / folder} is not there")
-    logs, outcome = converted(source, SHARED / folder, tmp_path)
+    if not (SHARED_DATA / folder).is_dir():
+        pytest.skip(f"{SHARED_DATA / folder} is not there")
+    logs, outcome = converted(source, SHARED_DATA / folder, tmp_path)
     assert outcome["tables"] == tables
     assert outcome["dropped"] == dropped
     grades = logs.read("judgements").column("grade").to_pylist()

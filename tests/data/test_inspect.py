@@ -26,8 +26,8 @@ from data import theta
 from data.inspect import describe
 from data.tables import write_table
 from tests.model_folders import write_bert
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["red shoe", "blue shoe", "a tie of silk", "silk shoe"]
 
 

@@ -1,7 +1,6 @@
 """data.mine from log tables to labels.parquet."""
 
 import json
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +9,7 @@ from crops_jax.artifacts import fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure
 from data.mine import MineArguments, mine
 from data.perspectives.judged import parse_grade_levels
+from tests.paths import SHARED_DATA
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]
 DOCUMENTS = [
@@ -326,7 +326,7 @@ def test_an_output_is_not_overwritten_unasked(write_logs, tables, tmp_path):
         mined(logs, tmp_path / "labels", perspectives="search_log")
 
 
-BEST_BUY = Path(__file__).parents[2].parent / "shared" / "data" / "bestbuy_xbox"
+BEST_BUY = SHARED_DATA / "bestbuy_xbox"
 
 
 @pytest.mark.slow

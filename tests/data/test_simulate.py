@@ -21,8 +21,8 @@ from data.world.judges import split_of
 from data.world.provider import write_knowledge
 from data.world.retrievers import Stock
 from data.world.world import draw_world
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = WorldConstants(documents=300, queries=80, users=60, days=2, topics=20)
 
 

@@ -4,7 +4,6 @@ import datetime
 import gzip
 import importlib
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +12,7 @@ import pytest
 from crops_jax.errors import InputError
 from data.sources.acceptance import drop_refused
 from tests.data.conversions import converted, rows
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.paths import SHARED_DATA
 
 
 def write(folder, **tables):
@@ -313,9 +311,9 @@ def test_dropping_follows_references_to_rows_that_were_kept():
     ],
 )
 def test_real_sources_have_the_counts_of_their_description(tmp_path, source, folder, tables, dropped):
-    if not (SHARED / folder).is_dir():
-        pytest.skip(f"{SHARED / folder} is not there")
-    logs, outcome = converted(source, SHARED / folder, tmp_path)
+    if not (SHARED_DATA / folder).is_dir():
+        pytest.skip(f"{SHARED_DATA / folder} is not there")
+    logs, outcome = converted(source, SHARED_DATA / folder, tmp_path)
     assert outcome["tables"] == tables
     assert outcome["dropped"] == dropped
     if source == "trec_session":

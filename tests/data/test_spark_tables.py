@@ -9,7 +9,6 @@ import json
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from data.backends import connect
 from data.label_table import open_labels
 from data.mine import MineArguments, mine
 from data.tables import open_logs
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("pyspark")
@@ -362,7 +362,7 @@ def test_a_day_on_spark_adds_the_same_to_a_state(write_logs, at, tmp_path):
 def test_the_command_line_prints_one_line(write_logs, at, tmp_path):
     command = [sys.executable, "-m", "data.mine", "--logs", str(write_logs(**random_log(5, at)))]
     command += ["--output", str(tmp_path / "labels"), "--backend", "pyspark", "--spark-master", "local[1]"]
-    root = Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([*command, "--memory-limit", "1GB"], cwd=root, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()

@@ -2,15 +2,13 @@ import multiprocessing
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from data.worker_processes import usable_cores, worker_processes
 from tests.data.worker_tasks import answer
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize("workers", [1, 3])

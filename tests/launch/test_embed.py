@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,7 @@ from crops_jax.errors import InputError, Interrupted, NamedFailure
 from launch import embed as embed_program
 from launch.embed import Arguments, embed
 from tests.model_folders import TEXTS, write_bert
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")

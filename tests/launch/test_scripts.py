@@ -12,8 +12,9 @@ import yaml
 
 from crops_jax import program
 from launch.train import train
+from tests.paths import ROOT
 
-SCRIPTS = Path(__file__).parents[2] / "launch" / "scripts"
+SCRIPTS = ROOT / "launch" / "scripts"
 
 
 def stand_in(folder: Path, name: str, body: str) -> Path:

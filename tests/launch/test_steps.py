@@ -12,8 +12,7 @@ import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from launch.steps import Chain, Step
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.paths import ROOT
 
 COPY = """
 import json, pathlib, sys

@@ -15,9 +15,9 @@ import pytest
 
 from crops_jax import checkpoint
 from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from tests.paths import ROOT
 from tests.tiny_run import tiny_records
 
-ROOT = Path(__file__).parents[2]
 STEPS = 60
 CONFIGURATION = f"""
 from tests.tiny_run import CONFIG as TINY

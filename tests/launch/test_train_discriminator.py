@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,8 +26,8 @@ from launch.status import Arguments as StatusArguments
 from launch.status import status
 from launch.train_discriminator import Arguments, train_discriminator
 from tests.model_folders import write_bert
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 300
 T0 = datetime.datetime(2024, 5, 30, tzinfo=datetime.UTC)
 SMALL = {

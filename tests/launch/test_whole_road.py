@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 WORLD = ("--documents", "400", "--queries", "150", "--users", "300")
 CONFIG = """
 from configs.tiny_cpu import CONFIG as TINY

@@ -13,10 +13,11 @@ from crops_jax.models.cross_encoder import from_parameters, initial_parameters
 from crops_jax.text import tokenizer
 from crops_jax.text.pair_tokens import TokenizedPairs
 from tests.model_folders import ONE_DEVICE, VOCABULARY, small_config, write_tokenizer
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
-PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 PAIRS = [
     ("red shoe", "blue lamp for the garden"),
     ("red", "a"),

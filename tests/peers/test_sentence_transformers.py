@@ -20,10 +20,10 @@ from tests.model_folders import (
     write_qwen_tokenizer,
     write_tokenizer,
 )
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
-ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 LENGTHS = [f"{'red lamp garden ' * n}{n}" for n in (1, 2, 3, 5, 8, 11, 13, 21, 40, 80, 120, 400)]
 

@@ -1,14 +1,12 @@
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
 from crops_jax.artifacts.lock import exclusive
 from crops_jax.errors import InputError
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def other_process(file, *, patience_seconds=0.0):

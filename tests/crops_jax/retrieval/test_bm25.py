@@ -1,15 +1,15 @@
 import gzip
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.retrieval.metrics import ndcg_at_k
+from tests.paths import SHARED_DATA
 
-SCIFACT = Path(__file__).parents[4] / "shared" / "data" / "scifact"
+SCIFACT = SHARED_DATA / "scifact"
 
 
 def test_scores_are_the_formula():

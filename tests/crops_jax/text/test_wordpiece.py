@@ -1,13 +1,12 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from crops_jax.errors import InputError
 from crops_jax.text.wordpiece import SPECIAL_TOKENS, learn_wordpiece
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 WORDS = ["garden", "gardening", "hose", "house", "houses", "red", "redder", "lamp", "lamps", "Café", "straße"]
 TEXTS = [f"{one} {other}, {one}s" for one in WORDS for other in WORDS]
 

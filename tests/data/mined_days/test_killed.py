@@ -4,11 +4,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.data.mined_days.days import DAYS, add, contents, write_partitioned
+from tests.paths import ROOT
 
 KILLED = """
 import os, signal, sys
@@ -38,7 +38,7 @@ def killed_at(renames, root, days, discriminator):
     """Runs DAYS[1] in a process of its own that is killed instead of its rename number `renames`; its exit status."""
     names = [days, root / "labels", DAYS[1], root / "state", discriminator]
     command = [sys.executable, "-c", KILLED, str(renames), *map(str, names)]
-    return subprocess.run(command, cwd=Path(__file__).parents[3], stderr=subprocess.DEVNULL).returncode
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode
 
 
 def check_killed(tmp_path, renames, days, discriminator, before, after):

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ from crops_jax.errors import InputError
 from data.report import report
 from tests.data.report.labels import LABELS, entry, label, page_of
 from tests.pages import browser, overflow, unclosed
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 HOSTILE = "<script>alert(1)</script> & lamp"
 
 

@@ -4,18 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from crops_jax.errors import InputError
 from crops_jax.program import parse
 from data.synthesize import synthesize
+from tests.paths import ROOT
 
 pytest.importorskip("openai", reason="openai is not installed")
 pytest.importorskip("pydantic", reason="pydantic is not installed")
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(

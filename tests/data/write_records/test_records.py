@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ from crops_jax.hashing import document_id_words
 from crops_jax.text import tokenizer
 from data.write_records import WriteRecordsArguments, write_records
 from tests.data.write_records.labels import THINGS, all_records, arguments, files_of, label_rows, write_labels
-
-ROOT = Path(__file__).parents[3]
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")
