@@ -10,7 +10,7 @@ from tqdm import tqdm
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from crops_jax.page import LEVELS, check_page, share, write_page
+from crops_jax.pages.page import LEVELS, check_page, share, write_page
 from data import report_figures as figures
 from data.label_table import check_mined_from
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from crops_jax.charts.histogram import histogram
-from crops_jax.charts.stacked_shares import stacked_shares
 from crops_jax.labels import Level
-from crops_jax.page import LEVELS
+from crops_jax.pages.histogram import histogram
+from crops_jax.pages.page import LEVELS
+from crops_jax.pages.stacked_shares import stacked_shares
 from data.report_figures import Distribution, Gain
 from data.report_tables import PLACES
 

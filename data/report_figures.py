@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from crops_jax.charts.frame import number, ticks
+from crops_jax.pages.frame import number, ticks
 from data.assign_levels import PRECEDENCE
 from data.report_tables import PLACES, ReportTables
 

@@ -9,12 +9,12 @@ import tyro
 from markupsafe import Markup
 
 from crops_jax import artifacts, program
-from crops_jax.charts.histogram import histogram
-from crops_jax.charts.interval_plot import Row, interval_plot
-from crops_jax.charts.line_chart import Curve, line_chart
 from crops_jax.labels import Level
 from crops_jax.losses.level_statistics import RECALL, SCORE_GAP
-from crops_jax.page import LEVELS, check_page, write_page
+from crops_jax.pages.histogram import histogram
+from crops_jax.pages.interval_plot import Row, interval_plot
+from crops_jax.pages.line_chart import Curve, line_chart
+from crops_jax.pages.page import LEVELS, check_page, write_page
 from launch.report_comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
 from launch.report_examples import PERSPECTIVES, examples
 from launch.report_sources import Evaluation, Labels, Run, Sources, read_sources

@@ -11,8 +11,8 @@ Each is one bytes value of packed little-endian numbers (`tfds.features.Tensor` 
 several times faster than Int64List and takes half the space. Few features rather than many for the same reason, and
 joined tokens because tfds cannot declare ragged lists of packed values.
 
-The message tf.train.Example is declared here so that TFRecords need no TensorFlow. The declaration lives in a descriptor
-pool of its own: a process that loads TensorFlow too keeps TensorFlow's.
+The message tf.train.Example is declared here so that TFRecords need no TensorFlow. The declaration lives in a
+descriptor pool of its own: a process that loads TensorFlow too keeps TensorFlow's.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from crops_jax.charts.frame import WIDTH, colour, frame, number, text, tick_text, ticks
+from crops_jax.pages.frame import WIDTH, colour, frame, number, text, tick_text, ticks
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, WIDTH - 8, 10, 170
 # More points than this cannot be told apart in 312 units; equally spaced ones are kept, and the last.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from crops_jax.charts.frame import WIDTH, colour, frame, number, text
+from crops_jax.pages.frame import WIDTH, colour, frame, number, text
 
 _LEFT, _RIGHT = 108, WIDTH - 56
 _ROW, _BAR, _LEGEND = 30, 18, 20

@@ -3,11 +3,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from crops_jax.charts.frame import WIDTH, ticks
-from crops_jax.charts.histogram import histogram
-from crops_jax.charts.interval_plot import Row, interval_plot
-from crops_jax.charts.line_chart import Curve, line_chart
-from crops_jax.charts.stacked_shares import stacked_shares
+from crops_jax.pages.frame import WIDTH, ticks
+from crops_jax.pages.histogram import histogram
+from crops_jax.pages.interval_plot import Row, interval_plot
+from crops_jax.pages.line_chart import Curve, line_chart
+from crops_jax.pages.stacked_shares import stacked_shares
 
 
 def coordinates(svg):

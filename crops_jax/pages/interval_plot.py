@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from crops_jax.charts.frame import WIDTH, colour, frame, number, text, tick_text, ticks
+from crops_jax.pages.frame import WIDTH, colour, frame, number, text, tick_text, ticks
 
 _LEFT, _RIGHT = 122, WIDTH - 46
 _ROW, _TOP = 30, 8

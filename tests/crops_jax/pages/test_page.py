@@ -6,7 +6,7 @@ import re
 import pytest
 
 from crops_jax.errors import InputError
-from crops_jax.page import check_page, share, write_page
+from crops_jax.pages.page import check_page, share, write_page
 
 TEMPLATE = """{% extends "page.html.j2" %}
 {% block title %}{{ name }}{% endblock %}
