@@ -14,8 +14,8 @@ from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
+from crops_jax.program.chain import STEPS, Chain, Step
 from data.table_quarantine import OnBadRows
-from launch.steps import STEPS, Chain, Step
 
 ARMS: dict[str, tuple[str, ...] | None] = {
     "search_log": ("search_log",),

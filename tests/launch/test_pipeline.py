@@ -7,8 +7,8 @@ import pytest
 
 from crops_jax.errors import InputError
 from crops_jax.program import load_config
+from crops_jax.program.chain import Chain
 from launch import pipeline
-from launch.steps import Chain
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
-from launch.steps import Chain, Step
+from crops_jax.program.chain import Chain, Step
 from tests.paths import ROOT
 
 COPY = """
@@ -92,7 +92,7 @@ CHAIN = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from launch.steps import Chain, Step
+from crops_jax.program.chain import Chain, Step
 from crops_jax.errors import Interrupted
 try:
     Chain(Path("work"), total=1).run(Step(name="w", module="waiting", arguments=(), inputs=(), output=Path("x")))

@@ -1,0 +1,1 @@
+"""Flax NNX modules: text towers, their attention and pooling, the dual encoder and the cross-encoder."""
