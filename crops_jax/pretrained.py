@@ -23,8 +23,8 @@ from crops_jax.errors import InputError
 from crops_jax.exported_folder import export, export_obstacle
 from crops_jax.model_folder import ModelFolder, describe, locate
 from crops_jax.models.dual_encoder import abstract_dual_encoder, from_parameters
-from crops_jax.models.filling import placed
 from crops_jax.models.hugging_face_names import from_hugging_face
+from crops_jax.models.parameters import placed
 from crops_jax.weight_files import open_tensors
 
 __all__ = ["export", "export_obstacle", "load_encoder", "read_parameters", "resolve_config"]

@@ -21,7 +21,8 @@ from crops_jax.losses import Split, implementation_that_runs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.losses.sampling_frequency import DocumentIntervals, no_intervals, observe
-from crops_jax.models.attention import attention_that_runs, positions
+from crops_jax.models.attention.api import attention_that_runs
+from crops_jax.models.attention.plain import positions
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done
 from crops_jax.text.packing import row_width
 
@@ -67,7 +68,7 @@ class StepMetrics(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
 def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Step 0 of parameters that lie over the mesh (crops_jax.models.filling), which the state takes over."""
+    """Step 0 of parameters that lie over the mesh (crops_jax.models.parameters), which the state takes over."""
     state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
     return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
 

@@ -23,7 +23,7 @@ from crops_jax.config import (
 )
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
-from crops_jax.models.filling import placed
+from crops_jax.models.parameters import placed
 from crops_jax.records import QueryRecord, write_records
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import segments_per_row

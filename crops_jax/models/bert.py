@@ -28,8 +28,9 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import spread_lookup, spread_rows
-from crops_jax.models.attention import Attend, attention_over, drop, positions, split
-from crops_jax.models.linear import TRUNCATED_NORMAL, linear
+from crops_jax.models.attention.api import Attend, attention_over
+from crops_jax.models.attention.plain import positions
+from crops_jax.models.layers import TRUNCATED_NORMAL, drop, linear, split
 
 
 class Bert(nnx.Module):
@@ -65,7 +66,7 @@ class Bert(nnx.Module):
             (crops_jax.text.packing); tokens attend within their text only. None: a row is one text.
           token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 everywhere.
           dropout_key: a key for dropout at config.dropout; None: no dropout.
-          flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.
+          flash: devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
 
         Raises ValueError when a row that is one text has more tokens than there are positions.
         """

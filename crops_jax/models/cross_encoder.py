@@ -25,9 +25,9 @@ from jaxtyping import Array, Float, Int32, Key
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
 from crops_jax.models.bert import Bert
-from crops_jax.models.filling import filled, placed, random_parameters
 from crops_jax.models.hugging_face_names import from_hugging_face
-from crops_jax.models.linear import linear
+from crops_jax.models.layers import linear
+from crops_jax.models.parameters import filled, placed, random_parameters
 from crops_jax.weight_files import StoredTensor, open_tensors
 
 # Where a folder keeps pooler and head: names of BERT, then of RoBERTa.

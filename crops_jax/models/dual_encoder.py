@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
-from crops_jax.models.filling import filled, random_parameters
 from crops_jax.models.hashed import Hashed
+from crops_jax.models.parameters import filled, random_parameters
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
@@ -60,7 +60,7 @@ class DualEncoder(nnx.Module):
           tokens, segments: see crops_jax.text.packing.PackedTexts.
           tower: whose weights; with shared towers both are the same.
           dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
-          flash: devices on which flash attention runs (crops_jax.models.flash_attention); None: plain attention.
+          flash: devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
         """
         encoder = self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
         most = segments_per_row(tokens.shape[1])

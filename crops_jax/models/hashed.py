@@ -33,8 +33,8 @@ from jaxtyping import Array, Float, Int32, Key, UInt32
 
 from crops_jax.config import EncoderConfig
 from crops_jax.hashing import finalised, murmur3
-from crops_jax.models.attention import drop, positions, split
-from crops_jax.models.linear import linear
+from crops_jax.models.attention.plain import positions
+from crops_jax.models.layers import drop, linear, split
 from crops_jax.models.pooling import pool_segments
 
 _SEEDS = {"unigrams": 0, "bigrams": 1, "text": 2}

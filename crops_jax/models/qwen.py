@@ -30,8 +30,9 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import spread_lookup, spread_rows
-from crops_jax.models.attention import Attend, attention_over, drop, positions, split
-from crops_jax.models.linear import linear
+from crops_jax.models.attention.api import Attend, attention_over
+from crops_jax.models.attention.plain import positions
+from crops_jax.models.layers import drop, linear, split
 
 _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 

@@ -1,8 +1,8 @@
 """Attention whose scores never leave the chip, on packed rows: which kernels a device has, and how they lie on a mesh.
 
 TPU: splash attention, JAX's own kernels, with segments, causal masks and grouped heads. NVIDIA GPUs: the kernels of
-crops_jax.models.segment_attention. Texts of a row are kept apart by their segments inside the kernels, in forward and
-in backward.
+crops_jax.models.attention.gpu_kernel. Texts of a row are kept apart by their segments inside the kernels, in forward
+and in backward.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int32, Key
 
-from crops_jax.models import segment_attention
+from crops_jax.models.attention import gpu_kernel
 
 # Rows and columns of a block of splash attention are a multiple of a TPU register's lanes.
 _LANES = 128
@@ -31,7 +31,8 @@ def flash_attend(
     dropout: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "rows tokens heads*width"]:
-    """As `crops_jax.models.attention.attend` with segments for its mask; tokens of equal segments see each other.
+    """As `crops_jax.models.attention.plain.attend` with segments for its mask; tokens of equal segments see each
+    other.
 
     Rows are split over all axes of the mesh but "model", heads over "model" where it divides their groups.
 
@@ -84,6 +85,6 @@ def _splash(query: Array, key: Array, value: Array, segments: Array, causal: boo
 
 _KERNELS = {
     "tpu": _splash,
-    "gpu": segment_attention.attend_segments,
-    "cuda": segment_attention.attend_segments,
+    "gpu": gpu_kernel.attend_segments,
+    "cuda": gpu_kernel.attend_segments,
 }

@@ -6,7 +6,7 @@ scores again: one kernel for the gradient of the queries, and one for those of k
 over the heads that share them. Nothing is added atomically, so the result is the same in every run. What another
 segment holds enters as a factor of exactly 0.
 
-Products have float32 sums, weights are in the type of the states, as in crops_jax.models.attention.attend.
+Products have float32 sums, weights are in the type of the states, as in crops_jax.models.attention.plain.attend.
 """
 
 import functools
@@ -19,7 +19,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int32
 
-from crops_jax.models.attention import MASKED, precision
+from crops_jax.models.attention.plain import MASKED
+from crops_jax.models.layers import precision
 
 # Segments of places beyond the row, which see nothing and are not seen. That of padding is -1.
 _OUTSIDE_BLOCK, _OUTSIDE_ROW = -3, -2

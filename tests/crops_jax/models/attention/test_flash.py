@@ -14,13 +14,15 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 from crops_jax.config import EncoderConfig
-from crops_jax.models import flash_attention, segment_attention
-from crops_jax.models.attention import attend, attention_that_runs, visible
+from crops_jax.models.attention import flash as flash_attention
+from crops_jax.models.attention import gpu_kernel
+from crops_jax.models.attention.api import attention_that_runs
+from crops_jax.models.attention.plain import attend, visible
 from crops_jax.models.dual_encoder import DualEncoder
 from tests.gpu_lowering import lowers_triton
 
 QUICK = {"xla_backend_optimization_level": 0}
-_PATHS = {"gpu": segment_attention.attend_segments, "tpu": flash_attention._splash}
+_PATHS = {"gpu": gpu_kernel.attend_segments, "tpu": flash_attention._splash}
 
 
 def mesh_of(**axes):
@@ -179,7 +181,7 @@ def test_the_gpu_kernels_lower_for_a_gpu_that_is_not_here(dtype, tokens, heads, 
 
     def gradients(query, key, value, segments):
         def total(*arrays):
-            return segment_attention.attend_segments(*arrays, segments, True).astype(jnp.float32).sum()
+            return gpu_kernel.attend_segments(*arrays, segments, True).astype(jnp.float32).sum()
 
         return jax.grad(total, argnums=(0, 1, 2))(query, key, value)
 
@@ -221,7 +223,7 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from crops_jax.models.flash_attention import flash_attend
+from crops_jax.models.attention.flash import flash_attend
 
 dtype, tokens, heads, groups, width, causal = sys.argv[1], *map(int, sys.argv[2:])
 devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
