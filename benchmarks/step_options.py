@@ -30,10 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.interleaved import processor
-from crops_jax.batch_reader import Batch
 from crops_jax.config import Config
 from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
+from crops_jax.input_pipeline import Batch
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out

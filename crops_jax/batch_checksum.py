@@ -19,7 +19,7 @@ def batch_checksum(batch: Any, step: Int32[Array, ""]) -> Int32[Array, ""]:
     nor the mesh enters it. It is computed from what lies on the devices, in the step itself.
 
     Args:
-      batch: a crops_jax.batch_reader.Batch over the whole mesh.
+      batch: a crops_jax.input_pipeline.batch_reader.Batch over the whole mesh.
       step: counted from 0.
     """
     total, first = jnp.uint32(0), 0

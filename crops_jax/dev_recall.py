@@ -9,9 +9,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from crops_jax.batch_reader import cut
 from crops_jax.config import Config
 from crops_jax.devices import processes, sharding
+from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
 from crops_jax.records import QueryRecord, RecordSource

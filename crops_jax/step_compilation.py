@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from crops_jax.batch_reader import Batch
 from crops_jax.config import Config
 from crops_jax.devices import sharding
 from crops_jax.devices.accelerators import Accelerator, accelerator_of
 from crops_jax.errors import NamedFailure
+from crops_jax.input_pipeline import Batch
 from crops_jax.model_flops import step_flops
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.text.packing import PackedTexts, assign_rows, row_counts, row_width

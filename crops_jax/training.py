@@ -15,12 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crops_jax import batch_checksum, checkpoint, records
-from crops_jax.batch_reader import Batch
 from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
 from crops_jax.devices import processes, sharding
-from crops_jax.input_pipeline import batches, describe_batch
+from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.model_flops import step_flops, utilization
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from crops_jax import batch_checksum
-from crops_jax.batch_reader import Batch
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
+from crops_jax.input_pipeline import Batch
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
@@ -45,7 +45,7 @@ def batch_of(seed=0, *, queries=8, columns=2, labelled=5, groups=1) -> Batch:
 
 
 def packed(query_tokens, documents, groups) -> tuple[PackedTexts]:
-    """As crops_jax.batch_reader packs: the queries of a group, then its documents."""
+    """As crops_jax.input_pipeline.batch_reader packs: the queries of a group, then its documents."""
     parts = zip(np.split(query_tokens, groups), np.split(documents, groups), strict=True)
     texts = [[row[row >= 0] for rows in part for row in rows] for part in parts]
     rows = [assign_rows([len(text) for text in part], row_tokens=16) for part in texts]

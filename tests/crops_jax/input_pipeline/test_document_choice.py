@@ -3,7 +3,7 @@ import collections
 import numpy as np
 import pytest
 
-from crops_jax.document_choice import choose_documents
+from crops_jax.input_pipeline.document_choice import choose_documents
 
 
 def test_the_choice_of_documents_is_even():

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from crops_jax.config import Config
-from crops_jax.document_choice import choose_documents
+from crops_jax.input_pipeline.document_choice import choose_documents
 from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, row_counts, row_width
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax.batch_reader import Batch, cut
 from crops_jax.config import Config
 from crops_jax.errors import InputError
-from crops_jax.input_pipeline import batches, describe_batch, records_of_step
+from crops_jax.input_pipeline import Batch, batches, describe_batch, records_of_step
+from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.records import QueryRecord, RecordSource, write_records
 from crops_jax.text.packing import MOST_SHAPES, PADDING_TOKEN
 from tests.record_examples import CLS, SEP, example

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crops_jax.pair_batches import epoch_order, pair_batches, steps_per_epoch
+from crops_jax.input_pipeline.pair_batches import epoch_order, pair_batches, steps_per_epoch
 from crops_jax.text import tokenizer
 from crops_jax.text.pair_tokens import TokenizedPairs, row_widths
 from tests.model_folders import write_tokenizer

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from jaxtyping import Int64
 
-from crops_jax.batch_reader import Batch, BatchReader
 from crops_jax.config import Config
 from crops_jax.hashing import splitmix64
+from crops_jax.input_pipeline.batch_reader import Batch, BatchReader
 from crops_jax.records import RecordSource
 
 _READ_AHEAD_BATCHES = 2

@@ -1,0 +1,11 @@
+"""Records into global batches, in an order that is a function of seed and step alone."""
+
+from crops_jax.input_pipeline.batch_reader import Batch
+from crops_jax.input_pipeline.global_batches import batches, describe_batch, records_of_step
+
+__all__ = [
+    "Batch",
+    "batches",
+    "describe_batch",
+    "records_of_step",
+]
