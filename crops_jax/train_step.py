@@ -20,7 +20,7 @@ from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
 from crops_jax.losses import Split, implementation_that_runs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
-from crops_jax.losses.sampling_frequency import DocumentIntervals, no_intervals, observe
+from crops_jax.losses.log_q import DocumentIntervals, no_intervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done

@@ -4,11 +4,11 @@ All of them are functions of the same few numbers, which level_sums/ computes: s
 query the logsumexp of level 0. A loss adds a formula of [queries, k] to them.
 """
 
+from crops_jax.losses.arguments import LossOptions
 from crops_jax.losses.binary_infonce import infonce, multi_positive_infonce
 from crops_jax.losses.hierarchical_infonce import h_infonce
 from crops_jax.losses.level_sums.api import Split, implementation_that_runs
 from crops_jax.losses.listwise import softmax_cross_entropy
-from crops_jax.losses.options import LossOptions
 from crops_jax.losses.ranking_infonce import rince
 
 __all__ = [

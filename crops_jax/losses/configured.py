@@ -7,13 +7,13 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from crops_jax.config import LossConfig
 from crops_jax.labels import SparseLabels
+from crops_jax.losses.arguments import LossOptions
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, level_statistics
 from crops_jax.losses.level_sums.api import Split
 from crops_jax.losses.level_sums.sums import LevelSums
 from crops_jax.losses.listwise import softmax_cross_entropy_terms
-from crops_jax.losses.options import LossOptions
 from crops_jax.losses.ranking_infonce import rince_formula
 from crops_jax.losses.terms import Formula, batch_loss
 from crops_jax.models.pooling import unit_norm

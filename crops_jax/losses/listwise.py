@@ -5,10 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import validate_temperature
+from crops_jax.losses.arguments import LossOptions, validate_temperature
 from crops_jax.losses.level_sums.api import Implementation, Split
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
-from crops_jax.losses.options import LossOptions
 from crops_jax.losses.terms import Terms, batch_loss
 
 

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import validate
+from crops_jax.losses.arguments import LossOptions, validate
 from crops_jax.losses.level_sums.api import Implementation, Split, level_sums
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
-from crops_jax.losses.options import LossOptions
 
 
 class Terms(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crops_jax.hashing import document_id_words
-from crops_jax.losses.sampling_frequency import no_intervals, observe
+from crops_jax.losses.log_q import no_intervals, observe
 
 DECAY = 0.25
 
