@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
-from crops_jax.hard_negatives import Labelled
 from crops_jax.labels import Level
+from crops_jax.retrieval.hard_negatives import Labelled
 from data.assign_levels import LABEL_SCHEMA
 from data.label_files import ROW_GROUP_ROWS, write_label_batches
 from data.memory_limit import duckdb_size

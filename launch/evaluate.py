@@ -23,8 +23,8 @@ from crops_jax.embeddings import Embeddings
 from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
+from crops_jax.retrieval.evaluation import Value, differences, figures, values
 from crops_jax.retrieval.exact import local_mesh
-from crops_jax.retrieval.held_out import Value, differences, figures, values
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean
 from crops_jax.retrieval.mapped import mapped_top_k
 from crops_jax.retrieval.scann_index import Index, build_index, index_recall

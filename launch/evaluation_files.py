@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.retrieval.held_out import HeldOut, Value
+from crops_jax.retrieval.evaluation import HeldOut, Value
 from crops_jax.retrieval.metrics import is_relevant
 from launch.corpus import Corpus
 

@@ -7,7 +7,7 @@ import ibis
 import pyarrow as pa
 
 from crops_jax.errors import InputError
-from crops_jax.retrieval.held_out import HeldOut
+from crops_jax.retrieval.evaluation import HeldOut
 from crops_jax.retrieval.metrics import is_relevant
 from crops_jax.text import normalise_query
 from data.tables import LogTables

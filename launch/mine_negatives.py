@@ -19,9 +19,9 @@ from tqdm import tqdm
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
-from crops_jax.hard_negatives import Selection
 from crops_jax.hashing import id_hashes
 from crops_jax.labels import Level
+from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
 from data.label_table import check_mined_from, open_labels
 from data.mined_labels import Asked, MinedLabels

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64, UInt64
 
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
-from crops_jax.hard_negatives import Chosen, Labelled, Selection, choose_negatives, rounded, score_limits
 from crops_jax.hashing import id_hashes
 from crops_jax.retrieval.exact import inner_products, local_mesh
+from crops_jax.retrieval.hard_negatives import Chosen, Labelled, Selection, choose_negatives, rounded, score_limits
 from crops_jax.retrieval.mapped import mapped_top_k, take_rows
 from crops_jax.retrieval.scann_index import build_index
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crops_jax.retrieval.held_out import Value, differences
+from crops_jax.retrieval.evaluation import Value, differences
 from launch.report_sources import Evaluation
 
 HEADLINE = {

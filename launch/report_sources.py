@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from crops_jax.retrieval.held_out import Value
+from crops_jax.retrieval.evaluation import Value
 from crops_jax.run_log import read_metrics
 from launch.status import run_status
 

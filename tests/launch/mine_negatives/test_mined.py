@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from crops_jax import artifacts
 from crops_jax.embeddings import open_embeddings
 from crops_jax.errors import InputError
-from crops_jax.hard_negatives import Selection
 from crops_jax.hashing import id_hashes
+from crops_jax.retrieval.hard_negatives import Selection
 from data.assign_levels import LABEL_SCHEMA, PRECEDENCE
 from data.inspect import describe
 from data.label_table import open_labels

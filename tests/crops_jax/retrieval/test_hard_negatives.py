@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops_jax.hard_negatives import Labelled, Selection, choose_negatives, rounded, score_limits
 from crops_jax.hashing import id_hashes
+from crops_jax.retrieval.hard_negatives import Labelled, Selection, choose_negatives, rounded, score_limits
 
 DOCUMENTS = 9
 
