@@ -41,7 +41,7 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
 def serve_ours(texts: list[str]) -> None:
     import jax
 
-    from crops_jax.encoder import Encoder
+    from crops_jax.embeddings.encoder import Encoder
     from crops_jax.models.dual_encoder import from_parameters
     from crops_jax.pretrained import load_encoder
 

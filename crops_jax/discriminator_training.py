@@ -17,14 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64
 
-from crops_jax import checkpoint
-from crops_jax.checkpoint import Checkpoints
 from crops_jax.config import CrossEncoderConfig
 from crops_jax.devices import sharding
 from crops_jax.input_pipeline.pair_batches import PairBatch, pair_batches, steps_per_epoch
 from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
-from crops_jax.run_log import Stopwatch, finite_number
+from crops_jax.runs import checkpoints as checkpoint
+from crops_jax.runs.checkpoints import Checkpoints
+from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.train_step import TrainState, abstract_state, after_step
 from crops_jax.training_loop import Evaluation, TrainingLoop

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from crops_jax import __version__
 from crops_jax.config import EncoderConfig
 from crops_jax.dense_modules import write_dense
-from crops_jax.encoder import Encoder
+from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
 from crops_jax.hugging_face_config import config_json
 from crops_jax.models.hugging_face_names import to_hugging_face

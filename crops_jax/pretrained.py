@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.dense_modules import read_dense
-from crops_jax.encoder import Encoder
+from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
 from crops_jax.exported_folder import export, export_obstacle
 from crops_jax.model_folder import ModelFolder, describe, locate

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from crops_jax.checkpoint import Checkpoints
 from crops_jax.devices import processes, sharding
 from crops_jax.errors import Interrupted, NamedFailure, is_full_disk
+from crops_jax.runs.checkpoints import Checkpoints
 
 
 @contextmanager

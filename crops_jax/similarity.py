@@ -67,6 +67,6 @@ def open_similarity(encoder: str | None = None) -> Similarity:
     """The similarity of an encoder, a RUN or a model's folder, or of character trigrams when none is named."""
     if encoder is None:
         return TrigramSimilarity()
-    from crops_jax.encoder import open_encoder
+    from crops_jax.runs.encoder import open_encoder
 
     return EncoderSimilarity(open_encoder(encoder))

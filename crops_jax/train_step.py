@@ -11,7 +11,6 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from crops_jax import batch_checksum
 from crops_jax.config import Config, CrossEncoderConfig, LossConfig, OptimizerConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError
@@ -24,6 +23,7 @@ from crops_jax.losses.log_q import DocumentIntervals, no_intervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
 from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done
+from crops_jax.runs import checksums
 from crops_jax.text.packing import row_width
 
 TEMPERATURE = "log_inverse_temperature"
@@ -133,7 +133,7 @@ def make_train_step(
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
         counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
-        counters[batch_checksum.FIELD] = batch_checksum.batch_checksum(batch, step)
+        counters[checksums.SAMPLES_FIELD] = checksums.batch_checksum(batch, step)
         log_probabilities = None
         if intervals is not None:
             intervals, log_probabilities, counters["log_q_first_seen"] = observe(

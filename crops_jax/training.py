@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from crops_jax import batch_checksum, checkpoint, records
-from crops_jax.checkpoint import Checkpoints, Progress
+from crops_jax import records
 from crops_jax.config import Config
 from crops_jax.dev_recall import CUTOFF, DevRecall
 from crops_jax.devices import processes, sharding
@@ -23,7 +22,10 @@ from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.model_flops import step_flops, utilization
 from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
-from crops_jax.run_log import Stopwatch, finite_number
+from crops_jax.runs import checkpoints as checkpoint
+from crops_jax.runs import checksums
+from crops_jax.runs.checkpoints import Checkpoints, Progress
+from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.train_step import (
     StepMetrics,
     attention_name,
@@ -44,7 +46,7 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
     Args:
       config: resolved (crops_jax.pretrained.resolve_config).
       records_path: records of data.write_records; split train, and split dev for keep-best.
-      run: an open run, see crops_jax.run_folder.
+      run: an open run, see crops_jax.runs.folder.
 
     Returns:
       steps; loss, the last logged one; best_step, and DEV_METRIC where there is a dev split.
@@ -139,7 +141,7 @@ class _DualEncoderTask:
 
     def fields(self, metrics: StepMetrics, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
         counters = {name: value for name, value in sums.items() if name not in LEVEL_SUMS}
-        counters[batch_checksum.FIELD] %= batch_checksum.MODULUS
+        counters[checksums.SAMPLES_FIELD] %= checksums.SAMPLES_MODULUS
         return {
             "loss": finite_number(metrics.loss),
             "temperature": float(metrics.temperature),

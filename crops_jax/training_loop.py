@@ -14,14 +14,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import Config, CrossEncoderConfig
 from crops_jax.devices import processes
 from crops_jax.errors import Interrupted
 from crops_jax.optimizer import updates_done
-from crops_jax.profiling import ProfiledSteps
 from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
-from crops_jax.run_log import RunLog, Stopwatch
+from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
+from crops_jax.runs.log import RunLog, Stopwatch
+from crops_jax.runs.profiling import ProfiledSteps
 from crops_jax.train_step import TrainState, abstract_state, initial_state
 
 

@@ -70,18 +70,18 @@ def _readable(record: Any, path: Path) -> dict[str, Any]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """A training run, finished or under way: checkpoints, with every array read, and the last logged step."""
-    from crops_jax import checkpoint
+    from crops_jax.runs import checkpoints
     from crops_jax.text import tokenizer
 
     config = read_json(path / "config.json")
     tokenizer.load(path / "tokenizer")
     metrics, torn = _read_log(path / "metrics.jsonl")
     goodput, _ = _read_log(path / "goodput.jsonl")
-    steps = sorted(checkpoint.saved_steps(path / checkpoint.FOLDER))
-    saved = {str(step): _describe_checkpoint(path / checkpoint.FOLDER / str(step)) for step in steps}
+    steps = sorted(checkpoints.saved_steps(path / checkpoints.FOLDER))
+    saved = {str(step): _describe_checkpoint(path / checkpoints.FOLDER / str(step)) for step in steps}
     return {
         "checkpoints": saved,
-        "best_step": checkpoint.best_step(path),
+        "best_step": checkpoints.best_step(path),
         "logged_steps": len(metrics),
         "torn_last_line": torn,
         "last_logged": metrics[-1] if metrics else None,
@@ -93,9 +93,9 @@ def describe_run(path: Path) -> dict[str, Any]:
 def _describe_checkpoint(path: Path) -> dict[str, Any]:
     import jax
 
-    from crops_jax import checkpoint
+    from crops_jax.runs import checkpoints
 
-    progress = checkpoint.read_progress(path)
+    progress = checkpoints.read_progress(path)
     parameters = jax.tree.leaves_with_path(_read_arrays(path / "parameters"))
     _read_arrays(path / "optimizer")
     average = jax.tree.leaves_with_path(_read_arrays(path / "average")) if (path / "average").exists() else []

@@ -49,7 +49,7 @@ def document_vectors(
     """The vectors of a corpus in its order: mapped from EMBEDDINGS where it is named, computed otherwise.
 
     Args:
-      encoder: a crops_jax.encoder.Encoder.
+      encoder: a crops_jax.embeddings.encoder.Encoder.
       corpus: the documents.
       embeddings: a directory of launch.embed; empty: encode now.
       logs: the tables of the corpus.

@@ -19,9 +19,10 @@ from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
-from crops_jax.encoder import Encoder, open_encoder
+from crops_jax.embeddings.encoder import Encoder
+from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.stored_vectors import VectorType
+from crops_jax.runs.encoder import open_encoder
 from launch.text_table import TextTable, open_text_table
 
 # Texts that are sorted by length together; the bar moves so often.
@@ -42,7 +43,9 @@ class Arguments:
     output: str
     """Where the shards go; read by crops_jax.embeddings.open_embeddings."""
     dtype: VectorType = "float32"
-    """How vectors are stored: float32 takes 4 bytes a number, bfloat16 2 and int8 1 (crops_jax.stored_vectors)."""
+    """How vectors are stored: float32 takes 4 bytes a number, bfloat16 2 and int8 1
+    (crops_jax.embeddings.stored_vectors).
+    """
     dim: int | None = None
     """So many leading components, normalised again; of a run, one of those it was trained for
     (--loss.matryoshka-dims). Default: all."""

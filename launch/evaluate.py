@@ -20,7 +20,6 @@ from tqdm import tqdm
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
-from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.retrieval.evaluation import Value, differences, figures, values
@@ -28,6 +27,7 @@ from crops_jax.retrieval.exact import local_mesh
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean
 from crops_jax.retrieval.mapped import mapped_top_k
 from crops_jax.retrieval.scann_index import Index, build_index, index_recall
+from crops_jax.runs.encoder import open_encoder
 from data.tables import open_logs
 from launch.corpus import Corpus, document_vectors, read_corpus
 from launch.evaluation_files import write_per_query, write_relevant, write_retrieved

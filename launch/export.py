@@ -6,7 +6,7 @@ from typing import Any
 
 from crops_jax import artifacts, pretrained, program
 from crops_jax.devices import processes
-from crops_jax.encoder import open_encoder
+from crops_jax.runs.encoder import open_encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.retrieval.evaluation import Value
-from crops_jax.run_log import read_metrics
-from launch.status import run_status
+from crops_jax.runs.log import read_metrics
+from crops_jax.runs.status import run_status
 
 KINDS = ("evaluation", "run", "labels")
 # Names that the steps of a pipeline give to folders; what is in them is called after the folder above.

@@ -12,10 +12,10 @@ import tyro
 
 from crops_jax import program
 from crops_jax.embeddings import Embeddings
-from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
 from crops_jax.retrieval.exact import exact_top_k, local_mesh
 from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
+from crops_jax.runs.encoder import open_encoder
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus import Corpus, document_vectors, read_corpus

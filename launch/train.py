@@ -42,13 +42,14 @@ def train(arguments: Arguments) -> dict[str, Any]:
 
 def _train(arguments: Arguments) -> dict[str, Any]:
     # Imported here: what stands above says before anything slow what is wrong with the environment.
-    from crops_jax import pretrained, run_folder, training
+    from crops_jax import pretrained, training
     from crops_jax.devices import processes
+    from crops_jax.runs import folder
 
     config = pretrained.resolve_config(arguments.config)
     training.check_machine(config)  # before RUN is made: a run keeps the configuration that it was made with
-    with run_folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
-        obstacle = pretrained.export_obstacle(config.encoder, run / run_folder.TOKENIZER)
+    with folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
+        obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:
             print(f"launch.export will refuse this run: {obstacle}", file=sys.stderr, flush=True)
         training.enable_compilation_cache(run)

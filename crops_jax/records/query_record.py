@@ -214,3 +214,4 @@ def _message_class() -> Any:
 
 
 Example = _message_class()
+"""Class of the message tf.train.Example."""

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int, Int32
 
+from crops_jax.embeddings.stored_vectors import Shard
 from crops_jax.retrieval.exact import exact_top_k
-from crops_jax.stored_vectors import Shard
 
 BLOCK_BYTES = 1 << 29
 """Documents in memory at once, by default."""
@@ -40,7 +40,7 @@ def mapped_top_k(
     Args:
       queries: [queries, dim].
       shards: the documents, [rows, dim] each, mapped or in memory, or what gives float32 for some of its rows
-        (crops_jax.stored_vectors); document i is row i of all shards in order.
+        (crops_jax.embeddings.stored_vectors); document i is row i of all shards in order.
       k: 1 to the number of documents.
       order: the place of each document among equals, distinct integers; by default its index.
       mesh: devices to spread a block over. Never changes the answer.

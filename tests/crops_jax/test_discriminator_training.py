@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, discriminator_training
+from crops_jax import discriminator_training
 from crops_jax.auc import graded_auc
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.cross_encoder_report import calibrate, slices
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.models.cross_encoder import from_parameters
-from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.runs import checkpoints
+from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from crops_jax.text import tokenizer
 from crops_jax.text.pair_tokens import TokenizedPairs
 from tests.tiny_pairs import CONFIG, tiny_tokenizer, toy_pairs
@@ -71,7 +72,7 @@ def test_a_run_leaves_lines_and_checkpoints(uninterrupted):
     lines = read_metrics(run)
     assert [line["step"] for line in lines] == list(range(10, 121, 10))
     assert {"loss", "temperature", "learning_rate", "examples_per_second", "grad_norm"} <= lines[0].keys()
-    assert checkpoint.saved_steps(run / "checkpoints") == {100, 120}
+    assert checkpoints.saved_steps(run / "checkpoints") == {100, 120}
     start, *stretches = [json.loads(line) for line in (run / "goodput.jsonl").read_text().splitlines()]
     assert start["event"] == "start"
     assert stretches[0]["compilation_seconds"] > 0
@@ -123,7 +124,7 @@ def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, pairs,
         stop_before(27, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="interrupted at step 27 of 120; a checkpoint is saved"):
             discriminator_training.train(CONFIG, *pairs, run=tmp_path)
-    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 27
+    assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 27
     assert_same(tmp_path, discriminator_training.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crops_jax import pretrained
-from crops_jax.encoder import Encoder
+from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
 from launch import train as train_program
 from tests.model_folders import (
@@ -117,7 +117,8 @@ def test_a_qwen_tokenizer_is_no_obstacle(tmp_path):
 def test_training_says_at_once_what_will_not_be_exported(tmp_path, monkeypatch, capsys):
     import contextlib
 
-    from crops_jax import run_folder, training
+    from crops_jax import training
+    from crops_jax.runs import folder
 
     write_tokenizer(tmp_path / "run" / "tokenizer")
     monkeypatch.setattr(training, "check_machine", lambda config: None)
@@ -128,7 +129,7 @@ def test_training_says_at_once_what_will_not_be_exported(tmp_path, monkeypatch, 
     def opened(run, **_):
         yield tmp_path / "run"
 
-    monkeypatch.setattr(run_folder, "open_run", opened)
+    monkeypatch.setattr(folder, "open_run", opened)
 
     def said(**encoder):
         arguments = train_program.Arguments(config=small_config(**encoder), records="r", output=str(tmp_path / "run"))

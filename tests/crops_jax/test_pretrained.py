@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from crops_jax import pretrained
 from crops_jax.config import Config
-from crops_jax.encoder import Encoder
+from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.model_folder import describe
 from tests.model_folders import (

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax import batch_checksum
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
+from crops_jax.runs import checksums
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from crops_jax.train_step import TEMPERATURE, device_batch, make_train_step
 from tests.tiny_run import CONFIG, VOCABULARY, BagEncoder, state_of
@@ -128,7 +128,7 @@ def test_loss_goes_down_and_the_report_is_right():
         losses.append(float(metrics.loss))
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
     assert int(state.step) == STEPS
-    counters = {name: int(value) for name, value in metrics.counters.items() if name != batch_checksum.FIELD}
+    counters = {name: int(value) for name, value in metrics.counters.items() if name != checksums.SAMPLES_FIELD}
     tokens = batch_of((STEPS - 1) % 2).texts[0].tokens
     assert counters == {
         "tokens": int((tokens >= 0).sum()),

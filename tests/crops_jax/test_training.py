@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, model_flops, training
+from crops_jax import model_flops, training
 from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
-from crops_jax.run_log import TIMING_FIELDS, RunLog, read_metrics
+from crops_jax.runs import checkpoints
+from crops_jax.runs.log import TIMING_FIELDS, RunLog, read_metrics
 from tests.tiny_run import CONFIG, tiny_records, use_bag_encoder
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -45,12 +46,12 @@ def untimed(run):
 
 def assert_same_run(run, other):
     for which in ("last", "best"):
-        one, two = (checkpoint.restore_parameters(folder, which=which) for folder in (run, other))
+        one, two = (checkpoints.restore_parameters(folder, which=which) for folder in (run, other))
         assert jax.tree.structure(one) == jax.tree.structure(two)
         for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
             np.testing.assert_array_equal(left, right)
     assert untimed(run) == untimed(other)
-    assert checkpoint.best_step(run) == checkpoint.best_step(other)
+    assert checkpoints.best_step(run) == checkpoints.best_step(other)
 
 
 def stop_before(step, monkeypatch, act):
@@ -82,7 +83,7 @@ def test_a_run_leaves_what_the_contract_says(uninterrupted):
     assert sorted(evaluated) == [6, 12, 18, 20]
     best = max(evaluated, key=lambda step: (evaluated[step], -step))
     assert outcome == {"steps": 20, "best_step": best, training.DEV_METRIC: evaluated[best]}
-    assert checkpoint.saved_steps(run / "checkpoints") >= {20, best}
+    assert checkpoints.saved_steps(run / "checkpoints") >= {20, best}
     assert any((run / "tensorboard").iterdir())
     goodput = [json.loads(line) for line in (run / "goodput.jsonl").read_text().splitlines()]
     assert goodput[0]["event"] == "start"
@@ -122,7 +123,7 @@ def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, record
         with pytest.raises(Interrupted, match="interrupted at step 7 of 20; a checkpoint is saved"):
             training.train(CONFIG, records_path=records, run=tmp_path)
     assert signal.getsignal(number) is handler
-    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 7
+    assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 7
     training.train(CONFIG, records_path=records, run=tmp_path)
     assert_same_run(tmp_path, uninterrupted[0])
 
@@ -141,7 +142,7 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(records, 
     monkeypatch.setattr(training.Checkpoints, "restore", spoilt)
     with pytest.raises(NamedFailure, match=r"step 7: loss is .*nan.*last good checkpoint is .*checkpoints/6"):
         training.train(CONFIG, records_path=records, run=tmp_path)
-    assert max(checkpoint.saved_steps(tmp_path / "checkpoints")) == 6
+    assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 6
 
 
 def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path):
@@ -151,7 +152,7 @@ def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path
     )
     with pytest.raises(NamedFailure, match=r"step 1: parameters are not finite .*there is no checkpoint yet"):
         training.train(config, records_path=records, run=tmp_path)
-    assert checkpoint.saved_steps(tmp_path / "checkpoints") == set()
+    assert checkpoints.saved_steps(tmp_path / "checkpoints") == set()
 
 
 def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint, profiling, training
+from crops_jax import training
 from crops_jax.errors import NamedFailure
 from crops_jax.input_pipeline import records_of_step
 from crops_jax.records import RecordSource
+from crops_jax.runs import checkpoints, profiling
 from tests.crops_jax.test_training import assert_same_run
 from tests.tiny_run import CONFIG, BagEncoder, tiny_records, use_bag_encoder
 
@@ -100,7 +101,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(whole):
 
 def test_the_average_is_evaluated_and_given_away(whole, tmp_path):
     run, evaluated = whole
-    given = checkpoint.restore_parameters(run, which="last")
+    given = checkpoints.restore_parameters(run, which="last")
     for one, other in zip(jax.tree.leaves(given), jax.tree.leaves(evaluated), strict=True):
         np.testing.assert_array_equal(one, other)
     shutil.copytree(run / "checkpoints", tmp_path / "checkpoints")
@@ -108,7 +109,7 @@ def test_the_average_is_evaluated_and_given_away(whole, tmp_path):
     stored = json.loads(metadata.read_text())
     del stored["checksums"]["average"]
     metadata.write_text(json.dumps(stored))
-    newest = checkpoint.restore_parameters(tmp_path, which="last")
+    newest = checkpoints.restore_parameters(tmp_path, which="last")
     assert not np.array_equal(newest["token_embedding"]["embedding"], given["token_embedding"]["embedding"])
 
 

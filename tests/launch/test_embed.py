@@ -11,8 +11,9 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.embeddings import iterate, open_embeddings
-from crops_jax.encoder import Encoder, open_encoder
+from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.runs.encoder import open_encoder
 from launch import embed as embed_program
 from launch.embed import Arguments, embed
 from tests.model_folders import TEXTS, write_bert

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from crops_jax import artifacts
-from crops_jax.encoder import open_encoder
 from crops_jax.errors import InputError
+from crops_jax.runs.encoder import open_encoder
 from launch.export import Arguments, export
 from tests.model_folders import TEXTS, add_modules, write_bert
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint
-from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.runs import checkpoints
+from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from tests.paths import ROOT
 from tests.tiny_run import tiny_records
 
@@ -92,7 +92,7 @@ def kill_at(job: Job, run: Path, step: int) -> None:
 
 def assert_same_run(run: Path, other: Path) -> None:
     for which in ("last", "best"):
-        one, two = (jax.tree.leaves(checkpoint.restore_parameters(path, which=which)) for path in (run, other))
+        one, two = (jax.tree.leaves(checkpoints.restore_parameters(path, which=which)) for path in (run, other))
         assert len(one) == len(two) > 0
         for left, right in zip(one, two):
             np.testing.assert_array_equal(left, right)
@@ -160,7 +160,7 @@ def test_sigterm_saves_a_checkpoint_exits_3_and_resumes(job, uninterrupted):
     assert process.returncode == 3, errors
     assert "a checkpoint is saved; call the same command again to go on" in errors
     assert output == ""
-    assert max(checkpoint.saved_steps(run / "checkpoints")) >= read_metrics(run)[-1]["step"]
+    assert max(checkpoints.saved_steps(run / "checkpoints")) >= read_metrics(run)[-1]["step"]
     assert job.finish(run)[0] == 0
     assert_same_run(run, uninterrupted[0])
 
@@ -171,7 +171,7 @@ def test_killed_many_times_at_random_equals_never_killed(tmp_path):
     assert job.finish(tmp_path / "uninterrupted")[0] == 0
     chance, run = random.Random(0), tmp_path / "killed"
     for kill in range(20):
-        done = max(checkpoint.saved_steps(run / "checkpoints"), default=0)
+        done = max(checkpoints.saved_steps(run / "checkpoints"), default=0)
         if kill % 5 == 4:
             # Sometimes before the first step: while the process starts, restores or compiles.
             process = job.start(run)

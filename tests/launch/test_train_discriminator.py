@@ -17,7 +17,7 @@ import pytest
 from crops_jax import artifacts, discriminator
 from crops_jax.devices import process_memory
 from crops_jax.errors import InputError, Interrupted
-from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from data.hold_out import HoldOutArguments, hold_out
 from data.mine import MineArguments, mine
 from data.tables import SCHEMAS, open_logs, write_table

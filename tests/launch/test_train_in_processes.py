@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint
-from crops_jax.run_log import TIMING_FIELDS, read_metrics
+from crops_jax.runs import checkpoints
+from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from tests import clusters
 from tests.tiny_run import tiny_records
 
@@ -83,7 +83,7 @@ def untimed(run: Path) -> list[dict]:
 
 
 def leaves(run: Path) -> list[np.ndarray]:
-    return jax.tree.leaves(checkpoint.restore_parameters(run, which="last"))
+    return jax.tree.leaves(checkpoints.restore_parameters(run, which="last"))
 
 
 def assert_alike(run: Path, other: Path, *, loss: float, parameters: float) -> None:
@@ -115,7 +115,7 @@ def test_one_run_carried_by_two_then_one_then_four_processes(job, uninterrupted)
         assert [one.status for one in ended] == [3] * processes, ended
         assert "a checkpoint is saved; call the same command again to go on" in ended[0].errors
         assert ended[0].output == ""
-        stopped = max(checkpoint.saved_steps(run / "checkpoints"))
+        stopped = max(checkpoints.saved_steps(run / "checkpoints"))
         assert step <= read_metrics(run)[-1]["step"] <= stopped < STEPS
     ended = job.finish(run, 4, 2)
     assert [one.status for one in ended] == [0] * 4, ended

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crops_jax import pretrained
-from crops_jax.encoder import Encoder
+from crops_jax.embeddings.encoder import Encoder
 from tests.model_folders import (
     TEXTS,
     VOCABULARY,

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax.checkpoint import Checkpoints, Progress
 from crops_jax.config import LossConfig, MeshConfig
 from crops_jax.config.stored import differing_fields
 from crops_jax.devices import sharding
@@ -22,6 +21,7 @@ from crops_jax.losses import (
     softmax_cross_entropy,
 )
 from crops_jax.losses.configured import configured_loss
+from crops_jax.runs.checkpoints import Checkpoints, Progress
 from crops_jax.train_step import device_batch, make_train_step
 from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse

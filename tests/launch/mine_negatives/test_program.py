@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import artifacts, program
-from crops_jax.run_log import read_metrics
+from crops_jax.runs.log import read_metrics
 from crops_jax.training import train
 from data.mine import MineArguments, mine
 from data.write_records import WriteRecordsArguments, write_records

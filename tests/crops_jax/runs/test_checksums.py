@@ -5,7 +5,7 @@ import pytest
 
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
-from crops_jax.tree_checksum import tree_checksums
+from crops_jax.runs.checksums import tree_checksums
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])

@@ -15,11 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
-from crops_jax import artifacts
 from crops_jax.config import Config
-from crops_jax.config.stored import read_config
 from crops_jax.errors import InputError
-from crops_jax.models.dual_encoder import DualEncoder, Tower, from_parameters
+from crops_jax.models.dual_encoder import DualEncoder, Tower
 from crops_jax.models.pooling import unit_norm
 from crops_jax.text import packing, tokenizer
 from crops_jax.text.packing import RowBatch, row_batches, row_width
@@ -194,31 +192,3 @@ def row_widths(limit: int) -> tuple[int, ...]:
     while (width := _SHORTEST_ROW_TOKENS << len(widths)) < limit:
         widths.append(width)
     return (*widths, min(width, row_width(limit)))
-
-
-def open_encoder(run_or_folder: str | Path) -> Encoder:
-    """The encoder of a RUN (its best checkpoint), or of a model folder or hub name (`pretrained.load_encoder`)."""
-    from crops_jax import pretrained  # it builds on this module
-
-    path = Path(run_or_folder)
-    if (path / artifacts.MANIFEST).is_file() and artifacts.read_manifest(path)["kind"] != "encoder":
-        return _open_run(path)
-    return pretrained.load_encoder(run_or_folder)
-
-
-def _open_run(run: Path) -> Encoder:
-    from crops_jax import checkpoint
-
-    kind = artifacts.read_manifest(run)["kind"]
-    if kind != "run":
-        raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder")
-    config = read_config(run / "config.json")
-    parameters = checkpoint.restore_parameters(run, which="best")
-    try:
-        model = from_parameters(config, parameters)
-    except ValueError as error:
-        raise InputError(
-            f"{run}: the checkpoint does not fit config.json ({error}); was one of them replaced?"
-        ) from error
-    dims = (*config.loss.matryoshka_dims, config.encoder.width)
-    return Encoder(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)

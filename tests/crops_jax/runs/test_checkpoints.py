@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import checkpoint
-from crops_jax.checkpoint import Best, Checkpoints, Progress
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.optimizer import make_optimizer
+from crops_jax.runs import checkpoints as checkpoint
+from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.train_step import TrainState
 from tests.tiny_run import CONFIG
 

@@ -4,7 +4,7 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from crops_jax.run_folder import open_run
+from crops_jax.runs.folder import open_run
 from tests.tiny_run import CONFIG, tiny_records
 
 

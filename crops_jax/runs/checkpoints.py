@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 from crops_jax.config.stored import ConfigSections, binding_sections, config_hash, differing_fields
 from crops_jax.devices import processes, sharding
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
+from crops_jax.runs.checksums import tree_checksums
 from crops_jax.train_step import TrainState
-from crops_jax.tree_checksum import tree_checksums
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"

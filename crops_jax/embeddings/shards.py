@@ -2,7 +2,8 @@
 
 A shard is finished when both its files are there; the ids file is renamed into place last and carries the SHA-256 of
 the vectors' file, so that a torn or foreign one is seen. The manifest is written first and says how many rows and
-shards there will be, and the type of the vectors (crops_jax.stored_vectors says how each is read without this library).
+shards there will be, and the type of the vectors (crops_jax.embeddings.stored_vectors says how each is read without
+this library).
 """
 
 import hashlib
@@ -17,8 +18,16 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from crops_jax import artifacts
+from crops_jax.embeddings.stored_vectors import (
+    TYPES,
+    Shard,
+    StoredVectors,
+    VectorType,
+    encoded,
+    stored_dtype,
+    stored_shape,
+)
 from crops_jax.errors import InputError
-from crops_jax.stored_vectors import TYPES, Shard, StoredVectors, VectorType, encoded, stored_dtype, stored_shape
 
 _DIGEST = b"embeddings_sha256"
 

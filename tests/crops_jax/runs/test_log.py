@@ -2,7 +2,7 @@ import json
 
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
-from crops_jax.run_log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
+from crops_jax.runs.log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
 
 
 def test_later_and_torn_lines_are_dropped_on_resume_and_goodput_is_kept(tmp_path):

@@ -10,7 +10,7 @@ import jax
 
 FOLDER = "profile"
 STEP_ANNOTATION = "train"
-"""The name under which each step stands in a trace; the parts of crops_jax.run_log.PARTS stand inside it."""
+"""The name under which each step stands in a trace; the parts of crops_jax.runs.log.PARTS stand inside it."""
 
 
 class ProfiledSteps:

@@ -4,12 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import stored_vectors
-from crops_jax.embeddings import open_embeddings, read_layout
+from crops_jax.embeddings import open_embeddings, read_layout, stored_vectors
+from crops_jax.embeddings.stored_vectors import TYPES, decoded, encoded
 from crops_jax.errors import InputError
 from crops_jax.retrieval.exact import exact_top_k
 from crops_jax.retrieval.mapped import mapped_top_k, read_blocks, take_rows
-from crops_jax.stored_vectors import TYPES, decoded, encoded
 from tests.embedding_folders import write_embeddings
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from crops_jax.config import TrainingConfig
-from crops_jax.profiling import ProfiledSteps
+from crops_jax.runs.profiling import ProfiledSteps
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from crops_jax import artifacts, checkpoint
-from crops_jax.encoder import Encoder, open_encoder, row_widths
+from crops_jax import artifacts
+from crops_jax.embeddings.encoder import Encoder, row_widths
 from crops_jax.errors import InputError
+from crops_jax.runs import checkpoints
+from crops_jax.runs.encoder import open_encoder
 from tests.model_folders import TEXTS, random_model, random_parameters, small_config, write_bert, write_tokenizer
 
 
@@ -139,7 +141,7 @@ def test_a_run_opens_with_its_best_checkpoint(tmp_path, monkeypatch):
     config = small_config(layers=1)
     parameters = random_parameters(config, seed=5)
     write_run(tmp_path, config)
-    monkeypatch.setattr(checkpoint, "restore_parameters", lambda run, *, which: {"best": parameters}[which])
+    monkeypatch.setattr(checkpoints, "restore_parameters", lambda run, *, which: {"best": parameters}[which])
     opened = open_encoder(tmp_path)
     assert opened.config == config
     expected = Encoder(random_model(config, seed=5), config=config, tokenizer_folder=tmp_path / "tokenizer")

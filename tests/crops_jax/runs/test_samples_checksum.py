@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crops_jax.batch_checksum import batch_checksum
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
+from crops_jax.runs.checksums import batch_checksum
 
 
 class Samples(NamedTuple):
