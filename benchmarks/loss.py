@@ -116,7 +116,7 @@ def share_of_peak(arguments: argparse.Namespace, dim: int, seconds: float) -> fl
     """Of the four matrix products that forward and backward need, 8 B N d; None where the peak is not known."""
     import jax
 
-    from crops_jax.model_flops import utilization
+    from crops_jax.training.flops import utilization
 
     if arguments.dtype != "bfloat16":
         return None

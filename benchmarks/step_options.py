@@ -35,9 +35,11 @@ from crops_jax.devices import sharding
 from crops_jax.hashing import document_id_words
 from crops_jax.input_pipeline import Batch
 from crops_jax.losses.level_statistics import LevelStatistics
-from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
+from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, assign_rows, lay_out
-from crops_jax.train_step import device_batch, initial_state, make_train_step
+from crops_jax.training.dual_encoder import initial_parameters
+from crops_jax.training.state import initial_state
+from crops_jax.training.step import device_batch, make_train_step
 
 QUERY_TOKENS, COLUMNS, LABELLED = 6, 2, 32
 STATISTICS = "crops_jax.losses.configured.level_statistics"

@@ -77,11 +77,13 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
     from crops_jax.devices import sharding
     from crops_jax.hashing import document_id_words
     from crops_jax.input_pipeline import batches
-    from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
+    from crops_jax.models.dual_encoder import abstract_dual_encoder
     from crops_jax.pretrained import resolve_config
     from crops_jax.records import QueryRecord, RecordSource, write_records
     from crops_jax.text import tokenizer
-    from crops_jax.train_step import device_batch, initial_state, make_train_step
+    from crops_jax.training.dual_encoder import initial_parameters
+    from crops_jax.training.state import initial_state
+    from crops_jax.training.step import device_batch, make_train_step
 
     config = resolve_config(
         Config().replace(

@@ -32,7 +32,7 @@ def compile(arguments: Arguments) -> dict[str, Any]:
     from crops_jax.devices.tpu_topology import slice_devices
 
     devices = slice_devices(arguments.topology)
-    from crops_jax.step_compilation import TextLengths, compile_step
+    from crops_jax.training.compilation import TextLengths, compile_step
 
     limits = arguments.config.encoder
     lengths = TextLengths(

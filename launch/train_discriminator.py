@@ -166,7 +166,7 @@ def _config(arguments: Arguments) -> CrossEncoderConfig:
 
 def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bool:
     """Makes RUN whole (True), or finds that of an earlier call. Raises InputError on one of something else."""
-    from crops_jax.discriminator_training import check_machine
+    from crops_jax.training.cross_encoder import check_machine
 
     check_machine(config)
     inputs: dict[str, Path | str | None] = {"logs": arguments.logs}
@@ -210,12 +210,12 @@ def _train(
     arguments: Arguments, config: CrossEncoderConfig, logs: LogTables, until: datetime.datetime | None, run: Path
 ) -> None:
     # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
-    from crops_jax import discriminator_training
     from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
     from crops_jax.cross_encoder_report import calibrate, slices
     from crops_jax.models.cross_encoder import from_parameters
     from crops_jax.text.pair_tokens import TokenizedPairs
-    from crops_jax.training import enable_compilation_cache
+    from crops_jax.training import cross_encoder
+    from crops_jax.training.dual_encoder import enable_compilation_cache
 
     enable_compilation_cache(run)
     connection = logs.connect(memory_limit=arguments.memory_limit)
@@ -237,7 +237,7 @@ def _train(
             f"--tokenizer {arguments.tokenizer}: token {pairs.greatest_token} is beyond the "
             f"{config.encoder.vocabulary_size} rows of the vocabulary of --weights; give the tokenizer of the weights"
         )
-    parameters = discriminator_training.train(config, pairs, found.targets[train], run=run)
+    parameters = cross_encoder.train(config, pairs, found.targets[train], run=run)
     theta = CrossEncoderDiscriminator(
         from_parameters(config.encoder, parameters),
         config=config.encoder,

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tokenizers import models, pre_tokenizers
 
-from crops_jax import artifacts, training
+from crops_jax import artifacts
 from crops_jax.config import (
     Config,
     DataConfig,
@@ -27,7 +27,8 @@ from crops_jax.models.parameters import placed
 from crops_jax.records import QueryRecord, write_records
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import segments_per_row
-from crops_jax.train_step import TrainState, initial_state
+from crops_jax.training import dual_encoder
+from crops_jax.training.state import TrainState, initial_state
 
 VOCABULARY = 48
 
@@ -101,8 +102,8 @@ def use_bag_encoder(patch: pytest.MonkeyPatch) -> None:
     def abstract(config: Config) -> BagEncoder:
         return nnx.eval_shape(lambda: BagEncoder(config, seed=0))
 
-    patch.setattr(training, "abstract_dual_encoder", abstract)
-    patch.setattr(training, "initial_parameters", parameters)
+    patch.setattr(dual_encoder, "abstract_dual_encoder", abstract)
+    patch.setattr(dual_encoder, "initial_parameters", parameters)
 
 
 def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, words: int = VOCABULARY - 8) -> Path:

@@ -225,7 +225,7 @@ def _join(arguments: dict[str, Any]) -> Processes | None:
     from jax._src import distributed  # its client has no public name; Orbax takes it from here too
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own service would take SIGTERM over; crops_jax.run_guards answers it, and SIGINT too.
+    # JAX's own service would take SIGTERM over; crops_jax.training.guards answers it, and SIGINT too.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments)

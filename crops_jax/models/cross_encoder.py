@@ -19,16 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.errors import InputError
 from crops_jax.models.bert import Bert
-from crops_jax.models.hugging_face_names import from_hugging_face
 from crops_jax.models.layers import linear
-from crops_jax.models.parameters import filled, placed, random_parameters
-from crops_jax.weight_files import StoredTensor, open_tensors
+from crops_jax.models.parameters import filled
+from crops_jax.weight_files import StoredTensor
 
 # Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
 _POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
@@ -72,35 +69,6 @@ class CrossEncoder(nnx.Module):
 def abstract_cross_encoder(config: EncoderConfig) -> CrossEncoder:
     """A CrossEncoder of shapes without arrays: its structure."""
     return nnx.eval_shape(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=0)))
-
-
-def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
-    """What training starts from, each made or read where it lies on `mesh`.
-
-    Random by `seed` or, when config.weights is set, that folder's weights. Of the folder the tower is taken, and pooler
-    and head where it has those of a classifier with one output (as cross-encoders of sentence-transformers are saved);
-    what it lacks is random by `seed`.
-
-    Args:
-      config: with weights, its sizes are the folder's.
-
-    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
-    cannot be used.
-    """
-    if not config.weights:
-        return random_parameters(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=seed)), mesh)
-    from crops_jax.model_folder import describe, locate
-
-    folder = describe(locate(config.weights)).towers[0]
-    tensors = open_tensors(folder)
-    parameters = {
-        "tower": from_hugging_face(tensors, config, source=str(folder)),
-        **_top(tensors, config.width, seed=seed),
-    }
-    try:
-        return placed(abstract_cross_encoder(config), parameters, mesh)
-    except ValueError as error:
-        raise InputError(f"{folder}: {error}; the weights do not belong to the config.json beside them") from error
 
 
 def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> CrossEncoder:

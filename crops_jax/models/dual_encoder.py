@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int32, Key
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
 from crops_jax.models.hashed import Hashed
-from crops_jax.models.parameters import filled, random_parameters
+from crops_jax.models.parameters import filled
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
@@ -124,23 +124,7 @@ class DualEncoder(nnx.Module):
 
 def abstract_dual_encoder(config: Config) -> DualEncoder:
     """A DualEncoder of shapes without arrays: its structure."""
-    return nnx.eval_shape(lambda: _random(config, seed=0))
-
-
-def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:
-    """What training starts from, each made or read where it lies on `mesh`.
-
-    Random by `seed` or, when config.encoder.weights is set, that folder's weights, from which both towers start; sizes
-    and pooling are then the folder's (`pretrained.resolve_config`).
-
-    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
-    cannot be used.
-    """
-    if config.encoder.weights:
-        from crops_jax import pretrained  # it builds on this module
-
-        return pretrained.read_parameters(config, mesh=mesh)
-    return random_parameters(lambda: _random(config, seed=seed), mesh)
+    return nnx.eval_shape(lambda: random_dual_encoder(config, seed=0))
 
 
 def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncoder:
@@ -156,5 +140,6 @@ def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncode
     return filled(abstract_dual_encoder(config), parameters)
 
 
-def _random(config: Config, *, seed: int) -> DualEncoder:
+def random_dual_encoder(config: Config, *, seed: int) -> DualEncoder:
+    """A DualEncoder whose parameters are drawn by `seed`."""
     return DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=seed))

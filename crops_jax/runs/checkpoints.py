@@ -7,7 +7,7 @@ that whatever has a step for its name is whole. Saving is asynchronous: `save` r
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,15 +15,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
 
 from crops_jax.config.stored import ConfigSections, binding_sections, config_hash, differing_fields
-from crops_jax.devices import processes, sharding
+from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.runs.checksums import tree_checksums
-from crops_jax.train_step import TrainState
 
 FOLDER = "checkpoints"
+ITEMS = ("parameters", "average", "optimizer")
+"""The trees of arrays of a checkpoint; average only where the run keeps a moving average of its weights."""
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
@@ -64,9 +64,7 @@ class Checkpoints:
             self.path,
             options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
             item_handlers={
-                "parameters": ocp.PyTreeCheckpointHandler(),
-                "average": ocp.PyTreeCheckpointHandler(),
-                "optimizer": ocp.PyTreeCheckpointHandler(),
+                **{name: ocp.PyTreeCheckpointHandler() for name in ITEMS},
                 "progress": ocp.JsonCheckpointHandler(),
             },
         )
@@ -75,14 +73,15 @@ class Checkpoints:
         """The newest step that is whole; None when there is none. Several processes go by what the first one sees."""
         return self._cluster.from_first(max(saved_steps(self.path), default=None))
 
-    def save(self, state: TrainState, progress: Progress) -> None:
-        """Starts to save `state` under its step, after the save before it has ended.
+    def save(self, step: int, items: Mapping[str, Any], progress: Progress) -> None:
+        """Starts to save a step, after the save before it has ended.
 
-        The state may be donated as soon as this returns. Raises NamedFailure when the disk is full.
+        Args:
+          items: trees of arrays by the names in ITEMS. They may be donated as soon as this returns.
+
+        Raises NamedFailure when the disk is full.
         """
-        step = int(state.step)
         self.wait()
-        items = _items(state)
         checksums = {name: tree_checksums(item) for name, item in items.items()}
         with self._full_disk_is_named():
             self._manager.save(
@@ -100,42 +99,29 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._prune()
 
-    def restore(self, step: int, like: TrainState, mesh: Mesh) -> tuple[TrainState, Progress]:
-        """State and progress of a step, laid out over `mesh`, whichever mesh it was saved from.
+    def restore(self, step: int, like: Mapping[str, Any]) -> tuple[dict[str, Any], Progress]:
+        """The trees of arrays and the progress of a step, whichever mesh it was saved from.
 
         Args:
-          like: a state of the same run, for its structure; arrays or shapes.
+          like: the items that were saved, as trees of jax.ShapeDtypeStruct with the shardings that they shall have.
 
         Raises InputError when the checkpoint is of another configuration or damaged.
         """
-        abstract = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            like,
-            sharding.tree_shardings(like, mesh),
-        )
         try:
             items: Any = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     progress=ocp.args.JsonRestore(),
-                    **{name: _restore_as(item) for name, item in _items(abstract).items()},
+                    **{name: _restore_as(item) for name, item in like.items()},
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
             raise _unreadable(self.path / str(step), error) from error
         _check_config(self.path / str(step), items.progress, self._config)
-        restored = {name: items[name] for name in _items(abstract)}
+        restored = {name: items[name] for name in like}
         for name, item in restored.items():
             _check_sums(self.path / str(step), items.progress, name, item)
-        optimizer = restored["optimizer"]
-        state = TrainState(
-            step=optimizer["step"],
-            parameters=restored["parameters"],
-            optimizer_state=optimizer["state"],
-            document_intervals=optimizer.get("document_intervals"),
-            averaged_parameters=restored.get("average"),
-        )
-        return state, _from_json(items.progress)
+        return restored, _from_json(items.progress)
 
     def close(self) -> None:
         """Waits for what is being saved."""
@@ -243,17 +229,6 @@ def read_progress(checkpoint: Path) -> Progress:
         return _from_json(_read_json(checkpoint))
     except (KeyError, TypeError) as error:
         raise _unreadable(checkpoint, error) from error
-
-
-def _items(state: TrainState) -> dict[str, Any]:
-    """The parts of a state that a checkpoint keeps as trees of arrays."""
-    items = {"parameters": state.parameters, "optimizer": _optimizer_item(state)}
-    return items if state.averaged_parameters is None else {**items, "average": state.averaged_parameters}
-
-
-def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    item = {"step": state.step, "state": state.optimizer_state}
-    return item if state.document_intervals is None else {**item, "document_intervals": state.document_intervals}
 
 
 def _restore_as(abstract: Any) -> Any:

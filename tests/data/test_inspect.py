@@ -18,10 +18,10 @@ from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
 from crops_jax.hashing import document_id_words
 from crops_jax.lexical import CorpusStatistics
-from crops_jax.optimizer import make_optimizer
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.text import tokenizer, wordpiece
-from crops_jax.train_step import TrainState
+from crops_jax.training.optimizer import make_optimizer
+from crops_jax.training.state import TrainState, save_state
 from data import theta
 from data.inspect import describe
 from data.tables import write_table
@@ -98,7 +98,7 @@ def make_run(path):
     optimizer = make_optimizer(Config().optimizer, steps=10)
     saved = Checkpoints(path, Config(), keep_last=2)
     for step in (5, 10):
-        saved.save(TrainState(jnp.int32(step), parameters, optimizer.init(parameters)), Progress(Best(5, 0.5)))
+        save_state(saved, TrainState(jnp.int32(step), parameters, optimizer.init(parameters)), Progress(Best(5, 0.5)))
     saved.wait()
     saved.close()
     (path / "metrics.jsonl").write_text('{"step": 5, "loss": 2.0}\n{"step": 10, "loss": 1.0}\n{"step": 1')

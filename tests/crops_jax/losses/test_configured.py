@@ -22,10 +22,11 @@ from crops_jax.losses import (
 )
 from crops_jax.losses.configured import configured_loss
 from crops_jax.runs.checkpoints import Checkpoints, Progress
-from crops_jax.train_step import device_batch, make_train_step
+from crops_jax.training.state import restore_state, save_state
+from crops_jax.training.step import device_batch, make_train_step
 from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
-from tests.crops_jax.test_train_step import PLAIN, bag, batch_of, first_moments
+from tests.crops_jax.training.test_step import PLAIN, bag, batch_of, first_moments
 from tests.tiny_run import state_of
 
 FUNCTIONS = {
@@ -154,9 +155,9 @@ def test_intervals_outlive_a_checkpoint(tmp_path):
     seen = jax.tree.map(lambda zeros: zeros + jnp.arange(64, dtype=zeros.dtype), like.document_intervals)
     state = like._replace(step=like.step + 2, document_intervals=seen)
     checkpoints = Checkpoints(tmp_path, CORRECTED, keep_last=1)
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     checkpoints.wait()
-    restored, _ = checkpoints.restore(2, like, mesh)
+    restored, _ = restore_state(checkpoints, 2, like, mesh)
     checkpoints.close()
     for one, other in zip(state.document_intervals, restored.document_intervals, strict=True):
         assert (one == other).all()

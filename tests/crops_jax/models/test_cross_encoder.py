@@ -10,7 +10,8 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from crops_jax.errors import InputError
-from crops_jax.models.cross_encoder import abstract_cross_encoder, from_parameters, initial_parameters
+from crops_jax.models.cross_encoder import abstract_cross_encoder, from_parameters
+from crops_jax.training.cross_encoder import initial_parameters
 from tests.model_folders import ONE_DEVICE, small_config, write_bert
 
 CONFIG = small_config(layers=1).encoder

@@ -9,8 +9,9 @@ from flax import nnx
 
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
-from crops_jax.models.dual_encoder import from_parameters, initial_parameters
+from crops_jax.models.dual_encoder import from_parameters
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
+from crops_jax.training.dual_encoder import initial_parameters
 from tests.model_folders import ONE_DEVICE, random_model, small_config, write_bert
 
 TOKENS = np.asarray([[2, 5, 7, 3, -1, -1], [2, 9, 9, 8, 4, 3], [-1] * 6], np.int32)

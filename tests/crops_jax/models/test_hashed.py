@@ -12,9 +12,9 @@ from crops_jax.devices import sharding
 from crops_jax.hashing import murmur3
 from crops_jax.models.hashed import bucket, identities
 from crops_jax.text.packing import assign_rows, lay_out
-from crops_jax.train_step import device_batch
+from crops_jax.training.step import device_batch
 from tests.crops_jax.models.test_dual_encoder import random_packings
-from tests.crops_jax.test_train_step import PLAIN, batch_of, bert, first_moments, start
+from tests.crops_jax.training.test_step import PLAIN, batch_of, bert, first_moments, start
 from tests.model_folders import random_model, random_parameters, small_config
 
 SIZES = {"family": "hashed", "feature_width": 8, "hash_buckets": 37, "layers": 2, "feed_forward_width": 20}

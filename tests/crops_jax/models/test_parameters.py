@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 from crops_jax import weight_files
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
-from crops_jax.models.dual_encoder import from_parameters, initial_parameters
+from crops_jax.models.dual_encoder import from_parameters
 from crops_jax.models.hugging_face_names import names
+from crops_jax.training.dual_encoder import initial_parameters
 from tests.model_folders import random_parameters, small_config, write_bert
 
 

@@ -9,10 +9,10 @@ import pytest
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.optimizer import make_optimizer
 from crops_jax.runs import checkpoints as checkpoint
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
-from crops_jax.train_step import TrainState
+from crops_jax.training.optimizer import make_optimizer
+from crops_jax.training.state import TrainState, restore_state, save_state
 from tests.tiny_run import CONFIG
 
 SPLIT = MeshConfig(data=4, model=2)
@@ -39,10 +39,10 @@ def checkpoints(tmp_path):
 def test_what_is_saved_is_restored_on_another_mesh(checkpoints):
     state, _ = state_at(3)
     progress = Progress(Best(2, 0.1234567890123), {"label_overflow": 7})
-    checkpoints.save(state, progress)
+    save_state(checkpoints, state, progress)
     checkpoints.wait()
     like, mesh = state_at(0, MeshConfig(data=1), value=0.0)
-    restored, kept = checkpoints.restore(3, like, mesh)
+    restored, kept = restore_state(checkpoints, 3, like, mesh)
     assert kept == progress
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     for found, expected, place in zip(jax.tree.leaves(restored), jax.tree.leaves(state), jax.tree.leaves(like)):
@@ -53,11 +53,11 @@ def test_what_is_saved_is_restored_on_another_mesh(checkpoints):
 def test_a_state_may_be_donated_as_soon_as_save_returns(checkpoints):
     state, mesh = state_at(1)
     overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     for _ in range(5):
         state = overwrite(state)
     checkpoints.wait()
-    restored, _ = checkpoints.restore(1, state, mesh)
+    restored, _ = restore_state(checkpoints, 1, state, mesh)
     assert (restored.parameters["tower"]["layers"][0]["up"]["kernel"] == 1).all()
 
 
@@ -66,7 +66,7 @@ def test_the_last_two_and_the_best_are_kept(checkpoints):
     for step, metric in [(1, 0.2), (2, 0.9), (3, None), (4, 0.3), (5, None), (6, None)]:
         if metric is not None and (best is None or metric > best.metric):
             best = Best(step, metric)
-        checkpoints.save(state_at(step)[0], Progress(best))
+        save_state(checkpoints, state_at(step)[0], Progress(best))
     checkpoints.wait()
     assert checkpoint.saved_steps(checkpoints.path) == {2, 5, 6}
     assert checkpoints.latest() == 6
@@ -74,7 +74,7 @@ def test_the_last_two_and_the_best_are_kept(checkpoints):
 
 def test_parameters_come_back_as_the_model_names_them(tmp_path, checkpoints):
     for step in (1, 2):
-        checkpoints.save(state_at(step)[0], Progress(Best(1, 0.5)))
+        save_state(checkpoints, state_at(step)[0], Progress(Best(1, 0.5)))
     checkpoints.wait()
     best, last = (checkpoint.restore_parameters(tmp_path, which=which) for which in ("best", "last"))
     assert (best["log_inverse_temperature"], last["log_inverse_temperature"]) == (1, 2)
@@ -85,13 +85,13 @@ def test_parameters_come_back_as_the_model_names_them(tmp_path, checkpoints):
 
 def test_without_an_evaluation_the_last_is_the_best(tmp_path, checkpoints):
     for step in (1, 2):
-        checkpoints.save(state_at(step)[0], Progress())
+        save_state(checkpoints, state_at(step)[0], Progress())
     checkpoints.wait()
     assert checkpoint.restore_parameters(tmp_path)["log_inverse_temperature"] == 2
 
 
 def test_half_written_checkpoints_are_not_seen_and_are_removed(tmp_path, checkpoints):
-    checkpoints.save(state_at(1)[0], Progress())
+    save_state(checkpoints, state_at(1)[0], Progress())
     checkpoints.wait()
     half = checkpoints.path / "2.orbax-checkpoint-tmp" / "parameters"
     half.mkdir(parents=True)
@@ -111,13 +111,13 @@ def test_no_checkpoint_is_an_error_that_says_so(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path, checkpoints):
     state, mesh = state_at(1)
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     checkpoints.wait()
     for file in (checkpoints.path / "1" / "parameters").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"checkpoints/1: the checkpoint cannot be read"):
-        checkpoints.restore(1, state, mesh)
+        restore_state(checkpoints, 1, state, mesh)
     with pytest.raises(InputError, match=r"the checkpoint cannot be read"):
         checkpoint.restore_parameters(tmp_path)
 
@@ -126,14 +126,14 @@ def reopened(tmp_path, config, state, mesh):
     """What a program with another configuration restores."""
     other = Checkpoints(tmp_path, config, keep_last=2)
     try:
-        return other.restore(1, state, mesh)[0]
+        return restore_state(other, 1, state, mesh)[0]
     finally:
         other.close()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, checkpoints):
     state, mesh = state_at(1)
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     checkpoints.wait()
     other = CONFIG.replace(loss={"initial_temperature": 0.2})
     with pytest.raises(InputError, match=r"another configuration .*loss.initial_temperature: 0.1 there, 0.2 here"):
@@ -153,9 +153,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, checkpoints)
 def test_a_moving_average_is_kept_and_is_what_a_run_gives_away(tmp_path, checkpoints):
     state, mesh = state_at(1)
     state = state._replace(averaged_parameters=jax.tree.map(lambda leaf: leaf + 1, state.parameters))
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     checkpoints.wait()
-    restored, _ = checkpoints.restore(1, state, mesh)
+    restored, _ = restore_state(checkpoints, 1, state, mesh)
     for found, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert restored.final_parameters is restored.averaged_parameters
@@ -167,7 +167,7 @@ def test_a_moving_average_is_kept_and_is_what_a_run_gives_away(tmp_path, checkpo
     [OSError(errno.ENOSPC, "full"), ValueError("INTERNAL: write failed: No space left on device [OS error 28]")],
 )
 def test_a_full_disk_is_a_named_failure_that_keeps_the_last_good_checkpoint(checkpoints, error, monkeypatch):
-    checkpoints.save(state_at(1)[0], Progress())
+    save_state(checkpoints, state_at(1)[0], Progress())
     checkpoints.wait()
 
     def fails(*_, **__):
@@ -176,13 +176,13 @@ def test_a_full_disk_is_a_named_failure_that_keeps_the_last_good_checkpoint(chec
 
     monkeypatch.setattr(checkpoints._manager, "save", fails)
     with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/1; free some space"):
-        checkpoints.save(state_at(2)[0], Progress())
+        save_state(checkpoints, state_at(2)[0], Progress())
     assert [entry.name for entry in checkpoints.path.iterdir()] == ["1"]
 
 
 def test_flipped_bits_are_seen_wherever_they_are_read(tmp_path, checkpoints):
     state, mesh = state_at(1)
-    checkpoints.save(state, Progress())
+    save_state(checkpoints, state, Progress())
     checkpoints.wait()
     file = checkpoints.path / "1" / "progress" / "metadata"
     stored = json.loads(file.read_text())
@@ -190,6 +190,6 @@ def test_flipped_bits_are_seen_wherever_they_are_read(tmp_path, checkpoints):
     stored["checksums"]["parameters"][name] ^= 1
     file.write_text(json.dumps(stored))
     with pytest.raises(InputError, match=rf"checkpoints/1: .*parameters {name} is not what was saved"):
-        checkpoints.restore(1, state, mesh)
+        restore_state(checkpoints, 1, state, mesh)
     with pytest.raises(InputError, match=rf"parameters {name} is not what was saved"):
         checkpoint.restore_parameters(tmp_path)

@@ -1,6 +1,5 @@
 """One optimiser step on a global batch: state and batch in, state and metrics out, compiled once."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
-from crops_jax.config import Config, CrossEncoderConfig, LossConfig, OptimizerConfig
+from crops_jax.config import Config, LossConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
@@ -19,36 +18,15 @@ from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
 from crops_jax.losses import Split, implementation_that_runs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
-from crops_jax.losses.log_q import DocumentIntervals, no_intervals, observe
+from crops_jax.losses.log_q import observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
-from crops_jax.optimizer import learning_rate_schedule, make_optimizer, moving_average, updates_done
 from crops_jax.runs import checksums
 from crops_jax.text.packing import row_width
+from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
+from crops_jax.training.state import TrainState, abstract_state, after_step
 
 TEMPERATURE = "log_inverse_temperature"
-
-
-class TrainState(NamedTuple):
-    """All that changes from step to step.
-
-    step: optimiser steps done, those included that were skipped.
-    parameters: nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) gives it.
-    optimizer_state: of optax.
-    document_intervals: how often documents enter a batch; None without the logQ correction.
-    averaged_parameters: moving average of the parameters, float32; None without one.
-    """
-
-    step: Int32[Array, ""]
-    parameters: dict
-    optimizer_state: Any
-    document_intervals: DocumentIntervals | None = None
-    averaged_parameters: dict | None = None
-
-    @property
-    def final_parameters(self) -> dict:
-        """What is evaluated, embedded and exported: the average, where there is one."""
-        return self.parameters if self.averaged_parameters is None else self.averaged_parameters
 
 
 class StepMetrics(NamedTuple):
@@ -64,38 +42,6 @@ class StepMetrics(NamedTuple):
     grad_norm: Float[Array, ""]
     counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
     levels: LevelStatistics
-
-
-@functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
-def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Step 0 of parameters that lie over the mesh (crops_jax.models.parameters), which the state takes over."""
-    state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
-    return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
-
-
-def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Shapes and places of a state, without arrays. model: its parameters may be shapes too."""
-    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    optimizer = make_optimizer(config.optimizer, steps=steps)
-    state = jax.eval_shape(lambda: first_state(parameters, optimizer, config))
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        state,
-        sharding.tree_shardings(state, mesh),
-    )
-
-
-def first_state(
-    parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig
-) -> TrainState:
-    """Step 0 of given parameters, wherever they are; its average shares them."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        parameters=parameters,
-        optimizer_state=optimizer.init(parameters),
-        document_intervals=_no_intervals(config),
-        averaged_parameters=parameters if config.optimizer.ema_decay else None,
-    )
 
 
 def make_train_step(
@@ -177,30 +123,6 @@ def make_train_step(
     )
 
 
-def after_step(
-    before: TrainState,
-    updated: TrainState,
-    loss: Float[Array, ""],
-    grad_norm: Float[Array, ""],
-    *,
-    config: OptimizerConfig,
-) -> TrainState:
-    """The state after a step: one more step, and `updated` with its average, if loss and gradient are finite.
-
-    Otherwise nothing but the number of the step has changed.
-
-    Args:
-      updated: `before` with what the update changed; neither step nor average.
-    """
-    if before.averaged_parameters is not None:
-        done = updates_done(updated.optimizer_state)
-        average = moving_average(before.averaged_parameters, updated.parameters, done, decay=config.ema_decay)
-        updated = updated._replace(averaged_parameters=average)
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, before)
-    return kept._replace(step=before.step + 1)
-
-
 def implementation_name(config: Config) -> str:
     """The loss's implementation that the train step runs. Raises InputError when the named one cannot."""
     queries = config.data.queries_per_batch
@@ -230,12 +152,6 @@ def device_batch(batch: Batch, mesh: Mesh) -> Batch:
     """This process's rows of a global batch as parts of arrays over the whole mesh."""
     place = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(place, array), batch)
-
-
-def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | None:
-    if isinstance(config, Config) and config.loss.log_q_correction:
-        return no_intervals(config.loss.log_q_buckets)
-    return None
 
 
 def _fill(texts: Any) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Training of a cross-encoder: what its loop (crops_jax.training_loop) is given.
+"""Training of a cross-encoder: what its loop (crops_jax.training.loop) is given.
 
 Loss: binary cross-entropy to soft targets t in [0, 1], from logits z: softplus(z) - t z, the mean over the pairs of a
 batch. All that a step does follows from (configuration, pairs, step).
@@ -17,17 +17,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64
 
-from crops_jax.config import CrossEncoderConfig
+from crops_jax.config import CrossEncoderConfig, EncoderConfig
 from crops_jax.devices import sharding
+from crops_jax.errors import InputError
 from crops_jax.input_pipeline.pair_batches import PairBatch, pair_batches, steps_per_epoch
-from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder, initial_parameters
-from crops_jax.optimizer import learning_rate_schedule, make_optimizer, updates_done
-from crops_jax.runs import checkpoints as checkpoint
-from crops_jax.runs.checkpoints import Checkpoints
+from crops_jax.model_folder import describe, locate
+from crops_jax.models.cross_encoder import CrossEncoder, _top, abstract_cross_encoder
+from crops_jax.models.hugging_face_names import from_hugging_face
+from crops_jax.models.parameters import placed, random_parameters
+from crops_jax.runs.checkpoints import Checkpoints, restore_parameters
 from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.text.pair_tokens import TokenizedPairs
-from crops_jax.train_step import TrainState, abstract_state, after_step
-from crops_jax.training_loop import Evaluation, TrainingLoop
+from crops_jax.training.loop import Evaluation, TrainingLoop
+from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
+from crops_jax.training.state import TrainState, abstract_state, after_step
+from crops_jax.weight_files import open_tensors
 
 
 class PairMetrics(NamedTuple):
@@ -62,7 +66,7 @@ def train(
             watch = Stopwatch()
             task = _CrossEncoderTask(config, pairs, targets, steps=steps)
             TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch).run()
-    return checkpoint.restore_parameters(run, which="last")
+    return restore_parameters(run, which="last")
 
 
 def total_steps(pairs: int, config: CrossEncoderConfig) -> int:
@@ -126,7 +130,7 @@ def make_pair_step(
 
 
 class _CrossEncoderTask:
-    """A cross-encoder, as crops_jax.training_loop.Task."""
+    """A cross-encoder, as crops_jax.training.loop.Task."""
 
     unit = "pairs"
     learning_rate_flag = "--learning-rate"
@@ -168,3 +172,30 @@ class _CrossEncoderTask:
 
     def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
         return {}
+
+
+def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
+    """What training starts from, each made or read where it lies on `mesh`.
+
+    Random by `seed` or, when config.weights is set, that folder's weights. Of the folder the tower is taken, and pooler
+    and head where it has those of a classifier with one output (as cross-encoders of sentence-transformers are saved);
+    what it lacks is random by `seed`.
+
+    Args:
+      config: with weights, its sizes are the folder's.
+
+    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
+    cannot be used.
+    """
+    if not config.weights:
+        return random_parameters(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=seed)), mesh)
+    folder = describe(locate(config.weights)).towers[0]
+    tensors = open_tensors(folder)
+    parameters = {
+        "tower": from_hugging_face(tensors, config, source=str(folder)),
+        **_top(tensors, config.width, seed=seed),
+    }
+    try:
+        return placed(abstract_cross_encoder(config), parameters, mesh)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}; the weights do not belong to the config.json beside them") from error

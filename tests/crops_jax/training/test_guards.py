@@ -10,9 +10,9 @@ import pytest
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import NamedFailure
-from crops_jax.optimizer import make_optimizer
-from crops_jax.run_guards import NonFiniteSteps, StopVote
-from crops_jax.train_step import after_step, first_state
+from crops_jax.training.guards import NonFiniteSteps, StopVote
+from crops_jax.training.optimizer import make_optimizer
+from crops_jax.training.state import after_step, first_state
 from tests.tiny_run import CONFIG
 
 

@@ -3,11 +3,11 @@ import pytest
 from flax import nnx
 
 from crops_jax.config import MeshConfig
-from crops_jax.dev_recall import DevRecall
 from crops_jax.devices import sharding
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
 from crops_jax.records import RecordSource
+from crops_jax.training.dev_recall import DevRecall
 from tests.tiny_run import CONFIG, BagEncoder, tiny_records
 
 

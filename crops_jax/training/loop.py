@@ -17,12 +17,12 @@ from tqdm import tqdm
 from crops_jax.config import Config, CrossEncoderConfig
 from crops_jax.devices import processes
 from crops_jax.errors import Interrupted
-from crops_jax.optimizer import updates_done
-from crops_jax.run_guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
-from crops_jax.train_step import TrainState, abstract_state, initial_state
+from crops_jax.training.guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
+from crops_jax.training.optimizer import updates_done
+from crops_jax.training.state import TrainState, abstract_state, initial_state, restore_state, save_state
 
 
 class Evaluation(NamedTuple):
@@ -121,7 +121,7 @@ class TrainingLoop:
             self._progress = Progress()
         else:
             like = abstract_state(task.model, task.config, steps=task.steps, mesh=task.mesh)
-            self._state, self._progress = checkpoints.restore(latest, like, task.mesh)
+            self._state, self._progress = restore_state(checkpoints, latest, like, task.mesh)
         self._first = self._logged_at = int(self._state.step)
         self._sums: dict[str, int | float] = dict(self._progress.accumulated)
         # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
@@ -231,7 +231,7 @@ class TrainingLoop:
             with self._watch.of("checkpoint"):
                 flag = self._task.learning_rate_flag
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)
-                self._checkpoints.save(self._state, self._progress)
+                save_state(self._checkpoints, self._state, self._progress)
 
     def _write_line(self, step: int, metrics: Any, evaluated: dict[str, float]) -> None:
         spent, steps = self._watch.read(), step - self._logged_at

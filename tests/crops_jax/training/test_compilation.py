@@ -2,12 +2,12 @@ import jax
 import pytest
 from flax import nnx
 
-from crops_jax import step_compilation
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.step_compilation import TextLengths, abstract_batch, check_memory, compile_step
+from crops_jax.training import compilation
+from crops_jax.training.compilation import TextLengths, abstract_batch, check_memory, compile_step
 from tests.tiny_run import CONFIG, BagEncoder
 
 
@@ -33,9 +33,9 @@ def test_rows_are_those_that_the_trainer_would_choose():
 
 
 def test_a_step_that_fits_says_what_it_needs(monkeypatch):
-    monkeypatch.setattr(step_compilation, "accelerator_of", lambda kind: Accelerator(1 << 30, 1e9, 1e12))
+    monkeypatch.setattr(compilation, "accelerator_of", lambda kind: Accelerator(1 << 30, 1e9, 1e12))
     small = nnx.eval_shape(lambda: BagEncoder(CONFIG, seed=0))
-    monkeypatch.setattr(step_compilation, "abstract_dual_encoder", lambda config: small)
+    monkeypatch.setattr(compilation, "abstract_dual_encoder", lambda config: small)
     found = compile_step(CONFIG, TextLengths(6, 12), devices=jax.devices())
     assert found["devices"] == 1
     assert found["mesh"] == {"data": 1, "fsdp": 1, "model": 1}

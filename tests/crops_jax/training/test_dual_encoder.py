@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import model_flops, training
 from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
 from crops_jax.runs import checkpoints
+from crops_jax.runs.checkpoints import Checkpoints
 from crops_jax.runs.log import TIMING_FIELDS, RunLog, read_metrics
+from crops_jax.training import dual_encoder, flops
 from tests.tiny_run import CONFIG, tiny_records, use_bag_encoder
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -36,7 +37,7 @@ def uninterrupted(records, tmp_path_factory):
     run = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         use_bag_encoder(patch)
-        outcome = training.train(CONFIG, records_path=records, run=run)
+        outcome = dual_encoder.train(CONFIG, records_path=records, run=run)
     return run, outcome
 
 
@@ -56,7 +57,7 @@ def assert_same_run(run, other):
 
 def stop_before(step, monkeypatch, act):
     """Calls `act` when the batch of `step` is asked for."""
-    original = training.batches
+    original = dual_encoder.batches
 
     def batches(source, config, *, start_step, **others):
         for number, batch in enumerate(original(source, config, start_step=start_step, **others)):
@@ -64,7 +65,7 @@ def stop_before(step, monkeypatch, act):
                 act()
             yield batch
 
-    monkeypatch.setattr(training, "batches", batches)
+    monkeypatch.setattr(dual_encoder, "batches", batches)
 
 
 def test_a_run_leaves_what_the_contract_says(uninterrupted):
@@ -79,10 +80,10 @@ def test_a_run_leaves_what_the_contract_says(uninterrupted):
         assert "model_flops_utilization" not in line  # the peak of a CPU is not known
         assert line["padding_share"] == pytest.approx(1 - line["tokens"] / line["token_places"], abs=1e-4)
         assert sum(line[f"anchors_level_{level}"] for level in range(1, 6)) > 0
-    evaluated = {line["step"]: line[training.DEV_METRIC] for line in lines if training.DEV_METRIC in line}
+    evaluated = {line["step"]: line[dual_encoder.DEV_METRIC] for line in lines if dual_encoder.DEV_METRIC in line}
     assert sorted(evaluated) == [6, 12, 18, 20]
     best = max(evaluated, key=lambda step: (evaluated[step], -step))
-    assert outcome == {"steps": 20, "best_step": best, training.DEV_METRIC: evaluated[best]}
+    assert outcome == {"steps": 20, "best_step": best, dual_encoder.DEV_METRIC: evaluated[best]}
     assert checkpoints.saved_steps(run / "checkpoints") >= {20, best}
     assert any((run / "tensorboard").iterdir())
     goodput = [json.loads(line) for line in (run / "goodput.jsonl").read_text().splitlines()]
@@ -93,7 +94,7 @@ def test_a_run_leaves_what_the_contract_says(uninterrupted):
 def test_a_finished_run_is_left_alone(uninterrupted, records):
     run, outcome = uninterrupted
     before = (run / "metrics.jsonl").read_bytes()
-    assert training.train(CONFIG, records_path=records, run=run) == outcome
+    assert dual_encoder.train(CONFIG, records_path=records, run=run) == outcome
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -108,10 +109,10 @@ def test_a_crash_leaves_no_trace(uninterrupted, records, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         stop_before(step, patch, crash)
         with pytest.raises(Crash):
-            training.train(CONFIG, records_path=records, run=tmp_path)
+            dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 1, "loss"')
-    assert training.train(CONFIG, records_path=records, run=tmp_path) == uninterrupted[1]
+    assert dual_encoder.train(CONFIG, records_path=records, run=tmp_path) == uninterrupted[1]
     assert_same_run(tmp_path, uninterrupted[0])
 
 
@@ -121,10 +122,10 @@ def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, record
     with monkeypatch.context() as patch:
         stop_before(7, patch, lambda: os.kill(os.getpid(), number))
         with pytest.raises(Interrupted, match="interrupted at step 7 of 20; a checkpoint is saved"):
-            training.train(CONFIG, records_path=records, run=tmp_path)
+            dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
     assert signal.getsignal(number) is handler
     assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 7
-    training.train(CONFIG, records_path=records, run=tmp_path)
+    dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
     assert_same_run(tmp_path, uninterrupted[0])
 
 
@@ -132,16 +133,16 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(records, 
     with monkeypatch.context() as patch:
         stop_before(6, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            training.train(CONFIG, records_path=records, run=tmp_path)
-    original = training.Checkpoints.restore
+            dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
+    original = Checkpoints.restore
 
-    def spoilt(self, step, like, mesh):
-        state, progress = original(self, step, like, mesh)
-        return state._replace(parameters=jax.tree.map(lambda leaf: leaf * jnp.nan, state.parameters)), progress
+    def spoilt(self, step, like):
+        items, progress = original(self, step, like)
+        return {**items, "parameters": jax.tree.map(lambda leaf: leaf * jnp.nan, items["parameters"])}, progress
 
-    monkeypatch.setattr(training.Checkpoints, "restore", spoilt)
+    monkeypatch.setattr(Checkpoints, "restore", spoilt)
     with pytest.raises(NamedFailure, match=r"step 7: loss is .*nan.*last good checkpoint is .*checkpoints/6"):
-        training.train(CONFIG, records_path=records, run=tmp_path)
+        dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
     assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 6
 
 
@@ -151,17 +152,17 @@ def test_parameters_that_overflow_in_an_update_are_never_saved(records, tmp_path
         training={"steps": 4, "checkpoint_every_steps": 1, "evaluate_every_steps": 0},
     )
     with pytest.raises(NamedFailure, match=r"step 1: parameters are not finite .*there is no checkpoint yet"):
-        training.train(config, records_path=records, run=tmp_path)
+        dual_encoder.train(config, records_path=records, run=tmp_path)
     assert checkpoints.saved_steps(tmp_path / "checkpoints") == set()
 
 
 def test_a_machine_that_does_not_fit_is_refused_before_a_run_is_made():
     with pytest.raises(InputError, match="not a multiple of the mesh's data x fsdp"):
-        training.check_machine(CONFIG.replace(mesh={"data": 8, "model": 1}, data={"queries_per_batch": 7}))
+        dual_encoder.check_machine(CONFIG.replace(mesh={"data": 8, "model": 1}, data={"queries_per_batch": 7}))
     with pytest.raises(InputError, match="implementation='pallas' cannot run on cpu"):
-        training.check_machine(CONFIG.replace(loss={"implementation": "pallas"}))
+        dual_encoder.check_machine(CONFIG.replace(loss={"implementation": "pallas"}))
     with pytest.raises(InputError, match="use 'plain' or 'auto'"):
-        training.check_machine(CONFIG.replace(encoder={"attention": "flash", "dropout": 0.0}))
+        dual_encoder.check_machine(CONFIG.replace(encoder={"attention": "flash", "dropout": 0.0}))
 
 
 def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypatch):
@@ -174,7 +175,7 @@ def test_a_full_disk_under_a_log_is_a_named_failure(records, tmp_path, monkeypat
 
     monkeypatch.setattr(RunLog, "metrics", metrics)
     with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/4"):
-        training.train(CONFIG, records_path=records, run=tmp_path)
+        dual_encoder.train(CONFIG, records_path=records, run=tmp_path)
 
 
 def test_without_a_dev_split_the_last_checkpoint_is_the_best(tmp_path):
@@ -182,8 +183,8 @@ def test_without_a_dev_split_the_last_checkpoint_is_the_best(tmp_path):
     config = CONFIG.replace(training={"steps": 4})
     run = tmp_path / "run"
     run.mkdir()
-    assert training.train(config, records_path=records, run=run) == {"steps": 4, "best_step": 4}
-    assert training.DEV_METRIC not in read_metrics(run)[-1]
+    assert dual_encoder.train(config, records_path=records, run=run) == {"steps": 4, "best_step": 4}
+    assert dual_encoder.DEV_METRIC not in read_metrics(run)[-1]
 
 
 def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_path, monkeypatch):
@@ -192,13 +193,13 @@ def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_pat
     run, whole = tmp_path / "run", tmp_path / "whole"
     run.mkdir()
     whole.mkdir()
-    training.train(config, records_path=records, run=whole)
+    dual_encoder.train(config, records_path=records, run=whole)
     with monkeypatch.context() as patch:
         stop_before(9, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            training.train(config, records_path=records, run=run)
+            dual_encoder.train(config, records_path=records, run=run)
     changed = config.replace(mesh={"data": 4, "model": 2}, training={"log_every_steps": 10, "evaluate_every_steps": 0})
-    training.train(changed, records_path=records, run=run)
+    dual_encoder.train(changed, records_path=records, run=run)
     lines = {line["step"]: line["loss"] for line in read_metrics(run)}
     assert list(lines) == [2, 4, 6, 8, 10, 20]
     for line in read_metrics(whole):
@@ -207,8 +208,8 @@ def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_pat
 
 
 def test_the_first_line_says_devices_mesh_and_implementation(records, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(model_flops, "accelerator_of", lambda kind: Accelerator(1, 1.0, 1e9))
-    training.train(CONFIG.replace(training={"steps": 2}), records_path=records, run=tmp_path)
+    monkeypatch.setattr(flops, "accelerator_of", lambda kind: Accelerator(1, 1.0, 1e9))
+    dual_encoder.train(CONFIG.replace(training={"steps": 2}), records_path=records, run=tmp_path)
     [line] = read_metrics(tmp_path)
     assert 0 < line["model_flops_utilization"] < 1
     assert (
@@ -220,12 +221,12 @@ def test_the_first_line_says_devices_mesh_and_implementation(records, tmp_path, 
 def test_a_batch_that_the_mesh_cannot_split_is_refused(records, tmp_path):
     config = CONFIG.replace(mesh={"data": 8}, data={"queries_per_batch": 12})
     with pytest.raises(InputError, match=r"--data.queries-per-batch 12 is not a multiple of the mesh's data x fsdp, 8"):
-        training.train(config, records_path=records, run=tmp_path)
+        dual_encoder.train(config, records_path=records, run=tmp_path)
 
 
 def test_steps_follow_from_epochs(records):
     source = RecordSource(records)
     assert len(source) == 22
     by_epochs = CONFIG.replace(training={"steps": 0, "epochs": 1.5})
-    assert training.total_steps(source, CONFIG) == 20
-    assert training.total_steps(source, by_epochs) == 5
+    assert dual_encoder.total_steps(source, CONFIG) == 20
+    assert dual_encoder.total_steps(source, by_epochs) == 5

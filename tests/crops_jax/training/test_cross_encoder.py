@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax import discriminator_training
 from crops_jax.auc import graded_auc
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
 from crops_jax.cross_encoder_report import calibrate, slices
@@ -19,6 +18,7 @@ from crops_jax.runs import checkpoints
 from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from crops_jax.text import tokenizer
 from crops_jax.text.pair_tokens import TokenizedPairs
+from crops_jax.training import cross_encoder
 from tests.tiny_pairs import CONFIG, tiny_tokenizer, toy_pairs
 
 
@@ -41,7 +41,7 @@ def pairs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(pairs, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    return run, discriminator_training.train(CONFIG, *pairs, run=run)
+    return run, cross_encoder.train(CONFIG, *pairs, run=run)
 
 
 def assert_same(run, parameters, uninterrupted):
@@ -56,7 +56,7 @@ def assert_same(run, parameters, uninterrupted):
 
 def stop_before(step, monkeypatch, act):
     """Calls `act` when the batch of `step` is asked for."""
-    original = discriminator_training.pair_batches
+    original = cross_encoder.pair_batches
 
     def batches(*arguments, start_step, **rest):
         for number, batch in enumerate(original(*arguments, start_step=start_step, **rest)):
@@ -64,7 +64,7 @@ def stop_before(step, monkeypatch, act):
                 act()
             yield batch
 
-    monkeypatch.setattr(discriminator_training, "pair_batches", batches)
+    monkeypatch.setattr(cross_encoder, "pair_batches", batches)
 
 
 def test_a_run_leaves_lines_and_checkpoints(uninterrupted):
@@ -82,12 +82,12 @@ def test_a_run_leaves_lines_and_checkpoints(uninterrupted):
 def test_a_finished_run_is_left_alone(uninterrupted, pairs):
     run, _ = uninterrupted
     before = (run / "metrics.jsonl").read_bytes()
-    assert_same(run, discriminator_training.train(CONFIG, *pairs, run=run), uninterrupted)
+    assert_same(run, cross_encoder.train(CONFIG, *pairs, run=run), uninterrupted)
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_on_a_cpu_a_step_starts_when_the_one_before_has_ended(pairs, tmp_path, monkeypatch):
-    original, ended = discriminator_training.make_pair_step, []
+    original, ended = cross_encoder.make_pair_step, []
 
     def make_pair_step(*arguments, **rest):
         step = original(*arguments, **rest)
@@ -98,8 +98,8 @@ def test_on_a_cpu_a_step_starts_when_the_one_before_has_ended(pairs, tmp_path, m
 
         return watched
 
-    monkeypatch.setattr(discriminator_training, "make_pair_step", make_pair_step)
-    discriminator_training.train(CONFIG.replace(training={"steps": 30}), *pairs, run=tmp_path)
+    monkeypatch.setattr(cross_encoder, "make_pair_step", make_pair_step)
+    cross_encoder.train(CONFIG.replace(training={"steps": 30}), *pairs, run=tmp_path)
     assert len(ended) == 30
     assert all(ended)
 
@@ -115,17 +115,17 @@ def test_a_crash_leaves_no_trace(uninterrupted, pairs, tmp_path, monkeypatch, st
     with monkeypatch.context() as patch:
         stop_before(step, patch, crash)
         with pytest.raises(Crash):
-            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
-    assert_same(tmp_path, discriminator_training.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
+            cross_encoder.train(CONFIG, *pairs, run=tmp_path)
+    assert_same(tmp_path, cross_encoder.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
 
 
 def test_a_signal_saves_a_checkpoint_of_the_step_under_way(uninterrupted, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_before(27, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="interrupted at step 27 of 120; a checkpoint is saved"):
-            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
+            cross_encoder.train(CONFIG, *pairs, run=tmp_path)
     assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) == 27
-    assert_same(tmp_path, discriminator_training.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
+    assert_same(tmp_path, cross_encoder.train(CONFIG, *pairs, run=tmp_path), uninterrupted)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(pairs, tmp_path, monkeypatch):
@@ -136,27 +136,27 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(pairs, tm
     stop_before(26, monkeypatch, spoil)
     try:
         with pytest.raises(NamedFailure, match=r"step 27: loss is nan.*last good checkpoint is .*checkpoints/20"):
-            discriminator_training.train(CONFIG, *pairs, run=tmp_path)
+            cross_encoder.train(CONFIG, *pairs, run=tmp_path)
     finally:
         pairs[1][:] = kept
 
 
 @pytest.mark.slow
 def test_devices_change_no_loss(uninterrupted, pairs, tmp_path):
-    discriminator_training.train(CONFIG.replace(mesh={"data": 8}), *pairs, run=tmp_path)
+    cross_encoder.train(CONFIG.replace(mesh={"data": 8}), *pairs, run=tmp_path)
     losses, expected = ([line["loss"] for line in read_metrics(run)] for run in (tmp_path, uninterrupted[0]))
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
 
 
 def test_a_batch_that_the_mesh_cannot_split_is_refused():
     with pytest.raises(InputError, match="not a multiple of the mesh's data x fsdp, 8"):
-        discriminator_training.check_machine(CONFIG.replace(mesh={"data": 8}, pairs={"pairs_per_batch": 12}))
+        cross_encoder.check_machine(CONFIG.replace(mesh={"data": 8}, pairs={"pairs_per_batch": 12}))
 
 
 def test_steps_follow_from_epochs():
     by_epochs = CONFIG.replace(training={"steps": 0, "epochs": 1.5})
-    assert discriminator_training.total_steps(33, by_epochs) == 5
-    assert discriminator_training.total_steps(33, CONFIG) == 120
+    assert cross_encoder.total_steps(33, by_epochs) == 5
+    assert cross_encoder.total_steps(33, CONFIG) == 120
 
 
 def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_queries(tmp_path):
@@ -170,7 +170,7 @@ def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_quer
     train = np.flatnonzero(held_out.train).tolist()
     texts = [queries[i] for i in train], [documents[i] for i in train]
     pairs = TokenizedPairs(*texts, tokenizer=tokenizer.load(folder), max_tokens=8)
-    parameters = discriminator_training.train(CONFIG, pairs, targets[train], run=tmp_path)
+    parameters = cross_encoder.train(CONFIG, pairs, targets[train], run=tmp_path)
     losses = [line["loss"] for line in read_metrics(tmp_path)]
     assert losses[-1] < losses[0] - 0.1
     theta = CrossEncoderDiscriminator(

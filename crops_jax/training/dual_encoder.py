@@ -1,4 +1,4 @@
-"""Training of a dual encoder: what its loop (crops_jax.training_loop) is given.
+"""Training of a dual encoder: what its loop (crops_jax.training.loop) is given.
 
 All that a step does follows from (configuration, records, step): batches, dropout, what is logged and evaluated, and
 which checkpoint is the best.
@@ -14,26 +14,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from crops_jax import records
+from crops_jax import pretrained, records
 from crops_jax.config import Config
-from crops_jax.dev_recall import CUTOFF, DevRecall
 from crops_jax.devices import processes, sharding
 from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
-from crops_jax.model_flops import step_flops, utilization
-from crops_jax.models.dual_encoder import abstract_dual_encoder, initial_parameters
-from crops_jax.runs import checkpoints as checkpoint
+from crops_jax.models.dual_encoder import abstract_dual_encoder, random_dual_encoder
+from crops_jax.models.parameters import random_parameters
 from crops_jax.runs import checksums
-from crops_jax.runs.checkpoints import Checkpoints, Progress
+from crops_jax.runs.checkpoints import Checkpoints, Progress, read_progress
 from crops_jax.runs.log import Stopwatch, finite_number
-from crops_jax.train_step import (
-    StepMetrics,
-    attention_name,
-    device_batch,
-    implementation_name,
-    make_train_step,
-)
-from crops_jax.training_loop import Evaluation, TrainingLoop
+from crops_jax.training.dev_recall import CUTOFF, DevRecall
+from crops_jax.training.flops import step_flops, utilization
+from crops_jax.training.loop import Evaluation, TrainingLoop
+from crops_jax.training.step import StepMetrics, attention_name, device_batch, implementation_name, make_train_step
 
 DEV_METRIC = f"dev_recall_at_{CUTOFF}"
 _BATCH_FLAG = "--data.queries-per-batch"
@@ -62,7 +56,7 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
         if checkpoints.latest() == steps:
             if processes.current().is_first:
                 print(f"{run} is finished: {steps} steps", file=sys.stderr)
-            progress = checkpoint.read_progress(checkpoints.path / str(steps))
+            progress = read_progress(checkpoints.path / str(steps))
             return _outcome(steps, progress)
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
@@ -99,7 +93,7 @@ def enable_compilation_cache(run: Path) -> None:
 
 
 class _DualEncoderTask:
-    """A dual encoder, as crops_jax.training_loop.Task."""
+    """A dual encoder, as crops_jax.training.loop.Task."""
 
     unit = "queries"
     learning_rate_flag = "--optimizer.learning-rate"
@@ -174,3 +168,17 @@ def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
     if progress.best is None:
         return {"steps": steps, "best_step": steps}
     return {"steps": steps, "best_step": progress.best.step, DEV_METRIC: progress.best.metric}
+
+
+def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:
+    """What training starts from, each made or read where it lies on `mesh`.
+
+    Random by `seed` or, when config.encoder.weights is set, that folder's weights, from which both towers start; sizes
+    and pooling are then the folder's (`pretrained.resolve_config`).
+
+    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
+    cannot be used.
+    """
+    if config.encoder.weights:
+        return pretrained.read_parameters(config, mesh=mesh)
+    return random_parameters(lambda: random_dual_encoder(config, seed=seed), mesh)

@@ -2,14 +2,15 @@
 
 import pytest
 
-from crops_jax import model_flops
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.devices.accelerators import accelerator_of
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.program import load_config
-from crops_jax.step_compilation import TextLengths, abstract_batch
-from crops_jax.train_step import abstract_state, make_train_step
+from crops_jax.training import flops
+from crops_jax.training.compilation import TextLengths, abstract_batch
+from crops_jax.training.state import abstract_state
+from crops_jax.training.step import make_train_step
 from tests.model_folders import small_config
 
 
@@ -17,23 +18,23 @@ def test_qwen2_5_0_5b_by_hand():
     config = load_config("qwen2_5_0_5b")
     # 24 layers of query and output 896 x 896, key and value 896 x 128, and three matrices 896 x 4864.
     matrices = 24 * (2 * 896 * 896 + 2 * 896 * 128 + 3 * 896 * 4864)
-    assert model_flops.token_flops(config.encoder) == 2 * matrices == 715_653_120
+    assert flops.token_flops(config.encoder) == 2 * matrices == 715_653_120
     # 14 heads of 64; 128 tokens see 1 to 128 tokens.
-    attention = model_flops.attention_flops(config.encoder, tokens=128, causal_pairs=128 * 129 / 2)
+    attention = flops.attention_flops(config.encoder, tokens=128, causal_pairs=128 * 129 / 2)
     assert attention == 4 * 24 * 14 * 64 * 8256
     queries, documents = 1024, 4096
     texts = queries + documents
-    found = model_flops.step_flops(config, tokens=texts * 128, causal_pairs=texts * 8256)
+    found = flops.step_flops(config, tokens=texts * 128, causal_pairs=texts * 8256)
     assert found == 3 * (texts * (128 * 2 * matrices + attention) + 2 * queries * documents * 896)
 
 
 def test_a_token_of_bert_sees_all_of_its_text_and_a_hashed_text_is_one_row():
     bert = small_config(layers=1).encoder
-    assert model_flops.attention_flops(bert, tokens=7, causal_pairs=28) == 4 * 30 * 49
+    assert flops.attention_flops(bert, tokens=7, causal_pairs=28) == 4 * 30 * 49
     hashed = small_config(
         family="hashed", layers=2, hashed_features=("unigrams", "text"), feature_width=5, feed_forward_width=7
     )
-    assert model_flops.hashed_text_flops(hashed.encoder) == 2 * (10 * 7 + 7 * 7 + 7 * 30)
+    assert flops.hashed_text_flops(hashed.encoder) == 2 * (10 * 7 + 7 * 7 + 7 * 30)
 
 
 @pytest.mark.parametrize("family", ["bert", "qwen2"])
@@ -55,14 +56,14 @@ def test_a_train_step_has_the_flops_that_xla_counts(family):
     assert batch.texts[0].tokens.shape == (1, 128, tokens)
     step = make_train_step(model, config, steps=10, mesh=mesh)
     counted = step.lower(abstract_state(model, config, steps=10, mesh=mesh), batch).cost_analysis()["flops"]
-    expected = model_flops.step_flops(config, tokens=128 * tokens, causal_pairs=128 * tokens * (tokens + 1) / 2)
+    expected = flops.step_flops(config, tokens=128 * tokens, causal_pairs=128 * tokens * (tokens + 1) / 2)
     assert counted == pytest.approx(expected, rel=0.05)
 
 
 def test_utilization_is_known_where_the_peak_is():
-    assert model_flops.utilization(197e12, 2.0, devices=4, device_kind="TPU v5 lite") == 1 / 8
-    assert model_flops.utilization(1.0, 1.0, devices=1, device_kind="cpu") is None
-    assert model_flops.utilization(1.0, 0.0, devices=1, device_kind="TPU v4") is None
+    assert flops.utilization(197e12, 2.0, devices=4, device_kind="TPU v5 lite") == 1 / 8
+    assert flops.utilization(1.0, 1.0, devices=1, device_kind="cpu") is None
+    assert flops.utilization(1.0, 0.0, devices=1, device_kind="TPU v4") is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
 from crops_jax.runs import checksums
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
-from crops_jax.train_step import TEMPERATURE, device_batch, make_train_step
+from crops_jax.training.step import TEMPERATURE, device_batch, make_train_step
 from tests.tiny_run import CONFIG, VOCABULARY, BagEncoder, state_of
 
 STEPS = 30

@@ -8,7 +8,7 @@ from flax import nnx
 
 from crops_jax.config import OptimizerConfig
 from crops_jax.models.dual_encoder import abstract_dual_encoder
-from crops_jax.optimizer import (
+from crops_jax.training.optimizer import (
     decay_mask,
     learning_rate_schedule,
     make_optimizer,

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crops_jax import training
 from crops_jax.errors import NamedFailure
 from crops_jax.input_pipeline import records_of_step
 from crops_jax.records import RecordSource
 from crops_jax.runs import checkpoints, profiling
-from tests.crops_jax.test_training import assert_same_run
+from crops_jax.training import dual_encoder
+from tests.crops_jax.training.test_dual_encoder import assert_same_run
 from tests.tiny_run import CONFIG, BagEncoder, tiny_records, use_bag_encoder
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -64,15 +64,15 @@ def records(tmp_path_factory):
 def whole(spoilt, fast_compilation, records, tmp_path_factory):
     """An uninterrupted run, and the parameters that its last evaluation was given."""
     run, evaluated = tmp_path_factory.mktemp("whole"), []
-    original = training.DevRecall.__call__
+    original = dual_encoder.DevRecall.__call__
 
     def recall(self, parameters):
         evaluated.append(jax.device_get(parameters))
         return original(self, parameters)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.DevRecall, "__call__", recall)
-        training.train(config(allowed=3, profile_steps=(3, 2)), records_path=records, run=run)
+        patch.setattr(dual_encoder.DevRecall, "__call__", recall)
+        dual_encoder.train(config(allowed=3, profile_steps=(3, 2)), records_path=records, run=run)
     return run, evaluated[-1]
 
 
@@ -122,7 +122,7 @@ def test_the_steps_that_were_asked_for_are_traced(whole):
 
 def test_one_step_more_than_may_be_skipped_is_a_named_failure_and_the_run_can_go_on(whole, records, tmp_path):
     with pytest.raises(NamedFailure, match="step 6: loss is nan") as failure:
-        training.train(config(allowed=2, profile_steps=(5, 100)), records_path=records, run=tmp_path)
+        dual_encoder.train(config(allowed=2, profile_steps=(5, 100)), records_path=records, run=tmp_path)
     source = RecordSource(records)
     file, record = source.locate(records_of_step(source, CONFIG, 5)[0])
     said = str(failure.value)
@@ -134,5 +134,5 @@ def test_one_step_more_than_may_be_skipped_is_a_named_failure_and_the_run_can_go
     ):
         assert part in said, said
     assert len(traces(tmp_path)) == 1
-    training.train(config(allowed=3, profile_steps=(0, 0)), records_path=records, run=tmp_path)
+    dual_encoder.train(config(allowed=3, profile_steps=(0, 0)), records_path=records, run=tmp_path)
     assert_same_run(tmp_path, whole[0])

@@ -13,10 +13,11 @@ from crops_jax.devices import sharding
 from crops_jax.devices.accelerators import Accelerator, accelerator_of
 from crops_jax.errors import NamedFailure
 from crops_jax.input_pipeline import Batch
-from crops_jax.model_flops import step_flops
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.text.packing import PackedTexts, assign_rows, row_counts, row_width
-from crops_jax.train_step import abstract_state, make_train_step
+from crops_jax.training.flops import step_flops
+from crops_jax.training.state import abstract_state
+from crops_jax.training.step import make_train_step
 
 # Padding of packed texts of mixed lengths.
 _PADDING = 0.1
@@ -43,7 +44,7 @@ def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]
         the body of a loop once, so micro-batches and the streaming loss are counted too low.
       estimated_seconds, by `estimate`: "compiler", or "roofline" where the compiler gives no time: the longer of what
         these counts take at the device's peak and bandwidth, as if nothing waited for other devices.
-      model_flops: crops_jax.model_flops. model_flops_utilization: what that makes of the peak in estimated_seconds.
+      model_flops: crops_jax.training.flops. model_flops_utilization: what that makes of the peak in estimated_seconds.
 
     Raises:
       InputError: mesh or batch does not fit the devices.

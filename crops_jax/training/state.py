@@ -1,0 +1,139 @@
+"""The state of a training run: what changes from step to step, how it starts, and how a checkpoint keeps it."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int32
+
+from crops_jax.config import Config, CrossEncoderConfig, OptimizerConfig
+from crops_jax.devices import sharding
+from crops_jax.losses.log_q import DocumentIntervals, no_intervals
+from crops_jax.runs.checkpoints import Checkpoints, Progress
+from crops_jax.training.optimizer import make_optimizer, moving_average, updates_done
+
+
+class TrainState(NamedTuple):
+    """All that changes from step to step.
+
+    step: optimiser steps done, those included that were skipped.
+    parameters: nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) gives it.
+    optimizer_state: of optax.
+    document_intervals: how often documents enter a batch; None without the logQ correction.
+    averaged_parameters: moving average of the parameters, float32; None without one.
+    """
+
+    step: Int32[Array, ""]
+    parameters: dict
+    optimizer_state: Any
+    document_intervals: DocumentIntervals | None = None
+    averaged_parameters: dict | None = None
+
+    @property
+    def final_parameters(self) -> dict:
+        """What is evaluated, embedded and exported: the average, where there is one."""
+        return self.parameters if self.averaged_parameters is None else self.averaged_parameters
+
+
+@functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
+def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
+    """Step 0 of parameters that lie over the mesh (crops_jax.models.parameters), which the state takes over."""
+    state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
+    return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
+
+
+def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
+    """Shapes and places of a state, without arrays. model: its parameters may be shapes too."""
+    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    optimizer = make_optimizer(config.optimizer, steps=steps)
+    return _over_mesh(jax.eval_shape(lambda: first_state(parameters, optimizer, config)), mesh)
+
+
+def first_state(
+    parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig
+) -> TrainState:
+    """Step 0 of given parameters, wherever they are; its average shares them."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        parameters=parameters,
+        optimizer_state=optimizer.init(parameters),
+        document_intervals=_no_intervals(config),
+        averaged_parameters=parameters if config.optimizer.ema_decay else None,
+    )
+
+
+def after_step(
+    before: TrainState,
+    updated: TrainState,
+    loss: Float[Array, ""],
+    grad_norm: Float[Array, ""],
+    *,
+    config: OptimizerConfig,
+) -> TrainState:
+    """The state after a step: one more step, and `updated` with its average, if loss and gradient are finite.
+
+    Otherwise nothing but the number of the step has changed.
+
+    Args:
+      updated: `before` with what the update changed; neither step nor average.
+    """
+    if before.averaged_parameters is not None:
+        done = updates_done(updated.optimizer_state)
+        average = moving_average(before.averaged_parameters, updated.parameters, done, decay=config.ema_decay)
+        updated = updated._replace(averaged_parameters=average)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, before)
+    return kept._replace(step=before.step + 1)
+
+
+def save_state(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
+    """Starts to save a state under its step; see `crops_jax.runs.checkpoints.Checkpoints.save`."""
+    checkpoints.save(int(state.step), _as_items(state), progress)
+
+
+def restore_state(checkpoints: Checkpoints, step: int, like: TrainState, mesh: Mesh) -> tuple[TrainState, Progress]:
+    """State and progress of a step, laid out over `mesh`, whichever mesh it was saved from.
+
+    Args:
+      like: a state of the same run, for its structure; arrays or shapes.
+
+    Raises InputError when the checkpoint is of another configuration or damaged.
+    """
+    items, progress = checkpoints.restore(step, _as_items(_over_mesh(like, mesh)))
+    optimizer = items["optimizer"]
+    state = TrainState(
+        step=optimizer["step"],
+        parameters=items["parameters"],
+        optimizer_state=optimizer["state"],
+        document_intervals=optimizer.get("document_intervals"),
+        averaged_parameters=items.get("average"),
+    )
+    return state, progress
+
+
+def _as_items(state: TrainState) -> dict[str, Any]:
+    """The state as the trees of arrays that a checkpoint keeps."""
+    optimizer = {"step": state.step, "state": state.optimizer_state}
+    if state.document_intervals is not None:
+        optimizer["document_intervals"] = state.document_intervals
+    items = {"parameters": state.parameters, "optimizer": optimizer}
+    return items if state.averaged_parameters is None else {**items, "average": state.averaged_parameters}
+
+
+def _over_mesh(state: TrainState, mesh: Mesh) -> TrainState:
+    """Shapes of a state, with the place of each array on the mesh."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        sharding.tree_shardings(state, mesh),
+    )
+
+
+def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | None:
+    if isinstance(config, Config) and config.loss.log_q_correction:
+        return no_intervals(config.loss.log_q_buckets)
+    return None
