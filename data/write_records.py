@@ -14,7 +14,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 from tqdm import tqdm
 
-from crops_jax import artifacts, model_folder, program, records
+from crops_jax import artifacts, program, records
+from crops_jax.pretrained import folder
 from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
@@ -151,7 +152,7 @@ def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarra
 
 def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], directory: Path) -> Tokenizer:
     if arguments.tokenizer is not None:
-        return tokenizer.copy(model_folder.locate(arguments.tokenizer), directory)
+        return tokenizer.copy(folder.locate(arguments.tokenizer), directory)
     print("learning a vocabulary from the documents", file=sys.stderr)
     learnt = learn_wordpiece(lambda: document_texts(tables), vocabulary_size=arguments.vocabulary_size)
     return tokenizer.save(learnt, directory)

@@ -122,7 +122,7 @@ def _config(arguments: Arguments) -> CrossEncoderConfig:
         name: getattr(arguments, name) for name in ("layers", "width", "heads", "feed_forward_width")
     }
     if from_weights:
-        from crops_jax.model_folder import describe, locate
+        from crops_jax.pretrained.folder import describe, locate
 
         sizes = dict(describe(locate(arguments.weights)).sizes)
     elif arguments.tokenizer:
@@ -263,7 +263,7 @@ def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
     if arguments.tokenizer:
         tokenizer.copy(arguments.tokenizer, temporary)
     elif arguments.weights:
-        from crops_jax.model_folder import describe, locate
+        from crops_jax.pretrained.folder import describe, locate
 
         tokenizer.copy(describe(locate(arguments.weights)).tokenizer, temporary)
     else:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from crops_jax.config import Config, MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.models.dual_encoder import DualEncoder, abstract_dual_encoder, from_parameters
-from crops_jax.models.hugging_face_names import to_hugging_face
+from crops_jax.pretrained.tensor_names import to_hugging_face
 
 ONE_DEVICE = sharding.make_mesh(MeshConfig(data=1))
 

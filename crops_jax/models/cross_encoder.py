@@ -25,11 +25,6 @@ from crops_jax.config import EncoderConfig
 from crops_jax.models.bert import Bert
 from crops_jax.models.layers import linear
 from crops_jax.models.parameters import filled
-from crops_jax.weight_files import StoredTensor
-
-# Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
-_POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
-_HEADS = ("classifier", "classifier.out_proj")
 
 
 class CrossEncoder(nnx.Module):
@@ -77,19 +72,3 @@ def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> Cro
     Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
     """
     return filled(abstract_cross_encoder(config), parameters)
-
-
-def _top(tensors: Mapping[str, StoredTensor], width: int, *, seed: int) -> dict[str, Any]:
-    """Pooler and head, the folder's or random ones."""
-    rngs = nnx.Rngs(params=seed)
-    random = {"pooler": linear(width, width, rngs=rngs), "head": linear(width, 1, rngs=rngs)}
-    parameters = {name: nnx.to_pure_dict(nnx.state(layer, nnx.Param)) for name, layer in random.items()}
-    for ours, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
-        for name in names:
-            if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
-                continue
-            kernel = tensors[f"{name}.weight"].T
-            # A head of more outputs is of another task; a pooler of zeros stands for none and would learn nothing.
-            if kernel.shape == (width, outputs) and kernel[...].any():
-                parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
-    return parameters

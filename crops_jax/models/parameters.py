@@ -2,7 +2,7 @@
 
 Parameters are nested dictionaries as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). A leaf is anything that has a
 shape and gives float32 numbers for a slice of each dimension: an array of NumPy or JAX, or a tensor in a file
-(crops_jax.weight_files), of which then no more is read than the devices of this process hold.
+(crops_jax.pretrained.tensor_files), of which then no more is read than the devices of this process hold.
 """
 
 from collections.abc import Callable, Mapping

@@ -115,9 +115,9 @@ def check_records(records: Path, config: Config) -> None:
             "--encoder.vocabulary-size"
         )
     if config.encoder.weights:
-        from crops_jax import model_folder  # transformers is needed for weights only
+        from crops_jax.pretrained import folder  # transformers is needed for weights only
 
-        expected = tokenizer.load(model_folder.describe(model_folder.locate(config.encoder.weights)).tokenizer)
+        expected = tokenizer.load(folder.describe(folder.locate(config.encoder.weights)).tokenizer)
         if expected.fingerprint != tokens.fingerprint:
             raise InputError(
                 f"{records / TOKENIZER} is not the tokenizer of encoder.weights {config.encoder.weights}; write the "

@@ -17,21 +17,18 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float64
 
+from crops_jax import pretrained
 from crops_jax.config import CrossEncoderConfig, EncoderConfig
 from crops_jax.devices import sharding
-from crops_jax.errors import InputError
 from crops_jax.input_pipeline.pair_batches import PairBatch, pair_batches, steps_per_epoch
-from crops_jax.model_folder import describe, locate
-from crops_jax.models.cross_encoder import CrossEncoder, _top, abstract_cross_encoder
-from crops_jax.models.hugging_face_names import from_hugging_face
-from crops_jax.models.parameters import placed, random_parameters
+from crops_jax.models.cross_encoder import CrossEncoder, abstract_cross_encoder
+from crops_jax.models.parameters import random_parameters
 from crops_jax.runs.checkpoints import Checkpoints, restore_parameters
 from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.training.loop import Evaluation, TrainingLoop
 from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.training.state import TrainState, abstract_state, after_step
-from crops_jax.weight_files import open_tensors
 
 
 class PairMetrics(NamedTuple):
@@ -177,9 +174,7 @@ class _CrossEncoderTask:
 def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
     """What training starts from, each made or read where it lies on `mesh`.
 
-    Random by `seed` or, when config.weights is set, that folder's weights. Of the folder the tower is taken, and pooler
-    and head where it has those of a classifier with one output (as cross-encoders of sentence-transformers are saved);
-    what it lacks is random by `seed`.
+    Random by `seed` or, when config.weights is set, that folder's weights (`pretrained.read_cross_encoder_parameters`).
 
     Args:
       config: with weights, its sizes are the folder's.
@@ -189,13 +184,4 @@ def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[
     """
     if not config.weights:
         return random_parameters(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=seed)), mesh)
-    folder = describe(locate(config.weights)).towers[0]
-    tensors = open_tensors(folder)
-    parameters = {
-        "tower": from_hugging_face(tensors, config, source=str(folder)),
-        **_top(tensors, config.width, seed=seed),
-    }
-    try:
-        return placed(abstract_cross_encoder(config), parameters, mesh)
-    except ValueError as error:
-        raise InputError(f"{folder}: {error}; the weights do not belong to the config.json beside them") from error
+    return pretrained.read_cross_encoder_parameters(config, seed=seed, mesh=mesh)

@@ -10,13 +10,14 @@ from random import Random
 import numpy as np
 from safetensors.numpy import load as load_safetensors
 
-from crops_jax import artifacts, embeddings, model_folder, pretrained
+from crops_jax import artifacts, embeddings, pretrained
 from crops_jax.config import Config
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator import load as load_discriminator
 from crops_jax.lexical import CorpusStatistics
+from crops_jax.pretrained import folder as model_folder
+from crops_jax.pretrained.tensor_files import open_tensors
 from crops_jax.text import tokenizer
-from crops_jax.weight_files import open_tensors
 from tests import fuzzing
 from tests.fuzzing import ACCEPTED, REFUSED
 from tests.model_folders import TEXTS, add_modules, write_bert

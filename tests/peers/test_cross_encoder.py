@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
-from crops_jax.model_folder import describe
 from crops_jax.models.cross_encoder import from_parameters
+from crops_jax.pretrained.folder import describe
 from crops_jax.text import tokenizer
 from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.training.cross_encoder import initial_parameters

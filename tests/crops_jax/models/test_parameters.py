@@ -10,11 +10,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from crops_jax import weight_files
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.models.dual_encoder import from_parameters
-from crops_jax.models.hugging_face_names import names
+from crops_jax.pretrained import tensor_files
+from crops_jax.pretrained.tensor_names import names
 from crops_jax.training.dual_encoder import initial_parameters
 from tests.model_folders import random_parameters, small_config, write_bert
 
@@ -50,7 +50,7 @@ def readings(monkeypatch):
 
             yield File
 
-    monkeypatch.setattr(weight_files, "safe_open", watched)
+    monkeypatch.setattr(tensor_files, "safe_open", watched)
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
-from crops_jax.weight_files import StoredTensor
+from crops_jax.pretrained.tensor_files import StoredTensor
 
 _BERT_EMBEDDINGS = {
     "token_embedding": "embeddings.word_embeddings",
@@ -47,7 +47,8 @@ _OLD_NORM = {"weight": "gamma", "bias": "beta"}
 def names(config: EncoderConfig) -> dict[str, str]:
     """Path below a tower ("layers/0/attention/query/kernel") to Hugging Face name; the first is the token table's.
 
-    Of a hashed tower only the table of its tokens: the rest has its place elsewhere (crops_jax.dense_modules).
+    Of a hashed tower only the table of its tokens: the rest has its place elsewhere
+    (crops_jax.pretrained.dense_modules).
     """
     if config.family == "hashed":
         return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError
-from crops_jax.weight_files import open_tensors
+from crops_jax.pretrained.tensor_files import open_tensors
 
 _REMEDY = "copy the folder again"
 _ACTIVATIONS = {"hidden": "torch.nn.modules.activation.ReLU", "output": "torch.nn.modules.linear.Identity"}

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crops_jax.artifacts.json_fields import read_list, read_object, typed
-from crops_jax.dense_modules import dense_sizes
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.hugging_face_config import read_sizes
+from crops_jax.pretrained.config_json import read_sizes
+from crops_jax.pretrained.dense_modules import dense_sizes
 
 TOKENIZER_FILES = (
     "tokenizer.json",

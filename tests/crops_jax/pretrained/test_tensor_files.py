@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from safetensors.flax import save_file
 
-from crops_jax.weight_files import open_tensors
+from crops_jax.pretrained.tensor_files import open_tensors
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

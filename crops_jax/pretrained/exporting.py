@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 
 from crops_jax import __version__
 from crops_jax.config import EncoderConfig
-from crops_jax.dense_modules import write_dense
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
-from crops_jax.hugging_face_config import config_json
-from crops_jax.models.hugging_face_names import to_hugging_face
+from crops_jax.pretrained.config_json import config_json
+from crops_jax.pretrained.dense_modules import write_dense
+from crops_jax.pretrained.tensor_names import to_hugging_face
 from crops_jax.text import tokenizer
 
 _CLASS = "sentence_transformers.models."  # the name that every version since 2 understands

@@ -1,33 +1,30 @@
-"""Hugging Face folders in, sentence-transformers folders out.
-
-    config = resolve_config(config)              sizes and pooling of config.encoder.weights
-    encoder = load_encoder("folder or hub name")
-    export(encoder, folder)                      a folder that sentence-transformers loads as it is
-
-What such folders say is read by crops_jax.model_folder, and written by crops_jax.exported_folder.
-"""
+"""Encoders and parameters from Hugging Face folders, whose description crops_jax.pretrained.folder reads."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from crops_jax.config import Config, EncoderConfig
-from crops_jax.dense_modules import read_dense
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
-from crops_jax.exported_folder import export, export_obstacle
-from crops_jax.model_folder import ModelFolder, describe, locate
+from crops_jax.models.cross_encoder import abstract_cross_encoder
 from crops_jax.models.dual_encoder import abstract_dual_encoder, from_parameters
-from crops_jax.models.hugging_face_names import from_hugging_face
+from crops_jax.models.layers import linear
 from crops_jax.models.parameters import placed
-from crops_jax.weight_files import open_tensors
+from crops_jax.pretrained.dense_modules import read_dense
+from crops_jax.pretrained.folder import ModelFolder, describe, locate
+from crops_jax.pretrained.tensor_files import StoredTensor, open_tensors
+from crops_jax.pretrained.tensor_names import from_hugging_face
 
-__all__ = ["export", "export_obstacle", "load_encoder", "read_parameters", "resolve_config"]
+# Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
+_POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
+_HEADS = ("classifier", "classifier.out_proj")
 
 
 def resolve_config(config: Config) -> Config:
@@ -49,6 +46,24 @@ def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
     config = _resolve(config, folder)
     with _weights_belong_to(folder):
         return placed(abstract_dual_encoder(config), _stored_parameters(config, folder), mesh)
+
+
+def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
+    """The parameters of a cross-encoder that starts from config.weights, each read where it lies on `mesh`.
+
+    The tower is the folder's, and so are pooler and head where it has those of a classifier with one output (as
+    cross-encoders of sentence-transformers are saved); what it lacks is random by `seed`.
+
+    Raises InputError when the folder cannot be used.
+    """
+    folder = describe(locate(config.weights))
+    tensors = open_tensors(folder.towers[0])
+    parameters = {
+        "tower": from_hugging_face(tensors, config, source=str(folder.towers[0])),
+        **_classifier_layers(tensors, config.width, seed=seed),
+    }
+    with _weights_belong_to(folder):
+        return placed(abstract_cross_encoder(config), parameters, mesh)
 
 
 def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = None) -> Encoder:
@@ -134,3 +149,19 @@ def _weights_belong_to(folder: ModelFolder) -> Iterator[None]:
         raise InputError(
             f"{folder.towers[0]}: {error}; the weights do not belong to the config.json beside them"
         ) from error
+
+
+def _classifier_layers(tensors: Mapping[str, StoredTensor], width: int, *, seed: int) -> dict[str, Any]:
+    """Pooler and head, the folder's or random ones."""
+    rngs = nnx.Rngs(params=seed)
+    random = {"pooler": linear(width, width, rngs=rngs), "head": linear(width, 1, rngs=rngs)}
+    parameters = {name: nnx.to_pure_dict(nnx.state(layer, nnx.Param)) for name, layer in random.items()}
+    for ours, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
+        for name in names:
+            if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
+                continue
+            kernel = tensors[f"{name}.weight"].T
+            # A head of more outputs is of another task; a pooler of zeros stands for none and would learn nothing.
+            if kernel.shape == (width, outputs) and kernel[...].any():
+                parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
+    return parameters

@@ -13,7 +13,7 @@ from crops_jax import pretrained
 from crops_jax.config import Config
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.model_folder import describe
+from crops_jax.pretrained.folder import describe
 from tests.model_folders import (
     ONE_DEVICE,
     TEXTS,
