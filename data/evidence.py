@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import ibis
 
 from crops_jax.discriminator import alpha_sweep
-from crops_jax.similarity import open_similarity
+from crops_jax.discriminator.similarity import open_similarity
 from data.pair_scores import similarity_table
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.log_events import LogEvents

@@ -8,7 +8,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from crops_jax.discriminator import Discriminator
-from crops_jax.similarity import Similarity
+from crops_jax.discriminator.similarity import Similarity
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.arrow_batches import arrow_batches
 

@@ -13,8 +13,8 @@ from crops_jax import discriminator
 from crops_jax.artifacts import fingerprint, read_manifest, write_text
 from crops_jax.artifacts.json_fields import read_object
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
+from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
-from crops_jax.lexical import CorpusStatistics
 from data.discriminator_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables

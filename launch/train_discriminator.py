@@ -19,8 +19,8 @@ from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
-from crops_jax.lexical import CorpusStatistics
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
@@ -210,8 +210,8 @@ def _train(
     arguments: Arguments, config: CrossEncoderConfig, logs: LogTables, until: datetime.datetime | None, run: Path
 ) -> None:
     # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
-    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
-    from crops_jax.cross_encoder_report import calibrate, slices
+    from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
+    from crops_jax.discriminator.report import calibrate, slices
     from crops_jax.models.cross_encoder import from_parameters
     from crops_jax.text.pair_tokens import TokenizedPairs
     from crops_jax.training import cross_encoder

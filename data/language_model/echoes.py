@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from crops_jax.similarity import TrigramSimilarity
+from crops_jax.discriminator.similarity import TrigramSimilarity
 from crops_jax.text import document_text, words
 from data.language_model.prompt import Prompt, Request
 

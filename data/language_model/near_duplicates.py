@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crops_jax.similarity import TrigramSimilarity
+from crops_jax.discriminator.similarity import TrigramSimilarity
 from crops_jax.text.forms import trigrams
 
 # 24 bands of 3: two texts whose trigram sets overlap by half meet with probability .96, at .7 and more almost surely.

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.made_up_log import EVENT_SHARES, write_log
-from crops_jax.similarity import TrigramSimilarity
+from crops_jax.discriminator.similarity import TrigramSimilarity
 from data.tables import open_logs
 
 

@@ -14,7 +14,7 @@ from crops_jax import artifacts, embeddings, pretrained
 from crops_jax.config import Config
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator import load as load_discriminator
-from crops_jax.lexical import CorpusStatistics
+from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.pretrained import folder as model_folder
 from crops_jax.pretrained.tensor_files import open_tensors
 from crops_jax.text import tokenizer

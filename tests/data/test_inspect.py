@@ -15,9 +15,9 @@ import pytest
 from crops_jax import artifacts, embeddings, records
 from crops_jax.config import Config
 from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
 from crops_jax.hashing import document_id_words
-from crops_jax.lexical import CorpusStatistics
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.text import tokenizer, wordpiece
 from crops_jax.training.optimizer import make_optimizer

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crops_jax.discriminator.similarity import TrigramSimilarity
 from crops_jax.errors import InputError
-from crops_jax.similarity import TrigramSimilarity
 from data.language_model import packages
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.document_schema import InvalidAnswer, json_schema, parse_answer

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
 from crops_jax.models.cross_encoder import from_parameters
 from crops_jax.pretrained.folder import describe
 from crops_jax.text import tokenizer

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from crops_jax.auc import graded_auc
-from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
-from crops_jax.cross_encoder_report import calibrate, slices
 from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.discriminator.auc import graded_auc
+from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
+from crops_jax.discriminator.report import calibrate, slices
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.models.cross_encoder import from_parameters
 from crops_jax.runs import checkpoints

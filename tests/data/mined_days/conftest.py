@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from crops_jax.discriminator import LexicalDiscriminator
-from crops_jax.lexical import CorpusStatistics
+from crops_jax.discriminator.lexical_features import CorpusStatistics
 from data.theta import Fitted, Theta, save_theta
 from tests.data.mined_days.days import DOCUMENTS, OVER_MIDNIGHT
 

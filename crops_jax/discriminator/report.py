@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from crops_jax.auc import auc_intervals
-from crops_jax.calibration import alpha_sweep, expected_calibration_error, fit_temperature, sigmoid
-from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
-from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.discriminator.auc import auc_intervals
+from crops_jax.discriminator.calibration import alpha_sweep, expected_calibration_error, fit_temperature, sigmoid
+from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
+from crops_jax.discriminator.lexical import LexicalDiscriminator
 from crops_jax.text import normalise_query
 
 # Of ten buckets of queries: 0..7 train, 8 fits the temperature, 9 measures the calibration error; AUC is of 8 and 9.

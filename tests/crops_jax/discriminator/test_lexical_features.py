@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
+from crops_jax.discriminator.lexical_features import FEATURES, CorpusStatistics, pair_features
 from crops_jax.text import words
 
 CORPUS = ["red shoes for men", "blue shoes", "a red hat", "苹果手机壳", "hat hat hat"]

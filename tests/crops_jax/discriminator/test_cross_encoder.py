@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from crops_jax import discriminator
-from crops_jax.calibration import sigmoid
-from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator
+from crops_jax.discriminator.calibration import sigmoid
+from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.text import packing
 from crops_jax.text.pair_tokens import row_widths

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops_jax.calibration import (
-    alpha_sweep,
+from crops_jax.discriminator import alpha_sweep
+from crops_jax.discriminator.calibration import (
     expected_calibration_error,
     fit_logistic_regression,
     fit_temperature,

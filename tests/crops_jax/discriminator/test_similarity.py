@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crops_jax.similarity import EncoderSimilarity, TrigramSimilarity, open_similarity
+from crops_jax.discriminator.similarity import EncoderSimilarity, TrigramSimilarity, open_similarity
 from crops_jax.text.forms import distinct, trigrams
 
 

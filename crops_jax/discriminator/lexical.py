@@ -1,37 +1,26 @@
-"""theta(query, document) in [0, 1]: does the document answer the query? It decides which candidates become positives.
-
-CroPS (arXiv 2511.15443) calls it a lightweight discriminator and passes a pair when theta > alpha = 0.6.
-`LexicalDiscriminator` needs nothing but the logs; `crops_jax.cross_encoder_discriminator` has the cross-encoder, which
-starts JAX and is imported only where one is loaded.
-"""
+"""The lexical discriminator: logistic regression over word overlap, fitted on the logs in seconds."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from crops_jax.artifacts import write_text
-from crops_jax.artifacts.json_fields import read_object, typed
-from crops_jax.calibration import (
-    alpha_sweep,
+from crops_jax.artifacts.json_fields import typed
+from crops_jax.discriminator.calibration import (
     expected_calibration_error,
     fit_logistic_regression,
     fit_temperature,
     sigmoid,
 )
+from crops_jax.discriminator.interface import DESCRIPTION, describe
+from crops_jax.discriminator.lexical_features import FEATURES, CorpusStatistics, pair_features
 from crops_jax.errors import InputError
-from crops_jax.lexical import FEATURES, CorpusStatistics, pair_features
 from crops_jax.text import normalise_query
 from crops_jax.text.forms import distinct
-
-__all__ = ["Discriminator", "LexicalDiscriminator", "alpha_sweep", "expected_calibration_error", "load"]
-
-DESCRIPTION = "discriminator.json"
-"""The file of a discriminator's folder that names its kind."""
 
 _CORPUS = "corpus.npz"
 # Of ten buckets of queries: 0..5 fit the weights, 6 and 7 the temperature, 8 and 9 measure the calibration error.
@@ -39,37 +28,8 @@ _BUCKETS = 10
 _FIT_BELOW, _TEMPERATURE_BELOW = 6, 8
 
 
-class Discriminator(Protocol):
-    """A calibrated relevance probability of query-document pairs."""
-
-    pairs_at_once: int
-    """How many pairs one call to `score` should bring at most."""
-
-    @property
-    def fingerprint(self) -> str | None:
-        """SHA-256 of what decides the scores; None where scoring again costs less than to remember scores."""
-        ...
-
-    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """theta of each pair.
-
-        Args:
-          queries: one a pair, in any form; the normalised one is used.
-          documents: one a pair, as crops_jax.text.document_text gives them. Repeated texts cost little when they are
-            the same object.
-
-        Returns:
-          Probabilities in [0, 1]. A pair's does not depend on the others.
-        """
-        ...
-
-    def save(self, folder: Path | str) -> None:
-        """Writes what `load` reads."""
-        ...
-
-
 class LexicalDiscriminator:
-    """Logistic regression over lexical features (crops_jax.lexical), with a temperature.
+    """Logistic regression over lexical features (crops_jax.discriminator.lexical_features), with a temperature.
 
     theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
 
@@ -197,34 +157,6 @@ class LexicalDiscriminator:
             raise
         except Exception as error:  # NumPy's reader of archives raises anything
             raise InputError(f"{folder}: not a readable discriminator ({error}); fit it again") from error
-
-
-def _load_cross_encoder(folder: Path | str) -> Discriminator:
-    from crops_jax.cross_encoder_discriminator import CrossEncoderDiscriminator  # imports JAX
-
-    return CrossEncoderDiscriminator.load(folder)
-
-
-_KINDS: dict[str, Callable[[Path | str], Discriminator]] = {
-    "lexical": LexicalDiscriminator.load,
-    "cross_encoder": _load_cross_encoder,
-}
-
-
-def load(folder: Path | str) -> Discriminator:
-    """The discriminator of a folder, of whichever kind. Raises InputError where there is none."""
-    kind = describe(Path(folder)).get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise InputError(f"{Path(folder) / DESCRIPTION}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}")
-    return _KINDS[kind](folder)
-
-
-def describe(folder: Path) -> dict:
-    """The description in a discriminator's folder. Raises InputError where there is none."""
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        raise InputError(f"{folder}: no {DESCRIPTION} in it, so it holds no discriminator; check the path")
-    return read_object(file, remedy="fit it again")
 
 
 def _features(queries: Sequence[str], documents: Sequence[str], corpus: CorpusStatistics) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crops_jax.auc import auc_intervals, graded_auc
+from crops_jax.discriminator.auc import auc_intervals, graded_auc
 
 
 def definition(scores, targets, weights):

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from crops_jax.artifacts import write_text
-from crops_jax.calibration import sigmoid
 from crops_jax.config import EncoderConfig
-from crops_jax.discriminator import DESCRIPTION, describe
+from crops_jax.discriminator.calibration import sigmoid
+from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
 from crops_jax.text import tokenizer
