@@ -13,7 +13,7 @@ from data.arrow_batches import arrow_batches
 from data.evidence import DECIDED_BY_THETA, Evidence
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import SUPPORTS, as_supports
-from data.table_files import sql_text
+from data.tables.files import sql_text
 from data.user_hashes import hash_users
 
 SEARCHED = "searched"

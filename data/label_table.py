@@ -10,11 +10,10 @@ import pyarrow as pa
 from crops_jax import artifacts
 from crops_jax.errors import InputError
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
-from data.table_checks import check_table
-from data.table_damage import named_read_errors
-from data.table_files import TableFiles, find_table
-from data.table_schemas import LABELS
 from data.tables import connect_duckdb
+from data.tables.checks import check_table
+from data.tables.files import TableFiles, find_table, named_read_errors
+from data.tables.schemas import LABELS
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError
 from data import day_files
 from data.backends import connect
-from data.day_partitions import DaySpan, misplaced, parse_day
 from data.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.evidence_labels import write_evidence_labels
 from data.mining_output import mining_inputs, mining_output, open_mined_logs
@@ -27,9 +26,10 @@ from data.mining_state import MiningState, named_damage, open_state
 from data.pair_scores import theta_table
 from data.perspectives import knowledge_level
 from data.perspectives.log_events import LogEvents, read_events
-from data.table_damage import named_lack_of_room
-from data.table_files import add_view
 from data.tables import LogTables
+from data.tables.days import DaySpan, misplaced, parse_day
+from data.tables.duckdb_session import named_lack_of_room
+from data.tables.files import add_view
 from data.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 
 UNPINNED = {

@@ -18,8 +18,8 @@ from crops_jax.labels import Level
 from crops_jax.retrieval.hard_negatives import Labelled
 from data.assign_levels import LABEL_SCHEMA
 from data.label_files import ROW_GROUP_ROWS, write_label_batches
-from data.memory_limit import duckdb_size
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
+from data.tables.duckdb_session import duckdb_size
 
 SOURCE = "model_mined"
 

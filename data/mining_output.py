@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from crops_jax.artifacts import output_directory
-from data.day_partitions import DaySpan
-from data.table_damage import named_lack_of_room
-from data.table_quarantine import beside
 from data.tables import LogTables, open_logs
-from data.written_documents import open_written_documents
+from data.tables.days import DaySpan
+from data.tables.duckdb_session import named_lack_of_room
+from data.tables.knowledge_documents import open_written_documents
+from data.tables.quarantine import beside
 
 
 def mining_inputs(arguments: Any) -> dict[str, str | None]:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from crops_jax.artifacts import MANIFEST, new_manifest, read_manifest, write_manifest
 from crops_jax.artifacts.json_fields import typed
 from crops_jax.errors import InputError
-from data.day_partitions import parse_day
+from data.tables.days import parse_day
 from data.theta import FOLDER
 from data.user_hashes import KEY_BYTES
 

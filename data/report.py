@@ -27,7 +27,7 @@ from data.report_examples import draw_examples
 from data.report_figures import Distribution, Gain
 from data.report_mining import AlphaSweep, Mined, read_alpha_sweep, read_mined
 from data.report_tables import ReportTables, open_tables
-from data.written_documents import check_same_documents
+from data.tables.knowledge_documents import check_same_documents
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _MOST_EXAMPLES = 100

@@ -21,12 +21,11 @@ from tqdm import tqdm
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from data.label_table import open_labels
-from data.memory_limit import duckdb_size
 from data.perspectives.log_events import LogEvents, read_events
-from data.table_damage import named_lack_of_room
-from data.table_files import add_view
 from data.tables import OnBadRows, open_logs
-from data.written_documents import open_written_documents
+from data.tables.duckdb_session import duckdb_size, named_lack_of_room
+from data.tables.files import add_view
+from data.tables.knowledge_documents import open_written_documents
 
 PLACES = ("clicked", "shown", "ranked_not_shown", "filtered_before_ranking", "never_a_candidate")
 """How far a document came for a query in any search; clicked stands for liked and watched long too."""

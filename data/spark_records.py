@@ -33,9 +33,9 @@ from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.record_builder import RecordArrays
 from data.record_counts import nothing_to_train_on, sum_counts, text_counts
 from data.spark_tables import connect_spark
-from data.table_files import TableFiles
 from data.tables import LogTables
-from data.written_documents import missing_documents
+from data.tables.files import TableFiles
+from data.tables.knowledge_documents import missing_documents
 
 _QUERIES_AT_ONCE = 2048
 _PREFIX = 4

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 
 from crops_jax.errors import InputError
-from data.memory_limit import memory_bytes
+from data.tables.duckdb_session import memory_bytes
 
 _CONNECT_SECONDS = 10
 _DRIVER_SHARE = 0.25

@@ -13,9 +13,9 @@ import ibis.expr.datatypes as dt
 import pyarrow as pa
 
 from data.spark_session import open_session
-from data.table_files import TableFiles
-from data.table_schemas import KINDS, Column
 from data.tables import LogTables
+from data.tables.files import TableFiles
+from data.tables.schemas import KINDS, Column
 
 with warnings.catch_warnings():
     # See data.spark_session: of pandas.
@@ -145,7 +145,7 @@ class SparkTables(Backend):
 
 
 def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
-    """data.table_files.add_view in Spark."""
+    """data.tables.files.add_view in Spark."""
     # Hadoop takes what it reads as patterns.
     files = [re.sub(r"([*?{}\[\],^\\])", r"\\\1", _location(file)) for file in table.files]
     stored = session.read.parquet(*files)

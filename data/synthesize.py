@@ -30,8 +30,8 @@ from data.language_model.near_duplicates import NearDuplicates
 from data.language_model.prompt import Prompt, Request, load_prompt
 from data.language_model.written_documents import Dropped, valid_document, written_documents
 from data.perspectives.log_events import parse_time
-from data.table_quarantine import beside
 from data.tables import LogTables, open_logs, write_table
+from data.tables.quarantine import beside
 from data.theta import FOLDER, Theta, open_theta, reads_past
 
 ANSWERS = "answers.jsonl"

@@ -26,11 +26,11 @@ from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_la
 from data.label_table import check_labels, check_mined_from, read_labels
 from data.record_builder import BuiltRecords, RecordBuilder, RecordWorker, SomeQueries, keep_arrays, token_file
 from data.record_counts import nothing_to_train_on, text_counts, with_positive
-from data.table_damage import named_lack_of_room
-from data.table_quarantine import beside
 from data.tables import LogTables, OnBadRows, open_logs
+from data.tables.duckdb_session import named_lack_of_room
+from data.tables.knowledge_documents import check_same_documents, missing_documents, open_written_documents
+from data.tables.quarantine import beside
 from data.worker_processes import usable_cores, worker_processes
-from data.written_documents import check_same_documents, missing_documents, open_written_documents
 
 TOKENIZER = "tokenizer"
 _QUERIES_AT_ONCE = 2048

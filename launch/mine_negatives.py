@@ -25,7 +25,7 @@ from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
 from data.label_table import check_mined_from, open_labels
 from data.mined_labels import Asked, MinedLabels
-from data.table_damage import named_read_errors
+from data.tables.files import named_read_errors
 from launch.embedding_pair import EmbeddingPair, open_pair
 from launch.false_negatives import false_negative_rate
 from launch.judged_pairs import JudgedLogs

@@ -15,7 +15,7 @@ from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
-from data.table_quarantine import OnBadRows
+from data.tables import OnBadRows
 
 ARMS: dict[str, tuple[str, ...] | None] = {
     "search_log": ("search_log",),

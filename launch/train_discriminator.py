@@ -25,8 +25,8 @@ from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
-from data.table_quarantine import beside
 from data.tables import LogTables, OnBadRows, open_logs
+from data.tables.quarantine import beside
 from data.theta import FITTED, save_theta, theta_of
 
 _PROGRAM = "launch.train_discriminator"

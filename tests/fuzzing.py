@@ -5,7 +5,7 @@ how that ended: REFUSED (InputError, status 2), or ACCEPTED, in which case it ha
 of its own. Whatever else happens (another exception, a crash of native code, a hang) fails the test with the number of
 the case, and `replay` runs that one alone.
 
-    python -c "from tests import fuzzing; from tests.data.test_fuzz_tables import case; fuzzing.replay(case, 17)"
+    python -c "from tests import fuzzing; from tests.data.tables.test_fuzz_tables import case; fuzzing.replay(case, 17)"
 """
 
 import faulthandler
@@ -31,19 +31,19 @@ REFUSED, ACCEPTED = "refused", "accepted"
 _HANG_SECONDS = 300
 
 SIZES = {
-    "tests.data.test_fuzz_tables.values_case": (6, 300),
-    "tests.data.test_fuzz_tables.bytes_case": (10, 600),
-    "tests.crops_jax.test_fuzz_records.shards_case": (30, 2500),
-    "tests.crops_jax.test_fuzz_records.frames_case": (30, 2000),
-    "tests.crops_jax.test_fuzz_records.description_case": (30, 1000),
+    "tests.data.tables.test_fuzz_tables.values_case": (6, 300),
+    "tests.data.tables.test_fuzz_tables.bytes_case": (10, 600),
+    "tests.crops_jax.records.test_fuzz_records.shards_case": (30, 2500),
+    "tests.crops_jax.records.test_fuzz_records.frames_case": (30, 2000),
+    "tests.crops_jax.records.test_fuzz_records.description_case": (30, 1000),
     "tests.crops_jax.test_fuzz_folders.manifest_case": (30, 1000),
     "tests.crops_jax.test_fuzz_folders.embeddings_case": (20, 700),
     "tests.crops_jax.test_fuzz_folders.tokenizer_case": (10, 300),
     "tests.crops_jax.test_fuzz_folders.model_folder_case": (20, 500),
     "tests.crops_jax.test_fuzz_folders.safetensors_case": (20, 500),
     "tests.crops_jax.test_fuzz_folders.discriminator_case": (20, 500),
-    "tests.crops_jax.test_fuzz_program.config_case": (20, 500),
-    "tests.crops_jax.test_fuzz_program.overrides_case": (4, 200),
+    "tests.crops_jax.program.test_fuzz_program.config_case": (20, 500),
+    "tests.crops_jax.program.test_fuzz_program.overrides_case": (4, 200),
     "tests.data.test_fuzz_arguments.arguments_case": (6, 400),
     "tests.data.test_fuzz_labels.labels_case": (10, 500),
     "tests.data.test_fuzz_sources.mapping_case": (10, 400),

@@ -5,7 +5,7 @@ import dataclasses
 from crops_jax.errors import InputError
 from data.language_model.endpoint import check_url
 from data.perspectives.log_events import LONG_WATCH_SECONDS
-from data.table_quarantine import OnBadRows
+from data.tables import OnBadRows
 
 WAYS = {
     "base_url",

@@ -6,10 +6,9 @@ from typing import Any
 from crops_jax.artifacts import content_fingerprint, read_manifest
 from crops_jax.errors import InputError
 from data.language_model.answer_cache import AnswerCache
-from data.table_checks import check_table
-from data.table_files import find_table
-from data.table_schemas import SCHEMAS
-from data.tables import connect_duckdb
+from data.tables import SCHEMAS, connect_duckdb
+from data.tables.checks import check_table
+from data.tables.files import find_table
 
 _TABLE = "knowledge_documents"
 

@@ -6,9 +6,8 @@ import duckdb
 import pyarrow as pa
 
 from crops_jax.text import normalise_query
-from data.table_rules import REFERENCES, value_rules
-from data.table_schemas import SCHEMAS
-from data.tables import connect_duckdb
+from data.tables import SCHEMAS, connect_duckdb
+from data.tables.rules import REFERENCES, value_rules
 
 
 def drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, dict[str, int]]]:

@@ -55,7 +55,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crops_jax.errors import InputError
 from data.sources.streamed import Layout, RawTable, Streamed, raw_columns, raw_files
-from data.table_schemas import KINDS, SCHEMAS, Column
+from data.tables import SCHEMAS
+from data.tables.schemas import KINDS, Column
 
 _LAYOUTS: dict[str, Layout] = {
     ".jsonl": "jsonl",

@@ -23,9 +23,9 @@ from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
 from data.sources.acceptance import drop_refused, refusals
 from data.sources.raw import Conversion
-from data.table_files import sql_text
-from data.table_schemas import KINDS, SCHEMAS
-from data.tables import connect_duckdb, write_table
+from data.tables import SCHEMAS, connect_duckdb, write_table
+from data.tables.files import sql_text
+from data.tables.schemas import KINDS
 
 Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
 

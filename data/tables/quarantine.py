@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data.table_checks import (
+from data.tables.checks import (
     WRITTEN_IDS,
     broken_rules,
     check_presence,
@@ -28,9 +28,9 @@ from data.table_checks import (
     required_tables,
     unknown_rows,
 )
-from data.table_damage import named_lack_of_room, named_read_errors
-from data.table_files import TableFiles, add_view
-from data.table_rules import REFERENCES, Rule
+from data.tables.duckdb_session import named_lack_of_room
+from data.tables.files import TableFiles, add_view, named_read_errors
+from data.tables.rules import REFERENCES, Rule
 
 OnBadRows = Literal["fail", "quarantine"]
 KIND = "quarantine"

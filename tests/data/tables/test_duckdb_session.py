@@ -3,8 +3,8 @@
 import pytest
 
 from crops_jax.errors import InputError
-from data.memory_limit import duckdb_size, memory_bytes
 from data.tables import connect_duckdb
+from data.tables.duckdb_session import duckdb_size, memory_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Which Parquet files a log table consists of, and whether their columns are those of its schema."""
 
+import contextlib
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from data.day_partitions import DaySpan, of_days
-from data.table_schemas import KINDS, SCHEMAS, TableSchema
+from data.tables.days import DaySpan, of_days
+from data.tables.duckdb_session import named_lack_of_room
+from data.tables.schemas import KINDS, SCHEMAS, TableSchema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ def find_tables(directory: Path, *, days: DaySpan | None = None) -> dict[str, Ta
 def find_table(directory: Path, name: str, schema: TableSchema, *, days: DaySpan | None = None) -> TableFiles | None:
     """DIRECTORY/NAME.parquet or the files of the folder DIRECTORY/NAME, their footers and column types checked.
 
-    With `days`, folders day=YYYY-MM-DD of other days are not opened; see data.day_partitions.
+    With `days`, folders day=YYYY-MM-DD of other days are not opened; see data.tables.days.
 
     Returns None when there is neither. Raises InputError for a file that is not Parquet or is cut off, a missing or
     ill-typed column, and files that differ in their columns.
@@ -212,3 +215,30 @@ def sql_text(path: Path) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
+
+
+@contextlib.contextmanager
+def named_read_errors(table: TableFiles) -> Iterator[None]:
+    """Turns DuckDB's errors while it reads a table into InputError (a damaged file) or NamedFailure (no room)."""
+    try:
+        with named_lack_of_room(f"table {table.name}: "):
+            yield
+    except duckdb.Error as error:
+        raise InputError(_unreadable(table, error)) from error
+
+
+def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
+    """Names the first file of the table that cannot be read to its end, and the column where one alone is at fault."""
+    for file in table.files:
+        for column in table.stored:
+            query = f"SELECT bit_xor(hash(\"{column}\")) FROM read_parquet('{sql_text(file)}')"
+            try:
+                with duckdb.connect() as fresh:
+                    fresh.execute(query).fetchall()
+            except duckdb.Error as found:
+                return (
+                    f"table {table.name}, column {column}: {file} is damaged, it cannot be read to its end "
+                    f"({_one_line(found)}); write or copy it again"
+                )
+    files = ", ".join(str(file) for file in table.files[:3])
+    return f"table {table.name}: {files} cannot be read ({_one_line(error)}); write or copy it again"

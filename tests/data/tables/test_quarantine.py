@@ -6,8 +6,8 @@ import pytest
 
 from crops_jax.artifacts import content_fingerprint, output_directory, read_manifest
 from crops_jax.errors import InputError
-from data.table_quarantine import COLUMNS, beside
 from data.tables import copy_table, open_logs
+from data.tables.quarantine import COLUMNS, beside
 
 NOON = "2024-05-31T12:00:00Z"
 

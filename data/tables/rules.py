@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from data.table_schemas import SPLITS, STAGES, Column, TableSchema
+from data.tables.schemas import SPLITS, STAGES, Column, TableSchema
 
 _BLANK = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
 REFERENCES = (

@@ -8,10 +8,9 @@ from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
-from data.table_damage import named_read_errors
-from data.table_files import TableFiles, add_view
-from data.table_rules import REFERENCES, Rule, value_rules
-from data.table_schemas import SCHEMAS
+from data.tables.files import TableFiles, add_view, named_read_errors
+from data.tables.rules import REFERENCES, Rule, value_rules
+from data.tables.schemas import SCHEMAS
 
 # Most ASCII queries show by themselves that they are normalised.
 _PLAINLY_NORMALISED = r"[!-@\[-~]+( [!-@\[-~]+)*"

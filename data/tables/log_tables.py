@@ -10,10 +10,8 @@ logs = open_logs("logs", on_bad_rows="quarantine", quarantine="labels.quarantine
 logs.quarantined                      # {"candidates": {"stage: unknown stage value": 3}}
 """
 
-import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,18 +23,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from data.day_partitions import DaySpan
-from data.memory_limit import duckdb_size
-from data.table_checks import check_tables
-from data.table_damage import named_read_errors
-from data.table_files import TableFiles, add_view, find_tables
-from data.table_quarantine import OnBadRows, SetAside, set_aside, write_quarantine
-from data.table_schemas import SCHEMAS
+from data.tables.checks import check_tables
+from data.tables.days import DaySpan
+from data.tables.duckdb_session import connect_duckdb, duckdb_settings, duckdb_size
+from data.tables.files import TableFiles, add_view, find_tables, named_read_errors
+from data.tables.quarantine import OnBadRows, SetAside, set_aside, write_quarantine
+from data.tables.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     import ibis.backends.duckdb
-
-__all__ = ["SCHEMAS", "LogTables", "OnBadRows", "copy_table", "open_logs", "write_table"]
 
 _BATCH = 1 << 18
 
@@ -104,7 +99,7 @@ class LogTables:
         import ibis
 
         limit = {"memory_limit": duckdb_size(memory_limit)} if memory_limit is not None else {}
-        ibis_connection = ibis.duckdb.connect(**_settings(), **limit)
+        ibis_connection = ibis.duckdb.connect(**duckdb_settings(), **limit)
         connection = ibis_connection.con
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")
@@ -129,8 +124,8 @@ def open_logs(
     Args:
       path: the directory.
       on_bad_rows: "fail": the first row that breaks a rule is refused. "quarantine": all such rows are left out of
-        everything that is read, counted, and written to `quarantine`; see data.table_quarantine.
-      quarantine: a directory for the rows that are set aside, data.table_quarantine.beside(OUTPUT) by custom. What an
+        everything that is read, counted, and written to `quarantine`; see data.tables.quarantine.
+      quarantine: a directory for the rows that are set aside, data.tables.quarantine.beside(OUTPUT) by custom. What an
         earlier call wrote there is replaced, or removed where nothing is set aside. None: they are only counted.
       days: of tables that are kept in folders day=YYYY-MM-DD, only the folders of these days are opened.
 
@@ -226,16 +221,3 @@ def _rewritten(table: pa.Table, rewrites: pa.Table) -> pa.Table:
     replaced = rewrites.column("normalised").take(pc.index_in(stored, value_set=rewrites.column("query")))
     place = table.schema.get_field_index("query")
     return table.set_column(place, table.schema.field(place), pc.coalesce(replaced, stored))
-
-
-def connect_duckdb() -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory: time zone UTC, no progress bars, spilling into the system's temporary directory."""
-    connection = duckdb.connect(config=_settings())
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
-    return connection
-
-
-def _settings() -> dict[str, str]:
-    # By default a database in memory spills into a folder of the working directory; DuckDB makes and removes this one.
-    return {"temp_directory": f"{tempfile.gettempdir()}/crops_jax-duckdb-{secrets.token_hex(8)}"}

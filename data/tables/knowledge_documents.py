@@ -6,11 +6,11 @@ from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data.table_checks import check_table
-from data.table_damage import named_read_errors
-from data.table_files import add_view, find_table
-from data.table_schemas import SCHEMAS
-from data.tables import LogTables, connect_duckdb
+from data.tables.checks import check_table
+from data.tables.duckdb_session import connect_duckdb
+from data.tables.files import add_view, find_table, named_read_errors
+from data.tables.log_tables import LogTables
+from data.tables.schemas import SCHEMAS
 
 TABLE = "knowledge_documents"
 

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from data.table_quarantine import COLUMNS
-from data.table_schemas import SCHEMAS
-from data.tables import LogTables, open_logs
+from data.tables import SCHEMAS, LogTables, open_logs
+from data.tables.quarantine import COLUMNS
 from tests import fuzzing
 from tests.fuzzing import ACCEPTED, REFUSED
 
