@@ -9,7 +9,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 from data.evidence import DECIDED_BY_THETA, Evidence
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import SUPPORTS, as_supports

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 from data.perspectives.log_events import LogEvents
 
 if TYPE_CHECKING:

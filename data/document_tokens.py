@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from crops_jax.text.tokenizer import Tokenizer
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 from data.tables import LogTables
 
 DOCUMENT_TABLES = {"documents": ("doc_id", *DOCUMENT_FIELDS), "knowledge_documents": ("doc_id", "title", "text")}

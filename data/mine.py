@@ -10,7 +10,7 @@ from crops_jax import program
 from crops_jax.artifacts import check_output
 from crops_jax.errors import InputError
 from data.assign_levels import parse_levels
-from data.backends import connect
+from data.backends.connection import connect
 from data.discriminator_pairs import NothingToFit, train_judgements
 from data.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.evidence_labels import write_evidence_labels

@@ -17,7 +17,7 @@ from typing import Any
 from crops_jax import artifacts
 from crops_jax.errors import InputError
 from data import day_files
-from data.backends import connect
+from data.backends.connection import connect
 from data.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.evidence_labels import write_evidence_labels
 from data.mining_output import mining_inputs, mining_output, open_mined_logs

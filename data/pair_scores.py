@@ -10,7 +10,7 @@ from tqdm import tqdm
 from crops_jax.discriminator import Discriminator
 from crops_jax.discriminator.similarity import Similarity
 from crops_jax.text import DOCUMENT_FIELDS, document_text
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 
 _DOCUMENTS_AT_ONCE = 20_000
 _DECIMALS = 6

@@ -27,12 +27,12 @@ from crops_jax.labels import Level
 from crops_jax.records import dataset_info
 from crops_jax.text import DOCUMENT_FIELDS
 from crops_jax.text.tokenizer import Tokenizer
+from data.backends.spark_tables import connect_spark
 from data.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
 from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.record_builder import RecordArrays
 from data.record_counts import nothing_to_train_on, sum_counts, text_counts
-from data.spark_tables import connect_spark
 from data.tables import LogTables
 from data.tables.files import TableFiles
 from data.tables.knowledge_documents import missing_documents

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.arguments import WAYS, SynthesizeArguments, check_arguments
 from data.language_model.asked_queries import asked_queries

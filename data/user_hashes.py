@@ -5,7 +5,7 @@ import hashlib
 import ibis
 import pyarrow as pa
 
-from data.arrow_batches import arrow_batches
+from data.backends.connection import arrow_batches
 
 KEY_BYTES = 32
 _USERS_AT_ONCE = 100_000

@@ -20,7 +20,7 @@ from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
-from data.backends import LOCAL_MASTER
+from data.backends.connection import LOCAL_MASTER
 from data.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
 from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
 from data.label_table import check_labels, check_mined_from, read_labels

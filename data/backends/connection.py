@@ -5,7 +5,11 @@ connection.table("searches")                             # one view a log table
 connection.create_table("scores", arrow_table, temp=True)
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
+
+import ibis
+import pyarrow as pa
 
 from data.tables import LogTables
 
@@ -26,7 +30,7 @@ def connect(
     """An Ibis backend with one view a log table: every schema column in its type, as `LogTables.read` gives them.
 
     On either backend `create_table(name, table, temp=True)` keeps an Arrow table or the result of an expression until
-    `drop_table(name)`, and data.arrow_batches streams results.
+    `drop_table(name)`, and `arrow_batches` streams results.
 
     Args:
       logs: what `open_logs` gave.
@@ -40,6 +44,24 @@ def connect(
     """
     if backend == "duckdb":
         return logs.connect(memory_limit=memory_limit)
-    from data.spark_tables import connect_spark
+    from data.backends.spark_tables import connect_spark
 
     return connect_spark(logs, master=spark_master, memory_limit=memory_limit)
+
+
+def arrow_batches(connection, table: ibis.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
+    """Record batches of about `rows` rows, on Spark fewer, in the table's order.
+
+    The connection is busy until the last one is taken. On DuckDB the result is kept in the backend first, which spills
+    what does not fit in memory. Ibis's own to_pyarrow_batches calls a method that DuckDB 2.0 no longer has, and on
+    Spark it collects the whole.
+    """
+    if connection.name == "pyspark":
+        yield from connection.stream(table)
+        return
+    name = ibis.util.gen_name("streamed")
+    connection.create_table(name, table, temp=True)
+    try:
+        yield from connection.con.table(name).to_arrow_reader(rows)
+    finally:
+        connection.drop_table(name)

@@ -12,13 +12,13 @@ import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
 
-from data.spark_session import open_session
+from data.backends.spark_session import open_session
 from data.tables import LogTables
 from data.tables.files import TableFiles
 from data.tables.schemas import KINDS, Column
 
 with warnings.catch_warnings():
-    # See data.spark_session: of pandas.
+    # See data.backends.spark_session: of pandas.
     warnings.simplefilter("ignore", FutureWarning)
     from ibis.backends.pyspark import Backend
 
@@ -40,7 +40,7 @@ _PLACE = ("file of crops_jax", "row of crops_jax")
 
 
 def connect_spark(logs: LogTables, *, master: str, memory_limit: str | None = None) -> "SparkTables":
-    """See data.backends.connect."""
+    """See data.backends.connection.connect."""
     session = open_session(master, memory_limit=memory_limit)
     connection = SparkTables().connect(session)
     for name in sorted(logs.tables):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.backends import connect
+from data.backends.connection import connect
 from data.label_table import open_labels
 from data.mine import MineArguments, mine
 from data.tables import open_logs

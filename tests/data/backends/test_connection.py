@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from crops_jax.errors import InputError
-from data import spark_session
-from data.backends import connect
+from data.backends import spark_session
+from data.backends.connection import connect
 from data.tables import open_logs
 
 
