@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
-from data.sources.raw import Conversion
-from data.sources.streamed import Streamed, accept
+from data.conversion.acceptance import accept
+from data.conversion.raw import Conversion
+from data.conversion.streamed import Streamed
 from data.tables import open_logs
 
 Source = Literal[

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
-from data.sources.raw import Conversion, raw_file
+from data.conversion.raw import Conversion, raw_file
 
 _BATCH = 50_000
 _SPLITS = ("test", "dev", "train")

@@ -12,7 +12,7 @@ Files: clicks.parquet, catalog.parquet.
 
 from pathlib import Path
 
-from data.sources.raw import Conversion, query_parquet
+from data.conversion.raw import Conversion, query_parquet
 
 _COLUMNS = {
     "clicks": ("user", "sku", "query", "query_time"),

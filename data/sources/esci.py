@@ -13,7 +13,7 @@ and products_sample.parquet.
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 _RAW = {
     "products": RawTable(

@@ -10,7 +10,7 @@ Files: corpus.parquet, queries.parquet, judgements.parquet.
 
 from pathlib import Path
 
-from data.sources.raw import Conversion, query_parquet
+from data.conversion.raw import Conversion, query_parquet
 
 _COLUMNS = {
     "corpus": ("doc_id", "title", "text", "date_released"),

@@ -17,7 +17,7 @@ Files: src_inter.csv, rec_inter.csv, item_features.csv.
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 _RAW = {
     "src_inter": RawTable(

@@ -16,7 +16,7 @@ Files: recall.jsonl, items.jsonl, relevance.jsonl.
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 EPOCH = "2025-01-01 00:00:00+00"
 

@@ -54,7 +54,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crops_jax.errors import InputError
-from data.sources.streamed import Layout, RawTable, Streamed, raw_columns, raw_files
+from data.conversion.streamed import Layout, RawTable, Streamed, raw_columns, raw_files
 from data.tables import SCHEMAS
 from data.tables.schemas import KINDS, Column
 

@@ -14,7 +14,7 @@ and queries.dev.small.tsv with qrels.dev.small.tsv; also gzipped.
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 _TRAIN, _DEV, _TEST = "train", "dev", "dev.small"
 

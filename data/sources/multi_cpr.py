@@ -12,7 +12,7 @@ Files (of one domain's folder): corpus.tsv, train.query.txt, dev.query.txt, qrel
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 
 def _tsv(file: str, *columns: str) -> RawTable:

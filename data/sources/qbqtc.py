@@ -14,8 +14,8 @@ Files: any of train.json, dev.json, test_public.json or test.json (one object a 
 
 from pathlib import Path
 
-from data.sources.raw import raw_file
-from data.sources.streamed import RawTable, Streamed, raw_files
+from data.conversion.raw import raw_file
+from data.conversion.streamed import RawTable, Streamed, raw_files
 
 _SPLITS = {"test": ("test_public", "test"), "dev": ("dev",), "train": ("train",)}
 _COLUMNS = {"query": "VARCHAR", "title": "VARCHAR", "label": "VARCHAR"}

@@ -15,7 +15,7 @@ search_test/*.parquet (may lack), recommendation_train/*.parquet and recommendat
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 _RESULT = 'STRUCT(note_idx VARCHAR, position INTEGER, click DOUBLE, "like" DOUBLE, page_time DOUBLE, {time} DOUBLE)[]'
 

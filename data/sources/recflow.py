@@ -17,7 +17,7 @@ Files: all_stage/*.feather (or *.parquet).
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 _FLAGS: tuple[str, ...] = (
     "realshow",

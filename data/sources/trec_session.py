@@ -16,7 +16,7 @@ text and are no documents here. Files: queries.parquet, impressions.parquet, cli
 
 from pathlib import Path
 
-from data.sources.raw import Conversion, query_parquet
+from data.conversion.raw import Conversion, query_parquet
 
 EPOCH = "2012-01-01 00:00:00+00"
 

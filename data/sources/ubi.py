@@ -18,7 +18,7 @@ and text, in which doc_id is what the hits and event_attributes.object.object_id
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 
 def _names(stem: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ Files (separated by tabs, in spite of their names): product.csv, query.csv, labe
 
 from pathlib import Path
 
-from data.sources.streamed import RawTable, Streamed
+from data.conversion.streamed import RawTable, Streamed
 
 
 def _csv(name: str, *columns: str, optional: tuple[str, ...] = ()) -> RawTable:

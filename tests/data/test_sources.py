@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.errors import InputError
-from data.sources.acceptance import drop_refused
+from data.conversion.acceptance import drop_refused
 from tests.data.conversions import converted, rows
 from tests.paths import SHARED_DATA
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import duckdb
 import pyarrow as pa
@@ -20,16 +20,11 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from crops_jax.text import normalise_query
-from data.sources.acceptance import drop_refused, refusals
-from data.sources.raw import Conversion
-from data.tables import SCHEMAS, connect_duckdb, write_table
 from data.tables.files import sql_text
-from data.tables.schemas import KINDS
 
 Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
 
-_BATCH = 1 << 18
+ROWS_AT_ONCE = 1 << 18
 _LINE_BYTES = 1 << 26
 
 
@@ -63,101 +58,6 @@ class Streamed:
     raw: Mapping[str, RawTable]
     queries: Mapping[str, str]
     counts: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-
-class Accepted(Protocol):
-    """Log tables of which what would be refused was dropped: rows of each, what was dropped by table and reason."""
-
-    rows: dict[str, int]
-    dropped: dict[str, dict[str, int]]
-
-    def write(self, directory: Path) -> None:
-        """Writes NAME.parquet for every table."""
-        ...
-
-
-@dataclass(kw_only=True)
-class _AcceptedInMemory:
-    tables: dict[str, pa.Table]
-    rows: dict[str, int]
-    dropped: dict[str, dict[str, int]]
-
-    def write(self, directory: Path) -> None:
-        for name, table in self.tables.items():
-            write_table(directory, name, table)
-
-
-@dataclass(kw_only=True)
-class _AcceptedInDuckDB:
-    """Usable as long as its connection is open."""
-
-    connection: duckdb.DuckDBPyConnection
-    rows: dict[str, int]
-    dropped: dict[str, dict[str, int]]
-
-    def write(self, directory: Path) -> None:
-        """Writes NAME.parquet for every table: the same bytes for the same rows, a batch in memory at a time."""
-        for name in self.rows:
-            self._write_table(directory, name)
-
-    def _write_table(self, directory: Path, name: str) -> None:
-        columns = SCHEMAS[name].columns
-        filled = self.connection.execute(
-            f"SELECT {', '.join(f'count({_quoted(column.name)})' for column in columns)} FROM {_quoted(name)}"
-        ).fetchall()[0]
-        # Optional columns of nulls alone stay away, as in data.tables.write_table.
-        kept = [column for column, number in zip(columns, filled, strict=True) if number or column.required]
-        schema = pa.schema([pa.field(column.name, column.arrow_type) for column in kept])
-        selected = ", ".join(_quoted(column.name) for column in kept)
-        batches = self.connection.sql(f"SELECT {selected} FROM {_quoted(name)} ORDER BY row").to_arrow_reader(_BATCH)
-        with pq.ParquetWriter(directory / f"{name}.parquet", schema, compression="zstd") as writer:
-            for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_BATCH)
-
-
-@contextmanager
-def accept(source: Conversion | Streamed) -> Iterator[Accepted]:
-    """Makes a source's log tables and drops, and counts, what these would refuse.
-
-    Tables of which nothing is left are left out where judgements remain: these are enough by themselves.
-
-    Raises:
-      InputError: a file or column is missing, or a file does not hold what the source publishes.
-    """
-    if isinstance(source, Conversion):
-        tables, dropped = drop_refused(source.tables)
-        for name, counts in source.dropped.items():
-            dropped[name] = {**counts, **dropped.get(name, {})}
-        rows = {name: table.num_rows for name, table in tables.items()}
-        yield _AcceptedInMemory(tables=tables, rows=rows, dropped=dropped)
-        return
-    with connect_duckdb() as connection:
-        connection.create_function("normalise_query", normalise_query, ["VARCHAR"], "VARCHAR")
-        try:
-            for name, table in source.raw.items():
-                _add_raw_view(connection, source.folder, name, table)
-            dropped = {}
-            for (name, reason), query in source.counts.items():
-                if number := connection.execute(query).fetchall()[0][0]:
-                    dropped.setdefault(name, {})[reason] = number
-            for name in (name for name in SCHEMAS if name in source.queries):
-                _load(connection, name, source.queries[name])
-                for reason, number in _drop(connection, name).items():
-                    dropped.setdefault(name, {})[reason] = number
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise InputError(_explained(connection, source, error)) from error
-        rows = {
-            name: connection.execute(f"SELECT count(*) FROM {_quoted(name)}").fetchall()[0][0]
-            for name in SCHEMAS
-            if name in source.queries
-        }
-        if rows.get("judgements"):
-            rows = {name: number for name, number in rows.items() if number}
-        elif rows.get("judgements") == 0 and rows.get("candidates"):
-            del rows["judgements"]
-        if not rows.get("feed_views", 1):
-            del rows["feed_views"]
-        yield _AcceptedInDuckDB(connection=connection, rows=rows, dropped=dropped)
 
 
 def raw_columns(files: list[Path], table: RawTable) -> list[str]:
@@ -200,7 +100,7 @@ def raw_files(folder: Path, table: RawTable) -> list[Path]:
     raise InputError(f"{folder}: no file {' or '.join(table.files)}, it holds {present}; check --input and --source")
 
 
-def _add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, table: RawTable) -> None:
+def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, table: RawTable) -> None:
     """The view NAME in the columns' types and, for messages, "as read NAME" as the files hold them."""
     files = raw_files(folder, table)
     present = raw_columns(files, table) if files else []
@@ -217,14 +117,14 @@ def _add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str
     types = {**table.columns, **table.optional}
     read = _reader(connection, name, table, files, {found: types[column] for column, found in places.items() if found})
     casts = [
-        f"CAST({_quoted(found) if found else 'NULL'} AS {types[column]}) AS {_quoted(column.split('|')[0])}"
+        f"CAST({quoted(found) if found else 'NULL'} AS {types[column]}) AS {quoted(column.split('|')[0])}"
         for column, found in places.items()
     ]
     if not files:
-        connection.execute(f"CREATE VIEW {_quoted(name)} AS SELECT {', '.join(casts)} WHERE false")
+        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {', '.join(casts)} WHERE false")
         return
-    connection.execute(f"CREATE VIEW {_quoted('as read ' + name)} AS SELECT * FROM {read}")
-    connection.execute(f"CREATE VIEW {_quoted(name)} AS SELECT {', '.join(casts)} FROM {_quoted('as read ' + name)}")
+    connection.execute(f"CREATE VIEW {quoted('as read ' + name)} AS SELECT * FROM {read}")
+    connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {', '.join(casts)} FROM {quoted('as read ' + name)}")
 
 
 def _reader(
@@ -237,7 +137,7 @@ def _reader(
         case "feather":
             if files:
                 connection.register(f"files {name}", pyarrow.dataset.dataset(files, format="feather"))
-            return _quoted(f"files {name}")
+            return quoted(f"files {name}")
         case "csv":
             delimiter = _delimiter(files[0]) if files else ","
             return (
@@ -258,29 +158,7 @@ def _reader(
             )
 
 
-def _load(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
-    schema = SCHEMAS[name]
-    given = {column[0] for column in connection.sql(f"SELECT * FROM ({query}) LIMIT 0").description}
-    columns = []
-    for column in schema.columns:
-        value = _quoted(column.name) if column.name in given else "NULL"
-        if column.kind == "query" and schema.normalised_query:
-            value = f"normalise_query({value})"
-        columns.append(f"CAST({value} AS {KINDS[column.kind].sql}) AS {_quoted(column.name)}")
-    connection.execute(
-        f"CREATE TABLE {_quoted(name)} AS SELECT {', '.join(columns)}, row_number() OVER () AS row FROM ({query})"
-    )
-
-
-def _drop(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, int]:
-    counts = {}
-    for reason, refused in refusals(name, [column.name for column in SCHEMAS[name].columns]):
-        if number := connection.execute(f"DELETE FROM {_quoted(name)} WHERE {refused}").fetchall()[0][0]:
-            counts[reason] = number
-    return counts
-
-
-def _explained(connection: duckdb.DuckDBPyConnection, source: Streamed, error: Exception) -> str:
+def reading_error(connection: duckdb.DuckDBPyConnection, source: Streamed, error: Exception) -> str:
     """What is wrong, with file and column: the first value that is not of its column's type, else what DuckDB says."""
     for name, table in source.raw.items():
         files = raw_files(source.folder, table)
@@ -293,8 +171,8 @@ def _explained(connection: duckdb.DuckDBPyConnection, source: Streamed, error: E
                 continue
             try:
                 wrong = connection.execute(
-                    f"SELECT CAST({_quoted(found)} AS VARCHAR) FROM {_quoted('as read ' + name)} "
-                    f"WHERE {_quoted(found)} IS NOT NULL AND TRY_CAST({_quoted(found)} AS {kind}) IS NULL LIMIT 1"
+                    f"SELECT CAST({quoted(found)} AS VARCHAR) FROM {quoted('as read ' + name)} "
+                    f"WHERE {quoted(found)} IS NOT NULL AND TRY_CAST({quoted(found)} AS {kind}) IS NULL LIMIT 1"
                 ).fetchall()
             except duckdb.Error:
                 continue
@@ -320,7 +198,8 @@ def _delimiter(file: Path) -> str:
         return "\t" if "\t" in next(lines, "") else ","
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """The name of a table or column as SQL takes it."""
     return '"' + name.replace('"', '""') + '"'
 
 
