@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import tyro
 
 from crops_jax import artifacts, program
+from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
-from data import table_contents, training_contents
-from data.language_model import contents as knowledge_contents
+from data.inspection import tables, training
 
 # Directories that are written once; those that programs work in place in have another kind of fingerprint.
 _WRITTEN_ONCE = {"logs", "labels", "quarantine", "records", "evaluation", "encoder"}
@@ -63,14 +63,16 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _describe_unsigned(path: Path) -> dict[str, Any]:
     try:
-        return table_contents.describe_logs(path)
+        return tables.describe_logs(path)
     except InputError as error:
         raise InputError(f"{error} (there is no {artifacts.MANIFEST} in it, so log tables were looked for)") from error
 
 
 def _describe_work(path: Path) -> dict[str, Any]:
     """The work of a pipeline: the steps that are done, and each directory that they wrote."""
-    steps = table_contents.read_json(path / "steps.json") if (path / "steps.json").exists() else {}
+    steps = (
+        read_json(path / "steps.json", remedy="call launch.pipeline again") if (path / "steps.json").exists() else {}
+    )
     return {"steps": list(steps), "directories": [describe(child) for child in _signed_directories(path)]}
 
 
@@ -85,17 +87,17 @@ def _signed_directories(path: Path) -> list[Path]:
 
 
 _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "logs": table_contents.describe_logs,
-    "labels": table_contents.describe_labels,
-    "mining_state": table_contents.describe_mining_state,
-    "quarantine": table_contents.describe_quarantine,
-    "knowledge_documents": knowledge_contents.describe_knowledge_documents,
-    "evaluation": table_contents.describe_evaluation,
-    "records": training_contents.describe_records,
-    "run": training_contents.describe_run,
-    "embeddings": training_contents.describe_embeddings,
-    "encoder": training_contents.describe_encoder,
-    "discriminator": training_contents.describe_discriminator,
+    "logs": tables.describe_logs,
+    "labels": tables.describe_labels,
+    "mining_state": tables.describe_mining_state,
+    "quarantine": tables.describe_quarantine,
+    "knowledge_documents": tables.describe_knowledge_documents,
+    "evaluation": tables.describe_evaluation,
+    "records": training.describe_records,
+    "run": training.describe_run,
+    "embeddings": training.describe_embeddings,
+    "encoder": training.describe_encoder,
+    "discriminator": training.describe_discriminator,
     "work": _describe_work,
 }
 

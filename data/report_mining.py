@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crops_jax import artifacts
+from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from data.report_charts import words
 from data.report_figures import PERSPECTIVES
-from data.table_contents import read_json
 
 _DISCRIMINATOR = {
     "kind": "Kind",
@@ -137,7 +137,7 @@ def read_alpha_sweep(labels: Path) -> AlphaSweep | None:
     file = labels / "alpha_sweep.json"
     if not file.exists():
         return None
-    sweep = read_json(file)
+    sweep = read_json(file, remedy="mine again")
     try:
         steps = {
             source: [(float(step["alpha"]), int(step["passing"])) for step in steps]

@@ -50,7 +50,7 @@ SIZES = {
     "tests.data.test_fuzz_sources.lines_case": (6, 300),
     "tests.data.test_fuzz_answers.answer_case": (50, 1500),
     "tests.data.test_fuzz_answers.cache_case": (30, 600),
-    "tests.data.test_fuzz_inspect.directory_case": (10, 300),
+    "tests.data.inspection.test_fuzz_inspect.directory_case": (10, 300),
 }
 """Of every case: how many are run by make test, and how many by make test-slow. Together at least 10,000."""
 

@@ -11,7 +11,7 @@ _WORDS = {dict: "an object", list: "a list", str: "text", bool: "true or false",
 
 def read_object(file: Path, *, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError where the file is missing, no JSON, or something else than that."""
-    content = _read(file, remedy)
+    content = read_json(file, remedy=remedy)
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a JSON object, found {_shown(content)}; {remedy}")
     return content
@@ -19,7 +19,7 @@ def read_object(file: Path, *, remedy: str) -> dict[str, Any]:
 
 def read_list(file: Path, *, remedy: str) -> list[Any]:
     """The JSON list in a file. Raises InputError as `read_object`."""
-    content = _read(file, remedy)
+    content = read_json(file, remedy=remedy)
     if not isinstance(content, list):
         raise InputError(f"{file}: expected a JSON list, found {_shown(content)}; {remedy}")
     return content
@@ -33,7 +33,8 @@ def typed(file: Path, name: str, value: Any, *kinds: type, remedy: str) -> Any:
     return value
 
 
-def _read(file: Path, remedy: str) -> Any:
+def read_json(file: Path, *, remedy: str) -> Any:
+    """The JSON value in a file. Raises InputError where the file is missing or no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
 from data.conversion.raw import Conversion
-from data.conversion.streamed import ROWS_AT_ONCE, Streamed, add_raw_view, reading_error, quoted
+from data.conversion.streamed import ROWS_AT_ONCE, Streamed, add_raw_view, quoted, reading_error
 from data.tables import SCHEMAS, connect_duckdb, write_table
 from data.tables.rules import REFERENCES, value_rules
 from data.tables.schemas import KINDS

@@ -171,7 +171,7 @@ def test_a_prompt_of_ones_own(run, server, tmp_path):
 
 
 def test_what_was_written_can_be_described(run, server, tmp_path):
-    from data.language_model.contents import describe_knowledge_documents
+    from data.inspection.tables import describe_knowledge_documents
 
     docs = tmp_path / "docs"
     server.behave = lambda number, body: error(401)

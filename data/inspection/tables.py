@@ -1,6 +1,5 @@
 """What directories of tables hold: log tables, labels, an evaluation. Each function reads all of its directory."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,25 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.artifacts import MANIFEST
+from crops_jax.artifacts import MANIFEST, content_fingerprint, read_manifest
+from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
+from data.inspection.training import describe_discriminator
+from data.label_table import open_labels
+from data.language_model.answer_cache import AnswerCache
+from data.tables import SCHEMAS, connect_duckdb, open_logs
+from data.tables.checks import check_table
+from data.tables.files import find_table
 
 _SAMPLES = 3
+_TABLE = "knowledge_documents"
+_REMEDY = "write the directory again"
 _MOST_VALUES = 30
 
 
 def describe_logs(path: Path) -> dict[str, Any]:
     """Log tables, a SPLIT of data.hold_out included: rows, stages, clicks, grades, times, and the first rows."""
-    from data.tables import open_logs
-    from data.training_contents import describe_discriminator
-
     logs = open_logs(path)
     connection = logs.connect().con
     content: dict[str, Any] = {"rows": {name: logs.num_rows(name) for name in sorted(logs.names)}}
@@ -56,8 +61,6 @@ def describe_logs(path: Path) -> dict[str, Any]:
 
 def describe_labels(path: Path) -> dict[str, Any]:
     """A label table: rows by level and by source, and the first rows."""
-    from data.label_table import open_labels
-
     with open_labels(path) as (connection, table):
         levels = _histogram(connection, "level", "labels")
         content = {
@@ -70,7 +73,7 @@ def describe_labels(path: Path) -> dict[str, Any]:
             "samples": _first_rows(connection, "labels", leave_out=("file", "row")),
         }
     if (path / "alpha_sweep.json").exists():
-        content["alpha_sweep"] = read_json(path / "alpha_sweep.json")
+        content["alpha_sweep"] = read_json(path / "alpha_sweep.json", remedy=_REMEDY)
     return content
 
 
@@ -79,7 +82,7 @@ def describe_quarantine(path: Path) -> dict[str, Any]:
     files = sorted(path.glob("*.parquet"))
     rows = {file.stem: _read_parquet(file) for file in files}
     samples = {file.stem: pq.read_table(file).slice(0, _SAMPLES).to_pylist() for file in files}
-    return {"rows": rows, "reasons": read_json(path / MANIFEST).get("quarantined"), "samples": samples}
+    return {"rows": rows, "reasons": read_manifest(path).get("quarantined"), "samples": samples}
 
 
 def describe_mining_state(path: Path) -> dict[str, Any]:
@@ -88,26 +91,16 @@ def describe_mining_state(path: Path) -> dict[str, Any]:
         folder: {file.stem: _read_parquet(file) for file in sorted((path / folder).glob("[0-9]*.parquet"))}
         for folder in ("days", "scores")
     }
-    return {**rows, "mined_with": read_json(path / MANIFEST).get("arguments")}
+    return {**rows, "mined_with": read_manifest(path).get("arguments")}
 
 
 def describe_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation: its metrics, and the rows of the tables beside them."""
-    metrics = read_json(path / "metrics.json")
+    metrics = read_json(path / "metrics.json", remedy=_REMEDY)
     if not (path / "per_query.parquet").is_file():
         raise InputError(f"{path / 'per_query.parquet'}: no such file; evaluate again")
     files = sorted(path.rglob("*.parquet"))
     return {"rows": {str(file.relative_to(path)): _read_parquet(file) for file in files}, "metrics": metrics}
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file. Raises InputError where it is missing or broken."""
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; write the directory again")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error}); write the directory again") from error
 
 
 def _read_parquet(file: Path) -> int:
@@ -141,3 +134,26 @@ def _row(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
 def _first_rows(connection: duckdb.DuckDBPyConnection, table: str, *, leave_out: tuple[str, ...] = ()) -> list[dict]:
     rows = connection.sql(f"FROM {table} LIMIT {_SAMPLES}").to_arrow_table().drop_columns(list(leave_out)).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def describe_knowledge_documents(path: Path) -> dict[str, Any]:
+    """Documents and queries, tokens of all answers, and the first rows; reads all of it.
+
+    Raises InputError where table or answers are broken, or the table is not the one the manifest was written for.
+    """
+    manifest = read_manifest(path)
+    answers = path / "answers.jsonl"
+    if not answers.is_file():
+        raise InputError(f"{answers}: no such file, though every answer is kept there; synthesize again")
+    with AnswerCache(answers, read_only=True) as cache:
+        tokens = {"prompt_tokens": cache.prompt_tokens, "completion_tokens": cache.completion_tokens}
+    table = find_table(path, _TABLE, SCHEMAS[_TABLE])
+    if table is None:
+        return {"finished": False, **tokens}
+    with connect_duckdb() as connection:
+        check_table(connection, table)
+        queries = connection.sql(f"SELECT count(DISTINCT query) AS queries FROM {_TABLE}").fetchall()[0][0]
+        samples = connection.sql(f"SELECT query, title, text, model FROM {_TABLE} LIMIT 3").to_arrow_table().to_pylist()
+    if "synthesized" in manifest and content_fingerprint(path / f"{_TABLE}.parquet") != manifest["fingerprint"]:
+        raise InputError(f"{path}: {_TABLE}.parquet is not the one its manifest was written for; synthesize again")
+    return {"finished": True, "rows": table.rows, "queries": queries, **tokens, "samples": samples}

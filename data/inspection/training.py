@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from data.table_contents import read_json
 
 
 def describe_records(path: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def describe_run(path: Path) -> dict[str, Any]:
     from crops_jax.runs import checkpoints
     from crops_jax.text import tokenizer
 
-    config = read_json(path / "config.json")
+    config = read_json(path / "config.json", remedy="write the directory again")
     tokenizer.load(path / "tokenizer")
     metrics, torn = _read_log(path / "metrics.jsonl")
     goodput, _ = _read_log(path / "goodput.jsonl")

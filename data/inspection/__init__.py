@@ -1,0 +1,1 @@
+"""What data.inspect shows: what each kind of directory holds."""
