@@ -55,7 +55,7 @@ def write_embeddings(path: Path, *, prefix: str, rows: int, dim: int, tower: str
 
 
 def write_labels(path: Path, *, queries: int, docs: int, positives: int, seed: int) -> None:
-    from data.assign_levels import LABEL_SCHEMA
+    from data.labels.assign_levels import LABEL_SCHEMA
 
     random = np.random.default_rng(seed)
     query = np.repeat(np.arange(queries), positives)

@@ -8,9 +8,9 @@ import ibis
 
 from crops_jax.artifacts import write_text
 from crops_jax.errors import InputError
-from data.assign_levels import assign_levels, parse_levels
 from data.evidence import Evidence, count, sweep_alpha
-from data.label_files import write_labels
+from data.labels.assign_levels import assign_levels, parse_levels
+from data.labels.files import write_labels
 from data.perspectives import knowledge_level
 from data.supported_rows import queries_of_enough, supported_rows
 

@@ -9,12 +9,12 @@ import ibis
 from crops_jax import program
 from crops_jax.artifacts import check_output
 from crops_jax.errors import InputError
-from data.assign_levels import parse_levels
 from data.backends.connection import connect
 from data.discriminator_pairs import NothingToFit, train_judgements
 from data.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.evidence_labels import write_evidence_labels
-from data.label_files import MOST_PARTS
+from data.labels.assign_levels import parse_levels
+from data.labels.files import MOST_PARTS
 from data.mined_days import mine_day
 from data.mining_output import mining_inputs, mining_output, open_mined_logs
 from data.mining_parameters import check_mining_parameters, missing_tables, wanted_perspectives

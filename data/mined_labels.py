@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from crops_jax.labels import Level
 from crops_jax.retrieval.hard_negatives import Labelled
-from data.assign_levels import LABEL_SCHEMA
-from data.label_files import ROW_GROUP_ROWS, write_label_batches
+from data.labels.assign_levels import LABEL_SCHEMA
+from data.labels.files import ROW_GROUP_ROWS, write_label_batches
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.tables.duckdb_session import duckdb_size
 
@@ -50,7 +50,7 @@ class MinedLabels:
     ):
         """
         Args:
-          connection: with a view `labels`, as data.label_table.open_labels gives it.
+          connection: with a view `labels`, as data.labels.table.open_labels gives it.
           query_ids, doc_ids: of the vectors, in their order.
           memory_limit: of DuckDB, such as "1GB".
 
@@ -136,7 +136,7 @@ class MinedLabels:
         """Writes DIRECTORY/labels.parquet: the rows of the table and the mined ones, sorted by query and doc_id.
 
         A negative that was met again keeps its row and gets an entry of evidence; where the mined level is higher
-        than its own, the row gets that level, source and score, as data.assign_levels has it on conflict.
+        than its own, the row gets that level, source and score, as data.labels.assign_levels has it on conflict.
 
         Returns:
           Counts: rows, new, met_again, raised.
@@ -187,7 +187,7 @@ def _with_mined(batch: pa.RecordBatch, level: int, counts: dict[str, int]) -> pa
 
 
 def _with_entry(evidence: str | None, level: int, score: float) -> str:
-    """Evidence with one entry more, in the form that data.assign_levels writes; the others keep their bytes."""
+    """Evidence with one entry more, in the form that data.labels.assign_levels writes; the others keep their bytes."""
     number = f"{score:.6f}".rstrip("0")
     number += "0" if number.endswith(".") else ""
     entry = (

@@ -12,7 +12,7 @@ from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.pages.page import LEVELS, check_page, share, write_page
 from data import report_figures as figures
-from data.label_table import check_mined_from
+from data.labels.table import check_mined_from
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
 from data.report_charts import (
     PLACE_WORDS,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from data.label_table import open_labels
+from data.labels.table import open_labels
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import OnBadRows, open_logs
 from data.tables.duckdb_session import duckdb_size, named_lack_of_room

@@ -161,7 +161,7 @@ def write_with_spark(
 
     Args:
       arguments: of data.write_records.
-      labels: what `data.label_table.check_labels` gave.
+      labels: what `data.labels.table.check_labels` gave.
       tables: where the documents stand; of a document that several have, the first counts.
       num_shards: wanted of train and of dev.
 

@@ -23,7 +23,7 @@ from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import LOCAL_MASTER
 from data.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
 from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
-from data.label_table import check_labels, check_mined_from, read_labels
+from data.labels.table import check_labels, check_mined_from, read_labels
 from data.record_builder import BuiltRecords, RecordBuilder, RecordWorker, SomeQueries, keep_arrays, token_file
 from data.record_counts import nothing_to_train_on, text_counts, with_positive
 from data.tables import LogTables, OnBadRows, open_logs

@@ -23,7 +23,7 @@ from crops_jax.hashing import id_hashes
 from crops_jax.labels import Level
 from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
-from data.label_table import check_mined_from, open_labels
+from data.labels.table import check_mined_from, open_labels
 from data.mined_labels import Asked, MinedLabels
 from data.tables.files import named_read_errors
 from launch.embedding_pair import EmbeddingPair, open_pair

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text, normalise_query
-from data.label_table import read_queries
+from data.labels.table import read_queries
 
 _READ_ROWS = 8192
 

@@ -45,7 +45,7 @@ SIZES = {
     "tests.crops_jax.program.test_fuzz_program.config_case": (20, 500),
     "tests.crops_jax.program.test_fuzz_program.overrides_case": (4, 200),
     "tests.data.test_fuzz_arguments.arguments_case": (6, 400),
-    "tests.data.test_fuzz_labels.labels_case": (10, 500),
+    "tests.data.labels.test_fuzz_labels.labels_case": (10, 500),
     "tests.data.test_fuzz_sources.mapping_case": (10, 400),
     "tests.data.test_fuzz_sources.lines_case": (6, 300),
     "tests.data.test_fuzz_answers.answer_case": (50, 1500),

@@ -12,7 +12,7 @@ from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from data.inspection.training import describe_discriminator
-from data.label_table import open_labels
+from data.labels.table import open_labels
 from data.language_model.answer_cache import AnswerCache
 from data.tables import SCHEMAS, connect_duckdb, open_logs
 from data.tables.checks import check_table

@@ -9,7 +9,7 @@ import ibis
 import ibis.expr.operations as ops
 import pytest
 
-from data.assign_levels import assign_levels
+from data.labels.assign_levels import assign_levels
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import as_rows, count_supporters
 

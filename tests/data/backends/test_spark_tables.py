@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.backends.connection import connect
-from data.label_table import open_labels
+from data.labels.table import open_labels
 from data.mine import MineArguments, mine
 from data.tables import open_logs
 from tests.paths import ROOT

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.assign_levels import LABEL_SCHEMA
+from data.labels.assign_levels import LABEL_SCHEMA
 from data.report_tables import open_tables
 from tests.data.report.labels import LABELS
 

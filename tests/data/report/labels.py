@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax import artifacts
-from data.assign_levels import LABEL_SCHEMA
+from data.labels.assign_levels import LABEL_SCHEMA
 from data.report import ReportArguments, report
 
 

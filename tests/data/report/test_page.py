@@ -9,7 +9,7 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data.assign_levels import LABEL_SCHEMA
+from data.labels.assign_levels import LABEL_SCHEMA
 from data.tables import SCHEMAS, write_table
 from tests.data.report.labels import LABELS, entry, label, mined_labels, page_of
 from tests.pages import text_of

@@ -10,7 +10,7 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.hashing import document_id_words
 from crops_jax.text import tokenizer
-from data.label_table import read_labels
+from data.labels.table import read_labels
 from data.tables import write_table
 from data.write_records import write_records
 from tests.data.write_records.labels import (

@@ -4,7 +4,7 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data.label_table import mined_from
+from data.labels.table import mined_from
 from launch.mine_negatives import mine_negatives
 from tests.embedding_folders import at_cosines, write_embeddings
 from tests.launch.mine_negatives.labelled import COSINES, arguments, new_rows, write_labels, write_logs

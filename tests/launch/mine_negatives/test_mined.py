@@ -12,9 +12,9 @@ from crops_jax.embeddings import open_embeddings
 from crops_jax.errors import InputError
 from crops_jax.hashing import id_hashes
 from crops_jax.retrieval.hard_negatives import Selection
-from data.assign_levels import LABEL_SCHEMA, PRECEDENCE
 from data.inspect import describe
-from data.label_table import open_labels
+from data.labels.assign_levels import LABEL_SCHEMA, PRECEDENCE
+from data.labels.table import open_labels
 from data.mined_labels import SOURCE, MinedLabels
 from launch.mine_negatives import mine_negatives
 from launch.neighbours import Block, Corpus, Tally, mine_block

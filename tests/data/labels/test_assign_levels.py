@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.errors import InputError
-from data.assign_levels import assign_levels, parse_levels
-from data.label_files import write_labels
+from data.labels.assign_levels import assign_levels, parse_levels
+from data.labels.files import write_labels
 from data.perspectives.rows import SCHEMA
 
 

@@ -9,7 +9,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.label_table import read_labels
+from data.labels.table import read_labels
 from tests import fuzzing
 from tests.fuzzing import ACCEPTED
 

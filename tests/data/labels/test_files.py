@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data import label_files
-from data.assign_levels import LABEL_SCHEMA
-from data.label_files import part_starts, write_labels
-from data.label_table import read_labels
+from data.labels import files
+from data.labels.assign_levels import LABEL_SCHEMA
+from data.labels.files import part_starts, write_labels
+from data.labels.table import read_labels
 
 QUERIES = [*(f"q{i}" for i in range(20)), "été", "苹果", "😀", "\uffee", "z\\'\""]
 
@@ -76,7 +76,7 @@ def test_one_query_with_most_of_the_rows_makes_a_long_part_and_no_empty_one(tmp_
 
 
 def test_batches_are_cut_where_parts_begin(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_files, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
     rows = label_rows()
     (single,) = written(tmp_path / "one", rows)
     parts = written(tmp_path / "parts", rows, partitions=7)
@@ -85,8 +85,8 @@ def test_batches_are_cut_where_parts_begin(tmp_path, monkeypatch):
 
 
 def test_starts_are_quantiles_of_a_sample_that_depends_on_the_rows_alone(monkeypatch):
-    monkeypatch.setattr(label_files, "_SAMPLED_QUERIES", 20)
-    monkeypatch.setattr(label_files, "_SAMPLED_A_PART", 1)
+    monkeypatch.setattr(files, "_SAMPLED_QUERIES", 20)
+    monkeypatch.setattr(files, "_SAMPLED_A_PART", 1)
     table = pa.Table.from_pylist(label_rows([f"{i:04d}" for i in range(1000)], documents=1), LABEL_SCHEMA)
     starts = part_starts(ibis.memtable(table), 4)
     assert len(starts) == 3
@@ -98,7 +98,7 @@ def test_starts_are_quantiles_of_a_sample_that_depends_on_the_rows_alone(monkeyp
 def test_the_part_of_a_query_is_that_of_a_look_up_in_the_starts(starts):
     queries = list("abcdefghijk")
     table = ibis.memtable(pa.table({"query": queries}))
-    found = table.select("query", part=label_files._part(table.query, starts, 0)).to_pyarrow().to_pylist()
+    found = table.select("query", part=files._part(table.query, starts, 0)).to_pyarrow().to_pylist()
     assert {row["query"]: row["part"] for row in found} == {q: sum(start <= q for start in starts) for q in queries}
 
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from data.assign_levels import LABEL_SCHEMA
 from data.backends.connection import arrow_batches
+from data.labels.assign_levels import LABEL_SCHEMA
 
 ROW_GROUP_ROWS = 131_072
 ROWS_A_PART = 5_000_000

@@ -1,0 +1,1 @@
+"""The label table: levels assigned (HLA), written and read."""
