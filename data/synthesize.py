@@ -19,16 +19,15 @@ from tqdm import tqdm
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from data.backends.connection import arrow_batches
+from data.language_model.accepted_documents import Dropped, valid_document, written_documents
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.arguments import WAYS, SynthesizeArguments, check_arguments
 from data.language_model.asked_queries import asked_queries
 from data.language_model.asking import Asker, Question, Tally
-from data.language_model.echoes import EchoDetector
 from data.language_model.endpoint import Endpoint
+from data.language_model.filters import EchoDetector, NearDuplicates
 from data.language_model.limits import Backoff, Budget, Clock, Rate
-from data.language_model.near_duplicates import NearDuplicates
 from data.language_model.prompt import Prompt, Request, load_prompt
-from data.language_model.written_documents import Dropped, valid_document, written_documents
 from data.perspectives.log_events import parse_time
 from data.tables import LogTables, open_logs, write_table
 from data.tables.quarantine import beside

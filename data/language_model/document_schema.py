@@ -1,10 +1,12 @@
 """What a language model has to answer: the metadata of one document, validated with pydantic."""
 
 import functools
+import importlib
 import json
+from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
-from data.language_model.packages import require
+from crops_jax.errors import InputError
 
 _LONGEST_TITLE = 300
 _LONGEST_TEXT = 5000
@@ -97,3 +99,14 @@ def _one_line(text: str) -> str:
 
 def _lines(texts: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for text in texts if (line := _one_line(text))))
+
+
+def require(name: str) -> ModuleType:
+    """Imports a package. Raises InputError saying how to get it where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"data.synthesize needs the package {error.name}, which is not installed; run make setup again, or install "
+            "the dependency group data of pyproject.toml"
+        ) from error

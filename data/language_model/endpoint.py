@@ -14,8 +14,7 @@ from typing import Any
 
 from crops_jax.errors import InputError
 from data.language_model.answer_cache import Answer
-from data.language_model.document_schema import json_schema
-from data.language_model.packages import require
+from data.language_model.document_schema import json_schema, require
 
 FORMATS: tuple[dict[str, Any] | None, ...] = (
     {"type": "json_schema", "json_schema": {"name": "document", "strict": True, "schema": json_schema()}},

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from crops_jax.discriminator.similarity import TrigramSimilarity
 from crops_jax.errors import InputError
-from data.language_model import packages
+from data.language_model import document_schema
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.document_schema import InvalidAnswer, json_schema, parse_answer
-from data.language_model.echoes import EchoDetector
 from data.language_model.endpoint import retry_after_seconds
+from data.language_model.filters import EchoDetector, NearDuplicates
 from data.language_model.limits import Backoff, Budget, Clock, Rate
-from data.language_model.near_duplicates import NearDuplicates
 from data.language_model.prompt import load_prompt
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -122,7 +121,7 @@ def test_texts_are_one_line_and_valid_unicode(pydantic):
 
 def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(InputError, match="needs the package no_such_package"):
-        packages.require("no_such_package")
+        document_schema.require("no_such_package")
 
 
 def test_retry_after_is_a_number_or_a_date():

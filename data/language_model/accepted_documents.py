@@ -11,8 +11,7 @@ from crops_jax.discriminator import Discriminator
 from crops_jax.text import document_text, normalise_query
 from data.language_model.answer_cache import Answer
 from data.language_model.document_schema import InvalidAnswer, WrittenDocument, parse_answer
-from data.language_model.echoes import EchoDetector
-from data.language_model.near_duplicates import NearDuplicates
+from data.language_model.filters import EchoDetector, NearDuplicates
 from data.language_model.prompt import Request
 
 _AT_ONCE = 2000
