@@ -12,16 +12,15 @@ import tyro
 from crops_jax import program
 from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
-from data.evidence import reformulation_supports
-from data.held_out_queries import groups_of, held_out_groups, split_judgements
-from data.mining_output import mining_inputs, mining_output, open_mined_logs
-from data.mining_parameters import check_mining_parameters
-from data.pair_scores import theta_table
+from data.mining.evidence import reformulation_supports
+from data.mining.output import mining_inputs, mining_output, open_mined_logs
+from data.mining.parameters import check_mining_parameters
+from data.mining.scores import forget, remembering, theta_table
+from data.mining.splits import groups_of, held_out_groups, split_judgements
+from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
 from data.perspectives import query_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
-from data.score_cache import forget, remembering
 from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
-from data.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,20 +10,19 @@ from crops_jax import program
 from crops_jax.artifacts import check_output
 from crops_jax.errors import InputError
 from data.backends.connection import connect
-from data.discriminator_pairs import NothingToFit, train_judgements
-from data.evidence import DECIDED_BY_THETA, count, gather_evidence
-from data.evidence_labels import write_evidence_labels
 from data.labels.assign_levels import parse_levels
 from data.labels.files import MOST_PARTS
-from data.mined_days import mine_day
-from data.mining_output import mining_inputs, mining_output, open_mined_logs
-from data.mining_parameters import check_mining_parameters, missing_tables, wanted_perspectives
-from data.pair_scores import theta_table
+from data.mining.days import mine_day
+from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
+from data.mining.labelling import write_evidence_labels
+from data.mining.output import mining_inputs, mining_output, open_mined_logs
+from data.mining.parameters import check_mining_parameters, missing_tables, wanted_perspectives
+from data.mining.scores import forget, remembering, theta_table
+from data.mining.theta import choose_theta
+from data.mining.training_pairs import NothingToFit, train_judgements
 from data.perspectives import judged, knowledge_level, query_level, system_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
-from data.score_cache import forget, remembering
 from data.tables import LogTables, OnBadRows
-from data.theta import choose_theta
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
-from data.discriminator_pairs import NothingToFit, published_before, texts_of, training_pairs
+from data.mining.theta import FITTED, save_theta, theta_of
+from data.mining.training_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.quarantine import beside
-from data.theta import FITTED, save_theta, theta_of
 
 _PROGRAM = "launch.train_discriminator"
 _CONFIG = "config.json"

@@ -5,7 +5,7 @@ import datetime
 import ibis
 
 from crops_jax.text import DOCUMENT_FIELDS
-from data.discriminator_pairs import train_judgements
+from data.mining.training_pairs import train_judgements
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
 

@@ -9,10 +9,10 @@ import pytest
 
 from crops_jax.artifacts import read_manifest
 from crops_jax.errors import InputError
-from data.held_out_queries import held_out_groups, split_by_hash
 from data.hold_out import HoldOutArguments, hold_out
 from data.inspect import describe
 from data.mine import MineArguments, mine
+from data.mining.splits import held_out_groups, split_by_hash
 from data.tables import open_logs
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]

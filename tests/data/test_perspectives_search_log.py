@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.evidence import Evidence
+from data.mining.evidence import Evidence
+from data.mining.labelling import supported_rows
 from data.perspectives.search_log import SOURCE, behaviour_recorded, supports
-from data.supported_rows import supported_rows
 
 
 def found(events, **options):

@@ -10,8 +10,7 @@ import pytest
 
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
-from data.pair_scores import theta_table
-from data.score_cache import RememberingDiscriminator, forget, remembering
+from data.mining.scores import RememberingDiscriminator, forget, remembering, theta_table
 from data.tables import open_logs
 
 

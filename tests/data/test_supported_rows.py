@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.evidence import Evidence
+from data.mining.evidence import Evidence
+from data.mining.labelling import queries_of_enough, supported_rows
 from data.perspectives.rows import SUPPORTS
-from data.supported_rows import queries_of_enough, supported_rows
 
 SCHEMA = pa.schema([(name, kind.to_pyarrow()) for name, kind in SUPPORTS.items()])
 LEVELS = {"search_log": 4, "query_level": 5, "system_level": 4, "shown_not_clicked": 3, "ranked_not_shown": 2}
@@ -19,7 +19,7 @@ ALPHA = 0.6
 
 
 def rows_by_rules(supports, searches, least):
-    """The rows as the docstring of data.supported_rows says: sets of users, pair by pair."""
+    """The rows as the docstring of data.mining.labelling says: sets of users, pair by pair."""
     users_of, gaps = defaultdict(set), defaultdict(list)
     for user, query, doc, source, via, gap in supports:
         if source in {"query_level", "system_level"} and SCORES[query, doc] <= ALPHA:

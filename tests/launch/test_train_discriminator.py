@@ -20,8 +20,8 @@ from crops_jax.errors import InputError, Interrupted
 from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from data.hold_out import HoldOutArguments, hold_out
 from data.mine import MineArguments, mine
+from data.mining.theta import open_theta
 from data.tables import SCHEMAS, open_logs, write_table
-from data.theta import open_theta
 from launch.status import Arguments as StatusArguments
 from launch.status import status
 from launch.train_discriminator import Arguments, train_discriminator

@@ -7,7 +7,7 @@ import pytest
 
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
-from data.theta import Fitted, Theta, save_theta
+from data.mining.theta import Fitted, Theta, save_theta
 from tests.data.mined_days.days import DOCUMENTS, OVER_MIDNIGHT
 
 

@@ -14,7 +14,7 @@ KILLED = """
 import os, signal, sys
 from crops_jax import artifacts
 from data.mine import MineArguments, mine
-from data.mining_state import open_state
+from data.mining.state import open_state
 
 left = int(sys.argv[1])
 

@@ -11,7 +11,7 @@ import pytest
 from crops_jax.errors import InputError
 from data.inspect import describe
 from data.mine import MineArguments, mine
-from data.mining_state import open_state
+from data.mining.state import open_state
 from tests.data.mined_days.days import DAYS, OVER_MIDNIGHT, USERS, add, contents, logs_of, one_run, write_partitioned
 
 

@@ -15,7 +15,7 @@ from crops_jax.artifacts.json_fields import read_object
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
-from data.discriminator_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
+from data.mining.training_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
 
@@ -39,7 +39,7 @@ class Fitted:
 
     kind: str
     source: str
-    """What the pairs were; one of those in data.discriminator_pairs."""
+    """What the pairs were; one of those in data.mining.training_pairs."""
     pairs: int
     ece_before: float
     ece_after: float

@@ -8,7 +8,7 @@ import ibis
 
 from crops_jax.discriminator import alpha_sweep
 from crops_jax.discriminator.similarity import open_similarity
-from data.pair_scores import similarity_table
+from data.mining.scores import similarity_table
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.log_events import LogEvents
 

@@ -16,21 +16,21 @@ from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data import day_files
 from data.backends.connection import connect
-from data.evidence import DECIDED_BY_THETA, count, gather_evidence
-from data.evidence_labels import write_evidence_labels
-from data.mining_output import mining_inputs, mining_output, open_mined_logs
-from data.mining_parameters import missing_tables
-from data.mining_state import MiningState, named_damage, open_state
-from data.pair_scores import theta_table
+from data.mining import day_files
+from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
+from data.mining.labelling import write_evidence_labels
+from data.mining.output import mining_inputs, mining_output, open_mined_logs
+from data.mining.parameters import missing_tables
+from data.mining.scores import theta_table
+from data.mining.state import MiningState, named_damage, open_state
+from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 from data.perspectives import knowledge_level
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
 from data.tables.days import DaySpan, misplaced, parse_day
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.files import add_view
-from data.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 
 UNPINNED = {
     "logs",

@@ -1,5 +1,9 @@
-"""The Parquet files of a mining state: a day's supports with users as hashes, and the scores of pairs."""
+"""The Parquet files of a mining state: a day's supports with users as hashes, and the scores of pairs.
 
+Ids of users as keyed hashes: who has the key can tell that two days saw the same user, and nobody else anything.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.backends.connection import arrow_batches
-from data.evidence import DECIDED_BY_THETA, Evidence
+from data.mining.evidence import DECIDED_BY_THETA, Evidence
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import SUPPORTS, as_supports
 from data.tables.files import sql_text
-from data.user_hashes import hash_users
 
 SEARCHED = "searched"
 """The source of rows that only say who searched for what."""
@@ -30,6 +33,8 @@ _DAY_SCHEMA = pa.schema(
     [("user", pa.string()), *((name, kind.to_pyarrow()) for name, kind in SUPPORTS.items() if name != "user_id")]
 )
 _SCORE_SCHEMA = pa.schema([("query", pa.string()), ("doc_id", pa.string()), ("score", pa.float64())])
+KEY_BYTES = 32
+_USERS_AT_ONCE = 100_000
 
 
 def write_day(connection, evidence: Evidence, file: Path, *, key: bytes, about: Mapping[str, Any]) -> None:
@@ -100,3 +105,17 @@ def _write(connection, rows: ibis.Table, file: Path, schema: pa.Schema) -> None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in arrow_batches(connection, rows, rows=_ROWS):
             writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROWS)
+
+
+def hash_users(connection, supports: ibis.Table, key: bytes) -> ibis.Table:
+    """The table with the column `user` in the place of `user_id`: keyed BLAKE2b of 128 bits, as hexadecimal digits.
+
+    Each distinct user is hashed once. Two of 10^9 users share a hash with a probability of 2 in 10^21.
+    """
+    hashes = [pa.table({"user_id": pa.array([], pa.string()), "user": pa.array([], pa.string())})]
+    for batch in arrow_batches(connection, supports.select("user_id").distinct(), rows=_USERS_AT_ONCE):
+        users = batch.column("user_id")
+        digests = (hashlib.blake2b(user.encode(), key=key, digest_size=16).hexdigest() for user in users.to_pylist())
+        hashes.append(pa.table({"user_id": users.cast(pa.string()), "user": pa.array(digests, pa.string())}))
+    hashed = connection.create_table(ibis.util.gen_name("hashed_users"), pa.concat_tables(hashes), temp=True)
+    return supports.join(hashed, "user_id").drop("user_id")

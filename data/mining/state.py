@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from crops_jax.artifacts import MANIFEST, new_manifest, read_manifest, write_manifest
 from crops_jax.artifacts.json_fields import typed
 from crops_jax.errors import InputError
+from data.mining.day_files import KEY_BYTES
+from data.mining.theta import FOLDER
 from data.tables.days import parse_day
-from data.theta import FOLDER
-from data.user_hashes import KEY_BYTES
 
 KIND = "mining_state"
 _PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600

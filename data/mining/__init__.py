@@ -1,0 +1,1 @@
+"""Mining: candidate pairs, their scores, the evidence, and labels from it, by day or at once."""
