@@ -11,10 +11,9 @@ from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.pages.page import LEVELS, check_page, share, write_page
-from data import report_figures as figures
 from data.labels.table import check_mined_from
-from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
-from data.report_charts import (
+from data.mining_report import figures as figures
+from data.mining_report.charts import (
     PLACE_WORDS,
     Picture,
     distribution_charts,
@@ -23,13 +22,14 @@ from data.report_charts import (
     sweep_charts,
     words,
 )
-from data.report_examples import draw_examples
-from data.report_figures import Distribution, Gain
-from data.report_mining import AlphaSweep, Mined, read_alpha_sweep, read_mined
-from data.report_tables import ReportTables, open_tables
+from data.mining_report.examples import draw_examples
+from data.mining_report.figures import Distribution, Gain
+from data.mining_report.manifests import AlphaSweep, Mined, read_alpha_sweep, read_mined
+from data.mining_report.tables import ReportTables, open_tables
+from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
 from data.tables.knowledge_documents import check_same_documents
 
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_TEMPLATE = Path(__file__).parent / "mining_report" / "report.html.j2"
 _MOST_EXAMPLES = 100
 
 
@@ -54,7 +54,7 @@ class ReportArguments:
 
 
 class Figures(NamedTuple):
-    """Everything that is counted; see data.report_figures."""
+    """Everything that is counted; see data.mining_report.figures."""
 
     gains: dict[str, Gain]
     beyond_log: Gain

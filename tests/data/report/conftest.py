@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.labels.assign_levels import LABEL_SCHEMA
-from data.report_tables import open_tables
+from data.mining_report.tables import open_tables
 from tests.data.report.labels import LABELS
 
 

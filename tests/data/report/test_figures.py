@@ -1,9 +1,9 @@
 """Every figure of a hand-made log and label table was worked out by hand."""
 
-from data import report_figures as figures
-from data.report_examples import Way, draw_examples
-from data.report_figures import Distribution, Gain, Part
-from data.report_tables import open_tables
+from data.mining_report import figures as figures
+from data.mining_report.examples import Way, draw_examples
+from data.mining_report.figures import Distribution, Gain, Part
+from data.mining_report.tables import open_tables
 from tests.data.report.labels import entry, label
 
 

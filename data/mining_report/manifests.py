@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from crops_jax import artifacts
 from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
-from data.report_charts import words
-from data.report_figures import PERSPECTIVES
+from data.mining_report.charts import words
+from data.mining_report.figures import PERSPECTIVES
 
 _DISCRIMINATOR = {
     "kind": "Kind",

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from data.report_tables import PLACES, ReportTables
+from data.mining_report.tables import PLACES, ReportTables
 
 _WAYS = 3
 _TITLE = 200

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from crops_jax.pages.frame import number, ticks
 from data.labels.assign_levels import PRECEDENCE
-from data.report_tables import PLACES, ReportTables
+from data.mining_report.tables import PLACES, ReportTables
 
 LOG = "search_log"
 """The perspective that the present retriever chose by itself; the others are held against it."""

@@ -9,8 +9,8 @@ from crops_jax.labels import Level
 from crops_jax.pages.histogram import histogram
 from crops_jax.pages.page import LEVELS
 from crops_jax.pages.stacked_shares import stacked_shares
-from data.report_figures import Distribution, Gain
-from data.report_tables import PLACES
+from data.mining_report.figures import Distribution, Gain
+from data.mining_report.tables import PLACES
 
 PLACE_WORDS = dict(
     zip(

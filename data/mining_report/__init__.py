@@ -1,0 +1,1 @@
+"""What data.report shows: what each perspective gained."""
