@@ -21,16 +21,25 @@ from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import LOCAL_MASTER
-from data.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
-from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
 from data.labels.table import check_labels, check_mined_from, read_labels
-from data.record_builder import BuiltRecords, RecordBuilder, RecordWorker, SomeQueries, keep_arrays, token_file
-from data.record_counts import nothing_to_train_on, text_counts, with_positive
+from data.records.builder import (
+    BuiltRecords,
+    RecordBuilder,
+    RecordWorker,
+    SomeQueries,
+    keep_arrays,
+    nothing_to_train_on,
+    text_counts,
+    token_file,
+    with_positive,
+)
+from data.records.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
+from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
+from data.records.worker_processes import usable_cores, worker_processes
 from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.knowledge_documents import check_same_documents, missing_documents, open_written_documents
 from data.tables.quarantine import beside
-from data.worker_processes import usable_cores, worker_processes
 
 TOKENIZER = "tokenizer"
 _QUERIES_AT_ONCE = 2048
@@ -161,7 +170,7 @@ def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], 
 def _write_with_spark(
     arguments: WriteRecordsArguments, tables: list[LogTables], labels: Any, tokens: Tokenizer, directory: Path
 ) -> dict[str, Any]:
-    from data.spark_records import write_with_spark
+    from data.records.spark import write_with_spark
 
     shards = _num_shards(arguments)
     return write_with_spark(arguments, labels, tables, tokenizer=tokens, directory=directory, num_shards=shards)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from data.record_builder import RecordWorker, SomeQueries
+from data.records.builder import RecordWorker, SomeQueries
 from tests.data.worker_tasks import answer
 
 

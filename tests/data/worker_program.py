@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crops_jax import program
-from data.worker_processes import worker_processes
+from data.records.worker_processes import worker_processes
 from tests.data.worker_tasks import answer
 
 

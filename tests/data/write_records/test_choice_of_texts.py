@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.label_groups import choose_texts, group_labels, query_hashes
-from data.record_counts import sum_counts, text_counts
+from data.records.builder import sum_counts, text_counts
+from data.records.label_groups import choose_texts, group_labels, query_hashes
 from data.write_records import split_queries
 from tests.data.write_records.labels import label_rows, table
 

@@ -130,7 +130,7 @@ def test_documents_with_one_hash_are_refused(logs, tmp_path, monkeypatch):
         words[[doc_id in ("d3", "d7") for doc_id in doc_ids]] = (5, 6)
         return words
 
-    monkeypatch.setattr("data.label_groups.document_id_words", hashes)
+    monkeypatch.setattr("data.records.label_groups.document_id_words", hashes)
     labels = write_labels(tmp_path / "labels", label_rows())
     with pytest.raises(InputError, match=r"'d3' and 'd7' have the same 64-bit hash, .* \(1 such pair\)"):
         write_records(arguments(labels, logs, tmp_path / "records"))

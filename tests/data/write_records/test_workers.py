@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure
-from data.label_groups import group_labels
+from data.records.label_groups import group_labels
 from data.write_records import _worthwhile_workers, write_records
 from tests.data.killed_worker import KilledAtRecords
 from tests.data.write_records.labels import (

@@ -28,11 +28,10 @@ from crops_jax.records import dataset_info
 from crops_jax.text import DOCUMENT_FIELDS
 from crops_jax.text.tokenizer import Tokenizer
 from data.backends.spark_tables import connect_spark
-from data.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
-from data.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
-from data.record_builder import RecordArrays
-from data.record_counts import nothing_to_train_on, sum_counts, text_counts
+from data.records.builder import RecordArrays, nothing_to_train_on, sum_counts, text_counts
+from data.records.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
+from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
 from data.tables import LogTables
 from data.tables.files import TableFiles
 from data.tables.knowledge_documents import missing_documents
@@ -66,7 +65,8 @@ _DOCUMENT_COUNTS = """
     SELECT count(*) AS documents, count_if(NOT known) AS documents_unknown,
            count_if(known AND octet_length(tokens) = 0) AS documents_without_text,
            coalesce(sum(cut), 0) AS documents_cut FROM tokens"""
-# The first 64 bits of the SHA-256, as data.label_groups.query_hashes: as digits they have the order of the numbers.
+# The first 64 bits of the SHA-256, as data.records.label_groups.query_hashes: as digits they have the order of the
+# numbers.
 _QUERIES = """
     SELECT query, first(key) AS key, first(key) < '{threshold}' AS dev, max(level) AS level, count(*) AS labels,
            max(octet_length(tokens) > 0) AS has_documents

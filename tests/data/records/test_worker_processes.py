@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
-from data.worker_processes import usable_cores, worker_processes
+from data.records.worker_processes import usable_cores, worker_processes
 from tests.data.worker_tasks import answer
 from tests.paths import ROOT
 

@@ -1,0 +1,1 @@
+"""Labels into training records: groups by query, tokens, shards, worker processes."""
