@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from data.tables import open_logs, write_table
-from data.world import statistics
+from data.world.behaviour.day import Day, serve_day
 from data.world.constants import WorldConstants
-from data.world.day import Day, serve_day
-from data.world.documents import DAY_US
 from data.world.engine import Engine, present_engine
-from data.world.judges import judge
-from data.world.log_tables import day_tables, documents_table
-from data.world.provider import model_name, write_knowledge
+from data.world.logs import statistics
+from data.world.logs.judges import judge
+from data.world.logs.log_tables import day_tables, documents_table
+from data.world.logs.provider import model_name, write_knowledge
+from data.world.truth.documents import DAY_US
 from data.world.world import World, draw_world
 
 
@@ -104,7 +104,7 @@ def _text(time: datetime.datetime) -> str:
 
 
 def describe(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, Any]:
-    """Aggregates by which to judge whether the world is plausible; data.world.statistics says what each is."""
+    """Aggregates by which to judge whether the world is plausible; data.world.logs.statistics says what each is."""
     searches = statistics.joined_searches(days)
     return {
         "distinct_queries_asked": len(np.unique(searches.query)),

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from data.world.constants import WorldConstants
-from data.world.documents import Documents, draw_documents
-from data.world.lexicon import Lexicon, draw_lexicon
-from data.world.queries import Queries, draw_queries
 from data.world.streams import Streams
-from data.world.users import Users, draw_users
+from data.world.truth.documents import Documents, draw_documents
+from data.world.truth.lexicon import Lexicon, draw_lexicon
+from data.world.truth.queries import Queries, draw_queries
+from data.world.truth.users import Users, draw_users
 
 MAX_GRADE = 3
 RELEVANT_GRADE = 2

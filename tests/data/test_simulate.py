@@ -17,8 +17,8 @@ from data.simulate import SimulateArguments, simulate, start_of_test
 from data.tables import SCHEMAS, open_logs
 from data.world.constants import WorldConstants
 from data.world.engine import present_engine
-from data.world.judges import split_of
-from data.world.provider import write_knowledge
+from data.world.logs.judges import split_of
+from data.world.logs.provider import write_knowledge
 from data.world.retrievers import Stock
 from data.world.world import draw_world
 from tests.paths import ROOT

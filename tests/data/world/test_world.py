@@ -6,9 +6,9 @@ import pytest
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
 from data.world.constants import WorldConstants
-from data.world.documents import Documents, Subject, Texts
-from data.world.lexicon import draw_from_rows, draw_lexicon, zipf
 from data.world.streams import Streams
+from data.world.truth.documents import Documents, Subject, Texts
+from data.world.truth.lexicon import draw_from_rows, draw_lexicon, zipf
 from data.world.world import World, draw_world
 
 SMALL = WorldConstants(documents=400, queries=120, users=60, days=2, topics=30)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from data.world.clicks import likes, watch_seconds
-from data.world.documents import DAY_US
-from data.world.lexicon import draw_from_rows
-from data.world.sessions import Sessions
+from data.world.behaviour.clicks import likes, watch_seconds
+from data.world.behaviour.sessions import Sessions
+from data.world.truth.documents import DAY_US
+from data.world.truth.lexicon import draw_from_rows
 from data.world.world import RELEVANT_GRADE, World
 
 # When the feed is visited beside a search: seconds before and after it starts.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from data.world.day import Day
-from data.world.documents import Subject, draw_texts
-from data.world.lexicon import draw_from_rows
+from data.world.behaviour.day import Day
+from data.world.truth.documents import Subject, draw_texts
+from data.world.truth.lexicon import draw_from_rows
 from data.world.world import World
 
 

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from data.world.clicks import click_probability, likes, watch_seconds
-from data.world.documents import DAY_US
+from data.world.behaviour.clicks import click_probability, likes, watch_seconds
+from data.world.behaviour.feed import FeedViews, draw_feed
+from data.world.behaviour.sessions import Asks, Sessions, asks_of, draw_sessions, reformulate
 from data.world.engine import Engine, Pages
-from data.world.feed import FeedViews, draw_feed
-from data.world.sessions import Asks, Sessions, asks_of, draw_sessions, reformulate
+from data.world.truth.documents import DAY_US
 from data.world.world import World
 
 
@@ -28,7 +28,7 @@ class Searches(NamedTuple):
 
 
 class Day(NamedTuple):
-    """A served day: the world's view of it; data.world.log_tables makes the log's."""
+    """A served day: the world's view of it; data.world.logs.log_tables makes the log's."""
 
     number: int
     searches: Searches

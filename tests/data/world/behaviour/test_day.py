@@ -3,14 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.world.clicks import examination
+from data.world.behaviour.clicks import examination
+from data.world.behaviour.day import serve_day
+from data.world.behaviour.feed import draw_feed
+from data.world.behaviour.sessions import asks_of, draw_sessions, reformulate
 from data.world.constants import WorldConstants
-from data.world.day import serve_day
 from data.world.engine import present_engine
-from data.world.feed import draw_feed
-from data.world.log_tables import day_tables
-from data.world.sessions import asks_of, draw_sessions, reformulate
-from data.world.statistics import click_through_by_position, reformulation_rate
+from data.world.logs.log_tables import day_tables
+from data.world.logs.statistics import click_through_by_position, reformulation_rate
 from data.world.world import draw_world
 
 SMALL = WorldConstants(documents=500, queries=150, users=300, days=2, topics=30)

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from data.world.day import Day, Searches
-from data.world.documents import Documents
+from data.world.behaviour.day import Day, Searches
+from data.world.truth.documents import Documents
 from data.world.world import World
 
 # Share of searches typed with a capital letter, and with white space that normalising folds.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from data.world.documents import DAY_US
-from data.world.lexicon import draw_from_rows
+from data.world.truth.documents import DAY_US
+from data.world.truth.lexicon import draw_from_rows
 from data.world.world import World
 
 # Hours and spreads of the two busy times of a day, and the share of the first.

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 
 from crops_jax.errors import InputError
 from data.world.constants import WorldConstants
-from data.world.documents import topic_supply
-from data.world.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 from data.world.streams import Streams
+from data.world.truth.documents import topic_supply
+from data.world.truth.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 from data.world.vocabulary import FACETS
 
 MAX_INTENTS = 4

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.world.clicks import attractiveness, click_probability, examination, likes, watch_seconds
+from data.world.behaviour.clicks import attractiveness, click_probability, examination, likes, watch_seconds
 
 
 def test_examination_falls_with_position():

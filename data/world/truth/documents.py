@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data.world.constants import WorldConstants
-from data.world.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 from data.world.streams import Streams
+from data.world.truth.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 
 DAY_US = 86_400_000_000
 _HOUR_US = DAY_US // 24

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.world.day import Day, Searches
+from data.world.behaviour.day import Day, Searches
 from data.world.engine import Engine
 from data.world.retrievers import top_k
 from data.world.world import RELEVANT_GRADE, World

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data.world.constants import WorldConstants
-from data.world.queries import topic_demand
 from data.world.streams import Streams
+from data.world.truth.queries import topic_demand
 
 _ACTIVITY_SHAPE = 1.5
 _PATIENCE_CONCENTRATION = 8.0

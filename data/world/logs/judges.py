@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from crops_jax.text import normalise_query
-from data.world.day import Day
+from data.world.behaviour.day import Day
 from data.world.engine import Engine
 from data.world.retrievers import top_k
 from data.world.world import RELEVANT_GRADE, World

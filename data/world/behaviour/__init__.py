@@ -1,0 +1,1 @@
+"""What users do: sessions, clicks, the feed, and a day of it."""
