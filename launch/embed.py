@@ -23,7 +23,7 @@ from crops_jax.embeddings.encoder import Encoder
 from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.runs.encoder import open_encoder
-from launch.text_table import TextTable, open_text_table
+from launch.corpus.text_table import TextTable, open_text_table
 
 # Texts that are sorted by length together; the bar moves so often.
 _CHUNK_TEXTS = 4096

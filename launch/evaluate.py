@@ -29,7 +29,7 @@ from crops_jax.retrieval.mapped import mapped_top_k
 from crops_jax.retrieval.scann_index import Index, build_index, index_recall
 from crops_jax.runs.encoder import open_encoder
 from data.tables import open_logs
-from launch.corpus import Corpus, document_vectors, read_corpus
+from launch.corpus.documents import Corpus, document_vectors, read_corpus
 from launch.evaluation_files import write_per_query, write_relevant, write_retrieved
 from launch.held_out import log_queries, read_held_out
 from launch.lineage import programs_of, trained_on

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.retrieval.evaluation import HeldOut, Value
 from crops_jax.retrieval.metrics import is_relevant
-from launch.corpus import Corpus
+from launch.corpus.documents import Corpus
 
 PER_QUERY = pa.schema(
     [

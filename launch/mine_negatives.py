@@ -26,7 +26,7 @@ from crops_jax.retrieval.mapped import take_rows
 from data.labels.table import check_mined_from, open_labels
 from data.mined_labels import Asked, MinedLabels
 from data.tables.files import named_read_errors
-from launch.embedding_pair import EmbeddingPair, open_pair
+from launch.corpus.embedding_pair import EmbeddingPair, open_pair
 from launch.false_negatives import false_negative_rate
 from launch.judged_pairs import JudgedLogs
 from launch.lineage import refuse_seen_answers

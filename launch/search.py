@@ -18,7 +18,7 @@ from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
 from crops_jax.runs.encoder import open_encoder
 from crops_jax.text import normalise_query
 from data.tables import open_logs
-from launch.corpus import Corpus, document_vectors, read_corpus
+from launch.corpus.documents import Corpus, document_vectors, read_corpus
 
 _TITLE_CHARACTERS = 100
 

@@ -1,0 +1,1 @@
+"""The documents that are searched: their texts, vectors and ids."""
