@@ -7,10 +7,10 @@ if __name__ == "__main__":
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,17 @@ from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.evaluation import Value, differences, figures, values
+from crops_jax.retrieval.evaluation import values
 from crops_jax.retrieval.exact import local_mesh
-from crops_jax.retrieval.intervals import Interval, bootstrap_mean
 from crops_jax.retrieval.mapped import mapped_top_k
-from crops_jax.retrieval.scann_index import Index, build_index, index_recall
+from crops_jax.retrieval.scann_index import Index, build_index
 from crops_jax.runs.encoder import open_encoder
 from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
-from launch.evaluation_files import write_per_query, write_relevant, write_retrieved
-from launch.held_out import log_queries, read_held_out
-from launch.lineage import programs_of, trained_on
+from launch.evaluation.files import write_per_query, write_relevant, write_retrieved
+from launch.evaluation.lineage import programs_of, trained_on
+from launch.evaluation.metrics import Found, _gap, _headline, _tables
+from launch.evaluation.test_sets import log_queries, read_held_out
 
 # The deepest metric is at 100; residual rankings, which leave documents out, are filled from below.
 _DEPTH = 200
@@ -63,13 +63,6 @@ class Arguments:
     """Samples of each interval."""
     overwrite: bool = False
     """Replaces what is at --output."""
-
-
-class Found(NamedTuple):
-    """The documents that a system found: index into the corpus (-1: none) and score, best first."""
-
-    scores: np.ndarray
-    indices: np.ndarray
 
 
 def evaluate(arguments: Arguments) -> dict[str, Any]:
@@ -201,45 +194,6 @@ def _rankings(queries: Sequence[str], found: Found, corpus: Corpus) -> dict[str,
     }
 
 
-def _tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
-    """systems: the main figures. subsets: the same for seen and unseen queries and pairs. differences: paired."""
-    systems = {name: per_query[name] for name in ("encoder", "bm25")}
-    subsets: dict[str, Any] = {}
-    for name, found in systems.items():
-        subsets[name] = {
-            "seen_queries": _json(figures(found, seen=True, samples=samples)),
-            "unseen_queries": _json(figures(found, seen=False, samples=samples)),
-            "seen_pairs": _json(figures(found, pairs="seen", samples=samples)),
-            "unseen_pairs": _json(figures(found, pairs="unseen", samples=samples)),
-        }
-    difference = differences(systems["encoder"], systems["bm25"], samples=samples)
-    return {
-        "systems": {name: _json(figures(found, samples=samples)) for name, found in systems.items()},
-        "subsets": subsets,
-        "differences": {"encoder - bm25": _json(difference)},
-    }
-
-
-def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Any]]:
-    return {test: {metric: found.as_json() for metric, found in row.items()} for test, row in tables.items()}
-
-
-def _gap(
-    index: Index, served: Found, exact: Found, per_query: Mapping[str, Sequence[Value]], *, samples: int
-) -> dict[str, Any]:
-    """What serving from the index costs: its recall against exact search, and each figure's change."""
-    depth = served.indices.shape[1]
-    recalls = {
-        f"recall@{k}": bootstrap_mean(
-            index_recall((exact.scores[:, :k], exact.indices[:, :k]), (served.scores[:, :k], served.indices[:, :k])),
-            samples=samples,
-        ).as_json()
-        for k in sorted({min(10, depth), depth})
-    }
-    change = differences(per_query["index"], per_query["encoder"], samples=samples)
-    return {**index.settings, **recalls, "minus_exact": _json(change)}
-
-
 def _notes(arguments: Arguments, index: Index, trained: bool | None) -> list[str]:
     notes = []
     programs = programs_of(arguments.logs)
@@ -265,19 +219,6 @@ def _discriminator_kind(logs: str) -> str | None:
         return json.loads(file.read_text()).get("kind") if file.is_file() else None
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error}); hold out again") from error
-
-
-def _headline(tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
-    shown = {
-        "CT Recall@100": ("ct", "recall@100"),
-        "QR Recall@100": ("qr", "recall@100"),
-        "NDCG@4": ("judgements", "ndcg@4"),
-    }
-    return {
-        label: tables[test][metric]["value"]
-        for label, (test, metric) in shown.items()
-        if test in tables and metric in tables[test]
-    }
 
 
 def _say(text: str) -> None:

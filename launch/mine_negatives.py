@@ -27,9 +27,9 @@ from data.labels.table import check_mined_from, open_labels
 from data.mined_labels import Asked, MinedLabels
 from data.tables.files import named_read_errors
 from launch.corpus.embedding_pair import EmbeddingPair, open_pair
+from launch.evaluation.lineage import refuse_seen_answers
 from launch.false_negatives import false_negative_rate
 from launch.judged_pairs import JudgedLogs
-from launch.lineage import refuse_seen_answers
 from launch.neighbours import Block, Corpus, Tally, mine_block
 
 # Queries whose rankings are searched together.

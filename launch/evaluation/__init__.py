@@ -1,0 +1,1 @@
+"""The parts of launch.evaluate: test sets, metrics, files, and what a run was trained on."""

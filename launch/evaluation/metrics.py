@@ -1,0 +1,69 @@
+"""TODO docstring."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crops_jax.retrieval.evaluation import Value, differences, figures
+from crops_jax.retrieval.intervals import Interval, bootstrap_mean
+from crops_jax.retrieval.scann_index import Index, index_recall
+
+
+class Found(NamedTuple):
+    """The documents that a system found: index into the corpus (-1: none) and score, best first."""
+
+    scores: np.ndarray
+    indices: np.ndarray
+
+
+def _tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
+    """systems: the main figures. subsets: the same for seen and unseen queries and pairs. differences: paired."""
+    systems = {name: per_query[name] for name in ("encoder", "bm25")}
+    subsets: dict[str, Any] = {}
+    for name, found in systems.items():
+        subsets[name] = {
+            "seen_queries": _json(figures(found, seen=True, samples=samples)),
+            "unseen_queries": _json(figures(found, seen=False, samples=samples)),
+            "seen_pairs": _json(figures(found, pairs="seen", samples=samples)),
+            "unseen_pairs": _json(figures(found, pairs="unseen", samples=samples)),
+        }
+    difference = differences(systems["encoder"], systems["bm25"], samples=samples)
+    return {
+        "systems": {name: _json(figures(found, samples=samples)) for name, found in systems.items()},
+        "subsets": subsets,
+        "differences": {"encoder - bm25": _json(difference)},
+    }
+
+
+def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Any]]:
+    return {test: {metric: found.as_json() for metric, found in row.items()} for test, row in tables.items()}
+
+
+def _gap(
+    index: Index, served: Found, exact: Found, per_query: Mapping[str, Sequence[Value]], *, samples: int
+) -> dict[str, Any]:
+    """What serving from the index costs: its recall against exact search, and each figure's change."""
+    depth = served.indices.shape[1]
+    recalls = {
+        f"recall@{k}": bootstrap_mean(
+            index_recall((exact.scores[:, :k], exact.indices[:, :k]), (served.scores[:, :k], served.indices[:, :k])),
+            samples=samples,
+        ).as_json()
+        for k in sorted({min(10, depth), depth})
+    }
+    change = differences(per_query["index"], per_query["encoder"], samples=samples)
+    return {**index.settings, **recalls, "minus_exact": _json(change)}
+
+
+def _headline(tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    shown = {
+        "CT Recall@100": ("ct", "recall@100"),
+        "QR Recall@100": ("qr", "recall@100"),
+        "NDCG@4": ("judgements", "ndcg@4"),
+    }
+    return {
+        label: tables[test][metric]["value"]
+        for label, (test, metric) in shown.items()
+        if test in tables and metric in tables[test]
+    }
