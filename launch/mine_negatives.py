@@ -24,13 +24,13 @@ from crops_jax.labels import Level
 from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
 from data.labels.table import check_mined_from, open_labels
-from data.mined_labels import Asked, MinedLabels
 from data.tables.files import named_read_errors
 from launch.corpus.embedding_pair import EmbeddingPair, open_pair
 from launch.evaluation.lineage import refuse_seen_answers
-from launch.false_negatives import false_negative_rate
-from launch.judged_pairs import JudgedLogs
-from launch.neighbours import Block, Corpus, Tally, mine_block
+from launch.negatives.false_negatives import false_negative_rate
+from launch.negatives.judged_pairs import JudgedLogs
+from launch.negatives.mined_labels import Asked, MinedLabels
+from launch.negatives.neighbours import Block, Corpus, Tally, mine_block
 
 # Queries whose rankings are searched together.
 _BLOCK_QUERIES = 65_536

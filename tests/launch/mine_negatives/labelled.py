@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from crops_jax import artifacts
 from data.labels.assign_levels import LABEL_SCHEMA
-from data.mined_labels import SOURCE
 from launch.mine_negatives import MineNegativesArguments
+from launch.negatives.mined_labels import SOURCE
 
 # Cosines to the query "red shoe", which is (1, 0): best first.
 COSINES = {"a": 0.9, "b": 0.8, "c": 0.8, "d": 0.7, "e": 0.6, "f": 0.5, "g": -0.2}

@@ -15,9 +15,9 @@ from crops_jax.retrieval.hard_negatives import Selection
 from data.inspect import describe
 from data.labels.assign_levels import LABEL_SCHEMA, PRECEDENCE
 from data.labels.table import open_labels
-from data.mined_labels import SOURCE, MinedLabels
 from launch.mine_negatives import mine_negatives
-from launch.neighbours import Block, Corpus, Tally, mine_block
+from launch.negatives.mined_labels import SOURCE, MinedLabels
+from launch.negatives.neighbours import Block, Corpus, Tally, mine_block
 from tests.embedding_folders import at_cosines, write_embeddings
 from tests.launch.mine_negatives.labelled import (
     COSINES,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from launch.false_negatives import false_negative_rate, wilson_interval
+from launch.negatives.false_negatives import false_negative_rate, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (1, 1), (3, 7), (250, 1000)])

@@ -15,7 +15,9 @@ _ROWS = 16_384
 
 
 class JudgedLogs:
-    """Judgements and documents of LOGS beside the tables of a data.mined_labels.MinedLabels, in its connection."""
+    """Judgements and documents of LOGS beside the tables of a launch.negatives.mined_labels.MinedLabels, in its
+    connection.
+    """
 
     def __init__(self, logs: str, connection: duckdb.DuckDBPyConnection, *, with_texts: bool = False):
         """
