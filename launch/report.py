@@ -15,11 +15,11 @@ from crops_jax.pages.histogram import histogram
 from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.line_chart import Curve, line_chart
 from crops_jax.pages.page import LEVELS, check_page, write_page
-from launch.report_comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
-from launch.report_examples import PERSPECTIVES, examples
-from launch.report_sources import Evaluation, Labels, Run, Sources, read_sources
+from launch.run_report.comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
+from launch.run_report.examples import PERSPECTIVES, examples
+from launch.run_report.sources import Evaluation, Labels, Run, Sources, read_sources
 
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as evaluation
 from launch.report import Arguments, report, write_report
-from launch.report_comparison import HEADLINE
+from launch.run_report.comparison import HEADLINE
 from tests.pages import browser, overflow, text_of, unclosed
 
 ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.report_sources import Evaluation, Labels
+from launch.run_report.sources import Evaluation, Labels
 
 _QUERIES = 3
 _SHOWN = 5

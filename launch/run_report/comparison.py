@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crops_jax.retrieval.evaluation import Value, differences
-from launch.report_sources import Evaluation
+from launch.run_report.sources import Evaluation
 
 HEADLINE = {
     "CT Recall@100": ("ct", "recall@100"),
