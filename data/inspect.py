@@ -15,7 +15,7 @@ import tyro
 from crops_jax import artifacts, program
 from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
-from data.inspection import tables, training
+from data.inspection import knowledge_documents, tables, training
 
 # Directories that are written once; those that programs work in place in have another kind of fingerprint.
 _WRITTEN_ONCE = {"logs", "labels", "quarantine", "records", "evaluation", "encoder"}
@@ -91,7 +91,7 @@ _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "labels": tables.describe_labels,
     "mining_state": tables.describe_mining_state,
     "quarantine": tables.describe_quarantine,
-    "knowledge_documents": tables.describe_knowledge_documents,
+    "knowledge_documents": knowledge_documents.describe_knowledge_documents,
     "evaluation": tables.describe_evaluation,
     "records": training.describe_records,
     "run": training.describe_run,

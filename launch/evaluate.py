@@ -31,7 +31,7 @@ from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
 from launch.evaluation.files import write_per_query, write_relevant, write_retrieved
 from launch.evaluation.lineage import programs_of, trained_on
-from launch.evaluation.metrics import Found, _gap, _headline, _tables
+from launch.evaluation.metrics import Found, figure_tables, headline, index_gap
 from launch.evaluation.test_sets import log_queries, read_held_out
 
 # The deepest metric is at 100; residual rankings, which leave documents out, are filled from below.
@@ -129,8 +129,8 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
         "relevant_grade": arguments.relevant_grade,
         "tests": {test.name: dict(test.counts) for test in tests} | {k: {"absent": why} for k, why in absent.items()},
         "random": {f"recall@{k}": min(1.0, k / len(corpus.doc_ids)) for k in (10, 100)},
-        **_tables(per_query, samples=arguments.bootstrap_samples),
-        "index": _gap(index, served, found["encoder"], per_query, samples=arguments.bootstrap_samples),
+        **figure_tables(per_query, samples=arguments.bootstrap_samples),
+        "index": index_gap(index, served, found["encoder"], per_query, samples=arguments.bootstrap_samples),
         "notes": _notes(arguments, index, trained),
     }
     with artifacts.output_directory(
@@ -158,7 +158,7 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     return {
         "output": arguments.output,
         "name": metrics["name"],
-        "metrics": {system: _headline(tables) for system, tables in metrics["systems"].items()},
+        "metrics": {system: headline(tables) for system, tables in metrics["systems"].items()},
         "index_recall@100": metrics["index"][f"recall@{depth}"]["value"],
         "absent": absent,
     }

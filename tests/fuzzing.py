@@ -46,10 +46,10 @@ SIZES = {
     "tests.crops_jax.program.test_fuzz_program.overrides_case": (4, 200),
     "tests.data.test_fuzz_arguments.arguments_case": (6, 400),
     "tests.data.labels.test_fuzz_labels.labels_case": (10, 500),
-    "tests.data.test_fuzz_sources.mapping_case": (10, 400),
-    "tests.data.test_fuzz_sources.lines_case": (6, 300),
-    "tests.data.test_fuzz_answers.answer_case": (50, 1500),
-    "tests.data.test_fuzz_answers.cache_case": (30, 600),
+    "tests.data.sources.test_fuzz_sources.mapping_case": (10, 400),
+    "tests.data.sources.test_fuzz_sources.lines_case": (6, 300),
+    "tests.data.language_model.test_fuzz_answers.answer_case": (50, 1500),
+    "tests.data.language_model.test_fuzz_answers.cache_case": (30, 600),
     "tests.data.inspection.test_fuzz_inspect.directory_case": (10, 300),
 }
 """Of every case: how many are run by make test, and how many by make test-slow. Together at least 10,000."""

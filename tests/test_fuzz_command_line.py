@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import fuzzing
-from tests.data import test_fuzz_sources
 from tests.data.inspection import test_fuzz_inspect
+from tests.data.sources import test_fuzz_sources
 from tests.data.tables import test_fuzz_tables
 
 _LEAST = 10_000

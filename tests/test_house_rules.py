@@ -1,9 +1,11 @@
-"""The rules of the house: imports go one way, and importing the library stays light."""
+"""The rules of the house: how files are laid out, which way imports go, and that importing the library stays light."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +14,51 @@ from tests.paths import ROOT
 
 ORDER = ["crops_jax", "configs", "data", "launch"]
 HEAVY = ["tensorflow", "tensorflow_datasets", "scann", "torch", "sentence_transformers", "ibis", "pyspark"]
+FLAT = {"crops_jax": {"errors.py", "hashing.py", "labels.py"}, "data": set(), "launch": set()}
+"""The files directly in a package that are no programs. A new file belongs into a folder, or is a program."""
+MOST_FILES, FEWEST_FILES = 12, 3
 
 
-def imported(file: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+@functools.cache
+def modules() -> dict[str, Path]:
+    """The modules of the packages by their dotted names; a package is its __init__.py."""
+    files = [file for package in ORDER for file in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+@functools.cache
+def imports(file: Path) -> frozenset[tuple[str, bool]]:
+    """The names that a file imports, members included, and whether that happens inside a function."""
+    found = set()
+
+    def visit(node: ast.AST, inside: bool) -> None:
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            found.update((alias.name, inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            names.add((node.module or "").split(".")[0])
-    return names
+            found.update((f"{node.module}.{alias.name}", inside) for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    visit(ast.parse(file.read_text()), False)
+    return frozenset(found)
+
+
+def imported_modules(name: str) -> Iterator[str]:
+    """The modules of the packages that a module imports, wherever in it the import stands."""
+    for imported, _ in imports(modules()[name]):
+        if imported in modules():
+            yield imported
+        elif (parent := imported.rpartition(".")[0]) in modules():
+            yield parent
+
+
+def is_program(file: Path) -> bool:
+    """Whether a file runs something when it is called by `python -m`."""
+    tests = [ast.unparse(node.test) for node in ast.parse(file.read_text()).body if isinstance(node, ast.If)]
+    return "__name__ == '__main__'" in tests
 
 
 @pytest.mark.parametrize("package", ORDER)
@@ -30,18 +66,92 @@ def test_imports_go_one_way(package):
     right = set(ORDER[ORDER.index(package) + 1 :]) | {"tests", "benchmarks"}
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
-    wrong = {str(file.relative_to(ROOT)): found for file in files if (found := imported(file) & right)}
+    wrong = {
+        str(file.relative_to(ROOT)): found
+        for file in files
+        if (found := {name.split(".")[0] for name, _ in imports(file)} & right)
+    }
     assert not wrong
 
 
+def test_no_import_circle():
+    """Imports inside functions count: one that hides a circle is one."""
+    state: dict[str, str] = {}
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        state[name] = "open"
+        path.append(name)
+        for other in sorted(set(imported_modules(name))):
+            assert state.get(other) != "open", " -> ".join([*path[path.index(other) :], other])
+            if other not in state:
+                visit(other)
+        path.pop()
+        state[name] = "done"
+
+    assert len(modules()) > 200
+    for name in modules():
+        if name not in state:
+            visit(name)
+
+
+def test_nothing_imports_a_program():
+    programs = {name for name, file in modules().items() if is_program(file)}
+    assert len(programs) > 15
+    wrong = {name: found for name in modules() if (found := programs & set(imported_modules(name)))}
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ["data", "launch"])
+def test_only_programs_stand_directly_in_a_package_of_programs(package):
+    files = {file.name for file in (ROOT / package).glob("*.py") if not is_program(file)}
+    assert files - {"__init__.py"} == FLAT[package]
+
+
+def test_programs_stand_nowhere_else():
+    wrong = [name for name, file in modules().items() if is_program(file) and name.count(".") > 1]
+    assert not wrong
+
+
+def test_no_flat_file_beside_the_folders_of_the_library():
+    assert {file.name for file in (ROOT / "crops_jax").glob("*.py")} - {"__init__.py"} == FLAT["crops_jax"]
+
+
+def folders() -> list[Path]:
+    return sorted({file.parent for file in modules().values()} - {ROOT / package for package in ORDER})
+
+
+def test_every_folder_is_a_package_that_says_what_it_holds():
+    assert len(folders()) > 30
+    for folder in folders():
+        assert (folder / "__init__.py").is_file(), f"{folder.relative_to(ROOT)} has no __init__.py"
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), f"{folder} has no docstring"
+
+
+def test_folders_are_neither_drawers_nor_heaps():
+    """data/sources has one file a public data set, as many as there are."""
+    wrong = {}
+    for folder in folders():
+        entries = [entry for entry in folder.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").is_file()]
+        count = len(entries) - 1
+        if not FEWEST_FILES <= count <= MOST_FILES and folder != ROOT / "data" / "sources":
+            wrong[str(folder.relative_to(ROOT))] = count
+    assert not wrong
+
+
+def test_tests_mirror_the_tree():
+    """A folder of tests has the name of a folder of what it tests."""
+    for package in ORDER:
+        for folder in sorted(path for path in (ROOT / "tests" / package).rglob("*") if path.is_dir()):
+            if list(folder.glob("test_*.py")) and folder.name != "mined_days":
+                assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), f"{folder} mirrors nothing"
+
+
 def test_importing_the_library_loads_no_heavy_package():
-    modules = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for file in sorted((ROOT / "crops_jax").rglob("*.py"))
-    ]
+    names = [name for name in modules() if name.split(".")[0] == "crops_jax"]
     script = (
         "import importlib, json, sys\n"
-        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """How every program behaves: arguments, the outcome line, exit statuses, and programs in a row."""
 
-from crops_jax.program.command_line import ConfigArgument, load_config, parse, run
+from crops_jax.program.arguments import ConfigArgument, load_config, parse
+from crops_jax.program.command_line import run
 
 __all__ = [
     "ConfigArgument",

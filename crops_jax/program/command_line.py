@@ -9,30 +9,17 @@ The outcome is printed as one line of JSON, the last on standard output; everyth
 """
 
 import contextlib
-import dataclasses
-import importlib
-import importlib.util
-import inspect
 import json
 import os
-import re
 import signal
 import sys
 import threading
-import types
-import typing
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import tyro
-
-from crops_jax.config import Config
 from crops_jax.devices import cluster_environment, processes
-from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
-
-ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
-"""Type of the field `config` of a program's arguments: its own fields are flags without a prefix."""
+from crops_jax.errors import AnotherProcessFailed, Interrupted, NamedFailure, explained
+from crops_jax.program.arguments import parse
 
 
 def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -73,92 +60,6 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
     finally:
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)
-
-
-def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
-    """The dataclass that `function` takes, filled from a command line; a wrong one exits with status 2."""
-    kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
-    prog = f"python -m {_module_name(function)}"
-    description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
-    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
-    fields = {field.name for field in dataclasses.fields(kind)}
-    arguments = _joined(arguments)
-    with _config_errors_are_input_errors():
-        if "config" not in fields:
-            return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers)
-        named = bool(arguments) and not arguments[0].startswith("-")
-        if not named and not {"-h", "--help"} & set(arguments):
-            raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
-        config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
-        given = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
-        return tyro.cli(
-            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**given), config=markers
-        )
-
-
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """A text of several words that begins with "--" is no flag: it is the value of the flag before it."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and argument.startswith("--") and " " in argument and re.fullmatch(r"--[\w.-]+", joined[-1]):
-            joined[-1] = f"{joined[-1]}={argument}"
-        else:
-            joined.append(argument)
-    return joined
-
-
-def load_config(name: str) -> Config:
-    """The CONFIG of a module in configs/ or of a Python file. Raises InputError when there is none."""
-    path = Path(name)
-    try:
-        if path.suffix == ".py":
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None or not path.is_file():
-                raise InputError(
-                    f"configuration {name}: no such file; give a module of configs/ or a path ending in .py"
-                )
-            module: types.ModuleType = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(f"configs.{name}")
-    except ModuleNotFoundError as error:
-        if error.name not in {f"configs.{name}", "configs"}:
-            raise InputError(f"configuration {name}: {error}") from error
-        known = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "__init__")
-        raise InputError(
-            f"configuration {name} is not one of configs/ ({', '.join(known)}) nor a path ending in .py"
-        ) from error
-    except InputError:
-        raise
-    # A configuration is the user's own program: whatever it raises, an exit included, is about that file.
-    except (Exception, SystemExit) as error:
-        raise InputError(f"configuration {name} does not load: {type(error).__name__}: {error}") from error
-    config = getattr(module, "CONFIG", None)
-    if not isinstance(config, Config):
-        raise InputError(
-            f"configuration {name}: CONFIG must be a crops_jax.config.Config, found {type(config).__name__}"
-        )
-    return config
-
-
-def _module_name(function: Callable) -> str:
-    module = sys.modules.get(function.__module__)
-    spec = getattr(module, "__spec__", None)
-    return spec.name if spec else function.__module__
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
-
-
-@contextlib.contextmanager
-def _config_errors_are_input_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # from a __post_init__
-        raise InputError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -7,19 +7,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.artifacts import MANIFEST, content_fingerprint, read_manifest
+from crops_jax.artifacts import MANIFEST, read_manifest
 from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from data.inspection.training import describe_discriminator
 from data.labels.table import open_labels
-from data.language_model.answer_cache import AnswerCache
-from data.tables import SCHEMAS, connect_duckdb, open_logs
-from data.tables.checks import check_table
-from data.tables.files import find_table
+from data.tables import open_logs
 
 _SAMPLES = 3
-_TABLE = "knowledge_documents"
 _REMEDY = "write the directory again"
 _MOST_VALUES = 30
 
@@ -134,26 +130,3 @@ def _row(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
 def _first_rows(connection: duckdb.DuckDBPyConnection, table: str, *, leave_out: tuple[str, ...] = ()) -> list[dict]:
     rows = connection.sql(f"FROM {table} LIMIT {_SAMPLES}").to_arrow_table().drop_columns(list(leave_out)).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
-
-
-def describe_knowledge_documents(path: Path) -> dict[str, Any]:
-    """Documents and queries, tokens of all answers, and the first rows; reads all of it.
-
-    Raises InputError where table or answers are broken, or the table is not the one the manifest was written for.
-    """
-    manifest = read_manifest(path)
-    answers = path / "answers.jsonl"
-    if not answers.is_file():
-        raise InputError(f"{answers}: no such file, though every answer is kept there; synthesize again")
-    with AnswerCache(answers, read_only=True) as cache:
-        tokens = {"prompt_tokens": cache.prompt_tokens, "completion_tokens": cache.completion_tokens}
-    table = find_table(path, _TABLE, SCHEMAS[_TABLE])
-    if table is None:
-        return {"finished": False, **tokens}
-    with connect_duckdb() as connection:
-        check_table(connection, table)
-        queries = connection.sql(f"SELECT count(DISTINCT query) AS queries FROM {_TABLE}").fetchall()[0][0]
-        samples = connection.sql(f"SELECT query, title, text, model FROM {_TABLE} LIMIT 3").to_arrow_table().to_pylist()
-    if "synthesized" in manifest and content_fingerprint(path / f"{_TABLE}.parquet") != manifest["fingerprint"]:
-        raise InputError(f"{path}: {_TABLE}.parquet is not the one its manifest was written for; synthesize again")
-    return {"finished": True, "rows": table.rows, "queries": queries, **tokens, "samples": samples}

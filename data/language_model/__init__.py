@@ -1,0 +1,1 @@
+"""Documents that a language model writes: asked for, validated, filtered and kept (knowledge level)."""

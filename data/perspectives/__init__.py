@@ -1,0 +1,1 @@
+"""The four perspectives: log tables in, positives out; and judgements as labels."""

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The tables of figures in metrics.json, and the line that a program prints of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Found(NamedTuple):
     indices: np.ndarray
 
 
-def _tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
+def figure_tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
     """systems: the main figures. subsets: the same for seen and unseen queries and pairs. differences: paired."""
     systems = {name: per_query[name] for name in ("encoder", "bm25")}
     subsets: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
     return {test: {metric: found.as_json() for metric, found in row.items()} for test, row in tables.items()}
 
 
-def _gap(
+def index_gap(
     index: Index, served: Found, exact: Found, per_query: Mapping[str, Sequence[Value]], *, samples: int
 ) -> dict[str, Any]:
     """What serving from the index costs: its recall against exact search, and each figure's change."""
@@ -56,7 +56,7 @@ def _gap(
     return {**index.settings, **recalls, "minus_exact": _json(change)}
 
 
-def _headline(tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+def headline(tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
     shown = {
         "CT Recall@100": ("ct", "recall@100"),
         "QR Recall@100": ("qr", "recall@100"),

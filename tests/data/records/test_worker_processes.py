@@ -7,7 +7,7 @@ import pytest
 
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from data.records.worker_processes import usable_cores, worker_processes
-from tests.data.worker_tasks import answer
+from tests.data.records.worker_tasks import answer
 from tests.paths import ROOT
 
 
@@ -46,7 +46,7 @@ def test_a_worker_that_is_killed_is_one_clear_failure():
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 3), (signal.SIGINT, 3), (signal.SIGKILL, -9)])
 def test_workers_end_with_their_parent(sent, status):
-    command = [sys.executable, "-m", "tests.data.worker_program"]
+    command = [sys.executable, "-m", "tests.data.records.worker_program"]
 
     def takes_signals() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job inherits that it is ignored

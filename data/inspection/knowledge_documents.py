@@ -1,0 +1,36 @@
+"""What a directory of data.synthesize holds."""
+
+from pathlib import Path
+from typing import Any
+
+from crops_jax.artifacts import content_fingerprint, read_manifest
+from crops_jax.errors import InputError
+from data.language_model.answer_cache import AnswerCache
+from data.tables import SCHEMAS, connect_duckdb
+from data.tables.checks import check_table
+from data.tables.files import find_table
+
+_TABLE = "knowledge_documents"
+
+
+def describe_knowledge_documents(path: Path) -> dict[str, Any]:
+    """Documents and queries, tokens of all answers, and the first rows; reads all of it.
+
+    Raises InputError where table or answers are broken, or the table is not the one the manifest was written for.
+    """
+    manifest = read_manifest(path)
+    answers = path / "answers.jsonl"
+    if not answers.is_file():
+        raise InputError(f"{answers}: no such file, though every answer is kept there; synthesize again")
+    with AnswerCache(answers, read_only=True) as cache:
+        tokens = {"prompt_tokens": cache.prompt_tokens, "completion_tokens": cache.completion_tokens}
+    table = find_table(path, _TABLE, SCHEMAS[_TABLE])
+    if table is None:
+        return {"finished": False, **tokens}
+    with connect_duckdb() as connection:
+        check_table(connection, table)
+        queries = connection.sql(f"SELECT count(DISTINCT query) AS queries FROM {_TABLE}").fetchall()[0][0]
+        samples = connection.sql(f"SELECT query, title, text, model FROM {_TABLE} LIMIT 3").to_arrow_table().to_pylist()
+    if "synthesized" in manifest and content_fingerprint(path / f"{_TABLE}.parquet") != manifest["fingerprint"]:
+        raise InputError(f"{path}: {_TABLE}.parquet is not the one its manifest was written for; synthesize again")
+    return {"finished": True, "rows": table.rows, "queries": queries, **tokens, "samples": samples}

@@ -1,0 +1,95 @@
+"""Adapters of search logs, on tiny hand-made folders: searches, what they showed, and what was viewed."""
+
+import datetime
+
+from tests.data.sources.conversions import converted, rows
+from tests.data.sources.raw_folders import T0, kuaisar, kuaisearch, qilin, recflow, ubi
+
+
+def test_kuaisearch_rows_are_searches_and_graded_texts_documents(tmp_path):
+    logs, outcome = converted("kuaisearch", kuaisearch(tmp_path / "raw"), tmp_path)
+    documents = rows(logs, "documents")
+    assert documents[0] == {"doc_id": "7", "title": "t7", "keywords": "女装"}
+    assert documents[2] | {"doc_id": ""} == {"doc_id": "", "title": "半裙", "text": "长", "keywords": "b s"}
+    assert [row["query"] for row in rows(logs, "searches")] == ["貂皮", "地毯"]
+    assert rows(logs, "searches")[0]["time"] == datetime.datetime(2025, 1, 1, 0, 1, tzinfo=datetime.UTC)
+    shown = {"search_id": "search1", "stage": "shown", "clicked": True}
+    assert rows(logs, "candidates") == [shown | {"doc_id": "7"}, shown | {"doc_id": "8"}]
+    assert rows(logs, "judgements") == [{"query": "裙", "doc_id": documents[2]["doc_id"], "grade": 2.0}]
+    assert outcome["dropped"] == {
+        "candidates": {"clicked items that were not impressed": 1, "doc_id not in documents": 1}
+    }
+
+
+def test_qilin_has_searches_and_the_clicked_feed(tmp_path):
+    logs, outcome = converted("qilin", qilin(tmp_path / "raw"), tmp_path)
+    assert rows(logs, "searches") == [{"search_id": "3", "user_id": "1", "query": "beach", "time": T0}]
+    shown = {"search_id": "3", "stage": "shown", "liked": False}
+    assert rows(logs, "candidates") == [
+        {**shown, "doc_id": "10", "position": 1, "clicked": True, "watch_seconds": 4.5},
+        {**shown, "doc_id": "11", "position": 2, "clicked": False},
+    ]
+    assert rows(logs, "feed_views") == [
+        {
+            "user_id": "1",
+            "doc_id": "11",
+            "time": T0 + datetime.timedelta(seconds=60),
+            "watch_seconds": 4.5,
+            "liked": False,
+        }
+    ]
+    assert outcome["dropped"] == {"feed_views": {"recommended but not clicked": 1}}
+
+
+def test_kuaisar_numbers_become_words_and_every_feed_row_a_view(tmp_path):
+    logs, outcome = converted("kuaisar", kuaisar(tmp_path / "raw"), tmp_path)
+    published = datetime.datetime(2024, 5, 30, 16, tzinfo=datetime.UTC)
+    assert rows(logs, "documents") == [
+        {"doc_id": "100", "title": "1 213", "published_at": published},
+        {"doc_id": "101", "title": ""},
+    ]
+    assert rows(logs, "searches") == [{"search_id": "1-4", "user_id": "1", "query": "20 34 3", "time": T0}]
+    assert rows(logs, "candidates") == [{"search_id": "1-4", "doc_id": "100", "stage": "shown", "clicked": True}]
+    assert rows(logs, "feed_views") == [
+        {"user_id": "1", "doc_id": "100", "time": T0, "watch_seconds": 1.5, "liked": True}
+    ]
+    assert outcome["dropped"] == {
+        "searches": {"query: an empty query (value)": 1},
+        "candidates": {"search_id not in searches": 1, "doc_id not in documents": 1},
+    }
+
+
+def test_recflow_has_every_stage_of_the_funnel(tmp_path):
+    logs, outcome = converted("recflow", recflow(tmp_path / "raw"), tmp_path)
+    assert rows(logs, "searches") == [
+        {"search_id": "9", "user_id": "1", "query": "user_1 age_2 gender_2 province_2", "time": T0}
+    ]
+    candidates = rows(logs, "candidates")
+    assert [row["stage"] for row in candidates] == ["shown", "ranked_not_shown", "filtered_before_ranking"]
+    assert candidates[0]["clicked"] is True
+    assert candidates[0]["watch_seconds"] == 2.5
+    assert "watch_seconds" not in candidates[1]
+    assert rows(logs, "documents")[0]["title"].startswith("video_0 author_2 ")
+    assert outcome["dropped"] == {"candidates": {"stage: unknown stage value": 1}}
+
+
+def test_ubi_impressions_tell_shown_hits_from_ranked_ones(tmp_path):
+    logs, outcome = converted("ubi", ubi(tmp_path / "raw"), tmp_path)
+    assert rows(logs, "documents") == [
+        {"doc_id": "a", "title": "Tv a"},
+        {"doc_id": "c", "title": "Tv c"},
+        {"doc_id": "b", "title": "Television b", "text": "old"},
+    ]
+    assert rows(logs, "searches") == [
+        {"search_id": "q1", "user_id": "c", "query": "tv", "time": T0},
+        {"search_id": "q2", "user_id": "c", "query": "tv stand", "time": T0},
+    ]
+    assert rows(logs, "candidates") == [
+        {"search_id": "q1", "doc_id": "a", "stage": "shown", "position": 1, "clicked": False},
+        {"search_id": "q1", "doc_id": "b", "stage": "shown", "position": 2, "clicked": True},
+        {"search_id": "q1", "doc_id": "c", "stage": "ranked_not_shown", "clicked": False},
+        {"search_id": "q2", "doc_id": "b", "stage": "shown", "position": 1, "clicked": False},
+    ]
+    assert outcome["dropped"] == {
+        "candidates": {"clicks and impressions without a query_id": 1, "doc_id not in documents": 1}
+    }
