@@ -10,7 +10,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 UV := $(BIN)/python -m uv
 
-.PHONY: demo test test-slow setup dev peers check format lock clean
+.PHONY: demo test test-slow setup dev peers check format figures lock clean
 
 demo: setup
 	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >&2
@@ -59,6 +59,10 @@ check: dev
 format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The measured tables of README.md, BUILD.md and docs/, from benchmarks/results/.
+figures: setup
+	$(BIN)/python -m benchmarks.figures
 
 lock: $(VENV)/.uv
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data pyproject.toml -o requirements/main.txt

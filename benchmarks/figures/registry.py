@@ -1,0 +1,83 @@
+"""The tables that pages may hold, by the name in their markers."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.figures import quality, speed
+from benchmarks.figures.provenance import described
+from benchmarks.figures.results import FOLDER, FiguresError, read_result
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A table: the function that makes it, the names of the results that it takes, and those whose origin it tells.
+
+    described: None for all of `results`.
+    """
+
+    render: Callable[..., str]
+    results: tuple[str, ...]
+    described: tuple[str, ...] | None = None
+
+
+_CLICKS = (("ct", "ndcg@10"), ("ct", "recall@10"), ("ct", "recall@100"))
+_DEMO = (("ct", "recall@10"), ("ct", "recall@100"), ("qr", "recall@100"), ("judgements", "ndcg@4"))
+_TREC = (*_CLICKS, ("judgements", "ndcg@4"))
+_DISCRIMINATORS = ("discriminator_homedepot", "discriminator_qbqtc")
+_PEERS = ("sentence_transformers_first_machine", "sentence_transformers_second_machine")
+
+
+def _systems(columns: tuple, *, of: str = "systems") -> Callable[..., str]:
+    return functools.partial(quality.systems, columns=columns, of=of)
+
+
+FIGURES: dict[str, Figure] = {
+    "headline": Figure(quality.headline, ("demo", "bestbuy"), described=()),
+    "demo": Figure(_systems(_DEMO), ("demo",)),
+    "demo_unseen_pairs": Figure(_systems(_DEMO, of="unseen_pairs"), ("demo",), described=()),
+    "demo_differences": Figure(quality.differences, ("demo",), described=()),
+    "demo_test_sets": Figure(quality.test_sets, ("demo",), described=()),
+    "demo_labels": Figure(quality.labels, ("demo",), described=()),
+    "demo_training": Figure(quality.training, ("demo",), described=()),
+    "demo_time": Figure(quality.facts, ("demo_time",)),
+    "bestbuy": Figure(_systems(_CLICKS), ("bestbuy",)),
+    "bestbuy_unseen": Figure(_systems(_CLICKS, of="unseen_queries"), ("bestbuy",), described=()),
+    "bestbuy_differences": Figure(quality.differences, ("bestbuy",), described=()),
+    "trec_session": Figure(_systems(_TREC), ("trec_session",)),
+    "discriminators": Figure(quality.discriminators, (*_DISCRIMINATORS, "demo"), described=_DISCRIMINATORS),
+    "mining": Figure(speed.mining, ("mining",)),
+    "mine_negatives": Figure(speed.mine_negatives, ("mine_negatives",)),
+    "compile": Figure(speed.compilation, ("compile",)),
+    "sentence_transformers": Figure(speed.sentence_transformers, _PEERS),
+    "micro_batches": Figure(speed.micro_batches, _PEERS, described=()),
+    "exact_search": Figure(speed.exact_search, ("exact_search",)),
+    "input_pipeline": Figure(speed.input_pipeline, ("input_pipeline",)),
+    "loss_time": Figure(speed.loss_time, ("loss_time",)),
+    "loss_memory": Figure(speed.loss_memory, ("loss_memory",)),
+    "stored_vectors": Figure(quality.facts, ("stored_vectors",)),
+    "page_faults": Figure(speed.page_faults, ("page_faults",)),
+}
+
+
+def markdown(name: str, *, folder: Path = FOLDER) -> str:
+    """The table of a name with the provenance of its results. Raises FiguresError for an unknown name."""
+    if name not in FIGURES:
+        raise FiguresError(f"there are no figures {name!r}; known are {', '.join(FIGURES)}")
+    figure = FIGURES[name]
+    results = {one: read_result(one, folder=folder) for one in figure.results}
+    try:
+        body = figure.render(*results.values())
+    except (KeyError, IndexError, TypeError) as error:
+        stored = ", ".join(figure.results)
+        raise FiguresError(
+            f"figures {name}: {stored} lack what the table shows ({error!r}); store them again"
+        ) from error
+    told = [results[one] for one in (figure.results if figure.described is None else figure.described)]
+    # Results of one measurement on several machines have the same commands, which stand behind the last of them.
+    parts = [
+        described(result, with_commands=not after or after.commands != result.commands)
+        for result, after in zip(told, [*told[1:], None])
+    ]
+    return "\n\n".join([body, *parts])
