@@ -169,7 +169,7 @@ def _endings(case: Case, number: int, folder: Path) -> Counter[str]:
 def _one(case: Case, number: int, folder: Path, *, keep: bool = False) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return case(random.Random(f"{_name(case)} {number}"), folder)
+        return case(random.Random(f"{_seed_name(case)} {number}"), folder)
     except InputError as error:
         if not str(error):
             raise AssertionError("an InputError that says nothing") from error
@@ -184,6 +184,12 @@ def _one(case: Case, number: int, folder: Path, *, keep: bool = False) -> str:
 
 def _name(case: Case) -> str:
     return f"{case.__module__}.{case.__name__}"
+
+
+def _seed_name(case: Case) -> str:
+    """The name without the folders of its package, so that a file may move and keep its cases."""
+    tests, *package, file = case.__module__.split(".")
+    return ".".join([tests, *package[:1], file, case.__name__])
 
 
 def _main(module: str, name: str, number: str, folder: str) -> None:

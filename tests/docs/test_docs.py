@@ -13,10 +13,6 @@ PAGE_NAMES = [page.name for page in PAGES]
 PATH = re.compile(r"(?:\.ci|benchmarks|configs|crops_jax|data|docs|launch|requirements|tests)/[\w./-]*")
 MEASURED = re.compile(r"^[+-]?(?:\d{1,3}(?:,\d{3})+|\d*\.\d+|\d+ ?(?:%|s|ms|us|GB|GiB|MB))(?!\w)")
 
-# The pages name the folders that a later commit moves the files into. This check switches itself on with the last of
-# them; the condition can be deleted then.
-MOVED = (ROOT / "launch" / "run_report").is_dir()
-
 
 def pages():
     return pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
@@ -95,7 +91,6 @@ def test_no_command_is_named_that_is_not_installed(page):
     assert installed or not named
 
 
-@pytest.mark.skipif(not MOVED, reason="the files have not been moved into their folders yet")
 @pages()
 def test_every_path_of_the_repository_that_is_named_exists(page):
     named = {

@@ -12,7 +12,7 @@ from tests.paths import ROOT
 
 KILLED = """
 import os, signal, sys
-from crops_jax import artifacts
+from crops_jax.artifacts import atomic
 from data.mine import MineArguments, mine
 from data.mining.state import open_state
 
@@ -28,7 +28,7 @@ def killed(rename):
 
     return renamed
 
-os.replace, artifacts._exchange = killed(os.replace), killed(artifacts._exchange)
+os.replace, atomic._exchange = killed(os.replace), killed(atomic._exchange)
 logs, output, day, state, discriminator = sys.argv[2:]
 mine(MineArguments(logs=logs, output=output, day=day, state=state, discriminator=discriminator, alpha=0.0))
 """
