@@ -29,9 +29,6 @@ from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, exp
 _PREFIX = "crops_jax"
 # As long as process 0 may take to make a run while the others wait; a process that died ends the wait sooner.
 _PATIENCE_SECONDS = 24 * 3600
-# Failures of all processes come within this time, and failing processes wait so long for others to hear of it.
-_GRACE_SECONDS = 5.0
-_POLL_SECONDS = 1.0
 # How XLA and JAX say that they lost another process.
 _LOST = ("gloo", "connection closed by peer", "connection reset by peer", "nccl", "coordination service", "heartbeat")
 
@@ -44,12 +41,25 @@ class Processes:
       count: how many there are.
     """
 
-    def __init__(self, index: int, count: int, service: Any = None, *, exit_process: Callable[[int], Any] = os._exit):
+    def __init__(
+        self,
+        index: int,
+        count: int,
+        service: Any = None,
+        *,
+        exit_process: Callable[[int], Any] = os._exit,
+        grace_seconds: float = 5.0,
+        poll_seconds: float = 1.0,
+    ):
         """
         Args:
           service: client of the coordination service; None for the only process.
           exit_process: ends this process at once.
+          grace_seconds: how long a process that failed waits for the failures of the others, and for others to hear of
+        its own. Failures of all processes come within this time.
+          poll_seconds: the interval at which a process looks for failures of the others.
         """
+        self._grace_seconds, self._poll_seconds = grace_seconds, poll_seconds
         self.index, self.count = index, count
         self._service, self._exit = service, exit_process
         self._rounds = 0
@@ -137,7 +147,7 @@ class Processes:
         jax.distributed.shutdown()
 
     def _listen(self) -> None:
-        while not self._ended.wait(_POLL_SECONDS):
+        while not self._ended.wait(self._poll_seconds):
             try:
                 found = self._read(f"{_PREFIX}/end")
                 if not found or self.index in found:
@@ -167,7 +177,7 @@ class Processes:
 
     def _all_of(self, name: str, count: int) -> dict[int, Any]:
         """What processes told under a name, once `count` have, or after a while."""
-        deadline = time.monotonic() + _GRACE_SECONDS
+        deadline = time.monotonic() + self._grace_seconds
         while len(found := self._read(f"{_PREFIX}/{name}")) < count and time.monotonic() < deadline:
             self._ended.wait(0.05)
         return found

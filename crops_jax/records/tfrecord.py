@@ -25,7 +25,6 @@ from crops_jax.errors import InputError
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 FRAME_BYTES = _HEADER.size + _CHECKSUM.size
-_OPEN_FILES = 128
 _REMEDY = "restore the file or write the records again"
 
 
@@ -92,12 +91,14 @@ class TFRecordFiles:
     Args:
       paths: the files, in order.
       counts: how many records each has to hold.
+      open_files: the maximum number of files that each process holds open.
 
     Raises:
       InputError: a file is missing, damaged, or holds another number of records.
     """
 
-    def __init__(self, paths: Iterable[Path], *, counts: Iterable[int]):
+    def __init__(self, paths: Iterable[Path], *, counts: Iterable[int], open_files: int = 128):
+        self._open_files = open_files
         self._paths = [Path(path) for path in paths]
         self._counts = np.array(list(counts), np.int64)
         self._ends = np.cumsum(self._counts)
@@ -105,7 +106,7 @@ class TFRecordFiles:
             _offsets(path, count=int(count), first=int(end - count))
             for path, count, end in zip(self._paths, self._counts, self._ends, strict=True)
         ]
-        self._open = _opener()
+        self._open = _opener(self._open_files)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -138,7 +139,7 @@ class TFRecordFiles:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open = _opener()
+        self._open = _opener(self._open_files)
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
@@ -178,8 +179,8 @@ class _OpenFile:
             close(self.descriptor)
 
 
-def _opener() -> Callable[[Path], _OpenFile]:
-    return functools.lru_cache(maxsize=_OPEN_FILES)(_OpenFile)
+def _opener(open_files: int) -> Callable[[Path], _OpenFile]:
+    return functools.lru_cache(maxsize=open_files)(_OpenFile)
 
 
 def _offsets(path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:

@@ -21,8 +21,6 @@ from crops_jax.retrieval.exact import local_mesh
 from crops_jax.retrieval.mapped import mapped_top_k
 
 # ScaNN's own advice: below these sizes hashing, and partitioning, cost more than they save.
-_BRUTE_FORCE_BELOW = 20_000
-_NO_TREE_BELOW = 100_000
 _REORDER = 200
 _SAMPLE = 256
 _SETTINGS = "crops_jax.json"
@@ -47,6 +45,8 @@ def build_index(
     sample_queries: Float[Any, "sample dim"] | None = None,
     least_recall: float = 0.98,
     seed: int = 0,
+    brute_force_below: int = 20_000,
+    no_tree_below: int = 100_000,
 ) -> Index:
     """An index over docs [docs, dim], searched by inner product.
 
@@ -57,6 +57,8 @@ def build_index(
         with none, documents are taken. settings["sample"] says which.
       least_recall: recall@k against exact search that the search settings are raised to.
       seed: of the choice of the sample.
+      brute_force_below: fewer documents than these are searched one by one.
+      no_tree_below: fewer documents than these are hashed without a tree of partitions.
 
     Returns:
       A ScannIndex; an ExactIndex (settings["kind"] == "exact", with the reason) where ScaNN is not installed.
@@ -70,7 +72,7 @@ def build_index(
     own = sample_queries is not None and len(sample_queries) > 0
     pool = np.ascontiguousarray(sample_queries, np.float32) if own else vectors
     sample = pool[np.random.default_rng(seed).permutation(pool.shape[0])[:_SAMPLE]]
-    searcher, settings = _build(scann, vectors, k=k)
+    searcher, settings = _build(scann, vectors, k=k, brute_force_below=brute_force_below, no_tree_below=no_tree_below)
     if settings["reorder"]:
         settings["sample"] = "queries" if own else "documents"
         settings = _raised_until(searcher, settings, vectors, sample, k=k, least_recall=least_recall)
@@ -147,10 +149,12 @@ class ScannIndex:
         write_text(Path(folder) / _SETTINGS, json.dumps(self.settings, indent=2) + "\n")
 
 
-def _build(scann: Any, docs: np.ndarray, *, k: int) -> tuple[Any, dict[str, Any]]:
+def _build(
+    scann: Any, docs: np.ndarray, *, k: int, brute_force_below: int, no_tree_below: int
+) -> tuple[Any, dict[str, Any]]:
     count = docs.shape[0]
     builder = scann.scann_ops_pybind.builder(docs, k, "dot_product")
-    leaves = round(math.sqrt(count)) if count >= _NO_TREE_BELOW else 0
+    leaves = round(math.sqrt(count)) if count >= no_tree_below else 0
     settings: dict[str, Any] = {
         "kind": "scann_brute_force",
         "documents": count,
@@ -158,7 +162,7 @@ def _build(scann: Any, docs: np.ndarray, *, k: int) -> tuple[Any, dict[str, Any]
         "leaves_to_search": max(1, leaves // 10) if leaves else 0,
         "reorder": 0,
     }
-    if count < _BRUTE_FORCE_BELOW:
+    if count < brute_force_below:
         return builder.score_brute_force().build(), settings
     if leaves:
         builder = builder.tree(leaves, settings["leaves_to_search"], training_sample_size=min(count, 250_000))

@@ -24,11 +24,16 @@ ROWS_A_PART = 5_000_000
 
 MOST_PARTS = 10_000
 _SORTED_BY = ("query", "doc_id")
-_SAMPLED_QUERIES = 10_000
-_SAMPLED_A_PART = 100
 
 
-def write_labels(connection, labels: ibis.Table, directory: Path, *, partitions: int | None = None) -> None:
+def write_labels(
+    connection,
+    labels: ibis.Table,
+    directory: Path,
+    *,
+    partitions: int | None = None,
+    row_group_rows: int = ROW_GROUP_ROWS,
+) -> None:
     """Writes a label table: the same bytes for the same rows, on the same backend.
 
     DuckDB sorts and writes as a stream, out of core. Spark's executors write a part each, into the directory itself,
@@ -40,6 +45,7 @@ def write_labels(connection, labels: ibis.Table, directory: Path, *, partitions:
       directory: that of the manifest.
       partitions: how many files, fewer where there are fewer queries. None: DuckDB writes labels.parquet, Spark one
         part for each 5 million rows.
+      row_group_rows: rows of a row group, and of a batch on the way to the file; DuckDB only.
 
     Raises:
       InputError: Spark's executors wrote elsewhere.
@@ -47,7 +53,9 @@ def write_labels(connection, labels: ibis.Table, directory: Path, *, partitions:
     labels = labels.select(*LABEL_SCHEMA.names)
     on_spark = connection.name == "pyspark"
     if partitions is None and not on_spark:
-        write_label_batches(_sorted_batches(connection, labels), directory)
+        write_label_batches(
+            _sorted_batches(connection, labels, row_group_rows), directory, row_group_rows=row_group_rows
+        )
         return
     rows = int(labels.count().to_pyarrow().as_py()) if on_spark else 0
     starts = part_starts(labels, partitions or -(-rows // ROWS_A_PART))
@@ -55,33 +63,44 @@ def write_labels(connection, labels: ibis.Table, directory: Path, *, partitions:
     if on_spark:
         _write_on_spark(connection, labels, starts, directory / "labels", rows=rows)
         return
-    parts = itertools.groupby(_cut(_sorted_batches(connection, labels), starts), key=lambda piece: piece[0])
+    parts = itertools.groupby(
+        _cut(_sorted_batches(connection, labels, row_group_rows), starts), key=lambda piece: piece[0]
+    )
     for part, pieces in parts:
-        _write_file((batch for _, batch in pieces), directory / "labels" / _part_name(part))
+        _write_file((batch for _, batch in pieces), directory / "labels" / _part_name(part), row_group_rows)
 
 
-def write_label_batches(batches: Iterable[pa.RecordBatch], directory: Path) -> None:
+def write_label_batches(
+    batches: Iterable[pa.RecordBatch], directory: Path, *, row_group_rows: int = ROW_GROUP_ROWS
+) -> None:
     """Writes DIRECTORY/labels.parquet of rows that are sorted, in row groups of a fixed size, however they arrive."""
-    _write_file(batches, directory / "labels.parquet")
+    _write_file(batches, directory / "labels.parquet", row_group_rows)
 
 
-def part_starts(labels: ibis.Table, parts: int) -> list[str]:
+def part_starts(
+    labels: ibis.Table, parts: int, *, sampled_queries: int = 10_000, sampled_queries_per_part: int = 100
+) -> list[str]:
     """The first query of every part but the first, ascending.
 
     They are quantiles of the rows of a sample of the queries, those with the least SHA-256, so that they depend on the
     rows alone. There are fewer of them where few queries have most of the rows.
+
+    Args:
+      labels: with the column query.
+      parts: the maximum number of parts.
+      sampled_queries, sampled_queries_per_part: the size of the sample, whichever makes it larger.
     """
     counts = labels.group_by("query").agg(rows=labels.count())
     sample = counts.order_by(counts.query.hexdigest("sha256"), counts.query)
-    sample = sample.limit(max(_SAMPLED_QUERIES, _SAMPLED_A_PART * parts)).to_pyarrow().sort_by("query")
+    sample = sample.limit(max(sampled_queries, sampled_queries_per_part * parts)).to_pyarrow().sort_by("query")
     queries, rows = sample["query"].to_pylist(), sample["rows"].to_pylist()
     before = [0, *itertools.accumulate(rows)]
     starts = {bisect.bisect_left(before, before[-1] * part / parts) for part in range(1, parts)}
     return [queries[start] for start in sorted(starts - {0}) if start < len(queries)]
 
 
-def _sorted_batches(connection, labels: ibis.Table) -> Iterator[pa.RecordBatch]:
-    return arrow_batches(connection, labels.order_by(*_SORTED_BY), rows=ROW_GROUP_ROWS)
+def _sorted_batches(connection, labels: ibis.Table, rows: int) -> Iterator[pa.RecordBatch]:
+    return arrow_batches(connection, labels.order_by(*_SORTED_BY), rows=rows)
 
 
 def _cut(batches: Iterable[pa.RecordBatch], starts: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -99,19 +118,19 @@ def _cut(batches: Iterable[pa.RecordBatch], starts: list[str]) -> Iterator[tuple
         yield part, batch
 
 
-def _write_file(batches: Iterable[pa.RecordBatch], file: Path) -> None:
+def _write_file(batches: Iterable[pa.RecordBatch], file: Path, row_group_rows: int) -> None:
     with pq.ParquetWriter(file, LABEL_SCHEMA, compression="zstd") as writer:
         waiting, rows = [], 0
         for batch in batches:
             waiting.append(batch.cast(LABEL_SCHEMA))
             rows += len(batch)
-            while rows >= ROW_GROUP_ROWS:
+            while rows >= row_group_rows:
                 table = pa.Table.from_batches(waiting)
-                writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
-                waiting = table.slice(ROW_GROUP_ROWS).to_batches()
-                rows -= ROW_GROUP_ROWS
+                writer.write_table(table.slice(0, row_group_rows), row_group_size=row_group_rows)
+                waiting = table.slice(row_group_rows).to_batches()
+                rows -= row_group_rows
         if rows or not waiting:
-            writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=row_group_rows)
 
 
 def _write_on_spark(connection, labels: ibis.Table, starts: list[str], folder: Path, *, rows: int) -> None:

@@ -40,13 +40,13 @@ def exit_process(status):
     raise Exit(status)
 
 
-def in_all(count, act):
+def in_all(count, act, **seconds):
     """What act(processes) returns or raises in each of them."""
     service = Service(count)
 
     def one(index):
         try:
-            return act(Processes(index, count, service, exit_process=exit_process))
+            return act(Processes(index, count, service, exit_process=exit_process, **seconds))
         except BaseException as error:
             return error
 
@@ -100,25 +100,22 @@ def test_when_all_fail_alike_the_first_says_why():
     assert {error.status for error in found} == {4}
 
 
-def test_one_that_fails_alone_tells_the_others_and_ends(monkeypatch, capsys):
-    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(processes, "_POLL_SECONDS", 0.01)
+def test_one_that_fails_alone_tells_the_others_and_ends(capsys):
 
     def act(here):
         if here.index == 1:
             return here.failing(NamedFailure("the disk is full"))
         return here._listen()  # what its thread does while the process waits in a step
 
-    found = in_all(3, act)
+    found = in_all(3, act, grace_seconds=0.2, poll_seconds=0.01)
     assert [type(error) for error in found] == [Exit] * 3
     assert [error.args for error in found] == [(4,)] * 3
     # Once by itself, and once where most look first.
     assert capsys.readouterr().err.splitlines() == ["error: process 1 of 3: the disk is full"] * 2
 
 
-def test_a_defect_of_one_has_its_traceback(monkeypatch, capsys):
-    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.05)
-    alone = Processes(1, 2, Service(2), exit_process=exit_process)
+def test_a_defect_of_one_has_its_traceback(capsys):
+    alone = Processes(1, 2, Service(2), exit_process=exit_process, grace_seconds=0.05)
     try:
         raise ZeroDivisionError("a defect")
     except ZeroDivisionError as error:
@@ -139,9 +136,8 @@ def test_a_process_that_is_gone_is_a_named_failure():
             raise InputError("the others cannot be told")
 
 
-def test_a_failure_that_comes_from_a_lost_process_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(processes, "_GRACE_SECONDS", 0.05)
-    alone = Processes(0, 2, Service(2), exit_process=exit_process)
+def test_a_failure_that_comes_from_a_lost_process_says_so(capsys):
+    alone = Processes(0, 2, Service(2), exit_process=exit_process, grace_seconds=0.05)
     try:
         try:
             raise RuntimeError("INTERNAL: Barrier failed because: Task 1 heartbeat timeout.")

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from crops_jax.errors import InputError
-from crops_jax.records import tfrecord
 from crops_jax.records.tfrecord import TFRecordFiles, frame, index_path, masked_crc32c, read_index, scan, write_index
 
 DATA = [b"", b"a", b"some more bytes", bytes(range(256))]
@@ -105,12 +104,11 @@ def test_pickled_files_read_on(file):
     assert pickle.loads(pickle.dumps(TFRecordFiles([file], counts=[4])))[3] == DATA[3]
 
 
-def test_more_files_than_may_be_open_are_read_by_several_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord, "_OPEN_FILES", 2)
+def test_more_files_than_may_be_open_are_read_by_several_threads(tmp_path):
     paths = [tmp_path / f"{i}.tfrecord" for i in range(8)]
     for i, path in enumerate(paths):
         path.write_bytes(frame(bytes([i])) * 4)
-    files = TFRecordFiles(paths, counts=[4] * 8)
+    files = TFRecordFiles(paths, counts=[4] * 8, open_files=2)
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(32), 8)).tolist()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda i: files[i], order)) == [bytes([i // 4]) for i in order]

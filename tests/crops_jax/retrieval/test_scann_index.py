@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crops_jax.errors import InputError
-from crops_jax.retrieval import exact_top_k, scann_index
+from crops_jax.retrieval import exact_top_k
 from crops_jax.retrieval.scann_index import build_index, index_recall, load_index
 
 
@@ -42,24 +42,21 @@ def test_a_row_that_the_corpus_cannot_fill_ends_in_minus_one():
 @pytest.mark.parametrize(
     ("brute_force_below", "no_tree_below", "kind"), [(0, 10**9, "scann_hash"), (0, 0, "scann_tree")]
 )
-def test_larger_corpora_are_searched_until_the_recall_is_reached(monkeypatch, brute_force_below, no_tree_below, kind):
+def test_larger_corpora_are_searched_until_the_recall_is_reached(brute_force_below, no_tree_below, kind):
     pytest.importorskip("scann", reason="ScaNN is not installed here")
-    monkeypatch.setattr(scann_index, "_BRUTE_FORCE_BELOW", brute_force_below)
-    monkeypatch.setattr(scann_index, "_NO_TREE_BELOW", no_tree_below)
     # Queries from other clusters than the documents': the settings are raised on some and measured on the others.
     docs, queries = unit(4000, 32, 2), unit(306, 32, 3)
     sample, queries = queries[:256], queries[256:]
-    index = build_index(docs, sample_queries=sample)
+    index = build_index(docs, sample_queries=sample, brute_force_below=brute_force_below, no_tree_below=no_tree_below)
     assert index.settings["kind"] == kind
     assert index.settings["sample"] == "queries"
     assert index.settings["recall_on_sample"] >= 0.98
     assert index_recall(exact_top_k(queries, docs, 100), index.search(queries, 100)).mean() >= 0.97
 
 
-def test_without_sample_queries_documents_are_taken_and_that_is_said(monkeypatch):
+def test_without_sample_queries_documents_are_taken_and_that_is_said():
     pytest.importorskip("scann", reason="ScaNN is not installed here")
-    monkeypatch.setattr(scann_index, "_BRUTE_FORCE_BELOW", 0)
-    assert build_index(unit(1000, 16, 0), k=10).settings["sample"] == "documents"
+    assert build_index(unit(1000, 16, 0), k=10, brute_force_below=0).settings["sample"] == "documents"
 
 
 def test_a_saved_index_answers_the_same_from_another_place(tmp_path):

@@ -75,22 +75,22 @@ def test_one_query_with_most_of_the_rows_makes_a_long_part_and_no_empty_one(tmp_
     assert [len(part) for part in parts] == [1010, 10]
 
 
-def test_batches_are_cut_where_parts_begin(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "ROW_GROUP_ROWS", 2)
+def test_batches_are_cut_where_parts_begin(tmp_path):
     rows = label_rows()
-    (single,) = written(tmp_path / "one", rows)
-    parts = written(tmp_path / "parts", rows, partitions=7)
+    (single,) = written(tmp_path / "one", rows, row_group_rows=2)
+    parts = written(tmp_path / "parts", rows, partitions=7, row_group_rows=2)
     assert len(parts) == 7
     assert pa.concat_tables(map(pq.read_table, parts)).equals(pq.read_table(single))
 
 
-def test_starts_are_quantiles_of_a_sample_that_depends_on_the_rows_alone(monkeypatch):
-    monkeypatch.setattr(files, "_SAMPLED_QUERIES", 20)
-    monkeypatch.setattr(files, "_SAMPLED_A_PART", 1)
+def test_starts_are_quantiles_of_a_sample_that_depends_on_the_rows_alone():
+    sample = {"sampled_queries": 20, "sampled_queries_per_part": 1}
     table = pa.Table.from_pylist(label_rows([f"{i:04d}" for i in range(1000)], documents=1), LABEL_SCHEMA)
-    starts = part_starts(ibis.memtable(table), 4)
+    starts = part_starts(ibis.memtable(table), 4, **sample)
     assert len(starts) == 3
-    assert starts == sorted(starts) == part_starts(ibis.memtable(table.take(list(range(len(table)))[::-1])), 4)
+    assert (
+        starts == sorted(starts) == part_starts(ibis.memtable(table.take(list(range(len(table)))[::-1])), 4, **sample)
+    )
     assert all(100 < int(there) - int(here) < 500 for here, there in zip(["0000", *starts], [*starts, "1000"]))
 
 
