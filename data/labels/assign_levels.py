@@ -9,18 +9,14 @@ import pyarrow as pa
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 
-PRECEDENCE = (
-    "search_log",
-    "query_level",
-    "system_level",
-    "knowledge_level",
-    "judgements",
-    "shown_not_clicked",
-    "ranked_not_shown",
-    "filtered_before_ranking",
-    "model_mined",
-)
-"""Which source wins among equal levels."""
+POSITIVE_SOURCES = ("search_log", "query_level", "system_level", "knowledge_level", "judgements")
+"""The sources of positives: the four perspectives, and judgements as labels."""
+
+NEGATIVE_SOURCES = ("shown_not_clicked", "ranked_not_shown", "filtered_before_ranking", "model_mined")
+"""The sources of negatives: the stages of the funnel, and the neighbours that an encoder finds."""
+
+PRECEDENCE = POSITIVE_SOURCES + NEGATIVE_SOURCES
+"""All sources. Among equal levels of a pair, the first of its sources wins."""
 
 PRESETS: dict[str, dict[str, int]] = {
     "hla": {},

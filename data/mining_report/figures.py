@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from crops_jax.pages.frame import number, ticks
-from data.labels.assign_levels import PRECEDENCE
+from data.labels.assign_levels import POSITIVE_SOURCES, PRECEDENCE
 from data.mining_report.tables import PLACES, ReportTables
 
 LOG = "search_log"
 """The perspective that the present retriever chose by itself; the others are held against it."""
-
-PERSPECTIVES = PRECEDENCE[:5]
-"""Those of PRECEDENCE that give positives."""
 
 PARTS = ("head", "torso", "tail", "not searched")
 _PER_QUERY = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, None))

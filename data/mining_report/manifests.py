@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from crops_jax import artifacts
 from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
+from data.labels.assign_levels import POSITIVE_SOURCES
 from data.mining_report.charts import words
-from data.mining_report.figures import PERSPECTIVES
 
 _DISCRIMINATOR = {
     "kind": "Kind",
@@ -61,7 +61,7 @@ class Mined(NamedTuple):
     def accounted(self, positives: Mapping[str, int]) -> dict[str, str]:
         """Perspective -> what became of it, also of those without positives; `positives` are those that there are."""
         states = {}
-        for source in dict.fromkeys([*PERSPECTIVES, *positives]):
+        for source in dict.fromkeys([*POSITIVE_SOURCES, *positives]):
             if source in positives:
                 states[source] = f"{positives[source]:,} positives"
             elif source in self.skipped:
@@ -89,7 +89,7 @@ class Mined(NamedTuple):
     def funnel(self) -> list[tuple[str, str, int]]:
         """Perspective, step and count: what was on the way to the positives that theta decided on."""
         rows = []
-        for source in PERSPECTIVES:
+        for source in POSITIVE_SOURCES:
             counts = self.outcome.get(source)
             if isinstance(counts, Mapping):
                 others = {name: words(name) for name in sorted(counts) if name not in _STEPS}
