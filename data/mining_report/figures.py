@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from crops_jax.pages.frame import number, ticks
-from data.labels.assign_levels import POSITIVE_SOURCES, PRECEDENCE
+from data.labels.assign_levels import PRECEDENCE
 from data.mining_report.tables import PLACES, ReportTables
 
 LOG = "search_log"
