@@ -14,17 +14,18 @@ from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
 from data.mining.evidence import reformulation_supports
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
-from data.mining.parameters import check_mining_parameters
+from data.mining.parameters import ReformulationParameters, by_flag
 from data.mining.scores import forget, remembering, theta_table
 from data.mining.splits import groups_of, held_out_groups, split_judgements
 from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
-from data.perspectives import query_level
-from data.perspectives.log_events import LONG_WATCH_SECONDS, LogEvents, parse_time, read_events
+from data.perspectives.log_events import LogEvents, parse_time, read_events
 from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HoldOutArguments:
+    """What to hold out, where from and where to."""
+
     logs: str
     """Directory of log tables."""
     output: str
@@ -43,24 +44,14 @@ class HoldOutArguments:
     score_cache: str | None = None
     """Directory where the scores of a cross-encoder are kept, which several calls may share. By default OUTPUT.scores,
     which goes once the output is there: it spares an interrupted call to score again."""
-    similarity_encoder: str | None = None
-    """RUN or model folder that says how alike two queries are; by default character trigrams do."""
-    alpha: float = 0.6
-    """A candidate counts as a test reformulation when theta > alpha."""
-    beta: float = query_level.BETA
-    """The least similarity of a query and its reformulation."""
-    window_seconds: int = query_level.WINDOW_SECONDS
-    """A later query of the same user within this time is a reformulation."""
-    only_unsatisfied: bool = False
-    """Reformulations only of searches of which nothing was watched long."""
-    long_watch_seconds: float = LONG_WATCH_SECONDS
-    """Watched at least this long counts as consumed."""
+    parameters: Annotated[ReformulationParameters, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=ReformulationParameters
+    )
+    """The parameters of mining; each is a flag of its own."""
     memory_limit: str | None = None
     """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
     on_bad_rows: OnBadRows = "fail"
     """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
-    seed: int = 0
-    """Of the choice of groups, and of the lexical discriminator's random negatives."""
 
 
 def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
@@ -73,21 +64,25 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
     """
     _check(arguments)
     check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
-    logs = open_mined_logs(arguments)
+    logs = open_mined_logs(arguments.logs, output=arguments.output, on_bad_rows=arguments.on_bad_rows)
     _check_fits(arguments, logs)
-    inputs = mining_inputs(arguments)
+    inputs = mining_inputs(
+        logs=arguments.logs,
+        discriminator=arguments.discriminator,
+        similarity_encoder=arguments.parameters.similarity_encoder,
+    )
     held_out: dict[str, Any] = {}
     with mining_output(
-        arguments,
         arguments.output,
         program="data.hold_out",
         kind="logs",
+        arguments=by_flag(arguments),
         inputs=inputs,
         overwrite=arguments.overwrite,
         held_out=held_out,
     ) as out:
         held_out.update(_hold_out(arguments, logs, inputs, out) | logs.outcome)
-    forget(arguments)
+    forget(output=arguments.output, score_cache=arguments.score_cache)
     return {"split": arguments.output, **held_out}
 
 
@@ -99,7 +94,6 @@ def _check(arguments: HoldOutArguments) -> None:
         raise InputError("--fraction and --by group go together")
     if arguments.fraction is not None and not 0 < arguments.fraction < 1:
         raise InputError(f"--fraction {arguments.fraction} is not between 0 and 1")
-    check_mining_parameters(arguments)
 
 
 def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
@@ -122,13 +116,13 @@ def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
 
 def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, Any], out: Path) -> dict[str, Any]:
     connection = logs.connect(memory_limit=arguments.memory_limit)
-    events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds)
+    events = read_events(connection, logs.names, long_watch_seconds=arguments.parameters.long_watch_seconds)
     time = None if arguments.from_ is None else parse_time(arguments.from_, argument="--from")
     groups = held_out_queries = None
     outcome: dict[str, Any] = {}
     if arguments.fraction is not None:
         of_query = groups_of(connection, logs.names, events)
-        groups = held_out_groups(connection, of_query, fraction=arguments.fraction, seed=arguments.seed)
+        groups = held_out_groups(connection, of_query, fraction=arguments.fraction, seed=arguments.parameters.seed)
         held_out_queries = of_query.semi_join(groups, "group").select("query")
         outcome["groups"] = {"all": _count(of_query.select("group").distinct()), "held_out": _count(groups)}
     train, test = events, LogEvents(None, None, None)
@@ -152,7 +146,11 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
         write_manifest(
             out / FOLDER,
             new_manifest(
-                program="data.hold_out", kind="discriminator", arguments=arguments, inputs=inputs, fitted=theta.fitted
+                program="data.hold_out",
+                kind="discriminator",
+                arguments=by_flag(arguments),
+                inputs=inputs,
+                fitted=theta.fitted,
             ),
         )
         outcome["discriminator"] = theta.fitted
@@ -227,20 +225,21 @@ def _theta(arguments: HoldOutArguments, split: LogTables, logs: LogTables, time:
         refuse_later(theta, arguments.discriminator, time, argument="--from")
         if time is None or theta.fitted["unsplit_judgements"]:
             decides = {"from_": arguments.from_, "fraction": arguments.fraction, "by": arguments.by}
-            refuse_other_split(arguments.discriminator, logs, {**decides, "seed": arguments.seed})
+            refuse_other_split(arguments.discriminator, logs, {**decides, "seed": arguments.parameters.seed})
         return theta
     connection = split.connect(memory_limit=arguments.memory_limit)
-    events = read_events(connection, split.names, long_watch_seconds=arguments.long_watch_seconds)
-    return fit_theta(connection, split, events, until=time, seed=arguments.seed)
+    events = read_events(connection, split.names, long_watch_seconds=arguments.parameters.long_watch_seconds)
+    return fit_theta(connection, split, events, until=time, seed=arguments.parameters.seed)
 
 
 def _write_tests(arguments: HoldOutArguments, connection, test: LogEvents, theta: Theta, out: Path) -> dict[str, Any]:
     clicks = test.impressions.filter(test.impressions.consumed).select("query", "doc_id").distinct()
     clicks = clicks.order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_clicks", clicks)
-    candidates, counts = reformulation_supports(arguments, connection, test)
-    scores = theta_table(connection, candidates, remembering(theta.discriminator, arguments))
-    passing = scores.filter(scores.score > arguments.alpha)
+    candidates, counts = reformulation_supports(connection, test, parameters=arguments.parameters)
+    scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
+    scores = theta_table(connection, candidates, scorer)
+    passing = scores.filter(scores.score > arguments.parameters.alpha)
     found = passing.select("query", "doc_id").order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_reformulations", found)
     return {

@@ -9,7 +9,6 @@ and however often, but for what is counted by day: the cap of feed documents is 
 that a language model wrote are read anew each time.
 """
 
-import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError
 from data.backends.connection import connect
 from data.mining import day_files
+from data.mining.arguments import MineArguments
 from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.mining.labelling import write_evidence_labels
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
-from data.mining.parameters import missing_tables
+from data.mining.parameters import MiningParameters, by_flag, missing_tables
 from data.mining.scores import theta_table
 from data.mining.state import MiningState, named_damage, open_state
 from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 from data.perspectives import knowledge_level
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
-from data.tables.days import DaySpan, misplaced, parse_day
+from data.tables.days import misplaced, parse_day
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.files import add_view
 
@@ -52,53 +52,70 @@ UNPINNED = {
 """Arguments that may differ from day to day: where things are and what runs the joins, not what is mined."""
 
 
-def mine_day(arguments: Any, wanted: list[str]) -> dict[str, Any]:
+def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
     """Mines one day into STATE, and writes the labels of all days that are there.
 
     Args:
-      arguments: data.mine.MineArguments, with a day and a state.
+      arguments: with a day and a state.
       wanted: the perspectives.
 
     Raises:
       InputError: the day cannot be mined as those that are there were, or nothing happened on it.
     """
+    assert arguments.day is not None
+    assert arguments.state is not None
     day = parse_day(arguments.day, argument="--day")
     first = None if arguments.forget_before is None else parse_day(arguments.forget_before, argument="--forget-before")
     if first is not None and first > day:
         raise InputError(f"--forget-before {first} is after --day {day}, which would be mined for nothing")
-    _check_apart(arguments)
-    inputs = {name: path for name, path in mining_inputs(arguments).items() if name != "logs"}
+    _check_apart(state=arguments.state, logs=arguments.logs, output=arguments.output)
+    inputs = mining_inputs(
+        logs=arguments.logs,
+        discriminator=arguments.discriminator,
+        similarity_encoder=arguments.parameters.similarity_encoder,
+        knowledge_documents=arguments.knowledge_documents,
+    )
+    inputs.pop("logs")
     with open_state(arguments.state) as state, named_lack_of_room(), named_damage(state):
         overwrite = arguments.overwrite or _is_of(state, arguments.output)
         artifacts.check_output(arguments.output, overwrite=overwrite, inputs={**inputs, "logs": arguments.logs})
-        folder = _theta_folder(arguments, state, wanted)
+        folder = _theta_folder(arguments.discriminator, arguments.logs, state, wanted)
         state.check_pins(_pins(arguments, wanted, folder))
-        logs = open_mined_logs(arguments, days=_read_days(arguments, day))
+        logs = open_mined_logs(
+            arguments.logs,
+            output=arguments.output,
+            on_bad_rows=arguments.on_bad_rows,
+            knowledge_documents=arguments.knowledge_documents,
+            days=(_first_read(day, arguments.parameters).date(), day),
+        )
         tables = logs.connect(memory_limit=arguments.memory_limit)
         _check_places(tables, logs)
         told = _add_day(arguments, wanted, logs, tables, state, day, folder)
         told["forgotten"] = [] if first is None else _forget(tables, state, first)
         mined: dict[str, Any] = {"days": [str(kept) for kept in state.days()], "state": state.name}
         with mining_output(
-            {**dataclasses.asdict(arguments), "logs": None},
             arguments.output,
             program="data.mine",
             kind="labels",
+            arguments={**by_flag(arguments), "logs": None},
             inputs={**inputs, "state": arguments.state},
             overwrite=overwrite,
             mined=mined,
         ) as out:
-            mined.update(_write_labels(arguments, wanted, logs, tables, state, out))
+            labels = _write_labels(
+                wanted, logs, tables, state, out, parameters=arguments.parameters, partitions=arguments.partitions
+            )
+            mined.update(labels)
             mined.update(told | logs.outcome)
     return {"labels": arguments.output, "day": str(day), **mined}
 
 
-def _check_apart(arguments: Any) -> None:
-    state = Path(arguments.state).resolve()
-    for name in ("logs", "output"):
-        there = Path(getattr(arguments, name)).resolve()
-        if state == there or state in there.parents or there in state.parents:
-            raise InputError(f"--state {arguments.state} and --{name} {there} overlap; choose another state")
+def _check_apart(*, state: str, logs: str, output: str) -> None:
+    here = Path(state).resolve()
+    for name, path in (("logs", logs), ("output", output)):
+        there = Path(path).resolve()
+        if here == there or here in there.parents or there in here.parents:
+            raise InputError(f"--state {state} and --{name} {there} overlap; choose another state")
 
 
 def _is_of(state: MiningState, labels: str) -> bool:
@@ -109,32 +126,28 @@ def _is_of(state: MiningState, labels: str) -> bool:
     return isinstance(mined, dict) and mined.get("state") == state.name
 
 
-def _theta_folder(arguments: Any, state: MiningState, wanted: list[str]) -> Path | None:
+def _theta_folder(named: str | None, logs: str, state: MiningState, wanted: list[str]) -> Path | None:
     """The discriminator that is there; None where one has to be fitted, or none is needed."""
     if not set(DECIDED_BY_THETA) & set(wanted):
         return None
-    if arguments.discriminator is not None:
-        return Path(arguments.discriminator)
-    kept = (Path(arguments.logs) / FOLDER, state.discriminator)
+    if named is not None:
+        return Path(named)
+    kept = (Path(logs) / FOLDER, state.discriminator)
     return next((folder for folder in kept if folder.is_dir()), None)
 
 
-def _pins(arguments: Any, wanted: list[str], folder: Path | None) -> dict[str, Any]:
-    pinned = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in UNPINNED}
-    encoder = arguments.similarity_encoder
+def _pins(arguments: MineArguments, wanted: list[str], folder: Path | None) -> dict[str, Any]:
+    pinned = {name: value for name, value in by_flag(arguments).items() if name not in UNPINNED}
+    encoder = arguments.parameters.similarity_encoder
     if encoder is not None and Path(encoder).exists():
         pinned["similarity_encoder"] = artifacts.fingerprint(encoder)
     pinned["discriminator"] = None if folder is None else artifacts.fingerprint(folder)
     return {**pinned, "perspectives": ",".join(wanted)}
 
 
-def _read_days(arguments: Any, day: datetime.date) -> DaySpan:
-    return _midnight(day, earlier=_lead_in(arguments)).date(), day
-
-
-def _lead_in(arguments: Any) -> int:
-    """Seconds before a day whose events may belong to evidence of the day."""
-    return max(arguments.window_seconds, arguments.feed_window_seconds)
+def _first_read(day: datetime.date, parameters: MiningParameters) -> datetime.datetime:
+    """The time from which on events may belong to evidence of a day."""
+    return _midnight(day, earlier=max(parameters.window_seconds, parameters.feed_window_seconds))
 
 
 def _midnight(day: datetime.date, *, earlier: int = 0) -> datetime.datetime:
@@ -155,7 +168,7 @@ def _check_places(tables, logs: LogTables) -> None:
 
 
 def _add_day(
-    arguments: Any,
+    arguments: MineArguments,
     wanted: list[str],
     logs: LogTables,
     tables,
@@ -170,21 +183,21 @@ def _add_day(
         memory_limit=arguments.memory_limit,
         spark_master=arguments.spark_master,
     )
-    start = _midnight(day)
+    start, parameters = _midnight(day), arguments.parameters
     events = read_events(
         connection,
         logs.names,
-        long_watch_seconds=arguments.long_watch_seconds,
-        since=_midnight(day, earlier=_lead_in(arguments)),
+        long_watch_seconds=parameters.long_watch_seconds,
+        since=_first_read(day, parameters),
         before=_midnight(day + datetime.timedelta(days=1)),
     )
     _check_something_happened(events, start, logs)
     skipped = missing_tables(wanted, logs.names)
     theta = None
     if set(DECIDED_BY_THETA) & set(wanted):
-        theta, folder = _theta(arguments, connection, logs, events, state, folder)
+        theta, folder = _theta(connection, logs, events, state, folder, seed=parameters.seed)
     present = [name for name in wanted if name not in skipped]
-    evidence, counts = gather_evidence(arguments, connection, events, present, since=start)
+    evidence, counts = gather_evidence(connection, events, present, parameters=parameters, since=start)
     with state.replaced_day(day) as file:
         about = {"recorded": evidence.recorded, "skipped": skipped}
         day_files.write_day(connection, evidence, file, key=state.key, about=about)
@@ -203,11 +216,11 @@ def _check_something_happened(events: LogEvents, start: datetime.datetime, logs:
 
 
 def _theta(
-    arguments: Any, connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None
+    connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None, *, seed: int
 ) -> tuple[Theta, Path]:
     if folder is None:
         with state.new_discriminator() as new:
-            save_theta(fit_theta(connection, logs, events, seed=arguments.seed), new)
+            save_theta(fit_theta(connection, logs, events, seed=seed), new)
         folder = state.discriminator
     return open_theta(folder), folder
 
@@ -239,7 +252,14 @@ def _forget(tables, state: MiningState, first: datetime.date) -> list[str]:
 
 
 def _write_labels(
-    arguments: Any, wanted: list[str], logs: LogTables, tables, state: MiningState, out: Path
+    wanted: list[str],
+    logs: LogTables,
+    tables,
+    state: MiningState,
+    out: Path,
+    *,
+    parameters: MiningParameters,
+    partitions: int | None,
 ) -> dict[str, Any]:
     evidence = day_files.read_evidence(tables, list(state.days().values()), wanted)
     pairs, scores = evidence.candidate_pairs, None
@@ -254,4 +274,13 @@ def _write_labels(
     if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
         written = tables.table("knowledge_documents")
     # Where users have to be counted over days, the first ones may have nothing to tell yet.
-    return write_evidence_labels(arguments, tables, evidence, scores, out, written=written, may_be_empty=True)
+    return write_evidence_labels(
+        tables,
+        evidence,
+        scores,
+        out,
+        parameters=parameters,
+        partitions=partitions,
+        written=written,
+        may_be_empty=True,
+    )

@@ -8,6 +8,7 @@ import ibis
 
 from crops_jax.discriminator import alpha_sweep
 from crops_jax.discriminator.similarity import open_similarity
+from data.mining.parameters import MiningParameters, ReformulationParameters
 from data.mining.scores import similarity_table
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.log_events import LogEvents
@@ -38,20 +39,20 @@ class Evidence(NamedTuple):
 
 
 def gather_evidence(
-    arguments: Any,
     connection,
     events: LogEvents,
     perspectives: Collection[str],
     *,
+    parameters: MiningParameters,
     since: datetime.datetime | None = None,
 ) -> tuple[Evidence, dict[str, dict[str, int]]]:
     """The evidence of some perspectives, and how much there was on the way to it, by perspective.
 
     Args:
-      arguments: the parameters of the perspectives, as in data.mine.MineArguments.
       connection: the log tables.
       events: the part of them to read.
       perspectives: those of search_log, query_level and system_level whose tables are there.
+      parameters: those of the perspectives.
       since: leaves out evidence whose latest event was before it.
     """
     supports: dict[str, ibis.Table] = {}
@@ -62,14 +63,14 @@ def gather_evidence(
         recorded = search_log.behaviour_recorded(events, since=since)
     if query_level.SOURCE in perspectives:
         supports[query_level.SOURCE], counts[query_level.SOURCE] = reformulation_supports(
-            arguments, connection, events, since=since
+            connection, events, parameters=parameters, since=since
         )
     if system_level.SOURCE in perspectives:
         supports[system_level.SOURCE] = system_level.supports(
             events,
-            feed_window_seconds=arguments.feed_window_seconds,
-            max_feed_documents=arguments.max_feed_documents,
-            only_long_watch=arguments.feed_long_watch_only,
+            feed_window_seconds=parameters.feed_window_seconds,
+            max_feed_documents=parameters.max_feed_documents,
+            only_long_watch=parameters.feed_long_watch_only,
             since=since,
         ).cache()
         counts[system_level.SOURCE] = {}
@@ -80,24 +81,24 @@ def gather_evidence(
 
 
 def reformulation_supports(
-    arguments: Any, connection, events: LogEvents, *, since: datetime.datetime | None = None
+    connection, events: LogEvents, *, parameters: ReformulationParameters, since: datetime.datetime | None = None
 ) -> tuple[ibis.Table, dict[str, int]]:
     """P1's supports, and how many reformulations there were on the way.
 
     Args:
-      arguments: window_seconds, only_unsatisfied, similarity_encoder and beta, as in data.mine.MineArguments.
       connection, events, since: as in `gather_evidence`.
+      parameters: the window of a reformulation, and what decides whether two queries are alike.
     """
     pairs = query_level.reformulations(
-        events, window_seconds=arguments.window_seconds, only_unsatisfied=arguments.only_unsatisfied, since=since
+        events, window_seconds=parameters.window_seconds, only_unsatisfied=parameters.only_unsatisfied, since=since
     ).cache()
-    similarity = similarity_table(connection, pairs, open_similarity(arguments.similarity_encoder))
-    found = query_level.supports(events, pairs, similarity, beta=arguments.beta).cache()
+    similarity = similarity_table(connection, pairs, open_similarity(parameters.similarity_encoder))
+    found = query_level.supports(events, pairs, similarity, beta=parameters.beta).cache()
     every = query_level.supports(events, pairs, similarity, beta=-2.0)
     counts = {
         "reformulations": count(pairs),
         "query_pairs": count(similarity),
-        "similar_query_pairs": count(similarity.filter(similarity.similarity >= arguments.beta)),
+        "similar_query_pairs": count(similarity.filter(similarity.similarity >= parameters.beta)),
         "candidates_of_any_similarity": count(every.select("query", "doc_id").distinct()),
     }
     return found, counts

@@ -28,6 +28,7 @@ from crops_jax.errors import InputError
 from data.labels.assign_levels import assign_levels, parse_levels
 from data.labels.files import write_labels
 from data.mining.evidence import Evidence, count, sweep_alpha
+from data.mining.parameters import MiningParameters
 from data.perspectives import knowledge_level, query_level, search_log, system_level
 from data.perspectives.rows import as_rows, count_supporters
 
@@ -36,12 +37,13 @@ _LEVELS = search_log.LEVELS | query_level.LEVELS | system_level.LEVELS
 
 
 def write_evidence_labels(
-    arguments: Any,
     connection,
     evidence: Evidence,
     scores: ibis.Table | None,
     out: Path,
     *,
+    parameters: MiningParameters,
+    partitions: int | None,
     written: ibis.Table | None = None,
     judged: ibis.Table | None = None,
     may_be_empty: bool = False,
@@ -49,11 +51,12 @@ def write_evidence_labels(
     """Writes the label table and, where theta decided on anything, the sweep of alpha; returns their counts.
 
     Args:
-      arguments: alpha, levels, min_supporters and partitions, as in data.mine.MineArguments.
       connection: an Ibis backend on which all of the tables are.
       evidence: of the log.
       scores: query, doc_id, score of every candidate pair; None where no perspective has candidates.
       out: the directory to write into.
+      parameters: of mining; alpha, levels and min_supporters count here.
+      partitions: see `data.labels.files.write_labels`.
       written: the table knowledge_documents, where its perspective is wanted.
       judged: rows of judgements.
       may_be_empty: writes a table without rows too.
@@ -61,11 +64,11 @@ def write_evidence_labels(
     Raises:
       InputError: there is nothing to write.
     """
-    least = arguments.min_supporters
-    rows, left_out = supported_rows(evidence, scores, alpha=arguments.alpha, min_supporters=least)
+    least = parameters.min_supporters
+    rows, left_out = supported_rows(evidence, scores, alpha=parameters.alpha, min_supporters=least)
     outcome: dict[str, Any] = {}
     if scores is not None:
-        sweep, outcome = sweep_alpha(evidence, scores, alpha=arguments.alpha)
+        sweep, outcome = sweep_alpha(evidence, scores, alpha=parameters.alpha)
         write_text(out / "alpha_sweep.json", json.dumps(sweep, indent=2) + "\n")
     if written is not None:
         every = knowledge_level.positives(written)
@@ -79,12 +82,12 @@ def write_evidence_labels(
     if least > 1 and evidence.searches is not None:
         typed = evidence.searches.select("query").distinct()
         left_out["queries"] = count(typed) - count(queries_of_enough(evidence.searches, least))
-    labels = assign_levels(ibis.union(*rows) if len(rows) > 1 else rows[0], levels=parse_levels(arguments.levels))
+    labels = assign_levels(ibis.union(*rows) if len(rows) > 1 else rows[0], levels=parse_levels(parameters.levels))
     labels = labels.cache()
     if not may_be_empty and not count(labels):
         few = f" that {least} users support (--min-supporters)" if least > 1 else ""
         raise InputError(f"nothing was mined: the rows of the logs give neither positives nor negatives{few}")
-    write_labels(connection, labels, out, partitions=arguments.partitions)
+    write_labels(connection, labels, out, partitions=partitions)
     return {**_counts(labels), **outcome, "support": {"min_supporters": least, "left_out": left_out}}
 
 

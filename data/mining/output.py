@@ -7,39 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from crops_jax.artifacts import output_directory
-from data.tables import LogTables, open_logs
+from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.days import DaySpan
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.knowledge_documents import open_written_documents
 from data.tables.quarantine import beside
 
 
-def mining_inputs(arguments: Any) -> dict[str, str | None]:
+def mining_inputs(
+    *, logs: str, discriminator: str | None, similarity_encoder: str | None, knowledge_documents: str | None = None
+) -> dict[str, str | None]:
     """Paths of what is read, by name of the argument. An encoder that is a hub's name has no path."""
-    encoder = arguments.similarity_encoder
     inputs = {
-        "logs": arguments.logs,
-        "discriminator": arguments.discriminator,
-        "similarity_encoder": encoder if encoder and Path(encoder).exists() else None,
+        "logs": logs,
+        "discriminator": discriminator,
+        "similarity_encoder": similarity_encoder if similarity_encoder and Path(similarity_encoder).exists() else None,
     }
-    if (written := getattr(arguments, "knowledge_documents", None)) is not None:
-        inputs["knowledge_documents"] = written
+    if knowledge_documents is not None:
+        inputs["knowledge_documents"] = knowledge_documents
     return inputs
 
 
-def open_mined_logs(arguments: Any, *, days: DaySpan | None = None) -> LogTables:
+def open_mined_logs(
+    path: str,
+    *,
+    output: str,
+    on_bad_rows: OnBadRows,
+    knowledge_documents: str | None = None,
+    days: DaySpan | None = None,
+) -> LogTables:
     """The log tables, with the written documents of --knowledge-documents in the place of their own.
 
     Args:
-      arguments: logs, output, on_bad_rows and, of data.mine, knowledge_documents.
-      days: see data.tables.open_logs.
+      path: the directory of log tables.
+      output: where the program writes; rows that are set aside are written beside it.
+      on_bad_rows, days: see data.tables.open_logs.
+      knowledge_documents: the directory of the written documents; None leaves the logs' own.
     """
-    quarantine = beside(arguments.output)
-    logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=quarantine, days=days)
-    place = getattr(arguments, "knowledge_documents", None)
-    if place is None:
+    logs = open_logs(path, on_bad_rows=on_bad_rows, quarantine=beside(output), days=days)
+    if knowledge_documents is None:
         return logs
-    written = open_written_documents(place, logs=logs)
+    written = open_written_documents(knowledge_documents, logs=logs)
     return dataclasses.replace(
         logs,
         tables=logs.tables | written.tables,
@@ -49,11 +57,11 @@ def open_mined_logs(arguments: Any, *, days: DaySpan | None = None) -> LogTables
 
 @contextlib.contextmanager
 def mining_output(
-    arguments: Any,
     path: str,
     *,
     program: str,
     kind: str,
+    arguments: Mapping[str, Any],
     inputs: Mapping[str, str | None],
     overwrite: bool,
     **extra: Any,

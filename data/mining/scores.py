@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import ibis
 import numpy as np
@@ -93,25 +92,27 @@ def _as_table(connection, table: pa.Table) -> ibis.Table:
     return connection.create_table(ibis.util.gen_name("scores"), table, temp=True)
 
 
-def remembering(discriminator: Discriminator, arguments: Any) -> Discriminator:
+def remembering(discriminator: Discriminator, *, output: str, score_cache: str | None) -> Discriminator:
     """The discriminator with a memory of its scores, or as it is where scoring costs little.
 
     Args:
-      arguments: output and score_cache, as in data.mine.MineArguments.
+      discriminator: it has a fingerprint where scoring costs much.
+      output: the directory that the scores are for.
+      score_cache: where they are kept; None: in OUTPUT.scores.
     """
     if discriminator.fingerprint is None:
         return discriminator
-    return RememberingDiscriminator(discriminator, _folder(arguments))
+    return RememberingDiscriminator(discriminator, score_cache or _folder(output))
 
 
-def forget(arguments: Any) -> None:
+def forget(*, output: str, score_cache: str | None) -> None:
     """Removes what was remembered for one output that is written now. A cache that was named is kept.
 
     A folder of that name may hold something else too, which stays.
     """
-    if arguments.score_cache is not None:
+    if score_cache is not None:
         return
-    folder = _folder(arguments)
+    folder = _folder(output)
     for file in [*folder.glob("*/scores-*.parquet"), *folder.glob("*/.scores-*.tmp")]:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds more
@@ -157,9 +158,8 @@ class RememberingDiscriminator:
         self._discriminator.save(folder)
 
 
-def _folder(arguments: Any) -> Path:
-    output = Path(arguments.output)
-    return Path(arguments.score_cache) if arguments.score_cache else output.with_name(f"{output.name}.scores")
+def _folder(output: str) -> Path:
+    return Path(output).with_name(f"{Path(output).name}.scores")
 
 
 def _keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:

@@ -109,27 +109,34 @@ def open_theta(folder: Path | str) -> Theta:
 
 
 def choose_theta(
-    arguments: Any, connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None
+    connection,
+    logs: LogTables,
+    events: LogEvents,
+    *,
+    named: str | None,
+    until: datetime.datetime | None,
+    seed: int,
 ) -> tuple[Theta, dict[str, Any]]:
     """--discriminator, or what LOGS keeps, or one fitted here; and where it is from, for outcomes.
 
     Args:
-      arguments: discriminator and seed, as in data.mine.MineArguments.
       connection, logs, events: to fit one on.
+      named: the folder of --discriminator; None where none was named.
       until: the discriminator must not have read what happened then or later.
+      seed: of the random negatives of one that is fitted here.
     """
     kept = logs.path / FOLDER
     why = "no discriminator was given or kept in the logs"
-    if arguments.discriminator is not None:
-        theta = open_theta(arguments.discriminator)
-        refuse_later(theta, arguments.discriminator, until, argument="--until")
+    if named is not None:
+        theta = open_theta(named)
+        refuse_later(theta, named, until, argument="--until")
         return theta, {"from": "--discriminator", **theta.fitted}
     if kept.is_dir():
         theta = open_theta(kept)
         if not reads_past(theta, until):
             return theta, {"from": f"LOGS/{FOLDER}", **theta.fitted}
         why = f"LOGS/{FOLDER} read searches past --until"
-    theta = fit_theta(connection, logs, events, until=until, seed=arguments.seed)
+    theta = fit_theta(connection, logs, events, until=until, seed=seed)
     return theta, {"from": f"fitted here, since {why}", **theta.fitted}
 
 

@@ -29,6 +29,7 @@ from crops_jax.text import DOCUMENT_FIELDS
 from crops_jax.text.tokenizer import Tokenizer
 from data.backends.spark_tables import connect_spark
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
+from data.records.arguments import WriteRecordsArguments
 from data.records.builder import RecordArrays, nothing_to_train_on, sum_counts, text_counts
 from data.records.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
 from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
@@ -149,7 +150,7 @@ def _arrays(groups: LabelGroups, rows: pa.Table) -> RecordArrays:
 
 
 def write_with_spark(
-    arguments: Any,
+    arguments: WriteRecordsArguments,
     labels: tuple[TableFiles, pa.Table],
     tables: Sequence[LogTables],
     *,
@@ -160,7 +161,7 @@ def write_with_spark(
     """Writes the records of a label table into `directory` and returns their counts.
 
     Args:
-      arguments: of data.write_records.
+      arguments: how many tokens, which documents and split; where Spark runs.
       labels: what `data.labels.table.check_labels` gave.
       tables: where the documents stand; of a document that several have, the first counts.
       num_shards: wanted of train and of dev.
@@ -241,13 +242,19 @@ def _add_tokens(connection: Any, tokenize: DocumentTokenizer) -> None:
     tokens.cache().createOrReplaceTempView("tokens")
 
 
-def _document_counts(connection: Any, arguments: Any) -> dict[str, int]:
+def _document_counts(connection: Any, arguments: WriteRecordsArguments) -> dict[str, int]:
     same = connection.raw_sql(_SAME_HASH).collect()[0]
     if same.number:
         raise same_hash(same.first, same.second, pairs=same.number)
     missing = connection.raw_sql(_MISSING_WRITTEN).collect()[0]
     if missing.number:
-        raise missing_documents(arguments, number=missing.number, examples=missing.examples)
+        raise missing_documents(
+            labels=arguments.labels,
+            logs=arguments.logs,
+            knowledge_documents=arguments.knowledge_documents,
+            number=missing.number,
+            examples=missing.examples,
+        )
     return connection.raw_sql(_DOCUMENT_COUNTS).collect()[0].asDict()
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
@@ -62,15 +61,14 @@ def check_same_documents(labels: Path | str, documents: Path | str | None) -> No
         )
 
 
-def missing_documents(arguments: Any, *, number: int, examples: Sequence[str]) -> InputError:
+def missing_documents(
+    *, labels: str, logs: str, knowledge_documents: str | None, number: int, examples: Sequence[str]
+) -> InputError:
     """What data.write_records says where labels name written documents that nobody has."""
-    named, given = ", ".join(map(repr, examples)), arguments.knowledge_documents
-    where = (
-        f"neither in --logs {arguments.logs} nor in --knowledge-documents {given}"
-        if given
-        else (f"not in --logs {arguments.logs}")
-    )
+    named, where = ", ".join(map(repr, examples)), f"not in --logs {logs}"
+    if knowledge_documents:
+        where = f"neither in --logs {logs} nor in --knowledge-documents {knowledge_documents}"
     return InputError(
-        f"--labels {arguments.labels}: {number} documents that a language model wrote ({named}) are {where}; give the "
+        f"--labels {labels}: {number} documents that a language model wrote ({named}) are {where}; give the "
         "directory that data.mine read them from with --knowledge-documents"
     )

@@ -1,6 +1,5 @@
 """Command lines of the programs of data/: refused with status 2 before anything is read, or taken word for word."""
 
-import dataclasses
 import importlib
 import typing
 from pathlib import Path
@@ -46,7 +45,7 @@ def arguments_case(generator: Random, folder: Path) -> str:
     function_name, given = _PROGRAMS[name]
     function = getattr(importlib.import_module(name), function_name)
     kind = next(kind for parameter, kind in typing.get_type_hints(function).items() if parameter == "arguments")
-    flags = ["--" + field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(kind)]
+    flags = ["--" + name.rstrip("_").replace("_", "-") for name in _names(kind)]
     line, added = list(given), []
     for _ in range(generator.choice([1, 1, 2, 3])):
         added.append((generator.choice([*flags, *flags, *flags, "--nonsense", "-x"]), generator.choice(_TEXTS)))
@@ -65,9 +64,17 @@ def arguments_case(generator: Random, folder: Path) -> str:
     return ACCEPTED
 
 
+def _names(kind: type) -> list[str]:
+    """The fields of a dataclass of arguments; those of its parameters are flags like its own."""
+    kinds = typing.get_type_hints(kind)
+    nested = kinds.pop("parameters", None)
+    return [*kinds, *(_names(nested) if nested else [])]
+
+
 def _is_what_was_written(arguments: Any, flag: str, text: str, line: list[str]) -> bool:
     name = flag.removeprefix("--").replace("-", "_")
-    found = getattr(arguments, name) if hasattr(arguments, name) else getattr(arguments, f"{name}_")
+    places = [arguments, getattr(arguments, "parameters", None)]
+    (found,) = [getattr(place, each) for place in places for each in (name, f"{name}_") if hasattr(place, each)]
     if isinstance(found, bool):
         return flag in line
     if isinstance(found, int | float):

@@ -9,11 +9,12 @@ import pytest
 
 from crops_jax.artifacts import read_manifest
 from crops_jax.errors import InputError
-from data.hold_out import HoldOutArguments, hold_out
+from data.hold_out import hold_out
 from data.inspect import describe
 from data.mine import MineArguments, mine
 from data.mining.splits import held_out_groups, split_by_hash
 from data.tables import open_logs
+from tests.mining_arguments import hold_out_arguments
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]
 DOCUMENTS = [
@@ -53,7 +54,7 @@ def tables(at):
 
 
 def held_out(logs, output, **arguments):
-    return hold_out(HoldOutArguments(logs=str(logs), output=str(output), **arguments))
+    return hold_out(hold_out_arguments(logs=str(logs), output=str(output), **arguments))
 
 
 def rows(folder, table, *columns):

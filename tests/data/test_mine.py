@@ -7,8 +7,9 @@ import pytest
 
 from crops_jax.artifacts import fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure
-from data.mine import MineArguments, mine
+from data.mine import mine
 from data.perspectives.judged import parse_grade_levels
+from tests.mining_arguments import mine_arguments
 from tests.paths import SHARED_DATA
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]
@@ -58,7 +59,7 @@ def tables(at):
 
 
 def mined(logs, output, **arguments):
-    outcome = mine(MineArguments(logs=str(logs), output=str(output), **arguments))
+    outcome = mine(mine_arguments(logs=str(logs), output=str(output), **arguments))
     rows = pq.read_table(output / "labels.parquet").to_pylist()
     return outcome, {(row["query"], row["doc_id"]): row for row in rows}
 
@@ -302,21 +303,21 @@ def test_wrong_grade_levels_are_refused(text):
 def test_wrong_arguments_name_themselves_and_write_nothing(write_logs, tables, tmp_path, arguments, message):
     logs = write_logs(**tables)
     with pytest.raises(InputError, match=message):
-        mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), **arguments))
+        mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels"), **arguments))
     assert {path.name for path in tmp_path.iterdir()} == {"logs"}
 
 
 def test_too_little_memory_is_a_named_failure(write_logs, tables, tmp_path):
     logs = write_logs(**tables)
     with pytest.raises(NamedFailure, match="--memory-limit"):
-        mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), memory_limit="1KB"))
+        mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels"), memory_limit="1KB"))
     assert {path.name for path in tmp_path.iterdir()} == {"logs"}
 
 
 def test_nothing_to_mine_says_what_is_missing(write_logs, tmp_path):
     logs = write_logs(documents=DOCUMENTS, judgements=[judgement("red lamp", "red-lamp", 1.0)])
     with pytest.raises(InputError, match="--judgements-as-labels"):
-        mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels")))
+        mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels")))
 
 
 def test_an_output_is_not_overwritten_unasked(write_logs, tables, tmp_path):

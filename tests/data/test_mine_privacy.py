@@ -6,8 +6,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from data.mine import MineArguments, mine
+from data.mine import mine
 from data.write_records import WriteRecordsArguments, write_records
+from tests.mining_arguments import mine_arguments
 
 USERS = [f"person-{name}@example.org" for name in ("ann", "bob", "cat", "dan")]
 MARKS = ("person-", "@example.org", "visit-")
@@ -68,9 +69,9 @@ def labels_of(directory):
 
 def test_no_id_of_a_user_or_search_in_any_written_byte(logs, tmp_path):
     outcomes = [
-        mine(MineArguments(logs=str(logs), output=str(tmp_path / "whole"), alpha=0.0)),
+        mine(mine_arguments(logs=str(logs), output=str(tmp_path / "whole"), alpha=0.0)),
         mine(
-            MineArguments(
+            mine_arguments(
                 logs=str(logs),
                 output=str(tmp_path / "labels"),
                 day="2024-05-31",
@@ -96,7 +97,7 @@ def test_no_id_of_a_user_or_search_in_any_written_byte(logs, tmp_path):
 @pytest.mark.parametrize("by_day", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_below_the_threshold_neither_pairs_nor_texts_of_queries_are_told(logs, tmp_path, by_day):
     more = {"day": "2024-05-31", "state": str(tmp_path / "state")} if by_day else {}
-    outcome = mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), alpha=0.0, min_supporters=3, **more))
+    outcome = mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels"), alpha=0.0, min_supporters=3, **more))
     labels = labels_of(tmp_path / "labels")
     assert {key: (row["level"], row["source"]) for key, row in labels.items()} == {
         ("red lamp", "d0"): (4, "search_log"),
@@ -129,7 +130,7 @@ def test_below_the_threshold_neither_pairs_nor_texts_of_queries_are_told(logs, t
 
 
 def test_by_default_one_user_is_enough(logs, tmp_path):
-    outcome = mine(MineArguments(logs=str(logs), output=str(tmp_path / "labels"), alpha=0.0))
+    outcome = mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels"), alpha=0.0))
     labels = labels_of(tmp_path / "labels")
     assert ("lawyer for my divorce", "d3") in labels
     assert ("lawyer for my divorce", "k2") in labels

@@ -20,6 +20,7 @@ from crops_jax.errors import InputError, Interrupted
 from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from data.hold_out import HoldOutArguments, hold_out
 from data.mine import MineArguments, mine
+from data.mining.parameters import MiningParameters
 from data.mining.theta import open_theta
 from data.tables import SCHEMAS, open_logs, write_table
 from launch.status import Arguments as StatusArguments
@@ -197,7 +198,8 @@ def test_hold_out_train_hold_out_again_and_mine(tmp_path):
     assert outcome["latest_time"] < start
     named = dataclasses.replace(held_out, discriminator=str(run), output=str(tmp_path / "again"))
     assert hold_out(named)["discriminator"]["kind"] == "cross_encoder"
-    labels = mine(MineArguments(logs=str(tmp_path / "again"), output=str(tmp_path / "labels"), beta=0.1))
+    alike = MiningParameters(beta=0.1)
+    labels = mine(MineArguments(logs=str(tmp_path / "again"), output=str(tmp_path / "labels"), parameters=alike))
     assert labels["discriminator"]["kind"] == "cross_encoder"
     assert labels["discriminator"]["from"] == "LOGS/discriminator"
     assert labels["system_level"]["candidates"] > 0

@@ -16,8 +16,9 @@ import pytest
 
 from data.backends.connection import connect
 from data.labels.table import open_labels
-from data.mine import MineArguments, mine
+from data.mine import mine
 from data.tables import open_logs
+from tests.mining_arguments import mine_arguments
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -74,7 +75,7 @@ def mined_on_both(logs, tmp_path, **arguments):
     for backend in ("duckdb", "pyspark"):
         output = tmp_path / backend
         outcome = mine(
-            MineArguments(logs=str(logs), output=str(output), backend=backend, spark_master=MASTER, **arguments)
+            mine_arguments(logs=str(logs), output=str(output), backend=backend, spark_master=MASTER, **arguments)
         )
         with open_labels(output) as (connection, _):
             rows = connection.sql("SELECT * EXCLUDE (file, row) FROM labels ORDER BY file, row").to_arrow_table()
@@ -345,7 +346,7 @@ def test_a_day_on_spark_adds_the_same_to_a_state(write_logs, at, tmp_path):
     for backend in ("duckdb", "pyspark"):
         for day in ("2024-05-30", "2024-05-31"):
             mine(
-                MineArguments(
+                mine_arguments(
                     logs=str(logs),
                     output=str(tmp_path / backend),
                     state=str(tmp_path / f"state-{backend}"),

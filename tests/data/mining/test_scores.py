@@ -1,7 +1,6 @@
 """Scores on disk: what was scored before an interruption is not scored again."""
 
 import zlib
-from types import SimpleNamespace
 
 import ibis
 import numpy as np
@@ -75,24 +74,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_the_cache_lies_beside_the_output_and_goes_with_it_unless_it_was_named(tmp_path):
-    arguments = SimpleNamespace(output=str(tmp_path / "labels"), score_cache=None)
-    remembering(Slow(), arguments).score(*PAIRS)
+    place = {"output": str(tmp_path / "labels"), "score_cache": None}
+    remembering(Slow(), **place).score(*PAIRS)
     assert (tmp_path / "labels.scores" / "f1").is_dir()
-    forget(arguments)
+    forget(**place)
     assert not (tmp_path / "labels.scores").exists()
-    remembering(Slow(), arguments).score(*PAIRS)
+    remembering(Slow(), **place).score(*PAIRS)
     (tmp_path / "labels.scores" / "notes.txt").write_text("somebody's own")
-    forget(arguments)
+    forget(**place)
     assert [file.name for file in (tmp_path / "labels.scores").iterdir()] == ["notes.txt"]
-    arguments.score_cache = str(tmp_path / "named")
-    remembering(Slow(), arguments).score(*PAIRS)
-    forget(arguments)
+    place["score_cache"] = str(tmp_path / "named")
+    remembering(Slow(), **place).score(*PAIRS)
+    forget(**place)
     assert (tmp_path / "named" / "f1").is_dir()
 
 
 def test_a_quick_discriminator_is_left_as_it_is(tmp_path):
     lexical = LexicalDiscriminator.fit(["a b", "a b"], ["a b", "c"], np.array([1.0, 0.0]), corpus=["a b", "c"])
-    assert remembering(lexical, SimpleNamespace(output=str(tmp_path / "x"), score_cache=None)) is lexical
+    assert remembering(lexical, output=str(tmp_path / "x"), score_cache=None) is lexical
 
 
 def test_mining_that_was_interrupted_goes_on_where_it_was(write_logs, tmp_path):

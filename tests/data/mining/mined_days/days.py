@@ -6,8 +6,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.mine import MineArguments, mine
+from data.mine import mine
 from data.tables import SCHEMAS, write_table
+from tests.mining_arguments import mine_arguments
 
 DAYS = ["2024-02-28", "2024-02-29", "2024-03-01"]
 WORDS = ["red shoe", "red shoes", "blue shoe", "Red  Shoes"]
@@ -79,13 +80,13 @@ def write_partitioned(directory, tables):
 
 
 def one_run(logs, output, **arguments):
-    mine(MineArguments(logs=str(logs), output=str(output), **arguments))
+    mine(mine_arguments(logs=str(logs), output=str(output), **arguments))
     return contents(output)
 
 
 def add(day, logs, root, **arguments):
     return mine(
-        MineArguments(logs=str(logs), output=str(root / "labels"), day=day, state=str(root / "state"), **arguments)
+        mine_arguments(logs=str(logs), output=str(root / "labels"), day=day, state=str(root / "state"), **arguments)
     )
 
 

@@ -14,6 +14,7 @@ KILLED = """
 import os, signal, sys
 from crops_jax.artifacts import atomic
 from data.mine import MineArguments, mine
+from data.mining.parameters import MiningParameters
 from data.mining.state import open_state
 
 left = int(sys.argv[1])
@@ -30,7 +31,8 @@ def killed(rename):
 
 os.replace, atomic._exchange = killed(os.replace), killed(atomic._exchange)
 logs, output, day, state, discriminator = sys.argv[2:]
-mine(MineArguments(logs=logs, output=output, day=day, state=state, discriminator=discriminator, alpha=0.0))
+parameters = MiningParameters(alpha=0.0)
+mine(MineArguments(logs=logs, output=output, day=day, state=state, discriminator=discriminator, parameters=parameters))
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from crops_jax.errors import InputError
 from data.inspect import describe
-from data.mine import MineArguments, mine
+from data.mine import mine
 from data.mining.state import open_state
 from tests.data.mining.mined_days.days import (
     DAYS,
@@ -22,6 +22,7 @@ from tests.data.mining.mined_days.days import (
     one_run,
     write_partitioned,
 )
+from tests.mining_arguments import mine_arguments
 
 
 def test_the_state_is_private_and_knows_users_by_keyed_hashes(tmp_path, discriminator, over_midnight):
@@ -38,7 +39,7 @@ def test_the_state_is_private_and_knows_users_by_keyed_hashes(tmp_path, discrimi
     assert users[DAYS[1]] < users[DAYS[0]]
     # Another state has another key, and its hashes cannot be joined with these.
     mine(
-        MineArguments(
+        mine_arguments(
             logs=str(days),
             output=str(tmp_path / "other"),
             day=DAYS[0],
@@ -88,7 +89,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
     options = {"discriminator": str(discriminator), "alpha": 0.3, "logs": "days"}
     before = everything(root)
     with pytest.raises(InputError, match=message):
-        mine(MineArguments(**{**options, "output": "labels", "state": "state", "day": DAYS[1], **changed}))
+        mine(mine_arguments(**{**options, "output": "labels", "state": "state", "day": DAYS[1], **changed}))
     assert everything(root) == before
 
 
