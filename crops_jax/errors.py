@@ -62,6 +62,19 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def one_line(error_or_text: BaseException | str, *, limit: int = 200) -> str:
+    """The text of an error for the brackets of a message: each run of white space is one space, and the end is cut.
+
+    Args:
+      error_or_text: an exception, or a text. An exception without a text gives the name of its type.
+      limit: the most characters.
+    """
+    text = " ".join(str(error_or_text).split())
+    if not text and isinstance(error_or_text, BaseException):
+        text = type(error_or_text).__name__
+    return text[:limit]
+
+
 def explained(error: BaseException) -> tuple[int, str] | None:
     """Exit status and message for whatever ends a program; None for a defect, which has a traceback instead."""
     if isinstance(error, InputError | Interrupted | NamedFailure):

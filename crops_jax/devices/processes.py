@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from crops_jax.devices.cluster_environment import membership
-from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained
+from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
 
 _PREFIX = "crops_jax"
 # As long as process 0 may take to make a run while the others wait; a process that died ends the wait sooner.
@@ -245,7 +245,7 @@ def _join(arguments: dict[str, Any]) -> Processes | None:
         return None  # TPU chips, but no pod
     except RuntimeError as error:
         raise NamedFailure(
-            f"the processes did not find one another ({_first_line(error)}); check the address of process 0 and its "
+            f"the processes did not find one another ({one_line(error)}); check the address of process 0 and its "
             "port, and that all were started"
         ) from error
     state = distributed.global_state
@@ -271,10 +271,6 @@ def _loss(error: BaseException | None) -> BaseException | None:
 
 def _lost(error: BaseException) -> NamedFailure:
     return NamedFailure(
-        f"another process of the cluster is gone ({_first_line(error)}); what was saved is kept; call the same command "
+        f"another process of the cluster is gone ({one_line(error)}); what was saved is kept; call the same command "
         "again in all processes to go on"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

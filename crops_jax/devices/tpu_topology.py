@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 
 TOPOLOGIES = ("v4:8x8x8", "v5e:16x16", "v5p:8x8x8", "v5p:16x20x28", "v6e:16x16")
 """Slices for which compiling was tried; others of the same generations may be named too."""
@@ -50,8 +50,9 @@ def slice_devices(topology: str) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **cores).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--topology {topology}: libtpu knows no such slice ({first_line}); {_known()}") from error
+        raise InputError(
+            f"--topology {topology}: libtpu knows no such slice ({one_line(error)}); {_known()}"
+        ) from error
 
 
 def _known() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crops_jax.artifacts.json_fields import read_list, read_object, typed
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax.errors import InputError, NamedFailure, one_line
 from crops_jax.pretrained.config_json import read_sizes
 from crops_jax.pretrained.dense_modules import dense_sizes
 
@@ -93,12 +93,12 @@ def locate(name: str | Path) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise InputError(
             f"{name} is neither a folder here nor a repository of the Hugging Face hub that can be "
-            f"read ({_first_line(error)}); give the path of a folder, or log in to the hub"
+            f"read ({one_line(error, limit=300)}); give the path of a folder, or log in to the hub"
         ) from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise NamedFailure(
             f"{name} is no folder here, and the Hugging Face hub cannot be reached "
-            f"({_first_line(error)}); download it elsewhere and give the path of the folder with "
+            f"({one_line(error, limit=300)}); download it elsewhere and give the path of the folder with "
             "config.json, model.safetensors and tokenizer.json in its place"
         ) from error
 
@@ -285,7 +285,3 @@ def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, defa
     """A field of one of the kinds; `default` where it is missing or null."""
     value = content.get(name)
     return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from crops_jax.config.stored import ConfigSections, binding_sections, config_hash, differing_fields
 from crops_jax.devices import processes
-from crops_jax.errors import InputError, NamedFailure, is_full_disk
+from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 from crops_jax.runs.checksums import tree_checksums
 
 FOLDER = "checkpoints"
@@ -200,7 +200,7 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
             to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
         except (ValueError, KeyError, OSError, AttributeError) as error:
-            raise InputError(f"{path}: the checkpoint cannot be read ({_first_line(error)})") from error
+            raise InputError(f"{path}: the checkpoint cannot be read ({one_line(error)})") from error
     restored = _with_integer_keys(restored)
     _check_sums(folder / str(step), stored, name, restored)
     return restored
@@ -283,7 +283,7 @@ def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) 
 
 def _unreadable(checkpoint: Path, error: Exception) -> InputError:
     return InputError(
-        f"{checkpoint}: the checkpoint cannot be read ({_first_line(error)}); remove that folder to go on from the one "
+        f"{checkpoint}: the checkpoint cannot be read ({one_line(error)}); remove that folder to go on from the one "
         "before it"
     )
 
@@ -301,7 +301,3 @@ def _remove_half_written(folder: Path) -> None:
             shutil.rmtree(entry)
         except OSError as error:
             warnings.warn(f"{entry}: left over and not removable ({error})", stacklevel=2)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -12,7 +12,7 @@ import tokenizers
 from jaxtyping import Int32
 
 from crops_jax import artifacts
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 
 
 class TokenizedTexts(NamedTuple):
@@ -120,9 +120,8 @@ def _load_pretrained(folder: Path | str) -> Any:
         pretrained = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         pretrained.backend_tokenizer.to_str()
     except Exception as error:  # transformers and tokenizers raise anything, plain Exception included
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{folder}: no tokenizer that can be read ({reason}); give a folder with tokenizer.json, "
+            f"{folder}: no tokenizer that can be read ({one_line(error)}); give a folder with tokenizer.json, "
             "as save_pretrained of a fast Hugging Face tokenizer writes it"
         ) from error
     return pretrained

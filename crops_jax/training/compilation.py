@@ -1,5 +1,6 @@
 """The train step compiled for devices that need not be there, and what the compiler says of it: memory, work, time."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from crops_jax.config import Config
 from crops_jax.devices import sharding
 from crops_jax.devices.accelerators import Accelerator, accelerator_of
-from crops_jax.errors import NamedFailure
+from crops_jax.errors import NamedFailure, one_line
 from crops_jax.input_pipeline import Batch
 from crops_jax.models.dual_encoder import abstract_dual_encoder
 from crops_jax.text.packing import PackedTexts, assign_rows, row_counts, row_width
@@ -171,5 +172,5 @@ def _seconds(cost: Mapping[str, float], accelerator: Accelerator | None) -> tupl
 
 def _said(error: Exception) -> str:
     """What the compiler says of memory, out of its codes and many lines."""
-    first = str(error).splitlines()[0]
-    return first[max(first.find("Ran out of memory"), 0) :][:250].rstrip(". ")
+    sentence = re.search("Ran out of memory.*", str(error))
+    return one_line(sentence[0] if sentence else error, limit=250).rstrip(". ")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from data.tables.duckdb_session import memory_bytes
 
 _CONNECT_SECONDS = 10
@@ -89,8 +89,8 @@ def _start(builder, master: str, memory_limit: str | None):
         return builder.master(master).getOrCreate()
     except Exception as error:
         raise InputError(
-            f"--spark-master {master}: Spark does not start ({_one_line(error)}); check the master, its version "
-            "(that of pyspark here) and that this machine can be reached from it"
+            f"--spark-master {master}: Spark does not start ({one_line(error, limit=300)}); check the master, its "
+            "version (that of pyspark here) and that this machine can be reached from it"
         ) from error
 
 
@@ -129,7 +129,3 @@ def _java_size(memory_limit: str | None) -> str:
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from crops_jax.text import normalise_query
 from data.tables import connect_duckdb
 
@@ -62,9 +62,9 @@ def query_parquet(
                 )
             return {name: connection.sql(query).to_arrow_table() for name, query in queries.items()}
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            message = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{folder}: its Parquet files do not hold what the source publishes ({message}); get them again"
+                f"{folder}: its Parquet files do not hold what the source publishes ({one_line(error, limit=300)}); "
+                "get them again"
             ) from error
 
 
@@ -72,8 +72,7 @@ def _check_columns(file: Path, needed: Sequence[str]) -> None:
     try:
         present = pq.read_schema(file).names
     except (pa.ArrowException, OSError, ValueError) as error:
-        message = " ".join(str(error).split())[:200]
-        raise InputError(f"{file} is not a Parquet file or is cut off ({message}); get it again") from error
+        raise InputError(f"{file} is not a Parquet file or is cut off ({one_line(error)}); get it again") from error
     for column in needed:
         if column not in present:
             raise InputError(f"{file}: column {column} is missing, it has {', '.join(present)}; get the file again")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from data.tables.files import sql_text
 
 Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
@@ -83,8 +83,7 @@ def raw_columns(files: list[Path], table: RawTable) -> list[str]:
     except StopIteration as error:
         raise InputError(f"{file} is empty; get it again") from error
     except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
-        message = " ".join(str(error).split())[:200]
-        raise InputError(f"{file} is not {table.layout} or is cut off ({message}); get it again") from error
+        raise InputError(f"{file} is not {table.layout} or is cut off ({one_line(error)}); get it again") from error
 
 
 def raw_files(folder: Path, table: RawTable) -> list[Path]:
@@ -180,7 +179,7 @@ def reading_error(connection: duckdb.DuckDBPyConnection, source: Streamed, error
                 return f"{files[0]}: column {found} holds {wrong[0][0]!r:.80}, which is no {kind}; get the file again"
     # DuckDB's message ends with advice on its own options, and names a CSV file below that.
     file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
-    message = " ".join(str(error).split("Possible fixes")[0].split())[:400]
+    message = one_line(str(error).split("Possible fixes")[0], limit=400)
     place = file.group(1).strip() if file else source.folder
     return f"{place}: does not hold what the source publishes ({message}); get it again"
 

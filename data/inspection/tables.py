@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.artifacts import MANIFEST, read_manifest
 from crops_jax.artifacts.json_fields import read_json
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from crops_jax.labels import Level
 from data.inspection.training import describe_discriminator
 from data.labels.table import open_labels
@@ -107,8 +107,9 @@ def _read_parquet(file: Path) -> int:
                 batch.validate(full=True)
                 rows += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
-        message = " ".join(str(error).split())[:200]
-        raise InputError(f"{file}, after row {rows}: cannot be read ({message}); write the directory again") from error
+        raise InputError(
+            f"{file}, after row {rows}: cannot be read ({one_line(error)}); write the directory again"
+        ) from error
     return rows
 
 

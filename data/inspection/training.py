@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crops_jax.artifacts.json_fields import read_json
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from crops_jax.labels import Level
 
 
@@ -116,8 +116,7 @@ def _read_arrays(path: Path) -> Any:
             to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))
         except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-            first_line = str(error).splitlines()[:1]
-            raise InputError(f"{path}: cannot be read ({first_line}); remove the folder of that step") from error
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); remove the folder of that step") from error
 
 
 def _read_log(file: Path) -> tuple[list[dict[str, Any]], bool]:

@@ -52,14 +52,14 @@ def parse_answer(content: str) -> WrittenDocument:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidAnswer(f"field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    title = _one_line(answer.title)
+    title = _without_line_breaks(answer.title)
     if not title:
         raise InvalidAnswer("field title: nothing but characters that are not seen")
     return WrittenDocument(
         title,
-        _one_line(answer.text),
+        _without_line_breaks(answer.text),
         _lines(answer.keywords),
-        _one_line(answer.cover_text),
+        _without_line_breaks(answer.cover_text),
         _lines(answer.related_queries),
     )
 
@@ -93,12 +93,12 @@ def _json_object(content: str) -> Any:
     return found
 
 
-def _one_line(text: str) -> str:
+def _without_line_breaks(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())
 
 
 def _lines(texts: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(line for text in texts if (line := _one_line(text))))
+    return tuple(dict.fromkeys(line for text in texts if (line := _without_line_breaks(text))))
 
 
 def require(name: str) -> ModuleType:

@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from data.language_model.answer_cache import Answer
 from data.language_model.document_schema import json_schema, require
 
@@ -162,7 +162,7 @@ class Endpoint:
 
     def _failure(self, error: Any) -> Exception:
         status = error.status_code
-        message = self._without_key(f"status {status}: {' '.join(str(error.message).split())[:300]}")
+        message = self._without_key(f"status {status}: {one_line(error.message, limit=300)}")
         if error.code == "insufficient_quota":
             return OutOfQuota(message)
         if status in _TRANSIENT_STATUS or status >= 500:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.artifacts import MANIFEST, new_manifest, read_manifest, write_manifest
 from crops_jax.artifacts.json_fields import typed
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from data.mining.day_files import KEY_BYTES
 from data.mining.theta import FOLDER
 from data.tables.days import parse_day
@@ -162,8 +162,7 @@ def named_damage(state: MiningState) -> Iterator[None]:
             try:
                 pq.read_table(file)
             except (pa.ArrowException, OSError) as found:
-                why = " ".join(str(found).split())[:200]
-                raise InputError(f"{file} is damaged, it cannot be read ({why}); {_REMEDY}") from error
+                raise InputError(f"{file} is damaged, it cannot be read ({one_line(found)}); {_REMEDY}") from error
         raise
 
 

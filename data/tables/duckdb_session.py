@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import duckdb
 
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax.errors import InputError, NamedFailure, one_line
 
 _UNITS = {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb"))}
 _UNITS |= {unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), start=1)}
@@ -55,9 +55,5 @@ def named_lack_of_room(what: str = "") -> Iterator[None]:
             raise
         raise NamedFailure(
             f"{what}neither memory nor the temporary directory {tempfile.gettempdir()} has room for the work of DuckDB "
-            f"({_one_line(error)}); free some, allow more with --memory-limit, or set TMPDIR to a larger disk"
+            f"({one_line(error)}); free some, allow more with --memory-limit, or set TMPDIR to a larger disk"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

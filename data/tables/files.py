@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from data.tables.days import DaySpan, of_days
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.schemas import KINDS, SCHEMAS, TableSchema
@@ -162,7 +162,7 @@ def _read_footer(name: str, file: Path) -> tuple[pa.Schema, int]:
         raise InputError(f"table {name}: {file} must not be read by this user; check its permissions") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
-            f"table {name}: {file} is not a Parquet file or is cut off ({_one_line(error)}); write or copy it again"
+            f"table {name}: {file} is not a Parquet file or is cut off ({one_line(error)}); write or copy it again"
         ) from error
 
 
@@ -213,10 +213,6 @@ def sql_text(path: Path) -> str:
     return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 @contextlib.contextmanager
 def named_read_errors(table: TableFiles) -> Iterator[None]:
     """Turns DuckDB's errors while it reads a table into InputError (a damaged file) or NamedFailure (no room)."""
@@ -238,7 +234,7 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
             except duckdb.Error as found:
                 return (
                     f"table {table.name}, column {column}: {file} is damaged, it cannot be read to its end "
-                    f"({_one_line(found)}); write or copy it again"
+                    f"({one_line(found)}); write or copy it again"
                 )
     files = ", ".join(str(file) for file in table.files[:3])
-    return f"table {table.name}: {files} cannot be read ({_one_line(error)}); write or copy it again"
+    return f"table {table.name}: {files} cannot be read ({one_line(error)}); write or copy it again"

@@ -12,7 +12,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from crops_jax import artifacts
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, one_line
 from crops_jax.labels import Level
 from crops_jax.retrieval.evaluation import Value
 from crops_jax.runs.log import read_metrics
@@ -190,4 +190,4 @@ def _rows(file: Path, filters: list | None = None) -> list[dict[str, Any]]:
     try:
         return pq.read_table(file, filters=filters).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[0]}); evaluate again") from error
+        raise InputError(f"{file}: cannot be read ({one_line(error)}); evaluate again") from error

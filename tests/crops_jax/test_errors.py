@@ -1,4 +1,4 @@
-"""SIGTERM while a program's imports are under way: status 3."""
+"""Errors as one line of a message; SIGTERM while a program's imports are under way: status 3."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from crops_jax.errors import one_line
 from tests.paths import ROOT
 
 PROGRAM = """
@@ -42,3 +43,23 @@ def test_an_import_from_elsewhere_leaves_the_signal_alone(package):
 @pytest.mark.parametrize("package_of_programs", ["data", "launch"])
 def test_the_packages_of_programs_do_so(package_of_programs):
     assert "errors.answer_while_importing()" in (ROOT / package_of_programs / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "limit", "expected"),
+    [
+        (ValueError("cut off\n\n  at\tbyte 7 \n"), 200, "cut off at byte 7"),
+        ("a text\nof two lines", 200, "a text of two lines"),
+        (ValueError("x" * 300), 200, "x" * 200),
+        ("a  bc", 3, "a b"),
+        (KeyError(), 200, "KeyError"),
+        (ValueError(" \n"), 200, "ValueError"),
+        ("", 200, ""),
+    ],
+)
+def test_the_text_of_an_error_becomes_one_line_of_limited_length(error, limit, expected):
+    assert one_line(error, limit=limit) == expected
+
+
+def test_one_line_has_a_limit_by_default():
+    assert len(one_line(ValueError("words " * 1000))) == 200
