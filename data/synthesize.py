@@ -7,8 +7,6 @@ train the encoder and are never in the index.
 import asyncio
 import contextlib
 import dataclasses
-import os
-import shutil
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -250,15 +248,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def _finish(output: Path, table, manifest: dict[str, Any], counts: dict[str, int]) -> None:
     """Puts table and manifest in place; readers see the old or the new table."""
-    writing = output / f".{TABLE}.tmp"
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir()
-    try:
-        file = write_table(writing, TABLE, table)
-        content = artifacts.content_fingerprint(file)
-        os.replace(file, output / file.name)
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+    content = artifacts.content_fingerprint(write_table(output, TABLE, table))
     artifacts.write_manifest(output, {**manifest, "fingerprint": content, "synthesized": counts})
 
 

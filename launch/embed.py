@@ -146,8 +146,7 @@ def _open_output(output: Path, arguments: Arguments, manifest: Mapping[str, Any]
             shutil.rmtree(output)
         output.mkdir(parents=True)
         artifacts.write_manifest(output, manifest)
-    for torn in output.glob(".*.tmp"):
-        torn.unlink()
+    artifacts.remove_temporaries(output)
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ if __name__ == "__main__":
 import dataclasses
 import datetime
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -258,17 +257,16 @@ def _train(
 
 def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
     """RUN/tokenizer, whole or not at all."""
-    temporary = run / f".{_TOKENIZER}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    if arguments.tokenizer:
-        tokenizer.copy(arguments.tokenizer, temporary)
-    elif arguments.weights:
-        from crops_jax.pretrained.folder import describe, locate
+    artifacts.remove_temporaries(run)
+    with artifacts.appears_whole(run / _TOKENIZER) as temporary:
+        if arguments.tokenizer:
+            tokenizer.copy(arguments.tokenizer, temporary)
+        elif arguments.weights:
+            from crops_jax.pretrained.folder import describe, locate
 
-        tokenizer.copy(describe(locate(arguments.weights)).tokenizer, temporary)
-    else:
-        tokenizer.save(learn_wordpiece(texts, vocabulary_size=arguments.vocabulary_size), temporary)
-    os.replace(temporary, run / _TOKENIZER)
+            tokenizer.copy(describe(locate(arguments.weights)).tokenizer, temporary)
+        else:
+            tokenizer.save(learn_wordpiece(texts, vocabulary_size=arguments.vocabulary_size), temporary)
 
 
 def _learnt_from(connection, documents, queries: list[str]) -> Any:

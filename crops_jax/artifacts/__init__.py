@@ -1,6 +1,6 @@
 """What programs write: directories that appear whole, manifests that say what made them, and locks."""
 
-from crops_jax.artifacts.atomic import appears_whole, write_text
+from crops_jax.artifacts.atomic import appears_whole, remove_temporaries, replaced_file, write_text
 from crops_jax.artifacts.manifest import (
     MANIFEST,
     content_fingerprint,
@@ -22,6 +22,8 @@ __all__ = [
     "new_manifest",
     "output_directory",
     "read_manifest",
+    "remove_temporaries",
+    "replaced_file",
     "write_manifest",
     "write_text",
 ]

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,19 +30,44 @@ def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replaced_file(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path` under which the block writes a file, which becomes `path` when it ends well.
+
+    By then the bytes are on disk (fsync), so that readers see the old file or the new one after a crash too. The file
+    is removed when the block fails. The name is random: processes, on other machines too, may write one file at once.
+
+    Args:
+      path: a file in a directory that exists.
+      private: the file is there, empty, when the block begins, and its owner alone may read it (mode 0600).
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if private:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Writes a file under a temporary name and renames it, so that readers see the old or the new one, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Removes what processes that were killed left in a directory under the temporary names given here.
+
+    Only for a directory in which no other process works.
+    """
+    for left in directory.glob(".*.tmp"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -7,7 +7,6 @@ this library).
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,17 +86,14 @@ def write_shard(
             f"shard {shard} has {last - first} rows of {layout.dim}, found {vectors.shape}, {len(ids)} ids"
         )
     vectors_file = directory / layout.file("embeddings", shard)
-    with _renamed(vectors_file) as temporary, open(temporary, "wb") as file:
+    with artifacts.replaced_file(vectors_file) as temporary, open(temporary, "wb") as file:
         # Not np.save, which hides why a write ended early, such as a full disk.
         rows = encoded(vectors, layout.dtype)
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
         file.write(rows.data)
-        _flush(file)
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)], metadata={_DIGEST: _digest(vectors_file)})
-    with _renamed(directory / layout.file("ids", shard)) as temporary:
+    with artifacts.replaced_file(directory / layout.file("ids", shard)) as temporary:
         pq.write_table(pa.table([pa.array(ids, pa.string())], schema=schema), temporary, compression="zstd")
-        with open(temporary, "rb+") as file:
-            _flush(file)
 
 
 def shard_is_finished(directory: Path, layout: Layout, shard: int, *, ids: Sequence[str]) -> bool:
@@ -175,27 +171,6 @@ def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[Shard, list[str
     if layout.dtype == "float32":
         return vectors, ids
     return StoredVectors(vectors, layout.dtype, dim=layout.dim), ids
-
-
-class _renamed:
-    """A temporary name beside a file, which becomes it when the block ends well and vanishes otherwise."""
-
-    def __init__(self, file: Path):
-        self._file = file
-        self._temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self._temporary, self._file)
-        self._temporary.unlink(missing_ok=True)
-
-
-def _flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _digest(file: Path) -> str:

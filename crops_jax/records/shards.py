@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.errors import InputError
 from crops_jax.records import tfrecord
 from crops_jax.records.dataset_info import (
@@ -111,12 +112,12 @@ def encode_records(examples: Iterable[QueryRecord], *, first: int = 0) -> Encode
 
 
 def write_shard(file: Path, parts: Iterable[EncodedRecords]) -> SplitInfo:
-    """Writes one shard and its index; `file` is named as `dataset_info.shard_names` says.
+    """Writes one shard and then its index, each whole; `file` is named as `dataset_info.shard_names` says.
 
     Returns what `add_split` has to know of it.
     """
     info, sizes = SplitInfo(), [np.zeros(0, np.int64)]
-    with open(file, "wb") as opened:
+    with replaced_file(file) as temporary, open(temporary, "wb") as opened:
         for part in parts:
             opened.write(part.frames)
             sizes.append(part.sizes)

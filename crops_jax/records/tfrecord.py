@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 from jaxtyping import Int64
 
+from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.errors import InputError
 
 _HEADER = struct.Struct("<QI")
@@ -45,8 +46,9 @@ def index_path(path: Path | str) -> Path:
 
 
 def write_index(path: Path, offsets: Int64[np.ndarray, "records+1"]) -> None:
-    """Writes the index beside `path`; offsets[-1] is the size of the file."""
-    index_path(path).write_bytes(frame(offsets.astype("<i8").tobytes()))
+    """Writes the index beside `path`, whole or not at all; offsets[-1] is the size of the file."""
+    with replaced_file(index_path(path)) as temporary:
+        temporary.write_bytes(frame(offsets.astype("<i8").tobytes()))
 
 
 def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:

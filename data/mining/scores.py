@@ -8,7 +8,6 @@ the discriminator's, and a key that of the two texts: whatever changes either is
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from crops_jax.artifacts import replaced_file
 from crops_jax.discriminator import Discriminator
 from crops_jax.discriminator.similarity import Similarity
 from crops_jax.errors import InputError
@@ -191,9 +191,5 @@ def _write(folder: Path, keys: np.ndarray, scores: Float32[np.ndarray, "pairs"])
     folder.mkdir(parents=True, exist_ok=True)
     whole = [key.ljust(_KEY_BYTES, b"\0") for key in keys.tolist()]
     file = folder / f"scores-{hashlib.sha256(b''.join(whole)).hexdigest()[:_KEY_BYTES]}.parquet"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with replaced_file(file) as temporary:
         pq.write_table(pa.table([pa.array(whole, pa.binary(_KEY_BYTES)), pa.array(scores)], schema=_SCHEMA), temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,8 +12,6 @@ is. Whatever a killed run left under a temporary name is removed by the next one
 
 import contextlib
 import datetime
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,15 +22,24 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops_jax.artifacts import MANIFEST, new_manifest, read_manifest, write_manifest
+from crops_jax.artifacts import (
+    MANIFEST,
+    appears_whole,
+    new_manifest,
+    read_manifest,
+    remove_temporaries,
+    replaced_file,
+    write_manifest,
+)
 from crops_jax.artifacts.json_fields import typed
+from crops_jax.artifacts.lock import exclusive
 from crops_jax.errors import InputError, one_line
 from data.mining.day_files import KEY_BYTES
 from data.mining.theta import FOLDER
 from data.tables.days import parse_day
 
 KIND = "mining_state"
-_PRIVATE_FOLDER, _PRIVATE_FILE = 0o700, 0o600
+_PRIVATE_FOLDER = 0o700
 _REMEDY = "put the file back from a copy, or begin another state and mine its days again"
 
 
@@ -92,18 +99,13 @@ class MiningState:
     @contextlib.contextmanager
     def new_discriminator(self) -> Iterator[Path]:
         """A place for the discriminator that is fitted here."""
-        temporary = self.path / f".{FOLDER}.tmp"
-        temporary.mkdir()
-        try:
+        with appears_whole(self.discriminator) as temporary:
             yield temporary
-            os.replace(temporary, self.discriminator)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextlib.contextmanager
     def replaced_day(self, day: datetime.date) -> Iterator[Path]:
         """A place for the new file of a day, which takes the place of the old one when the block ends well."""
-        with _whole_file(self.path / "days" / f"{day}.parquet") as file:
+        with replaced_file(self.path / "days" / f"{day}.parquet", private=True) as file:
             yield file
 
     @contextlib.contextmanager
@@ -111,7 +113,7 @@ class MiningState:
         """A place for one more file of scores."""
         files = self.scores()
         number = int(files[-1].stem) + 1 if files else 1
-        with _whole_file(self.path / "scores" / f"{number:06d}.parquet") as file:
+        with replaced_file(self.path / "scores" / f"{number:06d}.parquet", private=True) as file:
             yield file
 
     def drop_scores(self, files: list[Path]) -> None:
@@ -137,15 +139,11 @@ def open_state(path: Path | str) -> Iterator[MiningState]:
     _check_ours(path)
     path.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
     path.chmod(_PRIVATE_FOLDER)
-    with open(path / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"--state {path}: another process works in it; wait until it has ended") from error
-        for folder in ("days", "scores"):
-            (path / folder).mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
-        for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with exclusive(path / "lock", refusal=f"--state {path}: another process works in it; wait until it has ended"):
+        remove_temporaries(path)
+        for folder in (path / "days", path / "scores"):
+            folder.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
+            remove_temporaries(folder)
         state = MiningState(path, _key(path))
         if not state.days():
             state.reset()
@@ -185,25 +183,12 @@ def _key(path: Path) -> bytes:
                 f"{file} is missing, so users of the days that are there cannot be told from those of other days; put "
                 "it back, or begin another state and mine its days again"
             )
-        with _whole_file(file) as new:
+        with replaced_file(file, private=True) as new:
             new.write_bytes(secrets.token_bytes(KEY_BYTES))
     key = file.read_bytes()
     if len(key) != KEY_BYTES:
         raise InputError(f"{file} holds {len(key)} bytes and not {KEY_BYTES}; put the state's own key back")
     return key
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.tmp")
-    os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, _PRIVATE_FILE))
-    try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _told(value: Any) -> str:

@@ -102,8 +102,6 @@ class ShardWriter:
             yield pa.RecordBatch.from_pydict({"told": [told]})
 
     def _write(self, rows: pa.Table, name: str) -> tuple[dataset_info.SplitInfo, dict[str, Any]]:
-        from pyspark import TaskContext
-
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         groups = group_labels(rows)
         arrays = _arrays(groups, rows)
@@ -120,12 +118,8 @@ class ShardWriter:
                 cut += cut_here
                 yield records.encode_records(arrays.records(np.arange(first, first + len(texts)), queries))
 
-        # Spark may run a task twice, also at the same time: each under its own name, and the last one is as good.
-        attempt = TaskContext.get().taskAttemptId()
-        temporary = Path(self.directory) / f".{name}.{attempt}"
-        info = records.write_shard(temporary, parts())
-        for suffix in ("", ".index"):
-            os.replace(f"{temporary}{suffix}", Path(self.directory) / f"{name}{suffix}")
+        # Spark may run a task twice, also at the same time: write_shard replaces files, and the last one is as good.
+        info = records.write_shard(Path(self.directory) / name, parts())
         return info, text_counts(groups, has_text, chosen, queries_cut=cut)
 
 

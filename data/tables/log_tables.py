@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops_jax.artifacts import replaced_file
 from crops_jax.errors import InputError
 from data.tables.checks import check_tables
 from data.tables.days import DaySpan
@@ -191,7 +192,8 @@ def _add_ordered_view(connection: duckdb.DuckDBPyConnection, table: TableFiles) 
 def write_table(directory: Path | str, name: str, table: pa.Table) -> Path:
     """Writes DIRECTORY/NAME.parquet: schema columns in schema order and type, the same bytes for the same rows.
 
-    Optional columns of nulls alone are left out, so that what a source lacks stays absent.
+    The file appears whole or not at all. Optional columns of nulls alone are left out, so that what a source lacks
+    stays absent.
 
     Raises:
       InputError: a required column is missing or cannot be cast.
@@ -212,7 +214,8 @@ def write_table(directory: Path | str, name: str, table: pa.Table) -> Path:
         fields.append(pa.field(column.name, column.arrow_type))
     file = Path(directory) / f"{name}.parquet"
     written = pa.Table.from_arrays(columns, schema=pa.schema(fields))
-    pq.write_table(written, file, compression="zstd", row_group_size=1 << 18)
+    with replaced_file(file) as temporary:
+        pq.write_table(written, temporary, compression="zstd", row_group_size=1 << 18)
     return file
 
 
