@@ -99,7 +99,7 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
         "test_sets": evaluations[0].metrics["tests"],
         "evaluations": evaluations,
         "examples": examples(evaluations, sources.labels),
-        "notes": [note for evaluation in evaluations for note in evaluation.metrics.get("notes", [])],
+        "notes": [note for evaluation in evaluations for note in evaluation.metrics["notes"]],
     }
 
 

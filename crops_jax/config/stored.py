@@ -30,19 +30,17 @@ _FREE_FIELDS = {
 def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str]:
     """Fields in which a configuration contradicts that of a run: "optimizer.learning_rate: 1e-05 there, 2e-05 here".
 
-    A field that a run of an earlier version lacks had its default, which is what that version did. Mesh, the cadence
-    of logs, evaluations and checkpoints, profiling, the steps that may be skipped, and the number of reading workers
-    are free to change.
+    A field that one of the two lacks is "(absent)". Mesh, the cadence of logs, evaluations and checkpoints, profiling,
+    the steps that may be skipped, and the number of reading workers are free to change.
 
     Args:
       stored: config.json of the run, or the sections of `binding_sections`.
     """
-    here, there = _fields(binding_sections(config)), _fields(binding_sections(type(config)()))
-    there = {name: value for name, value in there.items() if name in here} | _fields(_binding(stored))
+    here, there = _fields(binding_sections(config)), _fields(_binding(stored))
     return [
-        f"{name}: {there[name]} there, {here.get(name, '(absent)')} here"
-        for name in sorted(there)
-        if name not in here or there[name] != here[name]
+        f"{name}: {there.get(name, '(absent)')} there, {here.get(name, '(absent)')} here"
+        for name in sorted(here.keys() | there.keys())
+        if name not in here or name not in there or there[name] != here[name]
     ]
 
 
@@ -69,8 +67,11 @@ def _fields(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> Config:
+    """The configuration of a run of launch.train. Raises InputError where the file is missing, or is none of these."""
     try:
         sections = json.loads(file.read_text())
+        if missing := [name for name in _fields(asdict(Config())) if name not in _fields(sections)]:
+            raise ValueError(f"{missing[0]} is missing")
         kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
         # JSON has no tuples.
         fixed = {

@@ -130,7 +130,7 @@ def read_layout(path: Path) -> Layout:
     try:
         described = manifest["layout"]
         rows, dim, shard_rows = (int(described[name]) for name in ("rows", "dim", "shard_rows"))
-        layout = Layout(rows, dim, shard_rows, described.get("dtype", "float32"))
+        layout = Layout(rows, dim, shard_rows, described["dtype"])
         if not (0 <= layout.rows < 2**63 and 0 < layout.dim < 2**31 and 0 < layout.shard_rows < 2**63):
             raise ValueError(f"rows, dim and shard_rows are {tuple(layout)[:3]}")
         if layout.dtype not in TYPES:

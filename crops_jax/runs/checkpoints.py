@@ -191,7 +191,7 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
     if step is None:
         raise InputError(f"{run}: there is no checkpoint in it yet; let launch.train save one first")
     stored = _read_json(folder / str(step))
-    name = "average" if "average" in stored.get("checksums", {}) else "parameters"
+    name = "average" if "average" in _kept(folder / str(step), stored, "checksums") else "parameters"
     # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
     with closing(ocp.PyTreeCheckpointHandler()) as handler:
         path = folder / str(step) / name
@@ -259,12 +259,11 @@ def _read_json(checkpoint: Path) -> dict[str, Any]:
 
 
 def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSections) -> None:
-    """Raises InputError when a checkpoint is of another configuration. Those of old do not hold theirs."""
-    if "config" not in stored:
-        return
-    if config_hash(stored["config"]) != stored.get("config_sha256"):
+    """Raises InputError when a checkpoint is of another configuration, or says of none which one it is of."""
+    sections = _kept(checkpoint, stored, "config")
+    if config_hash(sections) != stored.get("config_sha256"):
         raise _unreadable(checkpoint, ValueError("its configuration is not what was saved"))
-    if differing := differing_fields(stored["config"], config):
+    if differing := differing_fields(sections, config):
         raise InputError(
             f"{checkpoint}: the checkpoint is of another configuration than config.json of the run: "
             f"{'; '.join(differing)}. Was one of them replaced? Choose another --output"
@@ -272,13 +271,18 @@ def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSectio
 
 
 def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) -> None:
-    """Raises InputError when restored arrays are not those that were saved. Checkpoints of old have no checksums."""
-    if "checksums" not in stored:
-        return
-    expected, found = stored["checksums"].get(item, {}), tree_checksums(tree)
+    """Raises InputError when restored arrays are not those that were saved."""
+    expected, found = _kept(checkpoint, stored, "checksums").get(item, {}), tree_checksums(tree)
     differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if differing:
         raise _unreadable(checkpoint, ValueError(f"{item} {differing[0]} is not what was saved"))
+
+
+def _kept(checkpoint: Path, stored: dict[str, Any], field: str) -> dict[str, Any]:
+    """An object that every checkpoint keeps. Raises InputError where it is missing."""
+    if not isinstance(stored.get(field), dict):
+        raise _unreadable(checkpoint, ValueError(f"it has no {field}"))
+    return stored[field]
 
 
 def _unreadable(checkpoint: Path, error: Exception) -> InputError:

@@ -79,6 +79,6 @@ def _system(evaluation: Evaluation, system: str, name: str) -> System:
     return System(
         name=name,
         figures=evaluation.metrics["systems"][system],
-        subsets=evaluation.metrics.get("subsets", {}).get(system, {}),
+        subsets=evaluation.metrics["subsets"][system],
         values=evaluation.values(system),
     )

@@ -19,6 +19,8 @@ from crops_jax.runs.log import read_metrics
 from crops_jax.runs.status import run_status
 
 KINDS = ("evaluation", "run", "labels")
+# What every metrics.json holds.
+_FIELDS = {"name", "logs_fingerprint", "documents", "bm25", "tests", "random", "systems", "subsets", "index", "notes"}
 # Names that the steps of a pipeline give to folders; what is in them is called after the folder above.
 _STEP_FOLDERS = {"labels", "run", "evaluation", "evaluate", "eval"}
 _MINED_LATER = ("query_level", "system_level", "knowledge_level")
@@ -131,7 +133,7 @@ def _expand(path: Path) -> list[Path]:
 
 def _evaluation(path: Path) -> Evaluation:
     metrics = _json(path / "metrics.json")
-    missing = {"name", "systems", "tests", "logs_fingerprint", "index", "documents"} - set(metrics)
+    missing = _FIELDS - set(metrics)
     if missing:
         raise InputError(f"{path / 'metrics.json'}: field {min(missing)} is missing; evaluate again")
     return Evaluation(path=path, name=metrics["name"], metrics=metrics, manifest=artifacts.read_manifest(path))

@@ -281,8 +281,10 @@ def test_what_is_no_input_is_refused(work, tmp_path):
     shutil.copytree(work / "search_log" / "evaluation", copy)
     with pytest.raises(InputError, match="two systems are called search_log"):
         write_report([str(work / "search_log" / "evaluation"), str(copy)], str(tmp_path / "r.html"))
-    (copy / "metrics.json").write_text("{}")
-    with pytest.raises(InputError, match="evaluate again"):
+    metrics = json.loads((copy / "metrics.json").read_text())
+    del metrics["notes"]
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"metrics.json: field notes is missing; evaluate again"):
         write_report([str(copy)], str(tmp_path / "r.html"))
 
 

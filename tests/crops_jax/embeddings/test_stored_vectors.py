@@ -117,4 +117,5 @@ def test_a_type_that_is_not_known_or_not_the_files_is_named(tmp_path):
         with pytest.raises(InputError, match=message):
             open_embeddings(folder)
     (folder / "manifest.json").write_text(manifest.replace('"dtype": "int8",', ""))
-    assert read_layout(folder).dtype == "float32"
+    with pytest.raises(InputError, match=r"no layout of embeddings in it \('dtype'\); embed again"):
+        read_layout(folder)

@@ -144,10 +144,10 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, checkpoints)
     metadata.write_text(json.dumps(stored))
     with pytest.raises(InputError, match=r"cannot be read .its configuration is not what was saved"):
         reopened(tmp_path, other, state, mesh)
-    # One of a version whose checkpoints kept no configuration, and whose hash was of fewer fields.
     del stored["config"]
-    metadata.write_text(json.dumps(stored | {"config_sha256": "of old"}))
-    assert int(reopened(tmp_path, CONFIG, state, mesh).step) == 1
+    metadata.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"checkpoints/1: the checkpoint cannot be read \(it has no config\); remove"):
+        reopened(tmp_path, CONFIG, state, mesh)
 
 
 def test_a_moving_average_is_kept_and_is_what_a_run_gives_away(tmp_path, checkpoints):
@@ -192,4 +192,10 @@ def test_flipped_bits_are_seen_wherever_they_are_read(tmp_path, checkpoints):
     with pytest.raises(InputError, match=rf"checkpoints/1: .*parameters {name} is not what was saved"):
         restore_state(checkpoints, 1, state, mesh)
     with pytest.raises(InputError, match=rf"parameters {name} is not what was saved"):
+        checkpoint.restore_parameters(tmp_path)
+    del stored["checksums"]
+    file.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"checkpoints/1: the checkpoint cannot be read \(it has no checksums\); "):
+        restore_state(checkpoints, 1, state, mesh)
+    with pytest.raises(InputError, match=r"it has no checksums"):
         checkpoint.restore_parameters(tmp_path)
