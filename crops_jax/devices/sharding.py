@@ -174,8 +174,11 @@ def spread(array: np.ndarray, place: NamedSharding) -> jax.Array:
 
 
 def path_name(path: tuple) -> str:
-    """A tree path as "tower/layers/0/attention/query/kernel"."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    """A tree path as "tower/layers/0/attention/query/kernel".
+
+    Keys of dictionaries, places in lists and names of fields alike, without the quotes that tell them apart.
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _axis_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:

@@ -11,14 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Float64, Int32, Int64
+from jaxtyping import Array, Float, Float32, Int32, Int64
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from crops_jax.artifacts import write_text
 from crops_jax.config import EncoderConfig
+from crops_jax.devices.sharding import path_name
 from crops_jax.discriminator.calibration import sigmoid
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
@@ -147,7 +149,7 @@ class CrossEncoderDiscriminator:
         try:
             max_tokens = int(described["max_tokens"])
             config = EncoderConfig(**described["encoder"], max_query_tokens=max_tokens, max_document_tokens=max_tokens)
-            parameters = _nested(load_file(folder / _WEIGHTS))
+            parameters = unflatten_dict(load_file(folder / _WEIGHTS), sep="/")
             return cls(
                 from_parameters(config, parameters),
                 config=config,
@@ -180,10 +182,7 @@ class CrossEncoderDiscriminator:
 
     def _weights(self) -> dict[str, Float32[np.ndarray, "..."]]:
         leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(self._state))
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf, np.float32)
-            for path, leaf in leaves
-        }
+        return {path_name(path): np.ascontiguousarray(leaf, np.float32) for path, leaf in leaves}
 
 
 @functools.partial(jax.jit, static_argnames="graph")
@@ -195,15 +194,3 @@ def _logits(
 
 def _sizes(config: EncoderConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in _NOT_KEPT}
-
-
-def _nested(flat: dict[str, Float64[np.ndarray, "..."]]) -> dict[str, Any]:
-    """{"tower/layers/0/...": array} as nested dictionaries."""
-    tree: dict[str, Any] = {}
-    for path, array in flat.items():
-        *parents, leaf = path.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = array
-    return tree

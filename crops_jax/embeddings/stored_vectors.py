@@ -12,6 +12,7 @@ bfloat16 1 - c <= 2^-17; int8 1 - c <= dim (m / 254)^2 / 2 or a little more, som
 
 from typing import Any, Literal, get_args
 
+import ml_dtypes
 import numpy as np
 from jaxtyping import Float32
 
@@ -25,9 +26,7 @@ def encoded(vectors: Float32[np.ndarray, "rows dim"], dtype: VectorType) -> np.n
     """Vectors, which are finite, as they are stored."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     if dtype == "bfloat16":
-        bits = vectors.view(np.uint32)
-        # Half of what is cut off, less one unit where the last bit that stays is 0, so that ties go to even.
-        return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        return vectors.astype(ml_dtypes.bfloat16).view(np.uint16)
     if dtype == "int8":
         stored = np.empty(len(vectors), stored_dtype(dtype, vectors.shape[1]))
         scale = np.abs(vectors).max(axis=1, initial=0.0) / np.float32(_LARGEST)
@@ -40,7 +39,7 @@ def encoded(vectors: Float32[np.ndarray, "rows dim"], dtype: VectorType) -> np.n
 def decoded(stored: np.ndarray, dtype: VectorType) -> Float32[np.ndarray, "rows dim"]:
     """Stored vectors as float32."""
     if dtype == "bfloat16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored.view(ml_dtypes.bfloat16).astype(np.float32)
     if dtype == "int8":
         return stored["values"] * stored["scale"][:, None]
     return np.asarray(stored, np.float32)

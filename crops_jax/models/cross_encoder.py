@@ -16,14 +16,13 @@ Parameter paths (below the tower: see crops_jax.models.bert; w = width):
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
 from crops_jax.models.bert import Bert
-from crops_jax.models.layers import linear
+from crops_jax.models.layers import drop, linear, split
 from crops_jax.models.parameters import filled
 
 
@@ -51,14 +50,11 @@ class CrossEncoder(nnx.Module):
           token_types: 0 or 1; a tower with one type only takes all as 0.
           dropout_key: a key for dropout at config.dropout; None: no dropout.
         """
-        tower_key, pooled_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        tower_key, pooled_key = split(dropout_key, 2)
         types = jnp.minimum(token_types, self.types - 1)
         states = self.tower(tokens, token_types=types, dropout_key=tower_key)
         pooled = jnp.tanh(self.pooler(states[:, 0].astype(jnp.float32)))
-        if pooled_key is not None and self.dropout:
-            kept = jax.random.bernoulli(pooled_key, 1 - self.dropout, pooled.shape)
-            pooled = jnp.where(kept, pooled / (1 - self.dropout), 0)
-        return self.head(pooled)[:, 0]
+        return self.head(drop(pooled, self.dropout, pooled_key))[:, 0]
 
 
 def abstract_cross_encoder(config: EncoderConfig) -> CrossEncoder:

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding
 
 from crops_jax.devices import sharding
+from crops_jax.devices.sharding import path_name
 
 _Module = TypeVar("_Module", bound=nnx.Module)
 
@@ -41,7 +42,7 @@ def placed(abstract: nnx.Module, parameters: Mapping[str, Any], mesh: Mesh) -> d
     """
     shapes, given = _matched(abstract, parameters)
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf, place: _array(given[_path(path)], leaf.shape, place),
+        lambda path, leaf, place: _array(given[path_name(path)], leaf.shape, place),
         shapes,
         sharding.tree_shardings(shapes, mesh),
     )
@@ -53,7 +54,7 @@ def filled(abstract: _Module, parameters: Mapping[str, Any]) -> _Module:
     shapes, given = _matched(abstract, parameters)
     # Copies: parts that start from one array must not share a buffer that a train step donates.
     arrays = jax.tree_util.tree_map_with_path(
-        lambda path, _: jnp.array(given[_path(path)][...], jnp.float32, copy=True), shapes
+        lambda path, _: jnp.array(given[path_name(path)][...], jnp.float32, copy=True), shapes
     )
     nnx.replace_by_pure_dict(state, arrays)
     return nnx.merge(graph, state)
@@ -62,8 +63,8 @@ def filled(abstract: _Module, parameters: Mapping[str, Any]) -> _Module:
 def _matched(abstract: nnx.Module, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shapes of the module's parameters, and the given parameters by their paths, if each has its own."""
     shapes = nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
-    given = {_path(path): _on_host(value) for path, value in jax.tree_util.tree_leaves_with_path(dict(parameters))}
-    expected = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    given = {path_name(path): _on_host(value) for path, value in jax.tree_util.tree_leaves_with_path(dict(parameters))}
+    expected = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
     for path in sorted(set(given) ^ set(expected)):
         raise ValueError(f"parameter {path} is {'unknown' if path in given else 'missing'}")
     for path, leaf in expected.items():
@@ -88,7 +89,3 @@ def _array(source: Any, shape: tuple[int, ...], place: Sharding) -> jax.Array:
 def _on_host(source: Any) -> Any:
     # A slice of an array of JAX would be a program of its own.
     return np.asarray(source) if isinstance(source, jax.Array) else source
-
-
-def _path(keys: tuple) -> str:
-    return "/".join(str(key.key) for key in keys)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from crops_jax.config import EncoderConfig
 from crops_jax.errors import InputError
@@ -67,15 +68,11 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
             f"{source}: exactly one tensor ...{anchor} was expected, found {len(prefixes)}; "
             f"give a folder with the weights of one {config.family} encoder"
         )
-    tower: dict[str, Any] = {}
+    tower = {}
     for path, name in names(config).items():
         tensor = _find(tensors, prefixes[0] + name, source)
-        *parents, leaf = path.split("/")
-        place = tower
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = tensor.T if leaf == "kernel" else tensor
-    return tower
+        tower[path] = tensor.T if path.endswith("/kernel") else tensor
+    return unflatten_dict(tower, sep="/")
 
 
 def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:

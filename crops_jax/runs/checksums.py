@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32, UInt32
 
-_KEY_SEPARATOR = "/"
+from crops_jax.devices.sharding import path_name
 
 
 def tree_checksums(tree: Any) -> dict[str, int]:
-    """Path of each array in a tree of dictionaries, lists and tuples -> its checksum.
+    """Path of each array in a tree (`path_name`) -> its checksum.
 
     The checksum is sum of (2 i + 1) x_i modulo 2^32 over the array's 32-bit words x_i (shorter numbers one a word), in
     row-major order. Odd factors: a change of any one word is always seen. Integer sums wrap and are exact in any order,
@@ -23,7 +23,7 @@ def tree_checksums(tree: Any) -> dict[str, int]:
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     sums = jax.device_get([_checksum(jnp.asarray(leaf)) for _, leaf in leaves])
-    return {_name(path): int(total) for (path, _), total in zip(leaves, sums, strict=True)}
+    return {path_name(path): int(total) for (path, _), total in zip(leaves, sums, strict=True)}
 
 
 @functools.partial(jax.jit, inline=False)
@@ -36,11 +36,6 @@ def _checksum(array: jax.Array) -> jax.Array:
         place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % (1 << 32))
         stride *= array.shape[axis]
     return (words.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
-
-
-def _name(path: tuple) -> str:
-    """Keys of dictionaries, places in lists and names of fields alike, without the quotes that tell them apart."""
-    return jax.tree_util.keystr(path, simple=True, separator=_KEY_SEPARATOR)
 
 
 SAMPLES_FIELD = "samples_checksum"
