@@ -1,21 +1,47 @@
-"""Hash functions that decide identity (of documents and texts) and chance (which documents enter a batch).
+"""Hash functions that decide identity (of documents, texts and queries), chance (which documents enter a batch) and
+slices of queries (which of them train).
 
-Stored records, fingerprints and the order of training depend on every constant of this module.
+Stored records, fingerprints, splits and the order of training depend on every constant of this module.
 """
 
 import hashlib
 from collections.abc import Iterable
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, UInt32, UInt64
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 def splitmix64(values: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    """64 well-mixed bits of each value, modulo 2^64."""
+    """SplitMix64 (Steele, Lea, Flood 2014): 64 well-mixed bits of each value, modulo 2^64, the same everywhere."""
     with np.errstate(over="ignore"):
-        mixed = values + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        return _mixed(values + _GOLDEN)
+
+
+def seed_hash(seed: int) -> UInt64[np.ndarray, ""]:
+    """SplitMix64 of a seed of any sign and size, modulo 2^64."""
+    return splitmix64(np.array(seed % (1 << 64), np.uint64))
+
+
+def pair_hashes(
+    queries: UInt64[np.ndarray, "pairs"], documents: UInt64[np.ndarray, "pairs"], *, key: np.uint64
+) -> UInt64[np.ndarray, "pairs"]:
+    """64 bits of each pair of a query and a document, for chance, from the hashes of both.
+
+    They are SplitMix64's without its addition, and which documents of a query stand in stored records depends on that.
+    """
+    with np.errstate(over="ignore"):
+        return _mixed(documents ^ (queries * _GOLDEN) ^ key)
+
+
+def _mixed(values: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    """SplitMix64's finaliser, a bijection."""
+    with np.errstate(over="ignore"):
+        mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
@@ -34,6 +60,23 @@ def finalised(mixed: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
     mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
     return mixed ^ (mixed >> 16)
+
+
+def token_words(tokens: Int32[Array, "texts tokens"]) -> Int32[Array, "texts 2"]:
+    """64-bit hashes of rows of tokens, padding included, as two 32-bit words, as for document ids.
+
+    Each word is a polynomial modulo 2^32 with an odd base, mixed by lowbias32 (Wellons, hash-prospector, 2018).
+    """
+    words = [_polynomial(tokens, base) for base in (0x9E3779B1, 0x85EBCA77)]
+    return jax.lax.bitcast_convert_type(jnp.stack(words, axis=1), jnp.int32)
+
+
+def _polynomial(tokens: Int32[Array, "texts tokens"], base: int) -> UInt32[Array, "texts"]:
+    powers = jnp.asarray([pow(base, i + 1, 1 << 32) for i in range(tokens.shape[1])], jnp.uint32)
+    value = (tokens.astype(jnp.uint32) * powers[None, :]).sum(axis=1, dtype=jnp.uint32)
+    value = (value ^ (value >> 16)) * jnp.uint32(0x7FEB352D)
+    value = (value ^ (value >> 15)) * jnp.uint32(0x846CA68B)
+    return value ^ (value >> 16)
 
 
 def _rotated(word: UInt32[Array, "..."], bits: int) -> UInt32[Array, "..."]:
@@ -56,5 +99,34 @@ def document_id_words(doc_ids: Iterable[str]) -> Int32[np.ndarray, "documents 2"
 
 def id_hashes(ids: Iterable[str]) -> UInt64[np.ndarray, "ids"]:
     """64 bits of each id, for chance."""
-    words = document_id_words(ids).view(np.uint32).astype(np.uint64)
-    return words[:, 0] << np.uint64(32) | words[:, 1]
+    return joined(document_id_words(ids))
+
+
+def joined(words: Int32[np.ndarray, "ids 2"]) -> UInt64[np.ndarray, "ids"]:
+    """The 64 bits that `document_id_words` has cut into two words."""
+    halves = words.view(np.uint32).astype(np.uint64)
+    return halves[:, 0] << np.uint64(32) | halves[:, 1]
+
+
+def sha256_hashes(texts: Iterable[str]) -> UInt64[np.ndarray, "texts"]:
+    """The first 64 bits of the SHA-256 of each text."""
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def sha256_bucket(text: str, *, buckets: int, digits: tuple[int, int]) -> int:
+    """One of `buckets`, numbered from 0, that a text falls into, whatever other texts there are.
+
+    Args:
+      digits: the first and the end of those hexadecimal digits of the text's SHA-256 that decide, as a number modulo
+        `buckets`. Slices by digits apart have nothing to do with each other.
+    """
+    return int(hashlib.sha256(text.encode()).hexdigest()[slice(*digits)], 16) % buckets
+
+
+def split_by_hash(query: str) -> Literal["train", "dev", "test"]:
+    """The split of a normalised query: bucket 0 to 7, 8 or 9 of ten by the first 32 bits of its SHA-256."""
+    bucket = sha256_bucket(query, buckets=10, digits=(0, 8))
+    if bucket < 8:
+        return "train"
+    return "dev" if bucket == 8 else "test"

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Int, Int32
 
+from crops_jax.hashing import token_words
+
 IGNORE = -1
 """Level of a pair that is neither anchor nor negative of anything."""
 
@@ -111,9 +113,7 @@ def repeated_queries(query_tokens: Int32[jax.Array, "queries tokens"]) -> Bool[j
     Such a row is merged into the earlier one: its weight in the loss is 0, while its documents stay in the batch,
     where the lookup gives them their levels for the earlier row.
     """
-    # Two polynomials modulo 2^32 with odd bases, mixed: 64 bits, as for document ids.
-    words = [_mixed_hash(query_tokens, base) for base in (0x9E3779B1, 0x85EBCA77)]
-    hashes = jax.lax.bitcast_convert_type(jnp.stack(words, axis=1), jnp.int32)
+    hashes = token_words(query_tokens)
     order = _lexicographic_order(hashes)
     ranked = hashes[order]
     repeated = jnp.concatenate([jnp.zeros(1, bool), (ranked[1:] == ranked[:-1]).all(axis=1)])
@@ -156,14 +156,6 @@ def _own(
         labelled_ids[:, :, None, 1] == own_ids[:, None, :, 1]
     )
     return equal.any(axis=2)
-
-
-def _mixed_hash(tokens: Int32[jax.Array, "queries tokens"], base: int) -> jax.Array:
-    powers = jnp.asarray([pow(base, i + 1, 1 << 32) for i in range(tokens.shape[1])], jnp.uint32)
-    value = (tokens.astype(jnp.uint32) * powers[None, :]).sum(axis=1, dtype=jnp.uint32)
-    value = (value ^ (value >> 16)) * jnp.uint32(0x7FEB352D)
-    value = (value ^ (value >> 15)) * jnp.uint32(0x846CA68B)
-    return value ^ (value >> 16)
 
 
 def _count(mask: jax.Array) -> Int32[jax.Array, ""]:

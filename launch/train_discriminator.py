@@ -210,7 +210,8 @@ def _train(
 ) -> None:
     # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
     from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
-    from crops_jax.discriminator.report import calibrate, slices
+    from crops_jax.discriminator.report import calibrate
+    from crops_jax.discriminator.slices import CROSS_ENCODER, slices
     from crops_jax.models.cross_encoder import from_parameters
     from crops_jax.text.pair_tokens import TokenizedPairs
     from crops_jax.training import cross_encoder
@@ -223,7 +224,7 @@ def _train(
         connection, logs.names, events, until=until, max_pairs=config.pairs.max_pairs, seed=arguments.seed
     )
     print(f"{len(found.queries)} pairs: {found.source}", file=sys.stderr, flush=True)
-    held_out = slices(found.queries, found.targets)
+    held_out = slices(found.queries, found.targets, CROSS_ENCODER)
     documents = published_before(connection, until)
     train = held_out.train.nonzero()[0].tolist()
     queries, texts = ([side[pair] for pair in train] for side in (found.queries, found.documents))

@@ -1,6 +1,5 @@
 """The lexical discriminator: logistic regression over word overlap, fitted on the logs in seconds."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,14 +17,11 @@ from crops_jax.discriminator.calibration import (
 )
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.discriminator.lexical_features import FEATURES, CorpusStatistics, pair_features
+from crops_jax.discriminator.slices import LEXICAL, slices
 from crops_jax.errors import InputError
-from crops_jax.text import normalise_query
 from crops_jax.text.forms import distinct
 
 _CORPUS = "corpus.npz"
-# Of ten buckets of queries: 0..5 fit the weights, 6 and 7 the temperature, 8 and 9 measure the calibration error.
-_BUCKETS = 10
-_FIT_BELOW, _TEMPERATURE_BELOW = 6, 8
 
 
 class LexicalDiscriminator:
@@ -33,8 +29,8 @@ class LexicalDiscriminator:
 
     theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
 
-    The queries are cut into three slices by hash: weights are fitted on the first, T on the second, and the
-    expected calibration error before and after T is measured on the third. When a slice is empty or has only one
+    The queries are cut into three slices by hash: weights are fitted on six tenths, T on two, and the expected
+    calibration error before and after T is measured on the other two. When a slice is empty or has only one
     target, everything is fitted and measured on all pairs, and `report` says so.
     """
 
@@ -83,7 +79,7 @@ class LexicalDiscriminator:
         if not isinstance(corpus, CorpusStatistics):
             corpus = CorpusStatistics.of(corpus)
         features = _features(queries, documents, corpus)
-        fit, tune, measure, held_out = _slices(queries, targets)
+        fit, tune, measure, held_out = slices(queries, targets, LEXICAL)
         weights = fit_logistic_regression(features[fit], targets[fit])
         logits = features @ weights[:-1] + weights[-1]
         temperature = fit_temperature(logits[tune], targets[tune])
@@ -163,18 +159,3 @@ def _features(queries: Sequence[str], documents: Sequence[str], corpus: CorpusSt
     query_texts, query_index = distinct(queries)
     document_texts, document_index = distinct(documents)
     return pair_features(query_texts, document_texts, query_index, document_index, corpus=corpus)
-
-
-def _slices(queries: Sequence[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Masks of the pairs that fit the weights, that fit the temperature, and that measure; whether they differ."""
-    bucket = {
-        query: int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[8:16], 16) % _BUCKETS
-        for query in dict.fromkeys(queries)
-    }
-    buckets = np.array([bucket[query] for query in queries])
-    fit, tune = buckets < _FIT_BELOW, (buckets >= _FIT_BELOW) & (buckets < _TEMPERATURE_BELOW)
-    measure = buckets >= _TEMPERATURE_BELOW
-    if all(mask.any() and targets[mask].min() < targets[mask].max() for mask in (fit, tune, measure)):
-        return fit, tune, measure, True
-    everything = np.ones(len(targets), bool)
-    return everything, everything, everything, False

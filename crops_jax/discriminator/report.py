@@ -1,45 +1,16 @@
 """What is known of a cross-encoder's quality: temperature, calibration error and AUC on queries that it never saw."""
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from crops_jax.discriminator.auc import auc_intervals
 from crops_jax.discriminator.calibration import alpha_sweep, expected_calibration_error, fit_temperature, sigmoid
 from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
 from crops_jax.discriminator.lexical import LexicalDiscriminator
-from crops_jax.text import normalise_query
-
-# Of ten buckets of queries: 0..7 train, 8 fits the temperature, 9 measures the calibration error; AUC is of 8 and 9.
-_BUCKETS = 10
-_TRAIN_BELOW, _TEMPERATURE_BELOW = 8, 9
-
-
-class Slices(NamedTuple):
-    """Masks of pairs. apart: whether train, temperature and measure are of different queries."""
-
-    train: Bool[np.ndarray, "pairs"]
-    temperature: Bool[np.ndarray, "pairs"]
-    measure: Bool[np.ndarray, "pairs"]
-    apart: bool
-
-
-def slices(queries: Sequence[str], targets: Float64[np.ndarray, "pairs"]) -> Slices:
-    """Which pairs train and which are held out, by hash of the normalised query.
-
-    Where a slice would be empty or have one target only, all three are all pairs, and `apart` is False.
-    """
-    bucket_of = {query: _bucket(query) for query in dict.fromkeys(queries)}
-    buckets = np.array([bucket_of[query] for query in queries], np.int64)
-    train, measure = buckets < _TRAIN_BELOW, buckets >= _TEMPERATURE_BELOW
-    found = Slices(train, ~train & ~measure, measure, apart=True)
-    if all(mask.any() and targets[mask].min() < targets[mask].max() for mask in found[:3]):
-        return found
-    everything = np.ones(len(targets), bool)
-    return Slices(everything, everything, everything, apart=False)
+from crops_jax.discriminator.slices import Slices
 
 
 def calibrate(
@@ -96,8 +67,3 @@ def _sweep(scores: Float64[np.ndarray, "pairs"], targets: Float64[np.ndarray, "p
         passing = targets[scores > row["alpha"]]
         rows.append({**row, "mean_target": round(float(passing.mean()), 6) if len(passing) else None})
     return rows
-
-
-def _bucket(query: str) -> int:
-    # Other digits than the lexical discriminator's slices, so that each of those has queries of every bucket.
-    return int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[16:24], 16) % _BUCKETS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 
-from crops_jax.hashing import splitmix64
+from crops_jax.hashing import seed_hash, splitmix64
 
 _GREATEST_CHANCE = np.uint64(2**64 - 1)
 
@@ -39,7 +39,6 @@ def choose_documents(
 
 
 def _chances(seed: int, positions: Int64[np.ndarray, "queries"], width: int) -> UInt64[np.ndarray, "queries width"]:
-    """SplitMix64 (Steele, Lea, Flood 2014) of seed, position and column: the same on every platform and version."""
-    key = splitmix64(np.array(seed % (1 << 64), np.uint64))
-    rows = splitmix64(positions.astype(np.uint64) ^ key)
+    """SplitMix64 of seed, position and column: the same on every platform and version."""
+    rows = splitmix64(positions.astype(np.uint64) ^ seed_hash(seed))
     return splitmix64(rows[:, None] ^ splitmix64(np.arange(width, dtype=np.uint64))[None, :])

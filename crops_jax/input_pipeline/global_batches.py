@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from crops_jax.config import Config
-from crops_jax.hashing import splitmix64
+from crops_jax.hashing import seed_hash
 from crops_jax.input_pipeline.batch_reader import Batch, BatchReader
 from crops_jax.records import RecordSource
 
@@ -124,4 +124,4 @@ def _with_position(position: int, record: int) -> Int64[np.ndarray, "2"]:
 
 def _shuffle_seed(seed: int) -> int:
     """grain shuffles epoch e with seed + e: neighbouring seeds must not give one another's epochs."""
-    return int(splitmix64(np.array(seed % (1 << 64), np.uint64)) >> np.uint64(32))
+    return int(seed_hash(seed) >> np.uint64(32))

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64, UInt64
 
-from crops_jax.hashing import splitmix64
+from crops_jax.hashing import seed_hash, splitmix64
 
 DECIMALS = 6
 """Scores and limits are rounded to so many before they are compared: what is written is what was decided on."""
@@ -179,5 +179,5 @@ def _chance(
     queries: UInt64[np.ndarray, "queries"], documents: UInt64[np.ndarray, "queries k"], seed: int
 ) -> UInt64[np.ndarray, "queries k"]:
     """64 random bits of (seed, query, document)."""
-    rows = splitmix64(queries ^ splitmix64(np.array(seed % (1 << 64), np.uint64)))
+    rows = splitmix64(queries ^ seed_hash(seed))
     return splitmix64(documents ^ rows[:, None])

@@ -9,9 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, UInt32
+from jaxtyping import Array, Int32
 
 from crops_jax.devices.sharding import path_name
+from crops_jax.hashing import finalised
 
 
 def tree_checksums(tree: Any) -> dict[str, int]:
@@ -45,11 +46,12 @@ SAMPLES_MODULUS = 1 << 32
 
 
 def batch_checksum(batch: Any, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """(2 step + 1) * sum of (2 i + 1) mix(x_i) modulo 2^32, over the words x_i of a batch's queries and document ids.
+    """(2 step + 1) * sum of (2 i + 1) F(x_i) modulo 2^32, over the words x_i of a batch's queries and document ids.
 
-    Place i counts the words of query_tokens [B, tokens] and then those of document_ids [N, 2], row by row in the order
-    of the global batch. So it tells which samples stood where and in which step, and neither the number of processes
-    nor the mesh enters it. It is computed from what lies on the devices, in the step itself.
+    F is the finaliser of MurmurHash3, which spreads small numbers such as tokens over all bits. Place i counts the
+    words of query_tokens [B, tokens] and then those of document_ids [N, 2], row by row in the order of the global
+    batch. So it tells which samples stood where and in which step, and neither the number of processes nor the mesh
+    enters it. It is computed from what lies on the devices, in the step itself.
 
     Args:
       batch: a crops_jax.input_pipeline.batch_reader.Batch over the whole mesh.
@@ -58,13 +60,6 @@ def batch_checksum(batch: Any, step: Int32[Array, ""]) -> Int32[Array, ""]:
     total, first = jnp.uint32(0), 0
     for array in (batch.query_tokens, batch.document_ids):
         places = jnp.arange(first, first + array.size, dtype=jnp.uint32).reshape(array.shape)
-        total += ((2 * places + 1) * _mixed(array.astype(jnp.uint32))).sum(dtype=jnp.uint32)
+        total += ((2 * places + 1) * finalised(array.astype(jnp.uint32))).sum(dtype=jnp.uint32)
         first += array.size
     return (total * (2 * step.astype(jnp.uint32) + 1)).astype(jnp.int32)
-
-
-def _mixed(word: UInt32[Array, "rows columns"]) -> UInt32[Array, "rows columns"]:
-    """The finaliser of MurmurHash3: small numbers such as tokens spread over all bits."""
-    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
-    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
-    return word ^ (word >> 16)

@@ -7,17 +7,8 @@ import ibis
 import pyarrow as pa
 
 from crops_jax.errors import InputError
+from crops_jax.hashing import split_by_hash
 from data.perspectives.log_events import LogEvents
-
-TRAIN_BUCKETS, DEV_BUCKET, BUCKETS = 8, 8, 10
-
-
-def split_by_hash(query: str) -> str:
-    """train, dev or test of a normalised query: buckets 0..7, 8 and 9 of its SHA-256's first 32 bits modulo 10."""
-    bucket = int(hashlib.sha256(query.encode()).hexdigest()[:8], 16) % BUCKETS
-    if bucket < TRAIN_BUCKETS:
-        return "train"
-    return "dev" if bucket == DEV_BUCKET else "test"
 
 
 def groups_of(connection, names: Iterable[str], events: LogEvents) -> ibis.Table:

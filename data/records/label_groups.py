@@ -1,6 +1,5 @@
 """Labels by query, and which of a query's documents get their tokens written."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int8, Int32, Int64, UInt64
 
 from crops_jax.errors import InputError
-from crops_jax.hashing import document_id_words
+from crops_jax.hashing import document_id_words, joined, pair_hashes, sha256_hashes
 from crops_jax.labels import Level
 
 
@@ -44,7 +43,7 @@ def group_labels(labels: pa.Table) -> LabelGroups:
     """
     query_codes, queries = _codes(labels.column("query"))
     documents, doc_ids = _codes(labels.column("doc_id"))
-    hashes = query_hashes(queries.to_pylist())
+    hashes = sha256_hashes(queries.to_pylist())
     order = np.argsort(hashes, kind="stable")
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
@@ -74,12 +73,6 @@ def same_hash(first: str, second: str, *, pairs: int) -> InputError:
         f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records know "
         f"documents ({pairs} such {'pairs' if pairs > 1 else 'pair'}); give one of them another id"
     )
-
-
-def query_hashes(queries: list[str]) -> UInt64[np.ndarray, "queries"]:
-    """The first 64 bits of the SHA-256 of each query."""
-    digests = b"".join(hashlib.sha256(query.encode()).digest()[:8] for query in queries)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def dev_threshold(dev_fraction: float) -> int:
@@ -114,14 +107,9 @@ def choose_texts(
 
 
 def _chance(groups: LabelGroups, seed: int) -> UInt64[np.ndarray, "rows"]:
-    key = int.from_bytes(hashlib.sha256(f"documents {seed}".encode()).digest()[:8], "big")
-    words = groups.id_words.view(np.uint32).astype(np.uint64)
-    document = (words[:, 0] << np.uint64(32) | words[:, 1])[groups.documents]
-    query = groups.query_hashes[groups.row_queries]
-    mixed = document ^ (query * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(key)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    [key] = sha256_hashes([f"documents {seed}"])
+    documents = joined(groups.id_words)[groups.documents]
+    return pair_hashes(groups.query_hashes[groups.row_queries], documents, key=key)
 
 
 def _check_distinct(id_words: Int32[np.ndarray, "doc_ids 2"], doc_ids: pa.Array) -> None:

@@ -66,7 +66,7 @@ _DOCUMENT_COUNTS = """
     SELECT count(*) AS documents, count_if(NOT known) AS documents_unknown,
            count_if(known AND octet_length(tokens) = 0) AS documents_without_text,
            coalesce(sum(cut), 0) AS documents_cut FROM tokens"""
-# The first 64 bits of the SHA-256, as data.records.label_groups.query_hashes: as digits they have the order of the
+# The first 64 bits of the SHA-256, as crops_jax.hashing.sha256_hashes: as digits they have the order of the
 # numbers.
 _QUERIES = """
     SELECT query, first(key) AS key, first(key) < '{threshold}' AS dev, max(level) AS level, count(*) AS labels,

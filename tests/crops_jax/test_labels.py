@@ -106,13 +106,6 @@ def test_repeated_queries_are_all_but_the_first():
     assert repeated_queries(tokens).tolist() == [False, False, True, False, True]
 
 
-def test_document_id_words_are_never_padding_and_need_no_x64():
-    words = document_id_words(f"{i}" for i in range(1000))
-    assert words.dtype == np.int32
-    assert len({tuple(pair) for pair in words.tolist()}) == 1000
-    assert words.any(axis=1).all()
-
-
 def test_levels_are_those_of_the_paper():
     assert {level.name: int(level) for level in Level} == {
         "IN_BATCH_NEGATIVE": 0,

@@ -9,10 +9,11 @@ import pytest
 
 from crops_jax.artifacts import read_manifest
 from crops_jax.errors import InputError
+from crops_jax.hashing import split_by_hash
 from data.hold_out import hold_out
 from data.inspect import describe
 from data.mine import MineArguments, mine
-from data.mining.splits import held_out_groups, split_by_hash
+from data.mining.splits import held_out_groups
 from data.tables import open_logs
 from tests.mining_arguments import hold_out_arguments
 
@@ -269,13 +270,6 @@ def test_judgements_without_a_split_get_one_by_hash(write_logs, tables, tmp_path
     splits = dict(rows(tmp_path / "split", "judgements", "query", "split"))
     assert splits.pop("red lamp") == "dev"
     assert splits == {query: split_by_hash(query) for query in splits}
-
-
-def test_the_hash_rule_by_hand():
-    # sha256("hello") begins 2cf24dba; 0x2cf24dba = 754077114, bucket 4.
-    assert split_by_hash("hello") == "train"
-    assert {split_by_hash(str(i)) for i in range(100)} == {"train", "dev", "test"}
-    assert 60 < sum(split_by_hash(str(i)) == "train" for i in range(100)) < 95
 
 
 def test_documents_written_for_held_out_queries_are_dropped(write_logs, tables, tmp_path):

@@ -1,11 +1,11 @@
 """Graded judgements: the world's truth about a pool of documents a query."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from crops_jax.hashing import split_by_hash
 from crops_jax.text import normalise_query
 from data.world.behaviour.day import Day
 from data.world.engine import Engine
@@ -60,9 +60,8 @@ def judge(world: World, engine: Engine, days: Sequence[Day]) -> pa.Table:
 
 
 def split_of(query: str) -> str:
-    """train, dev or test: the first 32 bits of the normalised query's SHA-256, modulo 10: 0 to 7, 8, 9."""
-    bucket = int(hashlib.sha256(normalise_query(query).encode()).hexdigest()[:8], 16) % 10
-    return "train" if bucket < 8 else ("dev", "test")[bucket - 8]
+    """train, dev or test, by hash of the normalised query."""
+    return split_by_hash(normalise_query(query))
 
 
 def _shown_pairs(days: Sequence[Day]) -> np.ndarray:

@@ -11,7 +11,8 @@ import pytest
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.auc import graded_auc
 from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
-from crops_jax.discriminator.report import calibrate, slices
+from crops_jax.discriminator.report import calibrate
+from crops_jax.discriminator.slices import CROSS_ENCODER, slices
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.models.cross_encoder import from_parameters
 from crops_jax.runs import checkpoints
@@ -162,7 +163,7 @@ def test_steps_follow_from_epochs():
 def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_queries(tmp_path):
     folder = tiny_tokenizer(tmp_path / "tokenizer")
     queries, documents, targets = toy_pairs(1500)
-    held_out = slices(queries, targets)
+    held_out = slices(queries, targets, CROSS_ENCODER)
     assert held_out.apart
     names = np.array(queries)
     assert not set(names[held_out.train]) & set(names[held_out.temperature | held_out.measure])
@@ -191,9 +192,3 @@ def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_quer
     for row in report["alpha_sweep"]:
         assert row["passing"] == (scores > row["alpha"]).sum()
     assert report["ece_after"] < 0.1
-
-
-def test_few_queries_are_their_own_calibration_and_that_is_said():
-    found = slices(["a", "a", "b"], np.array([0.0, 1.0, 1.0]))
-    assert not found.apart
-    assert all(mask.all() for mask in found[:3])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from crops_jax.hashing import sha256_hashes
 from data.records.builder import sum_counts, text_counts
-from data.records.label_groups import choose_texts, group_labels, query_hashes
+from data.records.label_groups import choose_texts, group_labels
 from data.write_records import split_queries
 from tests.data.records.labels import label_rows, table
 
@@ -74,4 +75,4 @@ def test_counts_of_parts_add_up_to_those_of_the_whole():
 
 
 def hash_bit(query: str) -> int:
-    return int(query_hashes([query])[0] & np.uint64(1))
+    return int(sha256_hashes([query])[0] & np.uint64(1))
