@@ -1,4 +1,4 @@
-"""What the other experiments start from: the defaults of crops_jax.config, spelled there with their reasons."""
+"""The configuration that the other experiments start from. It has the defaults that crops_jax.config explains."""
 
 from crops_jax.config import Config
 

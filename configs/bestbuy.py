@@ -1,6 +1,7 @@
-"""Clicks on a small catalogue, without result lists: few positives a query, so larger batches with one each.
+"""The experiment on clicks in a small catalogue, without result lists. A query has few positives, so a batch holds more
+queries, with one document each.
 
-64 tokens hold the name and the start of the description, at half the time of 128 on a CPU.
+64 tokens hold the name of a product and the start of its description. On a CPU they take half the time of 128 tokens.
 
 python -m data.convert --source bestbuy --input RAW --output LOGS
 python -m launch.pipeline bestbuy --encoder.weights FOLDER --logs LOGS --from 2011-10-10T17:33 --output WORK

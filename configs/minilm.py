@@ -1,4 +1,7 @@
-"""MiniLM-L6 and other small BERT-family encoders; --encoder.weights names the folder (or hub name) to start from."""
+"""The configuration for MiniLM-L6 and other small encoders of the BERT family.
+
+`--encoder.weights` gives the folder (or hub name) of the weights to start from.
+"""
 
 from configs.base import CONFIG as BASE
 

@@ -1,12 +1,13 @@
 """The paper's encoder (CroPS, section "Implementation"): Qwen2.5-0.5B, 128 tokens, last-token pooling, AdamW 2e-5.
 
-The sizes stand here, so that the configuration compiles without weights; `--encoder.weights` names the folder (or hub
-name, Qwen/Qwen2.5-0.5B) to start from. Batch, mesh and precision are ours: the paper leaves them open.
+The sizes are written in this file so that the configuration compiles without weights. `--encoder.weights` gives the
+folder (or the hub name, Qwen/Qwen2.5-0.5B) of the weights to start from. The paper does not state the batch size, the
+mesh and the precision; their values are choices of this project.
 
-mesh.fsdp 16 is a row of 16 chips of a v5e slice: of weights, moments and gradients (8 GB in float32) a chip has half a
-GB, and of the update's 14 GB of memory traffic a sixteenth; 16 divides the width of 896, 32 would too. Where fewer
-chips are there it is as many as there are. Layers are computed again in the backward pass (remat); with 20 rows a chip
-no micro-batches are needed, while few chips want --training.micro-batches.
+mesh.fsdp = 16 is one row of 16 chips of a v5e slice. Weights, moments and gradients take 8 GB in float32, so each chip
+holds half a GB of them, and it does a sixteenth of the update's 14 GB of memory traffic. 16 divides the width of 896;
+32 would too. On fewer than 16 chips, fsdp is the number of chips. Layers are computed again in the backward pass
+(remat). With 20 rows per chip no micro-batches are needed; a run on few chips needs --training.micro-batches.
 """
 
 from configs.base import CONFIG as BASE

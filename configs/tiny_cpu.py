@@ -1,4 +1,4 @@
-"""A small BERT tower from scratch, for `make demo` and tests on two CPU cores."""
+"""A small BERT tower that is trained from scratch, for `make demo` and for tests on two CPU cores."""
 
 from configs.base import CONFIG as BASE
 

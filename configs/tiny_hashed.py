@@ -1,4 +1,7 @@
-"""The paper's second encoder, small: hashed IDs of tokens, pairs and texts, on the data of tiny_cpu and its cadence."""
+"""The paper's second encoder in a small size: hashed IDs of tokens, of pairs of neighbouring tokens and of whole texts.
+
+Its batches and the length of its training are those of tiny_cpu.
+"""
 
 from configs.tiny_cpu import CONFIG as TINY
 
@@ -11,6 +14,6 @@ CONFIG = TINY.replace(
         "feed_forward_width": 128,
         "width": 64,
     },
-    # A row of a table learns from the few texts that have its ID.
+    # A row of a table learns only from the few texts that have its ID.
     optimizer={"learning_rate": 1e-2},
 )

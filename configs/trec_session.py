@@ -1,4 +1,6 @@
-"""Web search sessions with result lists and few clicks: short snippets, small batches, held-out topics.
+"""The experiment on web search sessions with result lists and few clicks.
+
+Documents are short snippets, batches are small, and whole topics are held out.
 
 python -m data.convert --source trec_session --input RAW --output LOGS
 python -m launch.pipeline trec_session --encoder.weights FOLDER --logs LOGS --fraction 0.25 --by group --output WORK
