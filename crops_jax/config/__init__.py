@@ -1,4 +1,4 @@
-"""The configuration of one experiment, every field of which is checked when it is built."""
+"""The configuration of one experiment. Every field is checked when the configuration is built."""
 
 from crops_jax.config.cross_encoder import CrossEncoderConfig, PairsConfig
 from crops_jax.config.experiment import (

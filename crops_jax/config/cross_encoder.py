@@ -1,4 +1,7 @@
-"""Frozen dataclasses of one cross-encoder discriminator, in the sections of crops_jax.config."""
+"""The frozen dataclasses that configure a cross-encoder as the relevance discriminator (theta).
+
+The sections encoder, optimizer, mesh and training are those of crops_jax.config.
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -8,13 +11,14 @@ from crops_jax.config.experiment import EncoderConfig, MeshConfig, OptimizerConf
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig:
-    """Query-document pairs and their batches."""
+    """The query-document pairs and their batches."""
 
     pairs_per_batch: int = 32
     max_tokens: int = 128
-    """Of [CLS] query [SEP] document [SEP]: the query is kept whole first, then the document."""
+    """The maximum number of tokens of [CLS] query [SEP] document [SEP]. The query is kept whole first, then the
+    document, so that a query loses its end only when it alone is too long."""
     max_pairs: int = 400_000
-    """Where there are more training pairs, those with the least SHA-256 are taken."""
+    """The maximum number of training pairs. When there are more, the pairs with the smallest SHA-256 are taken."""
 
     def __post_init__(self) -> None:
         for name in ("pairs_per_batch", "max_pairs"):
@@ -26,10 +30,10 @@ class PairsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEncoderConfig:
-    """Everything that decides what a cross-encoder learns."""
+    """All settings that decide what a cross-encoder learns."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The tower; pooling, towers and token limits of a dual encoder decide nothing here."""
+    """The tower. The fields pooling, shared_towers and max_*_tokens concern dual encoders only and have no effect."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -48,6 +52,6 @@ class CrossEncoderConfig:
             )
 
     def replace(self, **sections: dict) -> "CrossEncoderConfig":
-        """A copy with fields of sections replaced; see `crops_jax.config.Config.replace`."""
+        """Returns a copy with fields of sections replaced; see `crops_jax.config.Config.replace`."""
         changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
         return dataclasses.replace(self, **changed)

@@ -1,6 +1,6 @@
-"""Frozen dataclasses of one experiment. configs/ holds one module per experiment with a CONFIG of type Config.
+"""The frozen dataclasses of one experiment. configs/ holds one module per experiment, with a CONFIG of type Config.
 
-Validation only in __post_init__: a configuration is never changed behind its author's back.
+Each __post_init__ only validates; it never changes a field.
 """
 
 import dataclasses
@@ -9,57 +9,58 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
-def _require(condition: bool, rule: str, found: object) -> None:
+def _require(condition: bool, rule: str, value: object) -> None:
     if not condition:
-        raise ValueError(f"configuration: {rule}, found {found}")
+        raise ValueError(f"configuration: {rule}, found {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """A text tower and what is made of its token states."""
+    """The tower that encodes a text, and how its token states become a vector."""
 
     family: Literal["bert", "qwen2", "qwen3", "hashed"] = "bert"
-    """The tower: crops_jax.models.bert, crops_jax.models.qwen or crops_jax.models.hashed."""
+    """The family of the tower; see crops_jax.models.bert, crops_jax.models.qwen and crops_jax.models.hashed."""
     vocabulary_size: int = 30522
-    """Rows of the token embedding; records of a tokenizer with more tokens are refused."""
+    """The number of rows of the token embedding. Records of a tokenizer with more tokens are refused."""
     width: int = 384
-    """Of token states, and so of the vectors."""
+    """The width of token states, and therefore of the vectors."""
     layers: int = 6
-    """hashed: hidden layers of the network over the features, each of feed_forward_width."""
+    """The number of layers. In the family hashed these are the network's hidden layers, each of feed_forward_width."""
     heads: int = 12
     key_value_heads: int = 0
-    """Qwen: heads of keys and values, each shared by heads / key_value_heads queries; 0: as many as heads."""
+    """Qwen: the number of key and value heads, each shared by heads / key_value_heads query heads. 0: heads."""
     head_width: int = 0
-    """Qwen: width of a head; 0: width / heads."""
+    """Qwen: the width of a head. 0: width / heads."""
     rotary_base: float = 1e6
-    """Qwen: base of the rotary frequencies (rope_theta)."""
+    """Qwen: the base of the rotary frequencies (rope_theta)."""
     hashed_features: tuple[Literal["unigrams", "bigrams", "text"], ...] = ("unigrams", "bigrams", "text")
-    """hashed: what of a text is looked up: its tokens, pairs of neighbouring tokens, and all of it as one ID."""
+    """hashed: the features of a text: its tokens, its pairs of neighbouring tokens, and the whole text as one ID."""
     hash_buckets: int = 1 << 17
-    """hashed: rows of each feature's table. Tokens are not hashed where there are as many buckets as tokens."""
+    """hashed: the number of rows of each feature's table. With at least vocabulary_size rows, tokens are not hashed."""
     feature_width: int = 64
-    """hashed: columns of each feature's table."""
+    """hashed: the number of columns of each feature's table."""
     feed_forward_width: int = 1536
     max_positions: int = 512
     position_offset: int = 0
-    """Row of the position table that the first token gets: 0 for BERT, 2 for RoBERTa and XLM-R."""
+    """The row of the position table that the first token uses: 0 for BERT, 2 for RoBERTa and XLM-R."""
     type_vocabulary_size: int = 2
     layer_norm_epsilon: float = 1e-12
-    """Of layer norms, and of Qwen's RMS norms."""
+    """The epsilon of layer norms, and of Qwen's RMS norms."""
     remat: bool = False
-    """Compute each layer again in the backward pass instead of keeping its states."""
+    """Whether the backward pass computes each layer again, so that its states need not be kept in memory."""
     dropout: float = 0.0
     pooling: Literal["mean", "first", "last"] = "mean"
     shared_towers: bool = True
-    """One set of weights for queries and documents (the paper leaves it open)."""
+    """Whether queries and documents share one set of weights. The paper does not say."""
     max_query_tokens: int = 32
     max_document_tokens: int = 128
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "plain", "flash"] = "auto"
-    """Of training steps: products and a softmax, or kernels in which scores never leave the chip (TPU, NVIDIA GPU).
-    "auto" is flash on TPUs for rows of 512 tokens and more, without dropout. Evaluation and embedding are plain."""
+    """The attention of training steps. "plain" multiplies matrices and takes a softmax; "flash" uses kernels in which
+    scores never leave the chip (TPU, NVIDIA GPU). "auto" is flash on TPUs for rows of at least 512 tokens without
+    dropout, and otherwise plain. Evaluation and embedding always use plain attention."""
     weights: str = ""
-    """A Hugging Face folder or hub name whose weights and sizes the training starts from; empty: from scratch."""
+    """The Hugging Face folder or hub name whose weights and sizes training starts from. Empty: random weights."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "layers", "heads", "feed_forward_width", "max_positions"):
@@ -67,8 +68,10 @@ class EncoderConfig:
         _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
         _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
         if not self.family.startswith("qwen"):
-            own = not (self.key_value_heads or self.head_width)
-            _require(own, "key_value_heads and head_width are Qwen's", f"{self.key_value_heads} and {self.head_width}")
+            unset = not (self.key_value_heads or self.head_width)
+            _require(
+                unset, "key_value_heads and head_width are Qwen's", f"{self.key_value_heads} and {self.head_width}"
+            )
         if self.family == "hashed":
             self._check_features()
         else:
@@ -87,8 +90,8 @@ class EncoderConfig:
 
     def _check_heads(self) -> None:
         if not self.head_width:
-            found = f"{self.width} and {self.heads}"
-            _require(self.width % self.heads == 0, "width must be a multiple of heads", found)
+            sizes = f"{self.width} and {self.heads}"
+            _require(self.width % self.heads == 0, "width must be a multiple of heads", sizes)
         groups = self.key_value_heads or self.heads
         _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
         if self.family != "bert":
@@ -107,18 +110,19 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Global batches."""
+    """The content of a global batch, and how it is read."""
 
     queries_per_batch: int = 64
     documents_per_query: int = 4
-    """Documents of a record whose text goes into one batch; chosen among those written, by (seed, step)."""
+    """The number of documents of a record whose text enters one batch. They are chosen by (seed, step) among those
+    whose tokens the record holds."""
     labels_per_query: int = 32
-    """k of SparseLabels: entries above level 0 that one query may have in one batch. Overflow is counted."""
+    """k of SparseLabels: the maximum number of labels above level 0 of a query in one batch. Overflow is counted."""
     row_tokens: int = 0
-    """Tokens of a row into which texts are packed; 0: as many as the longest text may have."""
+    """The number of tokens of a row into which texts are packed. 0: the shortest row that holds the longest text."""
     shuffle: bool = True
     workers: int = 0
-    """Worker processes that read ahead; 0 reads in the training process. Never changes what is read."""
+    """The number of worker processes that read ahead. 0: the training process reads. It never changes what is read."""
 
     def __post_init__(self) -> None:
         for name in ("queries_per_batch", "documents_per_query", "labels_per_query"):
@@ -129,26 +133,30 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
+    """The loss and its temperature."""
+
     name: Literal["h_infonce", "infonce", "multi_positive_infonce", "softmax_cross_entropy", "rince"] = "h_infonce"
     implementation: Literal["auto", "dense", "streaming", "pallas"] = "auto"
     normalization: Literal["anchors", "queries", "sum"] = "anchors"
-    """Mean over all terms of a batch, over the means of its queries, or the plain sum."""
+    """The loss is the mean over all terms of a batch, the mean over the means of its queries, or the plain sum."""
     level_weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
-    """Weight of a term by the level of its document, levels 1 to 5."""
+    """The weight of a term by the level of its document, for levels 1 to 5."""
     ignore_margin: float | None = None
-    """Other queries' documents that score at least the query's best positive less this are ignored; None: none is."""
+    """A document of another query is ignored when its score is at least that of the query's best positive minus this
+    margin. None: no document is ignored."""
     log_q_correction: bool = False
-    """Subtract the log of a document's estimated chance to be in a batch from its score as another query's document."""
+    """Whether the logarithm of the estimated probability that a batch holds a document is subtracted from the
+    document's scores with other queries than its own."""
     log_q_decay: float = 0.05
-    """Weight of the newest interval in the moving average behind that estimate."""
+    """The weight of the newest interval in the moving average that estimates this probability."""
     log_q_buckets: int = 1 << 20
-    """Hash buckets of that estimate, 8 bytes each; several times the number of documents."""
+    """The number of hash buckets of this estimate, 8 bytes each. It should be several times the number of documents."""
     matryoshka_dims: tuple[int, ...] = ()
-    """Numbers of leading components, each below encoder.width, that shall serve as vectors by themselves (Matryoshka
-    representations, arXiv 2205.13147): the loss is its mean over these and the full width. Empty: the full width."""
+    """The numbers of leading components, each below encoder.width, that can be used as shorter vectors (Matryoshka
+    representations, arXiv 2205.13147). The loss is its mean over these and the full width. Empty: the full width."""
     rince_form: Literal["out", "in", "out_in"] = "out"
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
-    """Temperature of levels 1 to 5 as a multiple of the learnt one."""
+    """The temperatures of levels 1 to 5 as multiples of the learnt temperature."""
     initial_temperature: float = 0.05
     learn_temperature: bool = True
     minimum_temperature: float = 0.01
@@ -184,17 +192,17 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
     final_fraction: float = 0.0
-    """Learning rate at the last step, as a fraction of learning_rate."""
+    """The learning rate at the last step, as a fraction of learning_rate."""
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.999
     epsilon: float = 1e-8
     layer_decay: float = 1.0
-    """Learning rate of a layer as a multiple of that of the layer after it; embeddings come before the first one. The
-    last layer, heads and temperature have learning_rate."""
+    """The learning rate of a layer as a multiple of the rate of the layer after it; embeddings precede the first layer.
+    The last layer, the heads and the temperature use learning_rate."""
     ema_decay: float = 0.0
-    """Of a moving average of the weights, which is then what is evaluated, embedded and exported; 0: none. Over the
-    first updates it is less: after n, at most (1 + n) / (10 + n)."""
+    """The decay of a moving average of the weights, which evaluation, embedding and export then use. 0: no average.
+    After n updates the decay is at most (1 + n) / (10 + n), so it is smaller at first."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay", "epsilon"):
@@ -212,16 +220,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each axis; -1 takes all that the others leave. May change when a run is resumed."""
+    """The number of devices along each axis; -1 takes all that the other axes leave.
+
+    A resumed run can change the mesh.
+    """
 
     data: int = -1
     fsdp: int = 1
-    """Devices that split parameters and the optimiser's moments among them, as well as batches. With data = -1, at most
-    so many: where fewer devices are there, all that `model` leaves, so that one configuration serves 1 chip and 256."""
+    """The number of devices that split parameters, the optimiser's moments and batches. With data = -1 it is a maximum:
+    when there are fewer devices, fsdp is all that `model` leaves, so that one configuration serves 1 chip and 256."""
     model: int = 1
     documents: Literal["auto", "gather", "ring"] = "auto"
-    """How every query meets every document in the streaming loss: all gathered on each device, or passed on in a ring.
-    "auto" gathers while documents and their gradient take up to 1 GiB a device."""
+    """How the streaming loss compares every query with every document: each device gathers all documents, or the
+    devices pass them on in a ring. "auto" gathers while documents and their gradient take at most 1 GiB per device."""
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("data", "fsdp", "model")}
@@ -233,25 +244,27 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Length and cadence. Logging, evaluation and checkpoint cadence, profiling and the steps that may be skipped may
-    change when a run is resumed."""
+    """The length of a run, and how often it logs, evaluates and saves.
+
+    A resumed run can change the fields *_every_steps, keep_last, skip_nonfinite_steps and profile_steps.
+    """
 
     steps: int = 0
-    """Optimiser steps; 0: as many as `epochs` takes."""
+    """The number of optimiser steps. 0: the number that `epochs` takes."""
     epochs: float = 1.0
     micro_batches: int = 1
-    """Parts in which the rows of a batch are encoded, one after the other, to save memory; the loss and its gradient
-    are those of the whole batch (GradCache, arXiv 2101.06983). Each part is encoded twice."""
+    """The number of parts in which the rows of a batch are encoded, one after the other, to save memory. The loss and
+    its gradient are those of the whole batch (GradCache, arXiv 2101.06983). Each part is encoded twice."""
     log_every_steps: int = 10
     evaluate_every_steps: int = 100
-    """Recall on the dev split, for keep-best; 0: never."""
+    """The number of steps between evaluations on the dev split, which choose the best checkpoint. 0: no evaluation."""
     checkpoint_every_steps: int = 100
     keep_last: int = 2
     skip_nonfinite_steps: int = 0
-    """Steps of a run whose loss or gradient may be NaN or infinite: they leave all but the step's number as it was,
-    and are counted. One more ends the run; 0: the first one does."""
+    """The maximum number of steps of a run whose loss or gradient is NaN or infinite. Such a step is counted and
+    changes nothing but the step number. One more ends the run. 0: the first one ends the run."""
     profile_steps: tuple[int, int] = (0, 0)
-    """First step and number of steps of which a profiler trace is written to RUN/profile; 0 steps: of none."""
+    """The first step and the number of steps whose profiler trace is written to RUN/profile. 0 steps: no trace."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -272,7 +285,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that decides what a run learns."""
+    """The configuration of one experiment: all settings that decide what a run learns."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -285,12 +298,12 @@ class Config:
         longest = max(self.encoder.max_query_tokens, self.encoder.max_document_tokens)
         rule = f"row_tokens must be 0 or hold the longest text, {longest} tokens"
         _require(self.data.row_tokens == 0 or self.data.row_tokens >= longest, rule, self.data.row_tokens)
-        # With weights the width is the folder's, which is known once the configuration is resolved.
+        # With encoder.weights, the folder sets the width, which is known only when the configuration is resolved.
         dims, width = self.loss.matryoshka_dims, self.encoder.width
         rule = f"matryoshka_dims must be below encoder.width = {width}"
         _require(bool(self.encoder.weights) or all(dim < width for dim in dims), rule, dims)
 
     def replace(self, **sections: dict) -> "Config":
-        """A copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""
+        """Returns a copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""
         changed = {name: dataclasses.replace(getattr(self, name), **fields) for name, fields in sections.items()}
         return dataclasses.replace(self, **changed)

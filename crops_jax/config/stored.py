@@ -1,5 +1,6 @@
-"""Which configurations are of one run: what decides the numbers may not change, where it runs and how often it writes
-may.
+"""Configurations of runs as JSON stores them, and which of their fields a resumed run can change.
+
+A resumed run must keep every field that decides its numbers. It can change where it runs and how often it writes.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from crops_jax.config.experiment import Config
 from crops_jax.errors import InputError
 
 ConfigSections = Config | CrossEncoderConfig
-"""A dataclass whose fields are sections; what two of them share decides the same."""
+"""A configuration whose fields are sections. A section that both classes have means the same in both."""
 
 _FREE_SECTIONS = {"mesh"}
 _FREE_FIELDS = {
@@ -28,29 +29,31 @@ _FREE_FIELDS = {
 
 
 def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str]:
-    """Fields in which a configuration contradicts that of a run: "optimizer.learning_rate: 1e-05 there, 2e-05 here".
+    """Returns the fields in which a configuration contradicts that of a run.
 
-    A field that one of the two lacks is "(absent)". Mesh, the cadence of logs, evaluations and checkpoints, profiling,
-    the steps that may be skipped, and the number of reading workers are free to change.
+    An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field that
+    one of the two lacks is "(absent)". The mesh, the intervals of logs, evaluations and checkpoints, profiling, the
+    number of steps that can be skipped, and the number of reading workers can change.
 
     Args:
-      stored: config.json of the run, or the sections of `binding_sections`.
+      stored: the content of the run's config.json, or what `binding_sections` returned for it.
+      config: the configuration to compare with it.
     """
-    here, there = _fields(binding_sections(config)), _fields(_binding(stored))
+    current, of_run = _fields(binding_sections(config)), _fields(_binding(stored))
     return [
-        f"{name}: {there.get(name, '(absent)')} there, {here.get(name, '(absent)')} here"
-        for name in sorted(here.keys() | there.keys())
-        if name not in here or name not in there or there[name] != here[name]
+        f"{name}: {of_run.get(name, '(absent)')} there, {current.get(name, '(absent)')} here"
+        for name in sorted(current.keys() | of_run.keys())
+        if name not in current or name not in of_run or of_run[name] != current[name]
     ]
 
 
 def binding_sections(config: ConfigSections) -> dict[str, dict[str, Any]]:
-    """The fields that a run may not change, by section, as they are read back: JSON has lists for tuples."""
+    """Returns the fields that a resumed run must keep, by section, as JSON stores them: tuples are lists."""
     return _binding(json.loads(json.dumps(asdict(config))))
 
 
 def config_hash(sections: dict[str, dict[str, Any]]) -> str:
-    """SHA-256 of `binding_sections`."""
+    """Returns the SHA-256 of what `binding_sections` returned, in hexadecimal."""
     return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,7 +70,10 @@ def _fields(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> Config:
-    """The configuration of a run of launch.train. Raises InputError where the file is missing, or is none of these."""
+    """Reads the config.json of a run.
+
+    Raises InputError when the file is missing, or when it is not a configuration of this version.
+    """
     try:
         sections = json.loads(file.read_text())
         if missing := [name for name in _fields(asdict(Config())) if name not in _fields(sections)]:
