@@ -31,9 +31,9 @@ _FREE_FIELDS = {
 def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str]:
     """Returns the fields in which a configuration contradicts that of a run.
 
-    An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field that
-    one of the two lacks is "(absent)". The mesh, the intervals of logs, evaluations and checkpoints, profiling, the
-    number of steps that can be skipped, and the number of reading workers can change.
+    An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field
+    that one of the two lacks is "(absent)". The mesh, the intervals of logs, evaluations and checkpoints, profiling,
+    the number of steps that can be skipped, and the number of reading workers can change.
 
     Args:
       stored: the content of the run's config.json, or what `binding_sections` returned for it.

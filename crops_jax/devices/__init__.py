@@ -1,1 +1,1 @@
-"""Devices, processes and clusters. Nothing is imported here, since process_memory has to run before NumPy is loaded."""
+"""Devices, processes and clusters. This file imports nothing, as process_memory has to run before NumPy is loaded."""

@@ -1,13 +1,14 @@
-"""What the makers of accelerators state about them, by the name that JAX has for the kind of device."""
+"""Memory and speed of accelerators as their makers state them, by the name that JAX has for a kind of device."""
 
 from typing import NamedTuple
 
 
 class Accelerator(NamedTuple):
-    """One device of JAX: a chip, or one of a GPU.
+    """One device of JAX: a TPU chip or a GPU.
 
-    memory_bytes: of its high-bandwidth memory, and memory_bandwidth: bytes a second to and from it.
-    peak_flops: a second, of dense bfloat16 matrix products.
+    memory_bytes: the size of its high-bandwidth memory.
+    memory_bandwidth: the bytes per second to and from this memory.
+    peak_flops: the floating-point operations per second of dense bfloat16 matrix products.
     """
 
     memory_bytes: int
@@ -17,7 +18,7 @@ class Accelerator(NamedTuple):
 
 _GIB = 1 << 30
 
-# The first row whose name begins a device's kind, in any case, is the device's.
+# A device is described by the first row whose name is a prefix of the device's kind, in upper or lower case.
 _ACCELERATORS: tuple[tuple[str, Accelerator], ...] = (
     ("TPU v4 lite", Accelerator(8 * _GIB, 614e9, 138e12)),
     ("TPU v4", Accelerator(32 * _GIB, 1228e9, 275e12)),
@@ -40,6 +41,6 @@ _ACCELERATORS: tuple[tuple[str, Accelerator], ...] = (
 
 
 def accelerator_of(device_kind: str) -> Accelerator | None:
-    """The accelerator of a `jax.Device.device_kind`; None for a CPU and for what is not known here."""
+    """Returns the accelerator of a `jax.Device.device_kind`, or None for a CPU and for an unknown kind."""
     kind = device_kind.lower()
-    return next((found for name, found in _ACCELERATORS if kind.startswith(name.lower())), None)
+    return next((accelerator for name, accelerator in _ACCELERATORS if kind.startswith(name.lower())), None)

@@ -1,13 +1,14 @@
-"""What environment variables say of the processes of a cluster that run one program together.
+"""The environment variables that describe the processes of a cluster that run one program together.
 
-| started by | what is read |
+| started by | variables that are read |
 | --- | --- |
-| anything | JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES, JAX_PROCESS_ID: all three |
+| any launcher | JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES, JAX_PROCESS_ID: all three |
 | Slurm (srun) | SLURM_*, by JAX |
-| Open MPI (mpirun) | OMPI_*, by JAX; version 5 needs JAX_COORDINATOR_ADDRESS beside them |
+| Open MPI (mpirun) | OMPI_*, by JAX; version 5 also needs JAX_COORDINATOR_ADDRESS |
 | Cloud TPU (a pod's VMs, GKE) | TPU_WORKER_* or the machine's metadata, by JAX |
 
-JAX_COORDINATOR_ADDRESS replaces the address that the others give. Started by none of these, a program is one process.
+JAX_COORDINATOR_ADDRESS replaces the address that the other variables name. A program that none of these launchers
+started is one process.
 """
 
 import glob
@@ -19,7 +20,7 @@ from typing import Any
 from crops_jax.errors import InputError
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-# What srun gives to each task; a batch script itself has no step.
+# srun sets these for each task. A batch script itself has no SLURM_STEP_NODELIST.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI_COUNT, _OPEN_MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 _OPEN_MPI_LAUNCHER = "OMPI_MCA_orte_hnp_uri"
@@ -27,68 +28,71 @@ _GPU_PLUGINS = ("cuda12_plugin", "cuda13_plugin", "rocm60_plugin", "rocm7_plugin
 
 
 def has_tpu() -> bool:
-    """Whether this machine seems to have TPU chips and the library for them; neither is opened."""
+    """Returns whether this machine seems to have TPU chips and the library for them; neither is opened."""
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
-    """Keeps JAX on the CPU where libtpu is installed and no TPU is there; to be called before JAX has devices.
+    """Keeps JAX on the CPU when libtpu is installed and the machine has no TPU.
 
-    libtpu would print warnings, and end the process when a profiler starts. Nothing changes where JAX_PLATFORMS says
-    what to use, or a plugin for GPUs is installed beside it.
+    It must be called before JAX creates its devices. libtpu would otherwise print warnings, and end the process when a
+    profiler starts. Nothing changes when JAX_PLATFORMS names a platform, or when a JAX plugin for GPUs is installed
+    too.
 
     Args:
-      environment: os.environ, which processes that this one starts inherit.
+      environment: os.environ, which the child processes of this one inherit.
     """
     if environment.get("JAX_PLATFORMS") or not importlib.util.find_spec("libtpu") or has_tpu():
         return
     if any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS):
         return
     environment["JAX_PLATFORMS"] = "cpu"
-    if jax := sys.modules.get("jax"):  # it has read its environment
+    if jax := sys.modules.get("jax"):  # JAX has already read its environment
         jax.config.update("jax_platforms", "cpu")
 
 
 def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> dict[str, Any] | None:
-    """Arguments of jax.distributed.initialize for this process; None where it is the only one.
+    """Returns the arguments of jax.distributed.initialize for this process, or None when it is the only one.
 
     Args:
       environment: os.environ.
-      looks_for_tpu: asked where no variable says anything. JAX then finds out whether the machine is one of a pod.
+      looks_for_tpu: returns whether the machine seems to have TPU chips. It is called when no variable describes the
+        processes; if it returns True, JAX finds out whether the machine belongs to a pod.
 
-    Raises InputError, naming the variable, where some are missing or are not what they should be.
+    Raises:
+      InputError: some variables are missing or wrong; the message names them.
     """
     if environment.get(_COUNT) or environment.get(_INDEX):
-        return _by_hand(environment)
+        return _from_jax_variables(environment)
     if all(name in environment for name in _SLURM):
-        if _number(environment, "SLURM_NTASKS", least=1) > 1:
+        if _number(environment, "SLURM_NTASKS", minimum=1) > 1:
             return {"cluster_detection_method": "slurm"}
-    elif _number(environment, _OPEN_MPI_COUNT, least=1, default=1) > 1:
-        return _by_open_mpi(environment)
+    elif _number(environment, _OPEN_MPI_COUNT, minimum=1, default=1) > 1:
+        return _from_open_mpi(environment)
     elif _may_use_tpu(environment) and looks_for_tpu():
         return {}
     elif environment.get(_ADDRESS):
-        return _by_hand(environment)
+        return _from_jax_variables(environment)
     return None
 
 
-def _by_hand(environment: Mapping[str, str]) -> dict[str, Any] | None:
+def _from_jax_variables(environment: Mapping[str, str]) -> dict[str, Any] | None:
     names = (_ADDRESS, _COUNT, _INDEX)
     if missing := [name for name in names if not environment.get(name)]:
-        given = " and ".join(name for name in names if name not in missing)
+        present = " and ".join(name for name in names if name not in missing)
         raise InputError(
-            f"{given} {'is' if len(missing) == 2 else 'are'} set and {' and '.join(missing)} not: set all three in "
+            f"{present} {'is' if len(missing) == 2 else 'are'} set and {' and '.join(missing)} not: set all three in "
             "every process (HOST:PORT of process 0, the number of processes, the number of this one from 0), or none"
         )
-    count = _number(environment, _COUNT, least=1)
-    index = _number(environment, _INDEX, least=0)
+    count = _number(environment, _COUNT, minimum=1)
+    index = _number(environment, _INDEX, minimum=0)
     if index >= count:
         raise InputError(f"{_INDEX} = {index} must be below {_COUNT} = {count}; processes are numbered from 0")
     address = _address(environment)
     if count == 1:
         return None
-    # Nothing is left to be detected: on a cluster's machines detection would also take all devices but one away.
+    # Nothing is left to detect. On the machines of a cluster, detection would also leave this process only one device.
     return {
         "coordinator_address": address,
         "num_processes": count,
@@ -97,10 +101,10 @@ def _by_hand(environment: Mapping[str, str]) -> dict[str, Any] | None:
     }
 
 
-def _by_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:
+def _from_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:
     if _OPEN_MPI_LAUNCHER in environment:
         return {"cluster_detection_method": "ompi"}
-    count = _number(environment, _OPEN_MPI_COUNT, least=1)
+    count = _number(environment, _OPEN_MPI_COUNT, minimum=1)
     if _ADDRESS not in environment:
         raise InputError(
             f"Open MPI started {count} processes ({_OPEN_MPI_COUNT}) and does not say where process 0 is; set "
@@ -109,7 +113,7 @@ def _by_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:
     return {
         "coordinator_address": _address(environment),
         "num_processes": count,
-        "process_id": _number(environment, _OPEN_MPI_INDEX, least=0),
+        "process_id": _number(environment, _OPEN_MPI_INDEX, minimum=0),
         "cluster_detection_method": "deactivate",
     }
 
@@ -127,8 +131,8 @@ def _address(environment: Mapping[str, str]) -> str:
     return address
 
 
-def _number(environment: Mapping[str, str], name: str, *, least: int, default: int | None = None) -> int:
+def _number(environment: Mapping[str, str], name: str, *, minimum: int, default: int | None = None) -> int:
     text = environment.get(name, "" if default is None else str(default))
-    if not (text.isdecimal() and text.isascii() and int(text) >= least):
-        raise InputError(f"{name} = {text!r} must be a whole number >= {least}")
+    if not (text.isdecimal() and text.isascii() and int(text) >= minimum):
+        raise InputError(f"{name} = {text!r} must be a whole number >= {minimum}")
     return int(text)

@@ -1,8 +1,8 @@
-"""glibc's malloc for a process that computes on a CPU: keep freed memory instead of giving it back to the kernel.
+"""Settings of glibc's malloc for a process that computes on a CPU: it keeps freed memory for itself.
 
-The arrays of a step are made and freed at every step; returned to the kernel they come back as page faults, which cost
-a sixth to a quarter of the step (benchmarks/page_faults.py). Memory stays at its peak in exchange, so this is for
-programs, never for an import.
+The arrays of a step are allocated and freed at every step. If malloc returned their memory to the kernel, allocating it
+again would cause page faults, which take a sixth to a quarter of the time of a step (benchmarks/page_faults.py). In
+exchange the memory of the process stays at its peak, so programs call this, and no import does.
 """
 
 import ctypes
@@ -12,13 +12,14 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """True when the settings were taken; False, with nothing changed, where the C library is not glibc.
+    """Returns True when malloc accepted the settings; changes nothing and returns False without glibc.
 
-    To be called before another thread asks for memory, and NumPy starts some when it is imported: what such a thread
-    holds is given back as before.
+    It must be called before another thread allocates memory, and NumPy starts threads when it is imported: malloc
+    still returns the memory of such a thread to the kernel.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # Arenas of threads are made of heaps of 64 MiB, which are unmapped when they fall empty, whatever the threshold.
+    # The arenas of threads consist of heaps of 64 MiB, which are unmapped when they become empty, whatever the
+    # threshold.
     return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1), mallopt(_ARENA_MAX, 1)])

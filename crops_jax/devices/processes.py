@@ -1,16 +1,19 @@
-"""The processes of a cluster that run one program together: how they join, agree, and end.
+"""The processes of a cluster that run one program together: how they join, exchange values, and end.
 
-Each process has its own devices and runs the same command; crops_jax.devices.cluster_environment says how they find one
-another. They meet in the same calls in the same order. What one tells the others goes through JAX's coordination
-service, which process 0 holds, and not through devices.
+Each process has its own devices and runs the same command; crops_jax.devices.cluster_environment describes how they
+find one another. All processes make the same calls in the same order. They exchange values through JAX's coordination
+service, which process 0 runs, and not through devices.
 
-When a process fails, none of the others is left waiting for it:
+When a process fails, no other process waits for it forever:
 
-* All fail alike (a loss that is not finite, a wrong argument): process 0 says why, all have the same exit status.
-* One fails alone (a full disk, a damaged file): it tells the others, which end within seconds with its exit status.
-* One dies without a word (SIGKILL, a machine that is lost): the others end when their exchange with it breaks, on a CPU
-  mostly at once, or else when the coordination service has missed its heartbeats for 100 s. Exit status 4, or SIGABRT,
-  by which JAX's client ends a process that learns it from the service or has lost process 0.
+* All processes fail in the same way (a loss that is not finite, a wrong argument): process 0 prints the reason, and all
+  have the same exit status.
+* One process fails alone (a full disk, a damaged file): it reports this to the others, which end within seconds with
+  its exit status.
+* One process dies without a report (SIGKILL, a lost machine): the others end when their exchange with it breaks. On a
+  CPU this is mostly at once; otherwise it is when the coordination service has missed its heartbeats for 100 s. Their
+  exit status is 4, or that of SIGABRT, with which JAX's client ends a process that the service informs or that has lost
+  process 0.
 """
 
 import contextlib
@@ -27,18 +30,19 @@ from crops_jax.devices.cluster_environment import membership
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
 
 _PREFIX = "crops_jax"
-# As long as process 0 may take to make a run while the others wait; a process that died ends the wait sooner.
+# The maximum time for which processes wait for one another, as while process 0 creates a run. A process that died ends
+# the wait sooner.
 _PATIENCE_SECONDS = 24 * 3600
-# How XLA and JAX say that they lost another process.
+# Parts of the messages with which XLA and JAX report that another process is lost.
 _LOST = ("gloo", "connection closed by peer", "connection reset by peer", "nccl", "coordination service", "heartbeat")
 
 
 class Processes:
-    """The processes, seen from one of them.
+    """The processes of a program, as one of them sees them.
 
     Attributes:
-      index: number of this one.
-      count: how many there are.
+      index: the number of this process, from 0.
+      count: the number of processes.
     """
 
     def __init__(
@@ -53,11 +57,11 @@ class Processes:
     ):
         """
         Args:
-          service: client of the coordination service; None for the only process.
+          service: the client of the coordination service; None for the only process.
           exit_process: ends this process at once.
-          grace_seconds: how long a process that failed waits for the failures of the others, and for others to hear of
-        its own. Failures of all processes come within this time.
-          poll_seconds: the interval at which a process looks for failures of the others.
+          grace_seconds: the time in seconds that a process that failed waits for the failures of the others. One that
+            fails alone also waits this long for the others to acknowledge its report.
+          poll_seconds: the interval in seconds at which a process looks for failures of the others.
         """
         self._grace_seconds, self._poll_seconds = grace_seconds, poll_seconds
         self.index, self.count = index, count
@@ -68,37 +72,41 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes what there is one of, and speaks to the user."""
+        """Whether this is process 0, which alone writes files that exist once, and prints messages to the user."""
         return self.index == 0
 
     def gathered(self, value: Any) -> list[Any]:
-        """What every process gave, by number, when all of them have come here. value: as JSON has it.
+        """Returns the values of all processes in the order of their numbers, once all of them have called this.
 
-        Raises NamedFailure when one of them has died.
+        Args:
+          value: a value that JSON can represent.
+
+        Raises:
+          NamedFailure: another process has died.
         """
         if self.count == 1:
             return [value]
         self._rounds += 1
-        place = f"{_PREFIX}/round/{self._rounds}"
+        directory = f"{_PREFIX}/round/{self._rounds}"
         try:
-            self._service.key_value_set(f"{place}/{self.index}", json.dumps(value))
-            self._service.wait_at_barrier(place, _PATIENCE_SECONDS * 1000)
-            found = self._read(place)
+            self._service.key_value_set(f"{directory}/{self.index}", json.dumps(value))
+            self._service.wait_at_barrier(directory, _PATIENCE_SECONDS * 1000)
+            values = self._read(directory)
         except RuntimeError as error:
             raise _lost(error) from error
-        return [found[index] for index in range(self.count)]
+        return [values[index] for index in range(self.count)]
 
     def from_first(self, value: Any) -> Any:
-        """The value of process 0, in all of them."""
+        """Returns the value of process 0, in all processes."""
         return self.gathered(value if self.is_first else None)[0]
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A part of the program in which all processes succeed or all fail.
+        """Runs the block so that all processes succeed or all fail.
 
-        Each leaves it when all have come to its end. A failure is raised in its own process; in the others
-        AnotherProcessFailed is, with the exit status of the first process that failed. May hold what process 0 does
-        alone. Parts do not nest.
+        A process leaves the block when all have come to its end. A process that failed raises its own error; the others
+        raise AnotherProcessFailed, with the exit status of the first process that failed. The block can contain work
+        that only process 0 does. Such blocks do not nest.
         """
         failed: BaseException | None = None
         try:
@@ -114,33 +122,34 @@ class Processes:
             raise failed
 
     def failing(self, error: BaseException) -> BaseException:
-        """What to raise for a failure of this process, once it is known that all have failed alike.
+        """Returns the exception to raise for a failure of this process, once all processes have failed in the same way.
 
-        Where the others have not, they are told, and this process ends here, with a message or a traceback.
+        If the others have not failed, this method reports the failure to them and ends this process, with a message or
+        a traceback.
         """
         if self._fails_together:
             return error
         if (loss := _loss(error)) is not None:
             error = _lost(loss)
-        mine = [_status(error), str(error)]
+        failure = [_status(error), str(error)]
         with contextlib.suppress(RuntimeError):
-            self._tell("failed", mine)
-            failures = self._all_of("failed", self.count)
+            self._report("failed", failure)
+            failures = self._wait_for_reports("failed", self.count)
             if len(failures) == self.count:
-                return error if self.is_first or failures[0] != mine else AnotherProcessFailed(mine[0])
-        self._say(error)
+                return error if self.is_first or failures[0] != failure else AnotherProcessFailed(failure[0])
+        self._print_failure(error)
         with contextlib.suppress(RuntimeError):
-            self._tell("end", mine)
-            self._all_of("heard", self.count - 1)
-        self._exit(mine[0])
+            self._report("end", failure)
+            self._wait_for_reports("heard", self.count - 1)
+        self._exit(failure[0])
         return error
 
     def listen(self) -> None:
-        """Starts to end this process when another one has failed alone."""
+        """Starts a thread that ends this process when another process has failed alone."""
         threading.Thread(target=self._listen, name="other processes", daemon=True).start()
 
     def leave(self) -> None:
-        """Waits for the others to come to their end too."""
+        """Waits until the other processes have come to their end too."""
         import jax
 
         self._ended.set()
@@ -149,81 +158,82 @@ class Processes:
     def _listen(self) -> None:
         while not self._ended.wait(self._poll_seconds):
             try:
-                found = self._read(f"{_PREFIX}/end")
-                if not found or self.index in found:
+                failures = self._read(f"{_PREFIX}/end")
+                if not failures or self.index in failures:
                     continue
-                index, (status, message) = min(found.items())
+                index, (status, message) = min(failures.items())
                 if self.is_first:
                     print(f"error: process {index} of {self.count}: {message}", file=sys.stderr, flush=True)
-                self._tell("heard", None)
-            except RuntimeError:  # the coordinator is gone: JAX's client ends this process
+                self._report("heard", None)
+            except RuntimeError:  # the service is gone, and JAX's client ends this process
                 return
             self._exit(status)
 
-    def _say(self, error: BaseException) -> None:
-        found = explained(error)
-        if found is None:
+    def _print_failure(self, error: BaseException) -> None:
+        explanation = explained(error)
+        if explanation is None:
             traceback.print_exception(error)
         else:
-            print(f"error: process {self.index} of {self.count}: {found[1]}", file=sys.stderr)
+            print(f"error: process {self.index} of {self.count}: {explanation[1]}", file=sys.stderr)
         sys.stderr.flush()
 
-    def _tell(self, name: str, value: Any) -> None:
+    def _report(self, name: str, value: Any) -> None:
         self._service.key_value_set(f"{_PREFIX}/{name}/{self.index}", json.dumps(value))
 
-    def _read(self, place: str) -> dict[int, Any]:
-        found = self._service.key_value_dir_get(f"{place}/")
-        return {int(key.rpartition("/")[2]): json.loads(value) for key, value in found}
+    def _read(self, directory: str) -> dict[int, Any]:
+        """Returns the values below a directory of the service, by the number of the process that set them."""
+        entries = self._service.key_value_dir_get(f"{directory}/")
+        return {int(key.rpartition("/")[2]): json.loads(value) for key, value in entries}
 
-    def _all_of(self, name: str, count: int) -> dict[int, Any]:
-        """What processes told under a name, once `count` have, or after a while."""
+    def _wait_for_reports(self, name: str, count: int) -> dict[int, Any]:
+        """Returns the reports under a name, by process, when there are `count` of them or after the grace time."""
         deadline = time.monotonic() + self._grace_seconds
-        while len(found := self._read(f"{_PREFIX}/{name}")) < count and time.monotonic() < deadline:
+        while len(reports := self._read(f"{_PREFIX}/{name}")) < count and time.monotonic() < deadline:
             self._ended.wait(0.05)
-        return found
+        return reports
 
 
 _current = Processes(0, 1)
 
 
 def current() -> Processes:
-    """The processes that this program runs in; before `joined` and without it the only one."""
+    """Returns the processes that this program runs in. Outside of `joined` it is this one only."""
     return _current
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
-    """Joins the other processes where the environment says that there are some; to be entered before JAX has devices.
+    """Joins the other processes when the environment says that there are some.
 
-    Returns at the end of the block in all processes or in none: see the module's docstring for failures inside it.
+    The block must be entered before JAX creates its devices. It is left in all processes or in none; the module's
+    docstring describes failures inside it.
 
     Raises:
-      InputError: variables that contradict one another or are not all there.
-      NamedFailure: the others were not found within 5 minutes.
+      InputError: variables are missing or contradict one another.
+      NamedFailure: the other processes were not found within 5 minutes.
     """
     global _current
     arguments = membership(os.environ)
-    here = None if arguments is None else _join(arguments)
-    if here is None:
+    processes = None if arguments is None else _join(arguments)
+    if processes is None:
         yield _current
         return
-    _current = here
-    here.listen()
+    _current = processes
+    processes.listen()
     try:
-        yield here
+        yield processes
     except BaseException as error:
-        raised = here.failing(error)
-        here.leave()
+        raised = processes.failing(error)
+        processes.leave()
         if raised is error:
             raise
         raise raised from None
-    here.leave()
+    processes.leave()
 
 
 def refuse_several(program: str) -> None:
-    """Raises InputError where the environment says that a program which knows one process only was started in more."""
-    found = membership(os.environ, looks_for_tpu=lambda: False)
-    if found is not None:
+    """Raises InputError when the environment says that a program for one process was started in several."""
+    if membership(os.environ, looks_for_tpu=lambda: False) is not None:
         raise InputError(
             f"{program} works in one process, and the environment says that there are several; start it once, without "
             "srun, mpirun and JAX_NUM_PROCESSES"
@@ -232,17 +242,17 @@ def refuse_several(program: str) -> None:
 
 def _join(arguments: dict[str, Any]) -> Processes | None:
     import jax
-    from jax._src import distributed  # its client has no public name; Orbax takes it from here too
+    from jax._src import distributed  # the client has no public name; Orbax imports it from here too
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # JAX's own service would take SIGTERM over; crops_jax.training.guards answers it, and SIGINT too.
+    # JAX's own service would handle SIGTERM; crops_jax.training.guards handles it here, and SIGINT too.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments)
     except ValueError:
         if arguments:
             raise
-        return None  # TPU chips, but no pod
+        return None  # this machine has TPU chips but belongs to no pod
     except RuntimeError as error:
         raise NamedFailure(
             f"the processes did not find one another ({one_line(error)}); check the address of process 0 and its "
@@ -255,17 +265,17 @@ def _join(arguments: dict[str, Any]) -> Processes | None:
 def _status(error: BaseException | None) -> int:
     if error is None:
         return 0
-    found = explained(error)
-    return 1 if found is None else found[0]
+    explanation = explained(error)
+    return 1 if explanation is None else explanation[0]
 
 
 def _loss(error: BaseException | None) -> BaseException | None:
-    """How XLA or JAX said that another process is lost, if that is what `error` is or comes from."""
+    """Returns the error by which XLA or JAX reported a lost process, `error` or a cause of it; None without one."""
     while isinstance(error, RuntimeError | TimeoutError):
         text = str(error).lower()
         if isinstance(error, RuntimeError) and any(words in text for words in _LOST):
             return error
-        error = error.__cause__  # Orbax's threads that save raise TimeoutError from it
+        error = error.__cause__  # the threads in which Orbax saves raise TimeoutError from such an error
     return None
 
 

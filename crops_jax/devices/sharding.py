@@ -1,4 +1,4 @@
-"""The device mesh, and which parameter is split along which of its axes: two tables.
+"""The device mesh, and two tables that say which parameter is split along which of its axes.
 
 Axes of the mesh:
 
@@ -8,7 +8,7 @@ Axes of the mesh:
     model   splits matrices (tensor parallelism after Megatron-LM, arXiv 1909.08053: the first matrix of a pair by
             columns, the second by rows, so that one sum over "model" ends each block)
 
-LOGICAL_AXES says what the dimensions of a parameter are, MESH_AXES where a dimension of that kind lies.
+LOGICAL_AXES names the dimensions of a parameter. MESH_AXES maps such a name to the mesh axis that splits the dimension.
 """
 
 import math
@@ -37,11 +37,11 @@ from crops_jax.errors import InputError
 AXES = ("data", "fsdp", "model")
 
 DATA_AXES = ("data", "fsdp")
-"""Axes that batches are split over."""
+"""The axes that batches are split over."""
 
-# The first row that matches the end of a parameter's path and has as many dimensions decides; what none matches is
-# replicated: vectors, for the most part. Moments of the optimiser carry the path of their parameter, so the table holds
-# for them too.
+# A parameter takes the first row that matches the end of its path and has as many dimensions. A parameter that no row
+# matches is replicated; most of these are vectors. The optimiser's moments have the path of their parameter, so the
+# table applies to them too.
 LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"token_embedding/embedding$", ("vocabulary", "width")),
     (r"attention/(query|key|value)/kernel$", ("width", "heads")),
@@ -62,11 +62,11 @@ MESH_AXES = {
 
 
 def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of config.data x config.fsdp x config.model devices; the first ones where more are there.
+    """Returns a mesh of config.data x config.fsdp x config.model devices, the first ones if there are more.
 
-    On TPUs the axes are laid along the links between the chips.
+    On TPUs the axes follow the links between the chips.
 
-    Raises InputError when there are too few devices, or when -1 cannot be resolved without a rest.
+    Raises InputError when there are too few devices, or when the axis of -1 cannot use all devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = _axis_sizes(config, len(devices))
@@ -75,21 +75,28 @@ def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Me
 
 
 def num_groups(mesh: Mesh | AbstractMesh) -> int:
-    """Parts into which a batch is split, each of them on one device, or on several along "model"."""
+    """Returns the number of groups into which a batch is split.
+
+    A group is on one device, or on several devices along "model".
+    """
     return math.prod(mesh.shape[axis] for axis in DATA_AXES)
 
 
 def own_groups(mesh: Mesh) -> tuple[int, ...]:
-    """The groups of a batch that lie on devices of this process, ascending.
+    """Returns the groups of a batch that are on devices of this process, ascending.
 
-    They need not be neighbours. Where "model" reaches over processes, several of them hold the same groups.
+    They need not be consecutive. When "model" spans several processes, these hold the same groups.
     """
-    found = batch_sharding(mesh).addressable_devices_indices_map((num_groups(mesh),)).values()
-    return tuple(sorted({index[0].start or 0 for index in found if index is not None}))
+    indices = batch_sharding(mesh).addressable_devices_indices_map((num_groups(mesh),)).values()
+    return tuple(sorted({index[0].start or 0 for index in indices if index is not None}))
 
 
 def check_batch(size: int, mesh: Mesh, *, flag: str) -> None:
-    """Raises InputError when the groups of a mesh do not divide a batch. flag: the argument that gives its size."""
+    """Raises InputError when a batch cannot be split into the groups of a mesh.
+
+    Args:
+      flag: the argument of the program that sets the size; the message names it.
+    """
     if size % (groups := num_groups(mesh)):
         raise InputError(
             f"{flag} {size} is not a multiple of the mesh's data x fsdp, {groups}; choose another one, or --mesh.data"
@@ -97,7 +104,7 @@ def check_batch(size: int, mesh: Mesh, *, flag: str) -> None:
 
 
 def check_processes(mesh: Mesh) -> None:
-    """Raises InputError when the processes of a cluster cannot each be given some groups of a batch, equally many."""
+    """Raises InputError unless each process of a cluster gets groups of a batch, and all get equally many."""
     owners: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
     for group, devices in enumerate(mesh.devices.reshape(num_groups(mesh), -1)):
         for device in devices:
@@ -118,35 +125,36 @@ def check_processes(mesh: Mesh) -> None:
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for each array (or ShapeDtypeStruct) of a tree of parameters or optimiser state, by the tables.
+    """Returns a NamedSharding for each array (or ShapeDtypeStruct) of a tree of parameters or optimiser state.
 
-    A dimension that the mesh axis does not divide is replicated.
+    The two tables decide. A dimension whose size is not a multiple of the mesh axis is replicated.
     """
 
-    def of(path: tuple, leaf: Any) -> NamedSharding:
+    def leaf_sharding(path: tuple, leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, _fitting(_logical_axes(path_name(path), len(leaf.shape)), leaf.shape, mesh))
 
-    return jax.tree_util.tree_map_with_path(of, tree)
+    return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """First dimension over DATA_AXES; every process holds its own rows."""
+    """Returns the sharding of a batch: its first dimension is split over DATA_AXES; each process holds its own rows."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def traced_over(mesh: Mesh) -> AbstractContextManager:
-    """Within it, a program that is traced lays its rows where `spread_rows` and `spread_lookup` say."""
+    """Returns a context in which `spread_rows` and `spread_lookup` apply to the program that is traced."""
     return use_abstract_mesh(mesh.abstract_mesh)
 
 
 def spread_rows(states: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
-    """Rows over DATA_AXES, like the batch that they come from; as they are outside of `traced_over`.
+    """Splits rows over DATA_AXES, like the batch that they come from. Outside of `traced_over` they stay unchanged.
 
-    Without it the compiler may take "fsdp" for a way to split matrix products, as "model" is.
+    Without this constraint the compiler sometimes splits matrix products along "fsdp", as it does along "model".
     """
     mesh = get_abstract_mesh()
     if not set(DATA_AXES) <= set(mesh.axis_names) or states.shape[0] % num_groups(mesh):
@@ -155,10 +163,10 @@ def spread_rows(states: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
 
 
 def spread_lookup(states: Float[Array, "rows tokens width"]) -> Float[Array, "rows tokens width"]:
-    """`spread_rows` for what was just looked up in a table that is split by its columns.
+    """Does what `spread_rows` does, for states that were just looked up in a table that is split by its columns.
 
-    Each device looks up its columns for all rows of its "fsdp" neighbours, and they exchange rows for columns. So
-    neither the table nor its gradient is ever whole on a device.
+    Each device looks up its columns for all rows of its "fsdp" neighbours, and then they exchange columns for rows. So
+    no device ever holds the whole table or its whole gradient.
     """
     mesh = get_abstract_mesh()
     if set(DATA_AXES) <= set(mesh.axis_names) and not (
@@ -168,15 +176,15 @@ def spread_lookup(states: Float[Array, "rows tokens width"]) -> Float[Array, "ro
     return spread_rows(states)
 
 
-def spread(array: np.ndarray, place: NamedSharding) -> jax.Array:
-    """An array that every process holds whole, laid out over the devices of all processes."""
-    return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+def spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Distributes an array that every process holds whole over the devices of all processes."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def path_name(path: tuple) -> str:
-    """A tree path as "tower/layers/0/attention/query/kernel".
+    """Returns a tree path as text, such as "tower/layers/0/attention/query/kernel".
 
-    Keys of dictionaries, places in lists and names of fields alike, without the quotes that tell them apart.
+    Keys of dictionaries, positions in lists and names of fields look alike, without quotes.
     """
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
@@ -185,12 +193,12 @@ def _axis_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     sizes = {axis: getattr(config, axis) for axis in AXES}
     if config.data == -1:
         sizes["fsdp"] = min(config.fsdp, max(devices // config.model, 1))
-    given = {axis: size for axis, size in sizes.items() if size != -1}
-    names, product = " x ".join(f"mesh.{axis}" for axis in given), " x ".join(map(str, given.values()))
-    needed = math.prod(given.values())
+    fixed = {axis: size for axis, size in sizes.items() if size != -1}
+    names, product = " x ".join(f"mesh.{axis}" for axis in fixed), " x ".join(map(str, fixed.values()))
+    needed = math.prod(fixed.values())
     if needed > devices:
         raise InputError(f"{names} = {product} needs {needed} devices and {devices} are here; make the mesh smaller")
-    if len(given) < len(AXES) and devices % needed:
+    if len(fixed) < len(AXES) and devices % needed:
         raise InputError(
             f"{names} = {product} does not divide the {devices} devices; choose a divisor, or give all axes"
         )
@@ -205,8 +213,8 @@ def _logical_axes(name: str, dimensions: int) -> tuple[str, ...]:
 
 
 def _fitting(axes: tuple[str, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    def splits(place: str, size: int) -> bool:
-        return mesh.shape[place] > 1 and size % mesh.shape[place] == 0
+    def splits(mesh_axis: str, size: int) -> bool:
+        return mesh.shape[mesh_axis] > 1 and size % mesh.shape[mesh_axis] == 0
 
-    places = [MESH_AXES[axis] for axis in axes]
-    return PartitionSpec(*(place if splits(place, size) else None for place, size in zip(places, shape)))
+    mesh_axes = [MESH_AXES[axis] for axis in axes]
+    return PartitionSpec(*(axis if splits(axis, size) else None for axis, size in zip(mesh_axes, shape)))
