@@ -1,4 +1,4 @@
-"""Texts as the encoder gets them: normal forms, tokens, and rows of packed tokens."""
+"""The forms in which an encoder reads texts: normalised text, tokens, and rows of packed tokens."""
 
 from crops_jax.text.forms import DOCUMENT_FIELDS, document_text, normalise_query, words
 

@@ -1,4 +1,4 @@
-"""The forms that texts take on their way into labels and encoders."""
+"""The forms of texts in labels and encoders: normalised queries, document texts, words and trigrams."""
 
 import re
 import unicodedata
@@ -7,53 +7,60 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-# The paper's order (section "Encoder"): each field as far as the token limit lets it.
+# The fields in the paper's order (section "Encoder"). What exceeds the token limit is cut at the end.
 DOCUMENT_FIELDS = ("title", "keywords", "cover_text", "text")
 
-# Chinese, Japanese and Korean scripts are written without blanks between words: one character is one unit there.
+# Chinese, Japanese and Korean scripts are written without blanks between words, so one character is one unit.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])\w)+")
 _STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 
 def normalise_query(query: str) -> str:
-    """Unicode NFKC, lower case, white space folded to one blank and trimmed: the key and the encoder's form."""
+    """Returns the form of a query that is its key and that the encoder reads.
+
+    That is Unicode NFKC in lower case, with white space folded to one blank and trimmed.
+    """
     lower = unicodedata.normalize("NFKC", query).lower()
-    # Some small letters have a composed form where their capitals have none: J and a caron, H and a macron below.
+    # Some lower-case letters have a composed form that their capitals lack: J with a caron, H with a macron below.
     return " ".join(unicodedata.normalize("NFKC", lower).split())
 
 
 def document_text(document: Mapping[str, str | None]) -> str:
-    """The encoder's text of a document: title, keywords, cover_text and text, those that are there, by blanks."""
+    """Returns the text of a document for the encoder: its title, keywords, cover_text and text, joined by blanks."""
     return " ".join(" ".join(value.split()) for field in DOCUMENT_FIELDS if (value := document.get(field)))
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased words for lexical matching; character bigrams where a script has no blanks (a lone one as it is)."""
-    found = []
+    """Returns lower-case words for lexical matching.
+
+    A run of characters of a script without blanks gives its character bigrams, or itself if it is one character.
+    """
+    terms = []
     for run in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
         if _STARTS_UNSPACED.match(run) and len(run) > 1:
-            found.extend(run[i : i + 2] for i in range(len(run) - 1))
+            terms.extend(run[i : i + 2] for i in range(len(run) - 1))
         else:
-            found.append(run)
-    return found
+            terms.append(run)
+    return terms
 
 
 def distinct(*sequences: Sequence[str]) -> tuple:
-    """The distinct texts of all sequences in order of first appearance, then each sequence as indices into them."""
-    place: dict[str, int] = {}
+    """Returns the distinct texts of all sequences in order of first appearance, then each sequence as indices."""
+    position: dict[str, int] = {}
     indices = [
-        np.fromiter((place.setdefault(text, len(place)) for text in sequence), np.int64, len(sequence))
+        np.fromiter((position.setdefault(text, len(position)) for text in sequence), np.int64, len(sequence))
         for sequence in sequences
     ]
-    return (list(place), *indices)
+    return (list(position), *indices)
 
 
 def trigrams(texts: Sequence[str]) -> tuple[Int64[np.ndarray, "trigrams"], Int64[np.ndarray, "trigrams"]]:
-    """Every character trigram of every text, a blank set before and after it.
+    """Finds every character trigram of every text, with a blank put before and after the text.
 
     Returns:
-      (row, code): which text, ascending, and the trigram as three code points of 21 bits.
+      (row, code): for each trigram the index of its text, ascending, and its three code points of 21 bits in one
+      number.
     """
     padded = [f" {text} " if text else "" for text in texts]
     points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)

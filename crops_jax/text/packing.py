@@ -1,7 +1,7 @@
-"""Several short texts in one row of tokens, so that little of a batch is padding.
+"""Packs several short texts into one row of tokens, so that little of a batch is padding.
 
-A text never goes over the end of its row. Each token carries the number of its text within the row (its segment), by
-which attention and pooling keep texts apart: what comes out for a text is what comes out when it stands alone.
+A text never crosses the end of its row. Each token carries the number of its text within the row (its segment), by
+which attention and pooling separate the texts: the vector of a text is the same as when the text is encoded alone.
 Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021 (arXiv 2107.02027).
 """
 
@@ -12,34 +12,35 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 PADDING_TOKEN = -1
-"""Fills the rest of a row of tokens, whatever padding the tokenizer has. The segment of padding is -1 too."""
+"""The token that fills the rest of a row, whatever padding the tokenizer uses. The segment of padding is -1 too."""
 
 CPU_BATCH_TOKENS = 2048
-"""Tokens that a CPU encodes at once: their states stay in its caches, and few rows of the last batch are empty."""
+"""The number of tokens that a CPU encodes at once. Their states fit its caches, and few rows of the last batch are
+empty."""
 
-MOST_SHAPES = 4
-"""Numbers of rows for which programs are compiled, at most."""
+MAX_SHAPES = 4
+"""The maximum number of different numbers of rows for which programs are compiled."""
 
 _TOKENS_PER_SEGMENT = 4
 _HEADROOM = 1.1
-_LEAST_SAVING = 0.05
-# Rows of a batch that is not full.
+_MIN_SAVING = 0.05
+# The numbers of rows of a batch that is not full.
 _SMALL_BATCHES = (8, 64)
 
 
 def batch_tokens(platform: str, *, elsewhere: int) -> int:
-    """Tokens to encode at once on a platform of JAX: CPU_BATCH_TOKENS on "cpu", or `elsewhere`."""
+    """Returns the number of tokens to encode at once on a JAX platform: CPU_BATCH_TOKENS on "cpu", else `elsewhere`."""
     return CPU_BATCH_TOKENS if platform == "cpu" else elsewhere
 
 
 class PackedTexts(NamedTuple):
-    """Texts in rows, in groups of equally many rows; each device gets whole groups, and no text leaves its group.
+    """Texts in rows. The rows form groups of equal size; each device gets whole groups, and no text leaves its group.
 
-    Arrays of NumPy on the host, of JAX in a compiled step.
+    The arrays are NumPy's on the host and JAX's in a compiled step.
 
-    tokens: padded with -1.
-    segments: the number of the text a token belongs to within its row, from 0; -1 for padding.
-    places: where a text is: row * segments_per_row(row_tokens) + segment; -1 for an empty or missing one.
+    tokens: the token ids, padded with -1.
+    segments: for each token the number of its text within the row, from 0; -1 for padding.
+    places: the position of each text, row * segments_per_row(row_tokens) + segment; -1 for an empty or missing text.
     """
 
     tokens: Int32[Any, "groups rows row_tokens"]
@@ -48,9 +49,12 @@ class PackedTexts(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Which row each text of a group goes to, and where in it; row -1 for a text that is in none.
+    """The row of each text of a group, and its position in the row.
 
-    count: rows used.
+    row: the number of the row; -1 for a text that is in no row.
+    segment: the number of the text within its row, from 0.
+    start: the position of the text's first token in the row.
+    count: the number of rows used.
     """
 
     row: Int64[np.ndarray, "texts"]
@@ -60,35 +64,40 @@ class Rows(NamedTuple):
 
 
 def segments_per_row(row_tokens: int) -> int:
-    """The most texts that one row takes: a program has so many places for the vectors of a row."""
+    """Returns the maximum number of texts in one row. A compiled program has this many vectors for each row."""
     return max(1, row_tokens // _TOKENS_PER_SEGMENT)
 
 
 def row_width(*limits: int) -> int:
-    """The shortest row that holds a text of any of the token limits, in full vectors of 8."""
+    """Returns the number of tokens of the shortest row that holds a text of any of the limits: a multiple of 8."""
     return -(-max(limits) // 8) * 8
 
 
 def assign_rows(
     lengths: Sequence[int] | Int64[np.ndarray, "texts"], *, row_tokens: int, shortest_opening: int = 1
 ) -> Rows:
-    """Best-fit decreasing: the longest text first, each into the fullest row that still has room for it.
+    """Assigns texts to rows by best-fit decreasing: longest text first, each into the fullest row that has room for it.
 
-    Never needs more than 11/9 of the fewest possible rows and one more (Johnson 1974) while rows are not full of
-    segments. Equal lengths keep their order, so the result is a function of the lengths.
+    As long as no row reaches its maximum number of segments, the number of rows is at most 11/9 of the smallest
+    possible number, plus one (Johnson 1974). Texts of equal length keep their order, so the result depends only on the
+    lengths.
 
     Args:
-      shortest_opening: a text that is shorter fills room that is left, and gets no row where there is none.
+      lengths: the number of tokens of each text.
+      row_tokens: the number of tokens of a row.
+      shortest_opening: a shorter text never opens a row: it goes into the room of an open one, or into none (row -1).
 
-    Raises ValueError for a text that is longer than a row.
+    Raises:
+      ValueError: a text is longer than a row.
     """
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) and lengths.max() > row_tokens:
         raise ValueError(f"a text of {lengths.max()} tokens does not fit a row of {row_tokens}")
     row, segment, start = (np.full(len(lengths), -1, np.int64) for _ in range(3))
-    most = segments_per_row(row_tokens)
+    max_segments = segments_per_row(row_tokens)
     filled: list[int] = []
-    # Rows by the room they have left, and as bits which rooms there are: the least that suffices is the lowest bit.
+    # The open rows by the room that is left in them. Bit r of `rooms` is set if some row has room r, so the smallest
+    # room that suffices is the lowest set bit from `length` on.
     by_room: list[list[int]] = [[] for _ in range(row_tokens + 1)]
     rooms = 0
     for text in np.argsort(-lengths, kind="stable").tolist():
@@ -108,7 +117,7 @@ def assign_rows(
         row[text], segment[text], start[text] = chosen, filled[chosen], row_tokens - room
         filled[chosen] += 1
         room -= length
-        if room and filled[chosen] < most:
+        if room and filled[chosen] < max_segments:
             by_room[room].append(chosen)
             rooms |= 1 << room
     return Rows(row, segment, start, len(filled))
@@ -119,7 +128,10 @@ def lay_out(
 ) -> tuple[
     Int32[np.ndarray, "num_rows row_tokens"], Int32[np.ndarray, "num_rows row_tokens"], Int32[np.ndarray, "texts"]
 ]:
-    """One group of PackedTexts: tokens, segments and places of texts that `assign_rows` gave their rows."""
+    """Returns one group of PackedTexts: the tokens, segments and places of texts whose rows `assign_rows` chose.
+
+    Raises ValueError when there are more rows than `num_rows`.
+    """
     if rows.count > num_rows:
         raise ValueError(f"{rows.count} rows do not fit {num_rows}")
     tokens, segments = (np.full(num_rows * row_tokens, PADDING_TOKEN, np.int32) for _ in range(2))
@@ -134,27 +146,31 @@ def lay_out(
     return tokens.reshape(num_rows, row_tokens), segments.reshape(num_rows, row_tokens), places
 
 
-def row_counts(seen: Sequence[int], *, texts: int, multiple: int = 1) -> tuple[int, ...]:
-    """The numbers of rows to compile for, ascending, at most MOST_SHAPES; the last one holds any batch.
+def row_counts(measured: Sequence[int], *, texts: int, multiple: int = 1) -> tuple[int, ...]:
+    """Returns the numbers of rows to compile for, ascending, at most MAX_SHAPES; the last one holds any batch.
 
     Args:
-      seen: rows that some batches of the run needed.
-      texts: of a group; so many rows always suffice.
-      multiple: each number is one of its multiples.
+      measured: the numbers of rows that some batches of the run needed.
+      texts: the number of texts of a group; this many rows always suffice.
+      multiple: each number of rows is a multiple of this.
     """
-    wanted = [texts, max(seen) * _HEADROOM, max(seen), np.median(seen)] if len(seen) else [texts]
-    greatest = -(-texts // multiple) * multiple
-    counts = [greatest]
-    for rows in wanted[1:]:
+    candidates = [max(measured) * _HEADROOM, max(measured), np.median(measured)] if len(measured) else []
+    counts = [-(-texts // multiple) * multiple]
+    for rows in candidates:
         rounded = -(-int(np.ceil(rows)) // multiple) * multiple
-        # A program costs its compilation: one that would hardly be smaller than the next is left out.
-        if 0 < rounded <= counts[-1] * (1 - _LEAST_SAVING):
+        # Compiling a program takes time, so a number that is hardly smaller than the next one is left out.
+        if 0 < rounded <= counts[-1] * (1 - _MIN_SAVING):
             counts.append(rounded)
     return tuple(sorted(counts))
 
 
 class RowBatch(NamedTuple):
-    """Some rows of packed texts. texts: the numbers of those in it; places: as in PackedTexts."""
+    """Some rows of packed texts.
+
+    tokens, segments: as in PackedTexts.
+    texts: the numbers of the texts in these rows.
+    places: the position of each of these texts, as in PackedTexts.
+    """
 
     tokens: Int32[np.ndarray, "rows row_tokens"]
     segments: Int32[np.ndarray, "rows row_tokens"]
@@ -165,23 +181,25 @@ class RowBatch(NamedTuple):
 def row_batches(
     texts: Sequence[Int32[np.ndarray, "tokens"]], *, widths: Sequence[int], batch_tokens: int, multiple: int = 1
 ) -> Iterator[RowBatch]:
-    """All texts that have tokens, in batches of few shapes.
+    """Yields all texts that have tokens, in batches of few shapes.
 
-    A text goes into a row of the least width that holds it, or fills what is left in a wider one. A batch is full,
-    batch_tokens / width rows, or, at the end of a width, the least of 8, 64 and a full one that holds the rest.
+    A text goes into a row of the smallest width that holds it, or into the room that is left in a wider row. A full
+    batch has batch_tokens / width rows. The last batch of a width has the smallest number of 8, 64 and a full batch's
+    rows that holds the remaining rows.
 
     Args:
-      widths: row_tokens to choose from, ascending; the last one holds the longest text.
-      batch_tokens: of a full batch, padding included; at least `multiple` rows go into it.
-      multiple: rows of a batch are a multiple of it, such as the number of devices.
+      texts: the token ids of each text.
+      widths: the values of row_tokens to choose from, ascending; the last one holds the longest text.
+      batch_tokens: the number of tokens of a full batch, padding included. A batch has at least `multiple` rows.
+      multiple: the number of rows of a batch is a multiple of this, such as the number of devices.
     """
-    waiting = np.arange(len(texts))
+    remaining = np.arange(len(texts))
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    waiting = waiting[lengths > 0]
+    remaining = remaining[lengths > 0]
     for narrower, width in reversed(list(zip((0, *widths), widths))):
-        rows = assign_rows(lengths[waiting], row_tokens=width, shortest_opening=narrower + 1)
-        yield from _batches_of_width([texts[i] for i in waiting], waiting, rows, width, batch_tokens, multiple)
-        waiting = waiting[rows.row < 0]
+        rows = assign_rows(lengths[remaining], row_tokens=width, shortest_opening=narrower + 1)
+        yield from _batches_of_width([texts[i] for i in remaining], remaining, rows, width, batch_tokens, multiple)
+        remaining = remaining[rows.row < 0]
 
 
 def _batches_of_width(

@@ -1,4 +1,7 @@
-"""Query and document as one row of tokens: [CLS] query [SEP] document [SEP], or as a tokenizer sets two texts."""
+"""A query and a document in one row of tokens, with the special tokens that a tokenizer puts around two texts.
+
+With BERT's tokenizer the row is [CLS] query [SEP] document [SEP].
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,14 +14,17 @@ from crops_jax.text.forms import distinct, normalise_query
 from crops_jax.text.packing import PADDING_TOKEN
 from crops_jax.text.tokenizer import Tokenizer
 
-# Two texts of which any tokenizer makes at least one token each; what else it makes is its frame.
+# Any tokenizer makes at least one token of each of these two texts; all other tokens belong to its frame.
 _PROBE = ("a", "a")
 _WIDTHS = 4
 _WIDTH_MULTIPLE = 16
 
 
 class Frame(NamedTuple):
-    """The special tokens that a tokenizer puts before, between and after two texts, and the types of all five parts."""
+    """The special tokens that a tokenizer puts before, between and after two texts.
+
+    types: the token types of the five parts: before, first text, between, second text, after.
+    """
 
     before: Int32[np.ndarray, "special"]
     between: Int32[np.ndarray, "special"]
@@ -26,13 +32,16 @@ class Frame(NamedTuple):
     types: tuple[list[int], int, list[int], int, list[int]]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "Frame":
-        """The frame of a tokenizer. Raises InputError where nothing stands before or between the texts."""
+    def from_tokenizer(cls, tokenizer: Tokenizer) -> "Frame":
+        """Returns the frame of a tokenizer.
+
+        Raises InputError when the tokenizer puts no token before the texts or none between them.
+        """
         encoding = tokenizer.encode_pair(*_PROBE)
         ids, types = encoding.ids, encoding.type_ids
         texts = encoding.sequence_ids
-        first = [place for place, text in enumerate(texts) if text == 0]
-        second = [place for place, text in enumerate(texts) if text == 1]
+        first = [position for position, text in enumerate(texts) if text == 0]
+        second = [position for position, text in enumerate(texts) if text == 1]
         if not first or not second or first[0] == 0 or second[0] == first[-1] + 1:
             raise InputError(
                 "the tokenizer sets two texts without a token before the first or between them, as [CLS] and [SEP] "
@@ -45,25 +54,29 @@ class Frame(NamedTuple):
 
     @property
     def tokens(self) -> int:
+        """The number of special tokens."""
         return len(self.before) + len(self.between) + len(self.after)
 
 
 class TokenizedPairs:
-    """Pairs of texts, each distinct text tokenised once, laid out in rows when they are asked for.
+    """Pairs of texts. Each distinct text is tokenised once; `rows` lays out the pairs that it is called for.
 
-    lengths: tokens of each pair.
+    lengths: the number of tokens of each pair, special tokens included.
     """
 
     def __init__(self, queries: Sequence[str], documents: Sequence[str], *, tokenizer: Tokenizer, max_tokens: int):
         """
         Args:
-          queries: one a pair, in any form; the normalised one is used.
-          documents: one a pair, as crops_jax.text.document_text gives them.
-          max_tokens: of a pair. The query is kept whole first, then the document: only a query that alone is too long
-            loses its end.
+          queries: the query of each pair, in any form; it is normalised here.
+          documents: the document of each pair, as crops_jax.text.document_text returns it.
+          max_tokens: the maximum number of tokens of a pair. The query is kept whole first, then the document, so that
+            a query loses its end only when it alone is too long.
+
+        Raises:
+          InputError: `max_tokens` leaves no room beside the special tokens.
         """
         self.max_tokens = max_tokens
-        self._frame = Frame.of(tokenizer)
+        self._frame = Frame.from_tokenizer(tokenizer)
         room = max_tokens - self._frame.tokens
         if room < 2:
             raise InputError(f"{max_tokens} tokens a pair leave no room beside {self._frame.tokens} special ones")
@@ -80,13 +93,14 @@ class TokenizedPairs:
 
     @property
     def greatest_token(self) -> int:
+        """The greatest token id of all pairs, special tokens included."""
         rows = [row.max() for row in (*self._queries, *self._documents, *self._frame[:3]) if len(row)]
         return int(max(rows, default=0))
 
     def rows(
         self, pairs: Int64[np.ndarray, "rows"], *, width: int
     ) -> tuple[Int32[np.ndarray, "rows width"], Int32[np.ndarray, "rows width"]]:
-        """Tokens, padded with -1, and token types of some pairs; a pair of number -1 is a row of padding."""
+        """Returns the tokens, padded with -1, and the token types of some pairs; pair -1 is a row of padding."""
         tokens = np.full((len(pairs), width), PADDING_TOKEN, np.int32)
         types = np.zeros((len(pairs), width), np.int32)
         before, between, after, kinds = self._frame
@@ -95,22 +109,22 @@ class TokenizedPairs:
                 continue
             query, document = self._queries[self._query[pair]], self._documents[self._document[pair]]
             document = document[: self.max_tokens - self._frame.tokens - len(query)]
-            at = 0
+            start = 0
             for part, kind in zip((before, query, between, document, after), kinds, strict=True):
-                tokens[row, at : at + len(part)] = part
-                types[row, at : at + len(part)] = kind
-                at += len(part)
+                tokens[row, start : start + len(part)] = part
+                types[row, start : start + len(part)] = kind
+                start += len(part)
         return tokens, types
 
 
 def row_widths(max_tokens: int) -> tuple[int, ...]:
-    """The widths that rows of pairs are padded to, ascending: at most four, so that few programs are compiled."""
+    """Returns the widths to which rows of pairs are padded, ascending. Four widths at most keep compilations few."""
     steps = (max_tokens * part / _WIDTHS for part in range(1, _WIDTHS + 1))
     return tuple(sorted({min(-(-int(step) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE, max_tokens) for step in steps}))
 
 
 def row_width(length: int, max_tokens: int) -> int:
-    """The least of `row_widths` that holds a pair of `length` tokens."""
+    """Returns the smallest of `row_widths` that holds a pair of `length` tokens."""
     return next(width for width in row_widths(max_tokens) if width >= length)
 
 

@@ -1,9 +1,9 @@
-"""Learns a WordPiece vocabulary whose tokens and ids depend on the texts alone.
+"""Learns a WordPiece vocabulary whose tokens and ids depend only on the texts.
 
 The trainer of Hugging Face's `tokenizers` numbers the characters inside words ("##a") in the order of a hash table
-that differs from run to run, and breaks ties between merges by these numbers: vocabularies of the same texts differ,
-with and without TOKENIZERS_PARALLELISM. Here the characters are found in a first pass and given to a second one in
-sorted order, as if they were special tokens; then nothing is left to chance.
+that differs from run to run, and breaks ties between merges by these numbers. So two vocabularies of the same texts
+differ, with and without TOKENIZERS_PARALLELISM. This module collects the characters in a first pass and passes them to
+a second one in sorted order, as if they were special tokens. Then the vocabulary is the same in every run.
 """
 
 import collections
@@ -18,24 +18,25 @@ _CONTINUATION = "##"
 
 
 def learn_wordpiece(texts: Callable[[], Iterable[str]], *, vocabulary_size: int) -> Tokenizer:
-    """A lower-casing BERT tokenizer learnt from texts; the same texts in any order give the same tokenizer.
+    """Learns a lower-casing BERT tokenizer from texts; the same texts in any order give the same tokenizer.
 
-    Characters and their forms inside words take at most three quarters of the vocabulary, the most frequent first;
-    words with others become [UNK].
+    The most frequent characters and their forms inside words take at most three quarters of the vocabulary. A word with
+    another character becomes [UNK].
 
     Args:
-      texts: gives the texts anew each time it is called.
-      vocabulary_size: tokens, special ones included. Fewer come out when the texts are too few.
+      texts: returns all texts each time it is called.
+      vocabulary_size: the maximum number of tokens, special ones included. Few texts give fewer tokens.
 
     Raises:
-      InputError: the vocabulary is too small to hold anything, or there is no text.
+      InputError: the vocabulary size is below its minimum, or there is no text.
     """
     if vocabulary_size < 4 * len(SPECIAL_TOKENS):
         raise InputError(f"a vocabulary needs at least {4 * len(SPECIAL_TOKENS)} tokens, found {vocabulary_size}")
     ranked = _characters(texts())
     if not ranked:
         raise InputError("there is no text to learn a vocabulary from; give a tokenizer")
-    # Scripts without blanks between words have many characters and hardly one inside a word: half, if they fit.
+    # Scripts without blanks between words have many characters, but few with a form inside words. So half of the
+    # vocabulary goes to characters if their forms fit as well.
     for share in (vocabulary_size // 2, vocabulary_size // 4):
         alphabet = sorted(ranked[:share])
         units = _units(texts(), alphabet)
@@ -56,7 +57,7 @@ def learn_wordpiece(texts: Callable[[], Iterable[str]], *, vocabulary_size: int)
 
 
 def _characters(texts: Iterable[str]) -> list[str]:
-    """Characters of the normalised texts, the most frequent first."""
+    """Returns the characters of the normalised texts, the most frequent first."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     counts: collections.Counter[str] = collections.Counter()
     for text in texts:
@@ -65,7 +66,7 @@ def _characters(texts: Iterable[str]) -> list[str]:
 
 
 def _units(texts: Iterable[str], alphabet: list[str]) -> list[str]:
-    """The alphabet, and those of its characters that occur inside words, in that form."""
+    """Returns the alphabet and the inner forms ("##a") of its characters that occur inside words, sorted."""
     untrained = _train(texts, vocabulary_size=0, special_tokens=[], alphabet=alphabet)
     return sorted(untrained.get_vocab())
 

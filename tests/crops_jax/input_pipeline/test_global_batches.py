@@ -9,7 +9,7 @@ from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch, batches, describe_batch, records_of_step
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.records import QueryRecord, RecordSource, write_records
-from crops_jax.text.packing import MOST_SHAPES, PADDING_TOKEN
+from crops_jax.text.packing import MAX_SHAPES, PADDING_TOKEN
 from tests.record_examples import CLS, SEP, example
 from tests.unpacking import unpacked
 
@@ -99,7 +99,7 @@ def test_few_shapes_come_and_the_numbers_of_rows_are_multiples(source):
                 source, config().replace(training={"micro_batches": micro_batches}), num_steps=100, groups=2
             )
         }
-        assert 1 <= len(shapes) <= MOST_SHAPES
+        assert 1 <= len(shapes) <= MAX_SHAPES
         assert all(rows % micro_batches == 0 for _, rows, _ in shapes)
 
 

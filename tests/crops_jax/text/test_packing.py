@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crops_jax.text.packing import (
-    MOST_SHAPES,
+    MAX_SHAPES,
     PackedTexts,
     assign_rows,
     lay_out,
@@ -85,7 +85,7 @@ def test_numbers_of_rows_hold_any_batch_and_are_few():
     assert row_counts([], texts=7) == (7,)
     assert row_counts([0], texts=7) == (7,)
     assert row_counts([7, 7], texts=7) == (7,)
-    assert len(row_counts(range(1, 90), texts=1000)) <= MOST_SHAPES
+    assert len(row_counts(range(1, 90), texts=1000)) <= MAX_SHAPES
 
 
 def test_a_row_holds_the_longest_text():
