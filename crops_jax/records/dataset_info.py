@@ -1,7 +1,7 @@
 """dataset_info.json and features.json of a folder of records, as tensorflow_datasets 4.9.10 writes them.
 
-What a reader has to know before the first record stands in the statistics of a split, where tfds keeps such things:
-the greatest number of rows of every feature (`maxNumValues`), and the token that closes every text.
+The statistics of a split hold what a reader needs to know before the first record, because tfds keeps such facts there:
+the maximum number of rows of every feature (`maxNumValues`), and the token that closes every text.
 """
 
 import json
@@ -25,14 +25,14 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 class SplitInfo:
-    """What dataset_info.json says of one split.
+    """The entry of one split in dataset_info.json.
 
     Attributes:
       shard_lengths: the number of records in each shard.
-      data_bytes: the size of all records without their frames.
-      greatest: the greatest number of rows that each feature has in a record.
-      last_tokens: the tokens that end texts, some two of them where there are more.
-      closing_token: the token that ends every text, None when there is no such token.
+      data_bytes: the size in bytes of all records without their frames.
+      greatest: for each feature the maximum number of rows in a record.
+      last_tokens: the tokens that end texts; when there are more than two, at least two of them.
+      closing_token: the token that ends every text; None when there is no such token.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class SplitInfo:
         return next(iter(self.last_tokens)) if len(self.last_tokens) == 1 else None
 
     def add(self, values: dict[str, Int32[np.ndarray, "..."]], data: bytes) -> None:
-        """Takes one more record into account."""
+        """Adds one more record to the counts."""
         self.data_bytes += len(data)
         for name, array in values.items():
             self.greatest[name] = max(self.greatest[name], len(array))
@@ -56,7 +56,7 @@ class SplitInfo:
             self.last_tokens.add(int(values["query_tokens"][-1]) if values["query_tokens"].size else None)
 
     def merge(self, other: "SplitInfo") -> None:
-        """Takes the records of another part of the split into account, shards and all."""
+        """Adds another part of the split to the counts, with its records and shards."""
         self.shard_lengths += other.shard_lengths
         self.data_bytes += other.data_bytes
         for name, number in other.greatest.items():
@@ -64,6 +64,7 @@ class SplitInfo:
         self.last_tokens |= other.last_tokens
 
     def to_json(self, name: str) -> dict[str, Any]:
+        """Returns the entry of dataset_info.json for a split with this name."""
         features: list[dict[str, Any]] = [
             {"name": feature, "numStats": {"commonStats": {"maxNumValues": str(number)} if number else {}}}
             for feature, number in self.greatest.items()
@@ -82,7 +83,10 @@ class SplitInfo:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "SplitInfo":
-        """Raises KeyError, TypeError, ValueError or AttributeError for anything else than to_json gives."""
+        """Reads an entry that `to_json` returned.
+
+        Raises KeyError, TypeError, ValueError or AttributeError for any other value.
+        """
         info = cls()
         info.shard_lengths = [int(length) for length in value["shardLengths"]]
         info.data_bytes = int(value["numBytes"])
@@ -92,19 +96,20 @@ class SplitInfo:
         if _CLOSING_TOKEN in features:
             info.last_tokens = {int(features[_CLOSING_TOKEN]["customStats"][0]["num"])}
         if value["filepathTemplate"] != _TEMPLATE or not info.shard_lengths or min(info.shard_lengths) < 1:
-            raise ValueError("another naming of shards, or empty ones")
+            raise ValueError("the shards have other names, or some are empty")
         numbers = [*info.shard_lengths, info.data_bytes, *info.greatest.values(), info.closing_token or 0]
         if min(numbers) < 0 or max(numbers) >= 2**63 or max(*info.greatest.values(), info.closing_token or 0) >= 2**31:
-            raise ValueError("numbers that no split has")
+            raise ValueError("a number is out of its range")
         return info
 
 
 def shard_names(split: str, shards: int) -> list[str]:
-    """File names of a split's shards, as tfds names them."""
+    """Returns the file names of a split's shards, as tfds names them."""
     return [f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}" for shard in range(shards)]
 
 
 def write_dataset_info(path: Path, splits: dict[str, SplitInfo]) -> None:
+    """Writes dataset_info.json and features.json of a folder of records with these splits."""
     content = {
         "description": _DESCRIPTION,
         "fileFormat": "tfrecord",
@@ -118,7 +123,7 @@ def write_dataset_info(path: Path, splits: dict[str, SplitInfo]) -> None:
 
 
 def read_dataset_info(path: Path) -> dict[str, SplitInfo]:
-    """The splits of a folder of records. Raises InputError where there are none or the file is damaged."""
+    """Returns the splits of a folder of records. Raises InputError when dataset_info.json is missing or damaged."""
     file = path / DATASET_INFO
     if not file.is_file():
         raise InputError(f"{file}: no such file, so {path} holds no training records; data.write_records writes them")
@@ -135,7 +140,7 @@ def read_dataset_info(path: Path) -> dict[str, SplitInfo]:
 
 
 def features_json() -> dict[str, Any]:
-    """features.json as tensorflow_datasets writes it for these features."""
+    """Returns the content of features.json as tensorflow_datasets writes it for these features."""
     package = "tensorflow_datasets.core.features"
     features = {
         name: {

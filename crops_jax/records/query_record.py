@@ -1,18 +1,18 @@
 """One training record and its form as a tf.train.Example.
 
-| feature | int32 | holds |
+| feature | int32 | content |
 | --- | --- | --- |
 | query_tokens | [tokens] | the query |
-| documents | [documents, 4] | of each document with text: id (two words), level, number of its tokens |
-| document_tokens | [tokens] | their tokens, one document after the other |
-| labelled | [labelled, 3] | of every labelled document: id (two words), level |
+| documents | [documents, 4] | each document with text: id (two words), level, number of tokens |
+| document_tokens | [tokens] | the tokens of these documents, one document after the other |
+| labelled | [labelled, 3] | every labelled document: id (two words), level |
 
-Each is one bytes value of packed little-endian numbers (`tfds.features.Tensor` with encoding "bytes"): that parses
-several times faster than Int64List and takes half the space. Few features rather than many for the same reason, and
-joined tokens because tfds cannot declare ragged lists of packed values.
+Each feature is one bytes value of packed little-endian numbers (`tfds.features.Tensor` with encoding "bytes"), which
+parses several times faster than Int64List and takes half the space. The features are few for the same reason. Tokens of
+documents are joined because tfds cannot declare ragged lists of packed values.
 
-The message tf.train.Example is declared here so that TFRecords need no TensorFlow. The declaration lives in a
-descriptor pool of its own: a process that loads TensorFlow too keeps TensorFlow's.
+This module declares the message tf.train.Example, so that TFRecords need no TensorFlow. The declaration is in its own
+descriptor pool, so that a process that also loads TensorFlow keeps TensorFlow's declaration.
 """
 
 from collections.abc import Mapping
@@ -28,16 +28,16 @@ from crops_jax.errors import InputError
 
 GREATEST_LEVEL = 5
 FEATURE_COLUMNS: Mapping[str, int] = {"query_tokens": 1, "documents": 4, "document_tokens": 1, "labelled": 3}
-"""Features of an example and their columns; the number of rows differs from record to record."""
+"""The features of an example and their numbers of columns. The number of rows differs from record to record."""
 
 _INT32 = np.iinfo(np.int32)
 
 
 class QueryRecord(NamedTuple):
-    """A query, those of its documents whose text may enter a batch, and the ids of all its labelled documents.
+    """A query, its documents whose text can enter a batch, and the ids of all its labelled documents.
 
-    Ids are 64-bit hashes as two words (`crops_jax.hashing.document_id_words`), levels those of
-    `crops_jax.labels.Level`. Token lists carry the tokenizer's special tokens and no padding.
+    Ids are 64-bit hashes as two words (`crops_jax.hashing.document_id_words`). Levels are those of
+    `crops_jax.labels.Level`. Lists of tokens include the tokenizer's special tokens and have no padding.
     """
 
     query_tokens: Int32[np.ndarray, "tokens"]
@@ -49,17 +49,17 @@ class QueryRecord(NamedTuple):
 
 
 def encode_record(record: QueryRecord) -> bytes:
-    """The record as a serialised tf.train.Example; the same record always gives the same bytes.
+    """Returns a record as a serialised tf.train.Example; the same record always gives the same bytes.
 
-    Raises InputError naming the field that is not what `QueryRecord` says.
+    Raises InputError when a field is not of the form that `QueryRecord` declares; the message names the field.
     """
     return serialise(feature_values(record))
 
 
 def decode_record(data: bytes) -> QueryRecord:
-    """The record of a serialised tf.train.Example; its arrays are read-only.
+    """Returns the record of a serialised tf.train.Example, with read-only arrays.
 
-    Raises InputError naming the feature at fault.
+    Raises InputError when `data` is no such record; the message names the wrong feature.
     """
     try:
         features = Example.FromString(data).features.feature
@@ -89,9 +89,9 @@ def decode_record(data: bytes) -> QueryRecord:
 
 
 def feature_values(record: QueryRecord) -> dict[str, Int32[np.ndarray, "..."]]:
-    """The features of a record by name. Raises InputError naming a wrong field."""
+    """Returns the features of a record by name. Raises InputError, with the field's name, when a field is wrong."""
     query = _int32("query_tokens", record.query_tokens, 1)
-    tokens = [_int32("document_tokens", one, 1) for one in record.document_tokens]
+    tokens = [_int32("document_tokens", text, 1) for text in record.document_tokens]
     document_ids = _int32("document_ids", record.document_ids, 2)
     document_levels = _int32("document_levels", record.document_levels, 1)
     labelled_ids = _int32("labelled_ids", record.labelled_ids, 2)
@@ -110,7 +110,7 @@ def feature_values(record: QueryRecord) -> dict[str, Int32[np.ndarray, "..."]]:
     _check_range("document_tokens", joined, _INT32.max)
     _check_range("document_levels", document_levels, GREATEST_LEVEL)
     _check_range("labelled_levels", labelled_levels, GREATEST_LEVEL)
-    counts = np.array([len(one) for one in tokens], np.int32)
+    counts = np.array([len(text) for text in tokens], np.int32)
     return {
         "query_tokens": query,
         "documents": np.column_stack([document_ids, document_levels, counts]),
@@ -120,7 +120,7 @@ def feature_values(record: QueryRecord) -> dict[str, Int32[np.ndarray, "..."]]:
 
 
 def serialise(values: Mapping[str, np.ndarray]) -> bytes:
-    """Features as a tf.train.Example, in the order of their names."""
+    """Returns features as a serialised tf.train.Example, in the order of their names."""
     example = Example()
     features = example.features.feature
     for name, array in values.items():
@@ -148,7 +148,7 @@ def _int32(name: str, value: npt.ArrayLike, axes: int) -> Int32[np.ndarray, "...
 
 
 def _check_range(name: str, values: Int32[np.ndarray, "values"], greatest: int) -> None:
-    # Seen as unsigned numbers the negative ones are the greatest: one pass instead of two.
+    # As unsigned numbers, negative values are the greatest, so that one pass checks both ends.
     if values.size and values.view(np.uint32).max() > greatest:
         raise InputError(f"{name} must lie in [0, {greatest}], found {values.min()} to {values.max()}")
 
@@ -214,4 +214,4 @@ def _message_class() -> Any:
 
 
 Example = _message_class()
-"""Class of the message tf.train.Example."""
+"""The class of the message tf.train.Example."""

@@ -1,7 +1,7 @@
 """Training records in sharded, indexed TFRecord files.
 
-A folder of records opens with TensorFlow as well (`tfds.builder_from_directory(path).as_dataset()`), and is written
-and read here with neither TensorFlow nor tensorflow_datasets.
+TensorFlow can read a folder of records too (`tfds.builder_from_directory(path).as_dataset()`). This module writes and
+reads it without TensorFlow and tensorflow_datasets.
 """
 
 import os
@@ -42,9 +42,11 @@ __all__ = [
 
 
 class EncodedRecords(NamedTuple):
-    """Consecutive records in the form in which a shard holds them, as one process hands them to another.
+    """Consecutive records in the form in which a shard holds them. One process can pass them to another.
 
-    frames: the bytes of a TFRecord file. sizes: how many of them each record takes.
+    frames: the bytes of the records in a TFRecord file.
+    sizes: the number of these bytes that each record takes.
+    info: the counts of these records.
     """
 
     frames: bytes
@@ -57,20 +59,23 @@ def write_records(
 ) -> dict[str, int]:
     """Writes one split of a folder of records; the same examples always give the same bytes.
 
-    Shards hold consecutive examples, so that `RecordSource(path)[i]` is the i-th of `examples`, which may be a
-    generator: nothing of it is kept in memory. There are never more shards than examples. Another split may be added
-    to the folder afterwards.
+    Shards hold consecutive examples, so that `RecordSource(path)[i]` is the i-th of `examples`. `examples` can be a
+    generator, because examples are not kept in memory. There are never more shards than examples. Another split can be
+    added to the folder afterwards.
 
     Args:
-      path: the folder, made when it is not there.
-      examples: at least one.
-      num_shards: files, named crops-SPLIT.tfrecord-00000-of-00004, each with an index beside it.
+      path: the folder; it is created when it does not exist.
+      examples: the records, at least one.
+      num_shards: the maximum number of files. They are named crops-SPLIT.tfrecord-00000-of-00004 and so on, each with
+        its index beside it.
+      split: the name of the split, a Python identifier.
 
     Returns:
-      The number of `records`, `shards` and `bytes` written.
+      The numbers of `records`, `shards` and `bytes` written.
 
     Raises:
-      InputError: no examples, a split that is there already, or a field that is not what QueryRecord says.
+      InputError: there are no examples, the split exists already, or a field is not of the form that QueryRecord
+        declares.
     """
     path = Path(path)
     if num_shards < 1:
@@ -95,15 +100,19 @@ def write_records(
 
 
 def shard_bounds(records: int, num_shards: int) -> list[int]:
-    """Shard i of a split holds its records bounds[i] to bounds[i + 1] - 1; never more shards than records."""
+    """Returns bounds such that shard i of a split holds records bounds[i] to bounds[i + 1] - 1.
+
+    There are never more shards than records.
+    """
     shards = min(num_shards, records)
     return [shard * records // shards for shard in range(shards + 1)]
 
 
 def encode_records(examples: Iterable[QueryRecord], *, first: int = 0) -> EncodedRecords:
-    """Some examples in the form in which a shard holds them.
+    """Returns examples in the form in which a shard holds them.
 
-    Raises InputError naming the example, counted from `first`, and its field that is not what QueryRecord says.
+    Raises InputError when a field is not of the form that QueryRecord declares. The message names the field and the
+    example's number, counted from `first`.
     """
     info, frames = SplitInfo(), []
     for number, example in enumerate(examples, first):
@@ -112,9 +121,11 @@ def encode_records(examples: Iterable[QueryRecord], *, first: int = 0) -> Encode
 
 
 def write_shard(file: Path, parts: Iterable[EncodedRecords]) -> SplitInfo:
-    """Writes one shard and then its index, each whole; `file` is named as `dataset_info.shard_names` says.
+    """Writes one shard and its index, each whole, and returns the counts of the shard, which `add_split` needs.
 
-    Returns what `add_split` has to know of it.
+    Args:
+      file: the path of the shard, whose name is one of `dataset_info.shard_names`.
+      parts: the records of the shard, in order.
     """
     info, sizes = SplitInfo(), [np.zeros(0, np.int64)]
     with replaced_file(file) as temporary, open(temporary, "wb") as opened:
@@ -129,34 +140,37 @@ def write_shard(file: Path, parts: Iterable[EncodedRecords]) -> SplitInfo:
 
 
 def add_split(path: Path, infos: Iterable[SplitInfo], *, split: str) -> None:
-    """Enters a split whose shards lie in `path` into its dataset_info.json; `infos` in the order of the shards.
+    """Adds a split whose shards are in the folder `path` to its dataset_info.json.
 
-    Raises InputError for a name that is no identifier and a split that is there already.
+    Args:
+      infos: the counts of the shards, in the order of the shards.
+
+    Raises InputError when the name is not an identifier, or when the split exists already.
     """
-    whole = SplitInfo()
+    total = SplitInfo()
     for info in infos:
-        whole.merge(info)
-    write_dataset_info(path, {**_other_splits(path, split), split: whole})
+        total.merge(info)
+    write_dataset_info(path, {**_other_splits(path, split), split: total})
 
 
 def splits(path: Path | str) -> dict[str, int]:
-    """The splits of a folder of records and how many records each holds."""
+    """Returns the splits of a folder of records and the number of records of each."""
     return {name: sum(info.shard_lengths) for name, info in read_dataset_info(Path(path)).items()}
 
 
 class RecordSource:
     """One split of a folder of records: a grain random-access source of `QueryRecord`.
 
-    Opening checks that every shard is there and holds its number of records; every read checks both checksums. Can
-    be pickled, so that worker processes read it too.
+    Opening it checks that every shard exists and holds its number of records. Every read checks both checksums. It can
+    be pickled, so that worker processes can read it too.
 
     Attributes:
-      path, split: what was opened.
-      labelled_per_query: the greatest number of labelled ids that a record of any split here holds.
+      path, split: the folder and the split that were opened.
+      labelled_per_query: the maximum number of labelled ids of a record in any split of the folder.
       closing_token: the token that ends every text of this split (such as [SEP]), or None.
 
     Raises:
-      InputError: naming the file, and the record in it, that is missing, cut off or damaged.
+      InputError: a file is missing, cut off or damaged. The message names the file, and the record in it.
     """
 
     def __init__(self, path: Path | str, *, split: str = "train"):
@@ -172,8 +186,8 @@ class RecordSource:
         if self._files.data_bytes != infos[split].data_bytes:
             raise InputError(
                 f"{self.path}: the shards of split {split} hold {self._files.data_bytes} bytes of records, not the "
-                f"{infos[split].data_bytes} that {DATASET_INFO} says, so one of them is another's; write the records "
-                "again"
+                f"{infos[split].data_bytes} that {DATASET_INFO} says, so one of them belongs to other records; "
+                "write the records again"
             )
 
     def __len__(self) -> int:
@@ -188,7 +202,7 @@ class RecordSource:
             raise InputError(f"{file}: record {record}: {error}; write the records again") from error
 
     def locate(self, index: int) -> tuple[Path, int]:
-        """The shard that holds a record, and the number of the record in it, from 0."""
+        """Returns the shard that holds a record, and the number of the record in it, from 0."""
         return self._files.locate(index)
 
     def __iter__(self) -> Iterator[QueryRecord]:
@@ -199,16 +213,17 @@ class RecordSource:
 
 
 def _other_splits(path: Path, split: str) -> dict[str, SplitInfo]:
+    """Returns the present splits of a folder. Raises InputError when `split` is one of them or is not an identifier."""
     if not split.isidentifier():
         raise InputError(f"a split is named with letters, digits and underscores, found {split!r}")
     infos = read_dataset_info(path) if (path / DATASET_INFO).exists() else {}
     if split in infos:
-        raise InputError(f"{path}: split {split} is there already; write to another folder")
+        raise InputError(f"{path}: split {split} exists already; write to another folder")
     return infos
 
 
 def _spool(file: Path, examples: Iterable[QueryRecord], info: SplitInfo) -> Int64[np.ndarray, "records+1"]:
-    """Writes all examples to one file, since their number is known only afterwards; returns their offsets."""
+    """Writes all examples to one file, because their number is only known afterwards, and returns their offsets."""
     offsets = [0]
     with open(file, "wb") as opened:
         for number, example in enumerate(examples):
@@ -228,6 +243,7 @@ def _serialised(number: int, example: QueryRecord, info: SplitInfo) -> bytes:
 
 
 def _cut(spool: Path, offsets: np.ndarray, shard: Path) -> None:
+    """Copies the records between the first and the last offset to a shard, and writes its index."""
     with open(spool, "rb") as source, open(shard, "wb") as target:
         source.seek(offsets[0])
         remaining = int(offsets[-1] - offsets[0])

@@ -1,12 +1,12 @@
-"""TFRecord files without TensorFlow: framing, checksums on every read, and random access.
+"""Reads and writes TFRecord files without TensorFlow, with random access and checksums on every read.
 
 A file is a sequence of records, each framed as
 
     uint64 length | uint32 masked CRC32C of length | data | uint32 masked CRC32C of data       (little-endian)
 
-Beside a file lies its index, NAME.index: itself a TFRecord file, whose one record holds the byte offset of every
-record and the size of the file as int64. So the index has a checksum too, and one that is absent, broken or older
-than its file is replaced by reading the file's frames.
+A file has an index beside it, NAME.index. The index is itself a TFRecord file, whose one record holds the byte offset
+of every record and the size of the file as int64, so it has a checksum too. If the index is missing, broken or older
+than its file, the offsets are read from the frames of the file.
 """
 
 import functools
@@ -30,18 +30,19 @@ _REMEDY = "restore the file or write the records again"
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The CRC32C of `data`, rotated right by 15 bits and offset, as TFRecord files store it."""
+    """Returns the CRC32C of `data`, rotated right by 15 bits and plus a constant, as TFRecord files store it."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame(data: bytes) -> bytes:
-    """The bytes of one record with its length and checksums."""
+    """Returns the bytes of one record with its length and checksums."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _CHECKSUM.pack(masked_crc32c(length)), data, _CHECKSUM.pack(masked_crc32c(data))))
 
 
 def index_path(path: Path | str) -> Path:
+    """Returns the path of the index of a TFRecord file."""
     return Path(f"{path}.index")
 
 
@@ -52,7 +53,7 @@ def write_index(path: Path, offsets: Int64[np.ndarray, "records+1"]) -> None:
 
 
 def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:
-    """The offsets kept beside `path`, or None where there are none that fit its size."""
+    """Returns the offsets in the index of `path`, or None when it has no index that is intact and fits its size."""
     try:
         content = index_path(path).read_bytes()
         if len(content) < FRAME_BYTES or content != frame(content[_HEADER.size : -_CHECKSUM.size]):
@@ -68,9 +69,9 @@ def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:
 
 
 def scan(path: Path) -> Int64[np.ndarray, "records+1"]:
-    """Finds the records of a file by its frames, without reading their data.
+    """Returns the offsets of the records of a file, from its frames and without reading the data.
 
-    Raises InputError naming the record whose length is damaged or that is cut off.
+    Raises InputError when the length of a record is damaged or a record is cut off; the message names the record.
     """
     size = os.path.getsize(path)
     offsets, offset = [0], 0
@@ -88,15 +89,15 @@ def scan(path: Path) -> Int64[np.ndarray, "records+1"]:
 class TFRecordFiles:
     """Random access to the records of several files as one sequence, in the order of the files.
 
-    Can be pickled; every process opens the files for itself. Reading is safe from several threads.
+    It can be pickled; every process then opens the files itself. Several threads can read at once.
 
     Args:
       paths: the files, in order.
-      counts: how many records each has to hold.
+      counts: the number of records that each file must hold.
       open_files: the maximum number of files that each process holds open.
 
     Raises:
-      InputError: a file is missing, damaged, or holds another number of records.
+      InputError: a file is missing or damaged, or holds another number of records.
     """
 
     def __init__(self, paths: Iterable[Path], *, counts: Iterable[int], open_files: int = 128):
@@ -115,21 +116,24 @@ class TFRecordFiles:
 
     @property
     def data_bytes(self) -> int:
-        """The size of all records without their frames."""
+        """The size in bytes of all records without their frames."""
         return int(sum(offsets[-1] - (len(offsets) - 1) * FRAME_BYTES for offsets in self._offsets))
 
     def locate(self, index: int) -> tuple[Path, int]:
-        """The file that holds record `index` and the number of the record in it, from 0."""
+        """Returns the file that holds record `index` and the number of the record in it, from 0."""
         file, record = self._locate(index)
         return self._paths[file], record
 
     def __getitem__(self, index: int) -> bytes:
-        """The data of a record, both checksums verified. Raises InputError naming file and record."""
+        """Returns the data of a record after checking both checksums.
+
+        Raises InputError when the record is cut off or damaged; the message names file and record.
+        """
         file, record = self._locate(index)
         try:
             return self._read(file, record)
         except _StaleIndex:
-            # The file was replaced under an index that still fits its size; or a length is damaged, and scan says so.
+            # The file was replaced and the old index fits its size, or a length is damaged, which `scan` reports.
             self._offsets[file] = scan(self._paths[file])
         try:
             return self._read(file, record)
@@ -152,7 +156,7 @@ class TFRecordFiles:
     def _read(self, file: int, record: int) -> bytes:
         path, offsets = self._paths[file], self._offsets[file]
         start, end = int(offsets[record]), int(offsets[record + 1])
-        opened = self._open(path)  # kept until it is read: another thread may push it out of the cache
+        opened = self._open(path)  # a reference keeps it open if another thread evicts it from the cache
         content = os.pread(opened.descriptor, end - start, start)
         if len(content) != end - start:
             raise InputError(f"{path}: record {record} is cut off at byte {start + len(content)}; {_REMEDY}")
@@ -166,16 +170,16 @@ class TFRecordFiles:
 
 
 class _StaleIndex(Exception):
-    """The index points where no record of that length starts."""
+    """The index points to an offset at which no record of that length starts."""
 
 
 class _OpenFile:
-    """A descriptor that lives as long as somebody reads from it."""
+    """A file descriptor. It is closed when nothing refers to this object any more."""
 
     def __init__(self, path: Path):
         self.descriptor = os.open(path, os.O_RDONLY)
 
-    # Bound here because the module os may be gone when the interpreter ends.
+    # The function is bound here because the module os can be gone when the interpreter ends.
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "descriptor"):
             close(self.descriptor)
@@ -188,15 +192,15 @@ def _opener(open_files: int) -> Callable[[Path], _OpenFile]:
 def _offsets(path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, it should hold records {first} to {first + count - 1}; {_REMEDY}")
-    kept = read_index(path)
-    if kept is None or len(kept) - 1 != count:
-        kept = scan(path)
-    if (found := len(kept) - 1) != count:
+    offsets = read_index(path)
+    if offsets is None or len(offsets) - 1 != count:
+        offsets = scan(path)
+    if (records := len(offsets) - 1) != count:
         raise InputError(
-            f"{path}: {found} records found, {count} expected, so record {min(found, count)} is the first in doubt; "
-            f"{_REMEDY}"
+            f"{path}: {records} records found, {count} expected, so record {min(records, count)} is the first in "
+            f"doubt; {_REMEDY}"
         )
-    return kept
+    return offsets
 
 
 def _length(header: bytes, *, path: Path, record: int) -> int:

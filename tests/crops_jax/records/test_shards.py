@@ -143,7 +143,7 @@ def test_shards_that_are_written_apart_are_those_that_are_written_together(tmp_p
         infos.append(write_shard(tmp_path / "apart" / name, parts))
     add_split(tmp_path / "apart", infos, split="train")
     assert files_of(tmp_path / "apart") == files_of(tmp_path / "together")
-    with pytest.raises(InputError, match="split train is there already"):
+    with pytest.raises(InputError, match="split train exists already"):
         add_split(tmp_path / "apart", infos, split="train")
     with pytest.raises(InputError, match=r"example 7: .*document_levels"):
         encode_records([example(0), example(1)._replace(document_levels=np.array([9]))], first=6)
@@ -160,7 +160,7 @@ def test_splits_are_added_one_by_one_and_share_a_width_of_labels(tmp_path):
     write_records(tmp_path, [example(9, labelled=12)], num_shards=1, split="dev")
     assert splits(tmp_path) == {"train": 5, "dev": 1}
     assert RecordSource(tmp_path).labelled_per_query == RecordSource(tmp_path, split="dev").labelled_per_query == 12
-    with pytest.raises(InputError, match="split dev is there already"):
+    with pytest.raises(InputError, match="split dev exists already"):
         write_records(tmp_path, [example(0)], num_shards=1, split="dev")
     with pytest.raises(InputError, match="there is no split test, only dev, train"):
         RecordSource(tmp_path, split="test")
@@ -257,5 +257,5 @@ def test_a_shard_in_the_place_of_another_of_as_many_records_is_refused(tmp_path)
     write_records(tmp_path, [example(i, documents=1 + i // 2) for i in range(4)], num_shards=2)
     first, second = sorted(tmp_path.glob("crops-train.tfrecord-0000?-of-00002"))
     first.write_bytes(second.read_bytes())
-    with pytest.raises(InputError, match="one of them is another's"):
+    with pytest.raises(InputError, match="one of them belongs to other records"):
         RecordSource(tmp_path)
