@@ -1,4 +1,4 @@
-"""One dot and its interval a row: how systems compare in one figure."""
+"""A chart with one dot and its interval per row, which compares systems by one metric."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,11 +8,11 @@ from crops_jax.pages.frame import WIDTH, colour, frame, number, text, tick_text,
 
 _LEFT, _RIGHT = 122, WIDTH - 46
 _ROW, _TOP = 30, 8
-_LEAST_SPAN = 0.1
+_MIN_SPAN = 0.1
 
 
 class Row(NamedTuple):
-    """A system's figure: label, value, the ends of its interval, and the place of its colour."""
+    """One system: its label, its value, the ends of its interval, and the index of its colour."""
 
     label: str
     value: float
@@ -22,46 +22,46 @@ class Row(NamedTuple):
 
 
 def interval_plot(rows: Sequence[Row], *, title: str, reference: tuple[str, float] | None = None) -> str:
-    """Dots with intervals on one axis within 0 to 1, values written beside them.
+    """Draws dots with intervals on one axis within 0 to 1, with the values beside them.
 
     Args:
-      rows: from top to bottom; values are shares or the like.
-      title: what is measured.
-      reference: a name and a value to draw as a dashed line, such as what a random order gives.
+      rows: the systems from top to bottom; values lie in [0, 1].
+      title: the name of the metric.
+      reference: the name and the value of a dashed line, such as the value of a random order.
     """
     bounds = [end for row in rows for end in (row.low, row.high)]
-    # The reference joins the axis only when it is near: far off, it would press the systems together.
+    # The reference is drawn only when it is near the systems. With a distant one, the axis would squeeze them together.
     span = max(bounds) - min(bounds)
     near = reference is not None and min(bounds) - 2 * span <= reference[1] <= max(bounds) + 2 * span
     drawn = [*bounds, *([reference[1]] if reference and near else [])]
-    # Values that hardly differ are not spread over the whole width, where they would seem to.
-    room = max(0.0, _LEAST_SPAN - (max(drawn) - min(drawn))) / 2
+    # Nearly equal values are not spread over the whole width, which would exaggerate their differences.
+    room = max(0.0, _MIN_SPAN - (max(drawn) - min(drawn))) / 2
     marks = ticks(max(0.0, min(drawn) - room), min(1.0, max(drawn) + room))
     low, high = marks[0], marks[-1]
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return _LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT)
 
     bottom = _TOP + _ROW * len(rows)
     body = [
-        f'<line class="grid" x1="{number(place(mark))}" y1="{_TOP}" x2="{number(place(mark))}" y2="{bottom}"/>'
-        + text(tick_text(mark), x=place(mark), y=bottom + 15, kind="tick", anchor="middle")
+        f'<line class="grid" x1="{number(position(mark))}" y1="{_TOP}" x2="{number(position(mark))}" y2="{bottom}"/>'
+        + text(tick_text(mark), x=position(mark), y=bottom + 15, kind="tick", anchor="middle")
         for mark in marks
     ]
     if reference and near:
-        x = number(place(reference[1]))
+        x = number(position(reference[1]))
         body.append(f'<line class="reference" x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}"/>')
-    body += [_row(row, place, _TOP + _ROW * (index + 0.5)) for index, row in enumerate(rows)]
-    said = "; ".join(f"{row.label} {row.value:.3f}, interval {row.low:.3f} to {row.high:.3f}" for row in rows)
+    body += [_row(row, position, _TOP + _ROW * (index + 0.5)) for index, row in enumerate(rows)]
+    description = "; ".join(f"{row.label} {row.value:.3f}, interval {row.low:.3f} to {row.high:.3f}" for row in rows)
     if reference:
-        said += f"; {reference[0]} {reference[1]:.3f}"
+        description += f"; {reference[0]} {reference[1]:.3f}"
         if near:
             body.append(text(f"dashed: {reference[0]}", x=_RIGHT, y=bottom + 30, kind="tick", anchor="end"))
-    return frame(body, height=bottom + (36 if reference and near else 22), title=title, description=said)
+    return frame(body, height=bottom + (36 if reference and near else 22), title=title, description=description)
 
 
-def _row(row: Row, place, y: float) -> str:
-    left, middle, right = (number(place(value)) for value in (row.low, row.value, row.high))
+def _row(row: Row, position, y: float) -> str:
+    left, middle, right = (number(position(value)) for value in (row.low, row.value, row.high))
     ink = colour(row.colour)
     return (
         f"<g><title>{escape(f'{row.label}: {row.value:.4f} [{row.low:.4f}, {row.high:.4f}]')}</title>"

@@ -1,4 +1,4 @@
-"""Curves over steps, such as the loss of a run."""
+"""A chart of curves over steps, such as the loss of a run."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,12 +7,12 @@ from typing import NamedTuple
 from crops_jax.pages.frame import WIDTH, colour, frame, number, text, tick_text, ticks
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, WIDTH - 8, 10, 170
-# More points than this cannot be told apart in 312 units; equally spaced ones are kept, and the last.
-_MOST_POINTS = 400
+# More points cannot be distinguished in 312 units. Of a longer curve, equally spaced points and the last one are drawn.
+_MAX_POINTS = 400
 
 
 class Curve(NamedTuple):
-    """Finite points (step, value) in the order of steps, and the place of the curve's colour."""
+    """A curve: its label, its finite points (step, value) in the order of steps, and the index of its colour."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -20,12 +20,12 @@ class Curve(NamedTuple):
 
 
 def line_chart(curves: Sequence[Curve], *, title: str, x_label: str = "step") -> str:
-    """Curves on common axes, with a legend below. Curves without points are left out.
+    """Draws curves on common axes, with a legend below. Curves without points are left out.
 
     Args:
-      curves: what to draw.
-      title: what the vertical axis is.
-      x_label: what the horizontal axis is.
+      curves: the curves to draw.
+      title: the name of the vertical axis.
+      x_label: the name of the horizontal axis.
     """
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
@@ -34,7 +34,7 @@ def line_chart(curves: Sequence[Curve], *, title: str, x_label: str = "step") ->
     ys = [y for curve in drawn for _, y in curve.points]
     across, up = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         return (
             _LEFT + (x - across[0]) / (across[-1] - across[0]) * (_RIGHT - _LEFT),
             _BOTTOM - (y - up[0]) / (up[-1] - up[0]) * (_BOTTOM - _TOP),
@@ -42,29 +42,31 @@ def line_chart(curves: Sequence[Curve], *, title: str, x_label: str = "step") ->
 
     body = []
     for mark in up:
-        y = place(across[0], mark)[1]
+        y = position(across[0], mark)[1]
         body.append(f'<line class="grid" x1="{_LEFT}" y1="{number(y)}" x2="{_RIGHT}" y2="{number(y)}"/>')
         body.append(text(tick_text(mark), x=_LEFT - 6, y=y + 4, kind="tick", anchor="end"))
-    for at, mark in enumerate(across):
-        anchor = "end" if at == len(across) - 1 else "middle"
-        body.append(text(tick_text(mark), x=place(mark, up[0])[0], y=_BOTTOM + 16, kind="tick", anchor=anchor))
+    for index, mark in enumerate(across):
+        anchor = "end" if index == len(across) - 1 else "middle"
+        body.append(text(tick_text(mark), x=position(mark, up[0])[0], y=_BOTTOM + 16, kind="tick", anchor=anchor))
     body.append(text(x_label, x=_RIGHT, y=_BOTTOM + 31, kind="tick", anchor="end"))
     for row, curve in enumerate(drawn):
-        body.append(_curve(curve, place))
+        body.append(_curve(curve, position))
         y = _BOTTOM + 31 + 18 * row
         body.append(f'<rect x="0" y="{y - 8}" width="14" height="4" style="fill:{colour(curve.colour)}"/>')
         body.append(text(f"{curve.label} (last {curve.points[-1][1]:.4g})", x=20, y=y))
-    said = "; ".join(f"{curve.label} from {curve.points[0][1]:.4g} to {curve.points[-1][1]:.4g}" for curve in drawn)
-    return frame(body, height=_BOTTOM + 20 + 18 * len(drawn), title=title, description=said)
+    description = "; ".join(
+        f"{curve.label} from {curve.points[0][1]:.4g} to {curve.points[-1][1]:.4g}" for curve in drawn
+    )
+    return frame(body, height=_BOTTOM + 20 + 18 * len(drawn), title=title, description=description)
 
 
-def _curve(curve: Curve, place) -> str:
+def _curve(curve: Curve, position) -> str:
     points = list(curve.points)
-    if len(points) > _MOST_POINTS:
-        points = [*points[:: -(-len(points) // _MOST_POINTS)], points[-1]]
-    placed = [place(x, y) for x, y in points]
-    path = " ".join(f"{number(x)},{number(y)}" for x, y in placed)
-    end = placed[-1]
+    if len(points) > _MAX_POINTS:
+        points = [*points[:: -(-len(points) // _MAX_POINTS)], points[-1]]
+    positions = [position(x, y) for x, y in points]
+    path = " ".join(f"{number(x)},{number(y)}" for x, y in positions)
+    end = positions[-1]
     return (
         f"<g><title>{escape(curve.label)}</title>"
         f'<polyline points="{path}" style="fill:none;stroke:{colour(curve.colour)};stroke-width:2" '

@@ -1,7 +1,7 @@
-"""Pages that load nothing: one HTML file that holds its style, its pictures and the manifest of what it was made from.
+"""Writes pages that load no other file: one HTML file holds the style, the pictures and the manifest of the page.
 
-A page is a Jinja template beside its program that extends page.html.j2 and fills the blocks title, style (what this
-page alone needs), header and content. Pictures come from crops_jax.charts.
+The Jinja template of a page extends page.html.j2 and fills the blocks title, style (rules of this page only), header
+and content. The charts are those of crops_jax.pages.
 """
 
 import json
@@ -24,17 +24,22 @@ LEVELS = {
     Level.FILTERED_BEFORE_RANKING: "1 filtered out",
     Level.IN_BATCH_NEGATIVE: "0 negative",
 }
-"""What pages call the levels, from the highest on."""
+"""The names of the levels in pages, from the highest level on."""
 
 _BASE = Path(__file__).with_name("page.html.j2")
 _MARK = '<script type="application/json" id="manifest">'
 
 
 def check_page(output: Path | str, *, overwrite: bool, inputs: Mapping[str, Path | str] | None = None) -> None:
-    """Raises InputError when a page may not be written there.
+    """Raises InputError when the path `output` cannot be used for a page.
 
-    That is: a directory, a page that is there when `overwrite` is not set, a file that is no page of ours, and a place
-    in one of the inputs, whose fingerprint it would change.
+    It must not be a directory, a page that exists (unless `overwrite` is set), any other file that is not a page of
+    crops_jax, or a path inside one of the inputs, whose fingerprint the page would change.
+
+    Args:
+      output: the file of the page.
+      overwrite: whether a page that exists is replaced.
+      inputs: the directories and files that the program reads, by the name of their flag.
     """
     output = Path(output)
     for name, source in (inputs or {}).items():
@@ -52,17 +57,17 @@ def check_page(output: Path | str, *, overwrite: bool, inputs: Mapping[str, Path
 def write_page(
     output: Path | str, template: Path, *, manifest: Mapping[str, Any], notes: Sequence[str] = (), **fields: Any
 ) -> None:
-    """Renders a template and writes the page, whole or not at all.
+    """Renders a template and writes the page. The page is written completely or not at all.
 
     Text is escaped unless it is Markup. The filters are figure (0.123), signed (+0.123), share (12.3 %) and count
-    (1,234); each shows a dash for None.
+    (1,234). Each of them shows a dash for None.
 
     Args:
-      output: the file.
-      template: extends page.html.j2.
-      manifest: what `artifacts.new_manifest` gave; it is embedded.
-      notes: what is to be read before the figures.
-      fields: whatever else the template names; one that is missing is an error.
+      output: the file of the page.
+      template: a template that extends page.html.j2.
+      manifest: the manifest that `artifacts.new_manifest` returned. It is embedded in the page.
+      notes: sentences that the user should read before the figures.
+      fields: all other variables of the template. A missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, _BASE.parent]),
@@ -79,7 +84,7 @@ def write_page(
 
 
 def share(value: float | None) -> str:
-    """A share of 0 to 1 in per cent; only none is 0 % and only all is 100 %."""
+    """Returns a share in [0, 1] as a percentage. Only exactly 0 is "0 %", and only exactly 1 is "100 %"."""
     if value is None:
         return "–"
     if value in (0, 1):
@@ -100,6 +105,6 @@ def _count(value: float | None) -> str:
 
 
 def _json_for_script(value: Any) -> str:
-    """JSON in which nothing can end the script element that holds it."""
+    """Returns JSON in which no text can end the script element around it."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
