@@ -1,4 +1,4 @@
-"""How every program behaves: arguments, the outcome line, exit statuses, and programs in a row."""
+"""The behaviour that all programs share: arguments, the outcome line, exit statuses, and chains of programs."""
 
 from crops_jax.program.arguments import ConfigArgument, load_config, parse
 from crops_jax.program.command_line import run

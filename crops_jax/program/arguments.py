@@ -1,4 +1,7 @@
-"""A program's arguments: a frozen dataclass filled from the command line, with a configuration where it takes one."""
+"""Fills the arguments of a program, a frozen dataclass, from the command line.
+
+For programs that take a configuration, it also loads the configuration and fills its fields.
+"""
 
 import contextlib
 import dataclasses
@@ -19,11 +22,19 @@ from crops_jax.config import Config
 from crops_jax.errors import InputError
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
-"""Type of the field `config` of a program's arguments: its own fields are flags without a prefix."""
+"""The type of the field `config` of a program's arguments. The configuration's fields are flags without a prefix."""
 
 
 def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
-    """The dataclass that `function` takes, filled from a command line; a wrong one exits with status 2."""
+    """Returns the dataclass that `function` takes, filled from a command line.
+
+    A wrong command line ends the program with status 2.
+
+    Args:
+      function: the main function of a program; its docstring is the help text.
+      arguments: the command line, without the name of the program.
+      example: one line for --help.
+    """
     kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
     prog = f"python -m {_module_name(function)}"
     description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
@@ -37,14 +48,14 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
-        given = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
+        defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
         return tyro.cli(
-            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**given), config=markers
+            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**defaults), config=markers
         )
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """A text of several words that begins with "--" is no flag: it is the value of the flag before it."""
+    """Joins each argument of several words that begins with "--" to the flag before it, whose value it is."""
     joined: list[str] = []
     for argument in arguments:
         if joined and argument.startswith("--") and " " in argument and re.fullmatch(r"--[\w.-]+", joined[-1]):
@@ -55,7 +66,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def load_config(name: str) -> Config:
-    """The CONFIG of a module in configs/ or of a Python file. Raises InputError when there is none."""
+    """Returns the CONFIG of a module in configs/ or of a Python file. Raises InputError when there is none."""
     path = Path(name)
     try:
         if path.suffix == ".py":
@@ -77,7 +88,7 @@ def load_config(name: str) -> Config:
         ) from error
     except InputError:
         raise
-    # A configuration is the user's own program: whatever it raises, an exit included, is about that file.
+    # A configuration is a program of the user, so all that it raises, exits included, is an error in that file.
     except (Exception, SystemExit) as error:
         raise InputError(f"configuration {name} does not load: {type(error).__name__}: {error}") from error
     config = getattr(module, "CONFIG", None)
@@ -104,5 +115,5 @@ def _default(field: dataclasses.Field) -> Any:
 def _config_errors_are_input_errors() -> Iterator[None]:
     try:
         yield
-    except ValueError as error:  # from a __post_init__
+    except ValueError as error:  # a __post_init__ raised it
         raise InputError(str(error)) from error

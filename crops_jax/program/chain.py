@@ -1,8 +1,8 @@
-"""A chain of programs that is resumed at its first unfinished step.
+"""Runs a chain of programs, and resumes it at the first unfinished step.
 
-Each step is one of this project's programs, run as a process of its own with a command line that is printed and can be
-run by hand. What it was run with, what it read and its outcome line are kept in WORK/steps.json once it is done; a
-step whose command and inputs are still the same, and whose output is still there, is not run again.
+Each step is one of this project's programs. It runs as its own process, with a command line that is printed and that
+users can run by hand. When a step is done, WORK/steps.json keeps its command, the fingerprints of its inputs and
+output, and its outcome line. A step is not run again when its command, its inputs and its output have not changed.
 """
 
 import contextlib
@@ -30,8 +30,11 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 class Step:
     """One program of the chain.
 
-    name: what the user sees. module and arguments: its command line. inputs: the directories or files that it reads.
-    output: the directory or file that it writes. in_place: it resumes in its output by itself when called again.
+    name: the name that the user sees.
+    module, arguments: the command line.
+    inputs: the directories or files that the program reads.
+    output: the directory or file that the program writes.
+    in_place: whether the program resumes in its output by itself when it is called again.
     """
 
     name: str
@@ -43,14 +46,15 @@ class Step:
 
     @property
     def command(self) -> list[str]:
+        """The command line that users can run by hand."""
         return ["python", "-m", self.module, *self.arguments]
 
 
 class Chain:
-    """Runs steps in order and remembers in `work`/steps.json what is done.
+    """Runs steps in order, and records the finished ones in `work`/steps.json.
 
-    Compiled programs are kept in `work`/compilation_cache, so that what several steps compile is compiled once;
-    JAX_COMPILATION_CACHE_DIR names another place.
+    JAX keeps compiled programs in `work`/compilation_cache, so that several steps compile the same program only once.
+    JAX_COMPILATION_CACHE_DIR names another directory for them.
     """
 
     def __init__(self, work: Path, *, total: int) -> None:
@@ -62,17 +66,20 @@ class Chain:
         self._done: dict[str, Any] = _read_done(self._file)
 
     def run(self, step: Step) -> dict[str, Any]:
-        """The outcome of `step`, which is run unless it is done. Raises what its exit status means."""
+        """Runs `step` unless it is done, and returns its outcome.
+
+        Raises InputError, Interrupted or NamedFailure for the exit statuses 2, 3 and 4, and RuntimeError for others.
+        """
         self._count += 1
         heading = f"[{self._count}/{self._total}] {step.name}"
         described = {
             "command": step.command,
             "inputs": {str(path): artifacts.fingerprint(path) for path in step.inputs},
         }
-        kept = self._done.get(step.name)
-        if kept and kept["step"] == described and kept["output"] == _fingerprint_or_none(step.output):
-            print(f"{heading}: done before", file=sys.stderr)
-            return kept["outcome"]
+        entry = self._done.get(step.name)
+        if entry and entry["step"] == described and entry["output"] == _fingerprint_or_none(step.output):
+            print(f"{heading}: is already done", file=sys.stderr)
+            return entry["outcome"]
         arguments = list(step.arguments)
         if step.output.exists() and not step.in_place:
             arguments.append("--overwrite")
@@ -87,7 +94,7 @@ class Chain:
 
 
 def _run_process(command: list[str], name: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a program, standard error passed through, and reads its outcome line."""
+    """Runs a program, passes its standard error through, and returns its outcome line as a dictionary."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -103,21 +110,21 @@ def _run_process(command: list[str], name: str, environment: Mapping[str, str]) 
         lines = output.strip().splitlines()
         return json.loads(lines[-1]) if lines else {}
     if status == InputError.status:
-        raise InputError(f"step '{name}' was refused; its message stands above")
+        raise InputError(f"step '{name}' was refused; see its message above")
     if status in (Interrupted.status, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL):
         raise Interrupted(f"step '{name}' was interrupted; call the same command again to go on")
     if status == NamedFailure.status:
-        raise NamedFailure(f"step '{name}' failed; its message stands above. Call the same command again to go on")
+        raise NamedFailure(f"step '{name}' failed; see its message above, then call the same command again to go on")
     raise RuntimeError(f"step '{name}' ended with status {status}: {shlex.join(command)}")
 
 
 @contextlib.contextmanager
 def _forwarded_to(process: subprocess.Popen) -> Iterator[None]:
-    """SIGTERM goes to the child, whose exit status then says how it ended."""
+    """Sends SIGTERM on to the child process, whose exit status then tells how it ended."""
     previous = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     try:
         yield
-    except KeyboardInterrupt:  # the terminal has sent it to the child too
+    except KeyboardInterrupt:  # the terminal sent the signal to the child too
         process.wait()
         raise
     finally:
@@ -125,7 +132,10 @@ def _forwarded_to(process: subprocess.Popen) -> Iterator[None]:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """On Linux a child gets SIGTERM when its parent is killed, so that no step goes on unseen."""
+    """Returns a function that a child process on Linux calls to get SIGTERM when its parent dies, or None elsewhere.
+
+    Without it, a step would go on unnoticed.
+    """
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None, use_errno=True)

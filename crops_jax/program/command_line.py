@@ -1,11 +1,11 @@
-"""How every program of this project behaves: arguments, outcome line, exit status.
+"""Runs a program of this project: its arguments, its outcome line and its exit status.
 
 A program is a frozen dataclass of arguments and a function from it to its outcome, a dictionary:
 
     if __name__ == "__main__":
         program.run(mine, example="python -m data.mine --logs logs --output labels")
 
-The outcome is printed as one line of JSON, the last on standard output; everything else goes to standard error.
+The outcome is printed as one line of JSON, the last line on standard output. All other output goes to standard error.
 """
 
 import contextlib
@@ -23,12 +23,15 @@ from crops_jax.program.arguments import parse
 
 
 def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs `function` on arguments parsed from the command line and exits with the status of product.md.
+    """Runs `function` on arguments parsed from the command line, and exits.
+
+    The exit status is 0 when the program is done, 2 for wrong input or arguments, 3 when it was interrupted and can be
+    resumed, and 4 for a named failure (see crops_jax.errors). Any other exception is a defect and passes through.
 
     Args:
-      function: takes one parameter annotated with a dataclass of arguments; its docstring is the help text. When
-        that dataclass has a field `config: ConfigArgument`, the first positional argument names a configuration (see
-        `load_config`) and every field of it can be overridden: `--optimizer.learning-rate 1e-5`.
+      function: takes one parameter, annotated with a dataclass of arguments. Its docstring is the help text. When the
+        dataclass has a field `config: ConfigArgument`, the first positional argument names a configuration (see
+        `load_config`), and flags override its fields: `--optimizer.learning-rate 1e-5`.
       example: one line for --help.
       arguments: the command line, by default sys.argv[1:].
     """
@@ -42,7 +45,7 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
     previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
     try:
         outcome = function(parse(function, arguments, example=example))
-        # Of several processes the first speaks for all.
+        # Among several processes, process 0 prints the outcome for all.
         if processes.current().is_first:
             print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
         return 0
@@ -51,11 +54,11 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
     except BrokenPipeError:
         return NamedFailure.status
     except (Exception, Interrupted, KeyboardInterrupt) as error:
-        found = explained(error)
-        if found is None:
+        explanation = explained(error)
+        if explanation is None:
             raise
-        status, message = found
-        _complain(message)
+        status, message = explanation
+        _print_error(message)
         return status
     finally:
         sys.unraisablehook = previous_hook
@@ -64,43 +67,43 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
 
 @contextlib.contextmanager
 def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
-    """Sends standard output to standard error, at the level of file descriptors so that native code is caught too."""
+    """Sends standard output to standard error. It redirects the file descriptor, so that native code is included."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         yield print
         return
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
 
     def print_outcome(line: str) -> None:
-        # A path in the outcome may hold bytes that are not UTF-8.
-        os.write(kept, (line + "\n").encode(errors="surrogateescape"))
+        # A path in the outcome can contain bytes that are not UTF-8.
+        os.write(stdout, (line + "\n").encode(errors="surrogateescape"))
 
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield print_outcome
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _raise_interrupted(*_: Any) -> None:
-    raise Interrupted("terminated; nothing half-written is kept; call the same command again")
+    raise Interrupted("the program was terminated; nothing half-written is kept; call the same command again")
 
 
 def _terminates_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A hook for exceptions that Python drops, which does not let the answer to SIGTERM be one of them.
+    """Returns a hook for exceptions that Python drops. When SIGTERM raised the exception, it sends SIGTERM again.
 
-    A signal may come while the collector, a finaliser or a weak reference calls back; what is raised there goes no
-    further. The signal is then sent again, a moment later, to whichever handler is in place by then.
+    A signal can arrive while the garbage collector, a finaliser or a weak reference calls a function. Python drops an
+    exception that is raised there. So the signal is sent again a moment later, to the handler that is set by then.
     """
 
     def send() -> None:
         if callable(signal.getsignal(signal.SIGTERM)):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def answer(unraisable: Any) -> None:
+    def send_again_or_pass_on(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, Interrupted):
             timer = threading.Timer(0.05, send)
             timer.daemon = True
@@ -108,8 +111,8 @@ def _terminates_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
         else:
             hook(unraisable)
 
-    return answer
+    return send_again_or_pass_on
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"error: {message}", file=sys.stderr, flush=True)
