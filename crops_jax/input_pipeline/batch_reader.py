@@ -1,4 +1,4 @@
-"""The records of one global batch, laid out as arrays: texts packed into rows, ids and levels beside them."""
+"""Lays out the records of one global batch as arrays: texts packed into rows, with their ids and levels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,14 +17,18 @@ _NO_TOKENS = np.zeros(0, np.int32)
 
 
 class Batch(NamedTuple):
-    """One process's part of a global batch of B queries with D document columns each; N = B * D.
+    """The part of a global batch that one process holds: B queries with D document columns each; N = B * D.
 
     Columns i*D to i*D + D - 1 hold documents of query i. A column that its record does not fill has id (0, 0) and no
-    tokens. A document that occurs twice in a group has tokens in its first column only: the loss takes no other.
-    L is the greatest number of labelled documents of a query in the records.
+    tokens. A document that occurs twice in a group has tokens only in its first column, the only one that the loss
+    uses. L is the maximum number of labelled documents of a query in the records.
 
-    texts: with shared towers one PackedTexts, whose texts are the queries of a group and then its documents; with two
-      towers one of queries and one of documents. A group holds successive queries and all their documents.
+    texts: with shared towers one PackedTexts, which holds the queries of a group and then its documents; with two
+      towers one PackedTexts of queries and one of documents. A group holds successive queries and all their documents.
+    query_tokens: the tokens of each query, cut and padded with -1 to Tq tokens.
+    document_ids: the id of each column's document, as two words.
+    labelled_ids: the ids of each query's labelled documents, as two words; (0, 0) is padding.
+    labelled_levels: the levels of these documents.
     """
 
     texts: tuple[PackedTexts, ...]
@@ -35,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """A record and the documents of it that enter the batch."""
+    """A record, and the numbers of its documents that enter the batch."""
 
     record: QueryRecord
     documents: list[int]
@@ -45,7 +49,7 @@ class _Chosen(NamedTuple):
 class BatchReader:
     """Reads the records of one global batch and lays out the groups of this process.
 
-    Every process looks at the whole batch, so that all of them come to the same number of rows.
+    Every process reads the whole batch, so that all of them use the same number of rows.
     """
 
     source: RecordSource
@@ -58,10 +62,11 @@ class BatchReader:
     groups: int
     own_groups: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...] = ()
-    """For each PackedTexts of a batch the numbers of rows it may have, ascending."""
+    """For each PackedTexts of a batch the numbers of rows that it can have, ascending."""
 
     @classmethod
     def create(cls, source: RecordSource, config: Config, *, groups: int, own_groups: tuple[int, ...]) -> "BatchReader":
+        """Returns a reader with the settings of a configuration. It needs `with_row_counts` before it can read."""
         encoder = config.encoder
         return cls(
             source=source,
@@ -75,20 +80,24 @@ class BatchReader:
             own_groups=own_groups,
         )
 
-    def __call__(self, places: Int64[np.ndarray, "B 2"]) -> Batch:
-        """places: global position and number of the record of every query of the batch."""
-        chosen = self._choose(places)
+    def __call__(self, queries: Int64[np.ndarray, "B 2"]) -> Batch:
+        """Returns this process's part of a batch.
+
+        Args:
+          queries: for each query of the global batch its position in the run and the number of its record.
+        """
+        chosen = self._choose(queries)
         packs = self._packs(chosen)
-        texts = tuple(self._packed(pack, rows) for pack, rows in zip(packs, self.rows, strict=True))
+        texts = tuple(self._packed(pack, counts) for pack, counts in zip(packs, self.rows, strict=True))
         size = len(chosen) // self.groups
-        own = [one for group in self.own_groups for one in chosen[group * size : (group + 1) * size]]
-        queries, labelled = len(own), self.source.labelled_per_query
+        own = [entry for group in self.own_groups for entry in chosen[group * size : (group + 1) * size]]
+        rows, labelled = len(own), self.source.labelled_per_query
         batch = Batch(
             texts=texts,
-            query_tokens=np.full((queries, self.query_tokens), PADDING_TOKEN, np.int32),
-            document_ids=np.zeros((queries * self.columns, 2), np.int32),
-            labelled_ids=np.zeros((queries, labelled, 2), np.int32),
-            labelled_levels=np.zeros((queries, labelled), np.int32),
+            query_tokens=np.full((rows, self.query_tokens), PADDING_TOKEN, np.int32),
+            document_ids=np.zeros((rows * self.columns, 2), np.int32),
+            labelled_ids=np.zeros((rows, labelled, 2), np.int32),
+            labelled_levels=np.zeros((rows, labelled), np.int32),
         )
         for row, (record, documents) in enumerate(own):
             query = self._cut(record.query_tokens, self.query_tokens)
@@ -101,27 +110,37 @@ class BatchReader:
         return batch
 
     def with_row_counts(self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, multiple: int) -> "BatchReader":
-        """This reader with numbers of rows that suit some batches of the run, each a multiple of `multiple`."""
-        seen = [[max(rows.count for _, rows in pack) for pack in self._packs(self._choose(one))] for one in samples]
+        """Returns this reader with numbers of rows that suit the run.
+
+        Args:
+          samples: some batches of the run, as `__call__` takes them. Their texts are measured.
+          multiple: each number of rows is a multiple of this.
+        """
+        measured = [
+            [max(rows.count for _, rows in pack) for pack in self._packs(self._choose(sample))] for sample in samples
+        ]
         queries = len(samples[0]) // self.groups
         documents = queries * self.columns
         texts = [queries + documents] if self.shared_towers else [queries, documents]
-        counts = [row_counts(one, texts=most, multiple=multiple) for one, most in zip(zip(*seen), texts, strict=True)]
+        counts = [
+            row_counts(needed, texts=number, multiple=multiple)
+            for needed, number in zip(zip(*measured), texts, strict=True)
+        ]
         return dataclasses.replace(self, rows=tuple(counts))
 
-    def _choose(self, places: Int64[np.ndarray, "B 2"]) -> list[_Chosen]:
-        records = [self.source[number] for number in places[:, 1].tolist()]
+    def _choose(self, queries: Int64[np.ndarray, "B 2"]) -> list[_Chosen]:
+        records = [self.source[number] for number in queries[:, 1].tolist()]
         levels = [record.document_levels for record in records]
-        chosen = choose_documents(levels, positions=places[:, 0], seed=self.seed, columns=self.columns)
+        chosen = choose_documents(levels, positions=queries[:, 0], seed=self.seed, columns=self.columns)
         return [_Chosen(record, documents) for record, documents in zip(records, chosen, strict=True)]
 
     def _packs(self, chosen: Sequence[_Chosen]) -> list[list[tuple[list[np.ndarray], Rows]]]:
-        """For each PackedTexts of the batch and each group: its texts and their rows."""
+        """Returns the texts and their rows, for each PackedTexts of the batch and each group."""
         size = len(chosen) // self.groups
         packs = []
         for group in range(self.groups):
             part = chosen[group * size : (group + 1) * size]
-            queries, documents = self._queries(part), self._documents(part)
+            queries, documents = self._query_texts(part), self._document_texts(part)
             packs.append([queries + documents] if self.shared_towers else [queries, documents])
         return [
             [(texts, assign_rows([len(text) for text in texts], row_tokens=self.row_tokens)) for texts in pack]
@@ -134,10 +153,10 @@ class BatchReader:
         laid_out = [lay_out(*pack[group], row_tokens=self.row_tokens, num_rows=num_rows) for group in self.own_groups]
         return PackedTexts(*map(np.stack, zip(*laid_out)))
 
-    def _queries(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
-        return [self._cut(one.record.query_tokens, self.query_tokens) for one in part]
+    def _query_texts(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
+        return [self._cut(entry.record.query_tokens, self.query_tokens) for entry in part]
 
-    def _documents(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
+    def _document_texts(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
         texts = [_NO_TOKENS] * (len(part) * self.columns)
         ids = np.zeros((len(texts), 2), np.int32)
         for row, (record, documents) in enumerate(part):
@@ -151,10 +170,10 @@ class BatchReader:
 
 
 def cut(tokens: Int32[np.ndarray, "tokens"], limit: int, *, closing_token: int | None) -> Int32[np.ndarray, "cut"]:
-    """At most `limit` tokens of a text.
+    """Returns at most `limit` tokens of a text.
 
-    One that is too long keeps the token that closes every text (RecordSource.closing_token, such as [SEP]), as the
-    tokenizer would cut it.
+    A text that is too long keeps the token that closes every text (RecordSource.closing_token, such as [SEP]), as if
+    the tokenizer had cut it.
     """
     if len(tokens) <= limit:
         return tokens
@@ -165,6 +184,7 @@ def cut(tokens: Int32[np.ndarray, "tokens"], limit: int, *, closing_token: int |
 
 
 def _first_copies(ids: Int32[np.ndarray, "columns 2"]) -> Bool[np.ndarray, "columns"]:
+    """Returns True for each column that is the first one with its id."""
     first = np.zeros(len(ids), bool)
     first[np.unique(np.ascontiguousarray(ids).view(np.int64)[:, 0], return_index=True)[1]] = True
     return first

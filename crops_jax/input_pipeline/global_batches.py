@@ -1,9 +1,9 @@
-"""Records to global batches, in an order that is a pure function of (seed, step).
+"""Turns records into global batches, in an order that is a pure function of (seed, step).
 
-The queries of a run stand in one endless sequence: every epoch is a permutation of all records, epoch after epoch, and
-step s of batch size B takes positions s*B to s*B + B - 1. So no record is left out, a batch may reach over the end of
-an epoch (or, with few records, hold a query more than once), and the whole state of the pipeline is the step. Neither
-the number of processes nor that of worker processes changes what a step holds.
+The queries of a run form one endless sequence: epoch follows epoch, and every epoch is a permutation of all records.
+Step s with batch size B takes positions s*B to s*B + B - 1. So no record is left out, a batch can cross the end of an
+epoch (or, with few records, hold a query more than once), and the step is the whole state of the pipeline. Neither the
+number of processes nor the number of worker processes changes what a step holds.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from crops_jax.input_pipeline.batch_reader import Batch, BatchReader
 from crops_jax.records import RecordSource
 
 _READ_AHEAD_BATCHES = 2
-# Batches, and at most so many records, whose texts are measured to choose the numbers of rows.
+# The texts of this many batches, but at most of this many records, are measured to choose the numbers of rows.
 _MEASURED_BATCHES = 16
 _MEASURED_RECORDS = 20_000
 _DESCRIBED_RECORDS = 5
@@ -36,24 +36,24 @@ def batches(
     groups: int = 1,
     own_groups: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps start_step to num_steps - 1 of a run.
+    """Yields the batches of steps start_step to num_steps - 1 of a run.
 
-    `batches(..., start_step=k, num_steps=n)` is `batches(..., num_steps=n)` without its first k: that is how a run is
-    resumed. Batches are read ahead by a thread, or by config.data.workers processes.
+    `batches(..., start_step=k, num_steps=n)` is `batches(..., num_steps=n)` without its first k batches; a resumed run
+    continues with it. A thread, or config.data.workers processes, read batches ahead.
 
     Args:
-      source: records of the split train.
-      config: data (batch, columns, shuffling, workers), encoder (token limits) and training.seed are used.
-      start_step: the first step to be given.
-      num_steps: steps of the whole run.
-      groups: of the global batch, each with the same number of queries, as many as the mesh has
-        (crops_jax.devices.sharding.num_groups). Texts are packed within their group.
-      own_groups: those of every global batch that this process is given
-        (crops_jax.devices.sharding.own_groups); None: all.
+      source: the records of the split train.
+      config: its data (batch, columns, shuffling, workers), encoder (token limits) and training.seed are used.
+      start_step: the first step to yield.
+      num_steps: the number of steps of the whole run.
+      groups: the number of groups of a global batch, which all have the same number of queries; a mesh has
+        crops_jax.devices.sharding.num_groups of them. Texts are packed within their group.
+      own_groups: the groups of every global batch that this process receives
+        (crops_jax.devices.sharding.own_groups); None: all groups.
 
     Raises:
-      InputError: for a damaged record, here or while iterating.
-      ValueError: groups that do not divide the batch, or a group that there is not.
+      InputError: a record is damaged. This can happen while iterating too.
+      ValueError: `groups` does not divide the batch, or `own_groups` has a group that does not exist.
     """
     if not 0 <= start_step <= num_steps:
         raise ValueError(f"start_step must lie in [0, num_steps] = [0, {num_steps}], found {start_step}")
@@ -74,12 +74,12 @@ def batches(
 
 
 def records_of_step(source: RecordSource, config: Config, step: int) -> Int64[np.ndarray, "B"]:
-    """The numbers in `source` of the records that the batch of a step holds, steps counted from 0 as in `batches`."""
+    """Returns the numbers in `source` of the records of a step's batch. Steps count from 0, as in `batches`."""
     return np.asarray(_order(source, config, num_steps=step + 1)[step])[:, 1]
 
 
 def describe_batch(source: RecordSource, config: Config, step: int) -> str:
-    """For messages: how many records a step's batch holds, and the first few by shard and number in it."""
+    """Describes a step's batch for messages: its number of records, and shard and number of the first few."""
     numbers = records_of_step(source, config, step)
     first = [source.locate(int(number)) for number in numbers[:_DESCRIBED_RECORDS]]
     named = ", ".join(f"{file.name} record {record}" for file, record in first)
@@ -88,7 +88,7 @@ def describe_batch(source: RecordSource, config: Config, step: int) -> str:
 
 
 def _order(source: RecordSource, config: Config, *, num_steps: int) -> grain.MapDataset:
-    """For each step the global position and the number of the record of every query of its batch."""
+    """Returns, for each step, the global position and the number of the record of every query of its batch."""
     order = grain.MapDataset.range(len(source))
     if config.data.shuffle:
         order = order.shuffle(seed=_shuffle_seed(config.training.seed))
@@ -106,12 +106,12 @@ def _read(part: grain.MapDataset, reader: BatchReader, config: Config) -> Iterat
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     with contextlib.closing(iter(dataset)) as iterator:
         for batch in iterator:
-            # Workers hand over shared memory, which is scarce and must be gone before the process ends.
+            # Workers pass arrays in shared memory, which is scarce and must be released before the process ends.
             yield jax.tree.map(np.array, batch) if workers else batch
 
 
 def _mark_flags_as_parsed() -> None:
-    """Worker processes get the flags of absl, which grain refuses to read before somebody parsed them."""
+    """Marks the flags of absl as parsed. Grain passes them to worker processes and refuses to read them unparsed."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -123,5 +123,5 @@ def _with_position(position: int, record: int) -> Int64[np.ndarray, "2"]:
 
 
 def _shuffle_seed(seed: int) -> int:
-    """grain shuffles epoch e with seed + e: neighbouring seeds must not give one another's epochs."""
+    """Returns the seed for grain, which shuffles epoch e with seed + e: successive seeds must not share epochs."""
     return int(seed_hash(seed) >> np.uint64(32))

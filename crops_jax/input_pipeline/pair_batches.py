@@ -1,8 +1,8 @@
 """Batches of labelled pairs, in an order that is a pure function of (seed, step).
 
-Every epoch is a permutation of all pairs, cut into stretches of some dozens of batches; within a stretch pairs are
-sorted by length, so that a batch is padded little, and the batches of an epoch are then shuffled. So the whole state
-is the step. All batches have the same number of rows and one of at most four widths.
+Every epoch is a permutation of all pairs, cut into stretches of some dozens of batches. Within a stretch the pairs are
+sorted by length, so that a batch has little padding. The batches of an epoch are then shuffled. So the step is the
+whole state. All batches have the same number of rows, and one of at most four widths.
 """
 
 import math
@@ -18,7 +18,13 @@ _BATCHES_SORTED_TOGETHER = 32
 
 
 class PairBatch(NamedTuple):
-    """weights: 1 for a pair, 0 for a row of padding at the end of an epoch. targets: in [0, 1]."""
+    """One batch of labelled pairs, one pair per row.
+
+    tokens: the token ids, padded with -1.
+    token_types: the type of each token.
+    targets: the labels, in [0, 1].
+    weights: 1 for a pair, 0 for a row of padding at the end of an epoch.
+    """
 
     tokens: Int32[np.ndarray, "rows width"]
     token_types: Int32[np.ndarray, "rows width"]
@@ -27,6 +33,7 @@ class PairBatch(NamedTuple):
 
 
 def steps_per_epoch(pairs: int, *, pairs_per_batch: int) -> int:
+    """Returns the number of batches that hold all pairs once."""
     return math.ceil(pairs / pairs_per_batch)
 
 
@@ -39,7 +46,7 @@ def pair_batches(
     start_step: int,
     num_steps: int,
 ) -> Iterator[PairBatch]:
-    """The batches of steps start_step to num_steps - 1; a resumed run asks for those that are left."""
+    """Yields the batches of steps start_step to num_steps - 1. A resumed run starts at its first missing step."""
     per_epoch = steps_per_epoch(len(pairs), pairs_per_batch=pairs_per_batch)
     for epoch in range(start_step // per_epoch, math.ceil(num_steps / per_epoch)):
         order = epoch_order(pairs.lengths, pairs_per_batch=pairs_per_batch, seed=seed, epoch=epoch)
@@ -56,7 +63,7 @@ def pair_batches(
 def epoch_order(
     lengths: Int64[np.ndarray, "pairs"], *, pairs_per_batch: int, seed: int, epoch: int
 ) -> Int64[np.ndarray, "batches rows"]:
-    """Which pairs each batch of an epoch holds; every pair stands in one of them, -1 in the rows that are left."""
+    """Returns the numbers of the pairs in each batch of an epoch; -1 is padding. Every pair is in exactly one batch."""
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))
     stretch = pairs_per_batch * _BATCHES_SORTED_TOGETHER
