@@ -23,7 +23,7 @@ from crops_jax.config import (
 )
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
-from crops_jax.models.parameters import placed
+from crops_jax.models.parameters import place_parameters
 from crops_jax.records import QueryRecord, write_records
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import segments_per_row
@@ -88,7 +88,7 @@ class BagEncoder(nnx.Module):
 
 def state_of(model: nnx.Module, config: Config, *, steps: int, mesh: Mesh) -> TrainState:
     """Step 0 of the parameters that a model has."""
-    parameters = placed(model, nnx.to_pure_dict(nnx.state(model, nnx.Param)), mesh)
+    parameters = place_parameters(model, nnx.to_pure_dict(nnx.state(model, nnx.Param)), mesh)
     return initial_state(parameters, config, steps=steps, mesh=mesh)
 
 
@@ -97,7 +97,7 @@ def use_bag_encoder(patch: pytest.MonkeyPatch) -> None:
 
     def parameters(config: Config, *, seed: int, mesh: Mesh) -> dict:
         made = nnx.to_pure_dict(nnx.state(BagEncoder(config, seed=seed)))
-        return placed(abstract(config), made, mesh)
+        return place_parameters(abstract(config), made, mesh)
 
     def abstract(config: Config) -> BagEncoder:
         return nnx.eval_shape(lambda: BagEncoder(config, seed=0))

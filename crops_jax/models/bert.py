@@ -1,23 +1,23 @@
-"""A BERT-family text encoder: token ids in, token states out.
+"""The BERT-family text encoder. It maps token ids to token states.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019
-(arXiv 1810.04805): learnt absolute positions, post-layer-norm blocks, exact GELU. RoBERTa and XLM-R are the same tower
-whose first position is row `config.position_offset` of the position table.
+(arXiv 1810.04805): learnt absolute positions, post-layer-norm blocks, exact GELU. RoBERTa and XLM-R have the same
+tower; their first position is row `config.position_offset` of the position table.
 
-Parameter paths below a tower (i counts layers; w = width, f = feed_forward_width):
+The parameter paths below a tower are (i counts layers; w = width, f = feed_forward_width):
 
     token_embedding/embedding                               [vocabulary_size, w]
     position_embedding/embedding                            [max_positions, w]
     token_type_embedding/embedding                          [type_vocabulary_size, w]
     embedding_norm/{scale,bias}                             [w]
-    layers/i/attention/{query,key,value}/{kernel,bias}      [w, w], [w]     columns are heads
-    layers/i/attention/output/{kernel,bias}                 [w, w], [w]     rows are heads
+    layers/i/attention/{query,key,value}/{kernel,bias}      [w, w], [w]     heads split the columns
+    layers/i/attention/output/{kernel,bias}                 [w, w], [w]     heads split the rows
     layers/i/attention_norm/{scale,bias}                    [w]
     layers/i/feed_forward/up/{kernel,bias}                  [w, f], [f]
     layers/i/feed_forward/down/{kernel,bias}                [f, w], [w]
     layers/i/feed_forward_norm/{scale,bias}                 [w]
 
-Parameters are float32. Matrix products run in config.compute_dtype; sums inside layer norm and softmax are float32.
+Parameters are float32. Matrix products run in config.compute_dtype; the sums of layer norm and softmax are float32.
 """
 
 import jax
@@ -34,7 +34,7 @@ from crops_jax.models.layers import TRUNCATED_NORMAL, drop, linear, split
 
 
 class Bert(nnx.Module):
-    """The tower. Padding is token -1, wherever it stands; it changes the state of no other token."""
+    """A BERT tower. Padding is token -1 at any position; it does not change the state of any other token."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -57,18 +57,18 @@ class Bert(nnx.Module):
         dropout_key: Key[Array, ""] | None = None,
         flash: Mesh | None = None,
     ) -> Float[Array, "texts tokens width"]:
-        """States of all tokens, in config.compute_dtype; those of padding mean nothing.
+        """Returns the states of all tokens in config.compute_dtype; the states of padding have no meaning.
 
         Args:
-          tokens: ids padded with -1. Positions are counted from the left edge of the row or of the segment, so padding
-            belongs at the right.
-          segments: the number of the text that a token belongs to, where a row holds several one after the other
-            (crops_jax.text.packing); tokens attend within their text only. None: a row is one text.
-          token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 everywhere.
-          dropout_key: a key for dropout at config.dropout; None: no dropout.
-          flash: devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
+          tokens: token ids padded with -1. Positions are counted from the left edge of the row or of the segment, so
+            padding belongs at the right.
+          segments: the number of the text that each token belongs to, if a row holds several texts
+            (crops_jax.text.packing); tokens attend only within their own text. None: each row is one text.
+          token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 for all tokens.
+          dropout_key: the key of dropout at the rate config.dropout; None: no dropout.
+          flash: the devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
 
-        Raises ValueError when a row that is one text has more tokens than there are positions.
+        Raises ValueError if a row is one text and has more tokens than the position table has positions.
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text fit the position table, found {tokens.shape[1]}")
@@ -89,7 +89,7 @@ class Bert(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Self-attention and a feed-forward network, each added to its input and normalised after."""
+    """A layer of self-attention and a feed-forward network. Each is added to its input, then the sum is normalised."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -113,7 +113,7 @@ class Layer(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention; `attend` knows which tokens see which."""
+    """Multi-head self-attention. The argument `attend` decides which tokens see each other."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.heads = config.heads
@@ -135,7 +135,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """down(GELU(up(x))), with the exact GELU (by erf)."""
+    """The feed-forward network down(GELU(up(x))), with the exact GELU (by erf)."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.up = linear(config.width, config.feed_forward_width, dtype=config.compute_dtype, rngs=rngs)
@@ -152,7 +152,7 @@ def _embedding(rows: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Embed:
 
 
 def _norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance, E[x^2] - E[x]^2, cancels when the mean is large.
+    # The fast variance, E[x^2] - E[x]^2, loses its digits by cancellation when the mean is large.
     return nnx.LayerNorm(
         config.width,
         epsilon=config.layer_norm_epsilon,

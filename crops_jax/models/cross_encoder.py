@@ -1,12 +1,12 @@
-"""The cross-encoder: query and document in one row of tokens, one logit out.
+"""The cross-encoder. It maps a query and a document in one row of tokens to one logit.
 
-Nogueira and Cho, "Passage Re-ranking with BERT" (arXiv 1901.04085): [CLS] query [SEP] document [SEP] passes a
-BERT-family tower, with token type 1 from the document on; the state of the first token passes BERT's pooler, a dense
-layer and tanh, and a linear head.
+Nogueira and Cho, "Passage Re-ranking with BERT" (arXiv 1901.04085): a BERT-family tower encodes
+[CLS] query [SEP] document [SEP], with token type 1 from the document on. BERT's pooler (a dense layer and tanh) and a
+linear head map the state of the first token to a logit, and the relevance discriminator (theta) is
 
     theta(q, d) = sigmoid(head . tanh(pooler . state_of_first_token) / T)
 
-Parameter paths (below the tower: see crops_jax.models.bert; w = width):
+with the temperature T. The parameter paths are (w = width; crops_jax.models.bert lists those below the tower):
 
     tower/...
     pooler/{kernel,bias}    [w, w], [w]
@@ -23,11 +23,11 @@ from jaxtyping import Array, Float, Int32, Key
 from crops_jax.config import EncoderConfig
 from crops_jax.models.bert import Bert
 from crops_jax.models.layers import drop, linear, split
-from crops_jax.models.parameters import filled
+from crops_jax.models.parameters import fill_module
 
 
 class CrossEncoder(nnx.Module):
-    """One logit of each pair. Padding is token -1, at the right; it changes the logit of no pair."""
+    """A cross-encoder. It returns one logit of each pair. Padding is token -1 at the right; it changes no logit."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -43,12 +43,12 @@ class CrossEncoder(nnx.Module):
         *,
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "pairs"]:
-        """Logits, float32, before any temperature.
+        """Returns the logits as float32; the temperature is not applied.
 
         Args:
-          tokens: ids padded with -1.
-          token_types: 0 or 1; a tower with one type only takes all as 0.
-          dropout_key: a key for dropout at config.dropout; None: no dropout.
+          tokens: token ids padded with -1.
+          token_types: 0 or 1; a tower that has only one type uses 0 for all tokens.
+          dropout_key: the key of dropout at the rate config.dropout; None: no dropout.
         """
         tower_key, pooled_key = split(dropout_key, 2)
         types = jnp.minimum(token_types, self.types - 1)
@@ -58,13 +58,13 @@ class CrossEncoder(nnx.Module):
 
 
 def abstract_cross_encoder(config: EncoderConfig) -> CrossEncoder:
-    """A CrossEncoder of shapes without arrays: its structure."""
+    """Returns a CrossEncoder that has shapes but no arrays: only its structure."""
     return nnx.eval_shape(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=0)))
 
 
 def from_parameters(config: EncoderConfig, parameters: Mapping[str, Any]) -> CrossEncoder:
-    """A CrossEncoder with given parameters; neither config.weights nor a random number is read.
+    """Returns a CrossEncoder with these parameters; it reads neither config.weights nor random numbers.
 
-    Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
+    Raises ValueError, naming the path, if a parameter is missing, unknown or of another shape.
     """
-    return filled(abstract_cross_encoder(config), parameters)
+    return fill_module(abstract_cross_encoder(config), parameters)

@@ -1,9 +1,9 @@
-"""The retriever: a tower for queries, a tower for documents, unit vectors out of both, and a learnt temperature.
+"""The dual encoder, a retriever: a tower for queries and a tower for documents, and a learnt temperature.
 
-Parameter paths, for tables of sharding rules and for checkpoints (below a tower: see crops_jax.models.bert, qwen and
-hashed):
+Both towers return unit vectors. The parameter paths, which sharding rules and checkpoints use, are
+(crops_jax.models.bert, qwen and hashed list those below a tower):
 
-    tower/...                                shared_towers = True: one set of weights for both
+    tower/...                                shared_towers = True: one set of weights for both towers
     query_tower/...  document_tower/...      shared_towers = False
     log_inverse_temperature                  [], float32: t = log(1 / tau)
 """
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int32, Key
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
 from crops_jax.models.hashed import Hashed
-from crops_jax.models.parameters import filled
+from crops_jax.models.parameters import fill_module
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
@@ -32,7 +32,7 @@ _TOWERS = {"bert": Bert, "qwen2": Qwen, "qwen3": Qwen, "hashed": Hashed}
 
 
 class DualEncoder(nnx.Module):
-    """Queries and documents as unit vectors of one space; their dot product is the score (method.md)."""
+    """A dual encoder. It maps queries and documents to unit vectors of one space; their dot product is the score."""
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):
         self.pooling: Pooling = config.pooling
@@ -54,21 +54,21 @@ class DualEncoder(nnx.Module):
         dropout_key: Key[Array, ""] | None = None,
         flash: Mesh | None = None,
     ) -> Float[Array, "rows segments dim"]:
-        """Unit vectors, float32, of all texts of rows; zeros where a segment has no tokens.
+        """Returns the unit vectors of all texts of the rows as float32; segments without tokens get zeros.
 
         Args:
           tokens, segments: see crops_jax.text.packing.PackedTexts.
-          tower: whose weights; with shared towers both are the same.
-          dropout_key: a key for dropout at config.dropout; None (evaluation): no dropout.
-          flash: devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
+          tower: the tower whose weights are used; shared towers have the same weights.
+          dropout_key: the key of dropout at the rate config.dropout; None (evaluation): no dropout.
+          flash: the devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
         """
         encoder = self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
-        most = segments_per_row(tokens.shape[1])
+        max_segments = segments_per_row(tokens.shape[1])
         if isinstance(encoder, Hashed):
-            vectors = encoder(tokens, segments=segments, most=most, dropout_key=dropout_key)
+            vectors = encoder(tokens, segments=segments, max_segments=max_segments, dropout_key=dropout_key)
             return unit_norm(vectors.astype(jnp.float32))
         states = encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash)
-        return unit_norm(pool_segments(states, segments, pooling=self.pooling, most=most))
+        return unit_norm(pool_segments(states, segments, pooling=self.pooling, max_segments=max_segments))
 
     def encode_packed(
         self,
@@ -79,13 +79,14 @@ class DualEncoder(nnx.Module):
         dropout_key: Key[Array, ""] | None = None,
         flash: Mesh | None = None,
     ) -> Float[Array, "groups texts dim"]:
-        """Unit vectors of packed texts; a text that is not there (place -1) becomes zeros.
+        """Returns the unit vectors of packed texts as float32; a missing text (its entry in `places` is -1) gets zeros.
 
         Args:
-          micro_batches: the rows of each group are encoded in so many parts, one after the other, and again in the
-            backward pass, so that the states of one part only are in memory. Must divide the rows. The gradient is
-            that of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983).
-          others: as of `encode_rows`.
+          texts: the texts, see crops_jax.text.packing.PackedTexts.
+          micro_batches: the number of parts into which the rows of each group are split; it must divide the rows. The
+            parts are encoded one after the other, and again in the backward pass, so that only the states of one part
+            are in memory. The gradient is that of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983).
+          tower, dropout_key, flash: see `encode_rows`.
         """
         groups, rows, width = texts.tokens.shape
 
@@ -105,41 +106,41 @@ class DualEncoder(nnx.Module):
             keys = None if dropout_key is None else jax.random.split(dropout_key, micro_batches)
             vectors = jax.lax.map(jax.checkpoint(lambda part: encode(*part)), (*parts, keys))
             vectors = vectors.swapaxes(0, 1).reshape(groups, -1, vectors.shape[-1])
-        there = texts.places >= 0
-        chosen = jnp.take_along_axis(vectors, jnp.where(there, texts.places, 0)[:, :, None], axis=1)
-        return jnp.where(there[:, :, None], chosen, 0)
+        present = texts.places >= 0
+        chosen = jnp.take_along_axis(vectors, jnp.where(present, texts.places, 0)[:, :, None], axis=1)
+        return jnp.where(present[:, :, None], chosen, 0)
 
     def encode_queries(
         self, tokens: Int32[Array, "queries tokens"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "queries dim"]:
-        """Unit vectors of queries, one a row, padded with -1; a row of nothing but padding becomes zeros."""
+        """Returns the unit vectors of queries, one in each row, padded with -1; a row of only padding gets zeros."""
         return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="query", dropout_key=dropout_key)[:, 0]
 
     def encode_documents(
         self, tokens: Int32[Array, "documents tokens"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "documents dim"]:
-        """Unit vectors of documents; see `encode_queries`."""
+        """Returns the unit vectors of documents; see `encode_queries`."""
         return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="document", dropout_key=dropout_key)[:, 0]
 
 
 def abstract_dual_encoder(config: Config) -> DualEncoder:
-    """A DualEncoder of shapes without arrays: its structure."""
+    """Returns a DualEncoder that has shapes but no arrays: only its structure."""
     return nnx.eval_shape(lambda: random_dual_encoder(config, seed=0))
 
 
 def from_parameters(config: Config, parameters: Mapping[str, Any]) -> DualEncoder:
-    """A DualEncoder with given parameters; neither config.encoder.weights nor a random number is read.
+    """Returns a DualEncoder with these parameters; it reads neither config.encoder.weights nor random numbers.
 
     Args:
-      config: sizes.
-      parameters: as of `initial_parameters`; layers may be numbered by integers or by strings. They are copied, as
-        float32.
+      config: the sizes of the model.
+      parameters: nested dictionaries by the paths above; integers or strings can number the layers. The parameters are
+        copied as float32.
 
-    Raises ValueError, naming the path, where a parameter is missing, unknown or of another shape.
+    Raises ValueError, naming the path, if a parameter is missing, unknown or of another shape.
     """
-    return filled(abstract_dual_encoder(config), parameters)
+    return fill_module(abstract_dual_encoder(config), parameters)
 
 
 def random_dual_encoder(config: Config, *, seed: int) -> DualEncoder:
-    """A DualEncoder whose parameters are drawn by `seed`."""
+    """Returns a DualEncoder whose parameters are drawn from `seed`."""
     return DualEncoder(config.encoder, initial_temperature=config.loss.initial_temperature, rngs=nnx.Rngs(params=seed))

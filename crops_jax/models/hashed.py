@@ -1,26 +1,28 @@
-"""A tower without attention: hashed features of a text are looked up, averaged and passed through a network.
+"""The hashed tower, which has no attention. It looks up hashed features of a text and maps their averages by a network.
 
-The second encoder of CroPS (arXiv 2511.15443), an MLP over concatenated embeddings of hashed ID features (Weinberger
-et al. 2009, arXiv 0902.2206). A text is its token ids t_0 to t_(n-1), special tokens included; it has the features
+It is the second encoder of CroPS (arXiv 2511.15443): an MLP over concatenated embeddings of hashed ID features
+(Weinberger et al. 2009, arXiv 0902.2206). A text is its token ids t_0 to t_(n-1), special tokens included. Its features
+are
 
-    unigrams    M(0; t_i)                                   for each token
-    bigrams     M(1; t_i, t_(i+1))                          for each pair of neighbours; a text of one token has none
-    text        F(sum over i of M(2; t_i, i) mod 2^32)      one: the text's identity, as an item's ID in production
+    unigrams    M(0; t_i)                                   one for each token
+    bigrams     M(1; t_i, t_(i+1))                          one for each two neighbours; none in a text of one token
+    text        F(sum over i of M(2; t_i, i) mod 2^32)      one for the text: its identity, like an item's ID
 
-where M(s; words) is MurmurHash3_x86_32 with seed s of the words as 4 bytes each, least first, and F its finaliser. A
-feature is row (hash mod hash_buckets) of a table of its own; unigrams are row t_i itself where there are as many
-buckets as tokens. The rows of a text are averaged feature by feature, the averages stand side by side, and hidden
-layers with ReLU and a last linear layer follow. A text that training never saw finds the row of its identity as it was
-drawn, or that of a text with the same bucket: `text` pays where the same queries and documents come again.
+where M(s; words) is MurmurHash3_x86_32 with seed s of the words as 4 bytes each in little-endian order, and F is its
+finaliser. Each kind of feature has a table of its own, and a feature is its row (hash mod hash_buckets); a unigram is
+row t_i itself if the table has as many buckets as the vocabulary has tokens. The rows of a text are averaged for each
+kind, the averages are concatenated, and hidden layers with ReLU and a last linear layer follow. A text that training
+never saw gets the row of its identity as it was initialised, or as another text of the same bucket trained it: `text`
+helps if the same queries and documents occur again.
 
-Parameter paths below a tower (w = width, f = feed_forward_width, e = feature_width; i counts layers):
+The parameter paths below a tower are (w = width, f = feed_forward_width, e = feature_width; i counts layers):
 
     feature_tables/{unigrams,bigrams,text}/embedding        [hash_buckets, e]
     layers/i/{kernel,bias}                                  [features * e or f, f], [f]
     output/{kernel,bias}                                    [f, w], [w]
 
 Parameters are float32. Lookups and averages are float32; matrix products run in config.compute_dtype. Over a mesh the
-tables are split and the network, which is small, is not: XLA's partitioner makes wrong gradients of both split at once
+tables are split and the network, which is small, is not: XLA's partitioner computes wrong gradients if both are split
 over three axes (jax 0.10.2).
 """
 
@@ -39,12 +41,12 @@ from crops_jax.models.pooling import pool_segments
 
 _SEEDS = {"unigrams": 0, "bigrams": 1, "text": 2}
 _TABLE = nnx.initializers.normal(stddev=0.02)
-# He et al. 2015, for ReLU.
+# The initialisation for ReLU of He et al. 2015.
 _KERNEL = nnx.initializers.he_normal()
 
 
 class Hashed(nnx.Module):
-    """The tower. A text sees nothing of the others in its row; padding is token -1."""
+    """A hashed tower. The vector of a text does not depend on other texts in its row; padding is token -1."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -70,50 +72,54 @@ class Hashed(nnx.Module):
         tokens: Int32[Array, "rows tokens"],
         *,
         segments: Int32[Array, "rows tokens"],
-        most: int,
+        max_segments: int,
         dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "rows most width"]:
-        """One vector of each text, in config.compute_dtype; zeros where a segment has no tokens.
+    ) -> Float[Array, "rows max_segments width"]:
+        """Returns one vector for each text in config.compute_dtype; segments without tokens get zeros.
 
         Args:
           tokens, segments: see crops_jax.text.packing.PackedTexts.
-          most: places for texts in a row.
-          dropout_key: a key for dropout at config.dropout of what enters each hidden layer; None: no dropout.
+          max_segments: the number of segments in a row, including empty ones.
+          dropout_key: the key of dropout at the rate config.dropout before each hidden layer; None: no dropout.
         """
-        averages = [self._average(feature, tokens, segments, most=most) for feature in self.features]
+        averages = [self._average(feature, tokens, segments, max_segments=max_segments) for feature in self.features]
         states = jnp.concatenate(averages, axis=-1).astype(self.dtype)
         for layer, key in zip(self.layers, split(dropout_key, len(self.layers)), strict=True):
             states = jax.nn.relu(layer(drop(states, self.dropout, key)))
-        return jnp.where(_members(segments, most=most).any(axis=2)[:, :, None], self.output(states), 0)
+        return jnp.where(_members(segments, max_segments=max_segments).any(axis=2)[:, :, None], self.output(states), 0)
 
-    def _average(self, feature: str, tokens: Array, segments: Array, *, most: int) -> Float[Array, "rows most columns"]:
+    def _average(
+        self, feature: str, tokens: Array, segments: Array, *, max_segments: int
+    ) -> Float[Array, "rows max_segments columns"]:
         table = self.feature_tables[feature]
         if feature == "text":
-            return table(bucket(identities(tokens, segments, most=most), self.buckets))
+            return table(bucket(identities(tokens, segments, max_segments=max_segments), self.buckets))
         if feature == "bigrams":
-            # A pair belongs to the text of both its tokens, or to none.
+            # A bigram belongs to a text only if both its tokens do.
             pairs = tokens[:, :-1], tokens[:, 1:]
             rows = bucket(murmur3(*pairs, seed=_SEEDS[feature]), self.buckets)
             owners = jnp.where(segments[:, :-1] == segments[:, 1:], segments[:, :-1], -1)
         else:
             rows = tokens if self.keeps_tokens else bucket(murmur3(tokens, seed=_SEEDS[feature]), self.buckets)
             owners = segments
-        return pool_segments(table(jnp.where(owners < 0, 0, rows)), owners, pooling="mean", most=most)
+        return pool_segments(table(jnp.where(owners < 0, 0, rows)), owners, pooling="mean", max_segments=max_segments)
 
 
 def identities(
-    tokens: Int32[Array, "rows tokens"], segments: Int32[Array, "rows tokens"], *, most: int
-) -> UInt32[Array, "rows most"]:
-    """A hash of each text as a whole: of its tokens in their order, wherever it stands in its row."""
+    tokens: Int32[Array, "rows tokens"], segments: Int32[Array, "rows tokens"], *, max_segments: int
+) -> UInt32[Array, "rows max_segments"]:
+    """Returns a hash of each text: of its tokens in their order, independent of its position in the row."""
     hashes = murmur3(tokens, positions(tokens, segments), seed=_SEEDS["text"])
-    # Whole numbers modulo 2^32: their sum does not depend on its order.
-    return finalised(jnp.where(_members(segments, most=most), hashes[:, None, :], 0).sum(axis=2, dtype=jnp.uint32))
+    # These are integers modulo 2^32, so the order of the summation does not change the sum.
+    return finalised(
+        jnp.where(_members(segments, max_segments=max_segments), hashes[:, None, :], 0).sum(axis=2, dtype=jnp.uint32)
+    )
 
 
 def bucket(hashes: UInt32[Array, "..."], buckets: int) -> Int32[Array, "..."]:
-    """Of `buckets` equally likely ones."""
+    """Returns the bucket of each hash, from 0 to buckets - 1; random hashes are equally likely in each bucket."""
     return (hashes % jnp.uint32(buckets)).astype(jnp.int32)
 
 
-def _members(segments: Int32[Array, "rows tokens"], *, most: int) -> Array:
-    return segments[:, None, :] == jnp.arange(most)[None, :, None]
+def _members(segments: Int32[Array, "rows tokens"], *, max_segments: int) -> Array:
+    return segments[:, None, :] == jnp.arange(max_segments)[None, :, None]

@@ -1,11 +1,11 @@
-"""What the layers of all towers share: linear maps with float32 parameters, dropout, precision of products."""
+"""The parts that the layers of all towers share: linear maps with float32 parameters, dropout, product precision."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-# Devlin et al. (BERT) initialise every matrix so.
+# Devlin et al. (BERT) initialise every matrix in this way.
 TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
 
@@ -18,7 +18,7 @@ def linear(
     bias: bool = True,
     initializer: nnx.Initializer = TRUNCATED_NORMAL,
 ) -> nnx.Linear:
-    """x @ kernel + bias, computed in `dtype`; kernel [inputs, outputs]."""
+    """Returns the layer x @ kernel + bias, computed in `dtype`; the kernel is [inputs, outputs] in float32."""
     return nnx.Linear(
         inputs,
         outputs,
@@ -32,7 +32,7 @@ def linear(
 
 
 def drop(values: Float[Array, "..."], rate: float, key: Key[Array, ""] | None) -> Float[Array, "..."]:
-    """Dropout at `rate`, scaled so that the mean stays; none without a key."""
+    """Returns values after dropout at `rate`, scaled to the same mean. Without a key the values are unchanged."""
     if key is None or rate == 0:
         return values
     kept = jax.random.bernoulli(key, 1 - rate, values.shape)
@@ -40,10 +40,13 @@ def drop(values: Float[Array, "..."], rate: float, key: Key[Array, ""] | None) -
 
 
 def split(key: Key[Array, ""] | None, count: int) -> list:
-    """`count` keys of one, or as many None."""
+    """Returns `count` keys split from one key, or a list of `count` None if the key is None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
-    """Of matrix products: float32 would otherwise mean TF32 on GPUs and bfloat16 passes on TPUs."""
+    """Returns the precision of matrix products of `dtype`.
+
+    Without HIGHEST, products of float32 would use TF32 on GPUs and bfloat16 passes on TPUs.
+    """
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None

@@ -1,4 +1,4 @@
-"""One vector of each text from the states of its tokens."""
+"""Pooling. It computes one vector for each text from the states of its tokens."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int32
 
 Pooling = Literal["mean", "first", "last"]
 
-# torch.nn.functional.normalize's smallest norm.
+# The smallest norm that torch.nn.functional.normalize divides by.
 _SMALLEST_NORM = 1e-12
 
 
@@ -17,25 +17,26 @@ def pool_segments(
     segments: Int32[Array, "rows tokens"],
     *,
     pooling: Pooling,
-    most: int,
-) -> Float[Array, "rows most width"]:
-    """One vector of each text of a row; segments without tokens get zeros. Sums and result are float32.
+    max_segments: int,
+) -> Float[Array, "rows max_segments width"]:
+    """Returns one float32 vector for each text of a row, summed in float32; segments without tokens get zeros.
 
     Args:
-      segments: the number of the text that a token belongs to, from 0 to most - 1, ascending along the row; -1 for
-        padding.
-      pooling: the mean of a text's states, or the state of its first or last token.
-      most: places for texts in a row.
+      segments: the number of the text that each token belongs to, from 0 to max_segments - 1, ascending along the row;
+        -1 for padding.
+      pooling: "mean" is the mean of a text's states, "first" and "last" are the state of that token.
+      max_segments: the number of segments in a row, including empty ones.
     """
-    weights = _pooling_weights(segments, pooling=pooling, most=most)
-    # A product, not a scatter: its gradient is a product too. HIGHEST, since a state times 1 is to be that state.
+    weights = _pooling_weights(segments, pooling=pooling, max_segments=max_segments)
+    # This is a product, not a scatter, because its gradient is a product too. The precision is HIGHEST because a state
+    # times 1 must equal the state.
     return jnp.einsum("rst,rtw->rsw", weights, states.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
 
 
 def _pooling_weights(
-    segments: Int32[Array, "rows tokens"], *, pooling: Pooling, most: int
-) -> Float[Array, "rows most tokens"]:
-    members = segments[:, None, :] == jnp.arange(most)[None, :, None]
+    segments: Int32[Array, "rows tokens"], *, pooling: Pooling, max_segments: int
+) -> Float[Array, "rows max_segments tokens"]:
+    members = segments[:, None, :] == jnp.arange(max_segments)[None, :, None]
     if pooling == "mean":
         return members / jnp.maximum(members.sum(axis=2, keepdims=True), 1).astype(jnp.float32)
     border = jnp.full_like(segments[:, :1], -1)
@@ -49,6 +50,6 @@ def _pooling_weights(
 
 
 def unit_norm(vectors: Float[Array, "texts width"]) -> Float[Array, "texts width"]:
-    """Vectors divided by their Euclidean norm; zeros stay zeros, with finite gradients."""
+    """Returns vectors divided by their Euclidean norm; zeros stay zeros and have finite gradients."""
     squared = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))

@@ -1,12 +1,12 @@
-"""A Qwen2- or Qwen3-family text encoder: token ids in, token states out.
+"""The Qwen2- and Qwen3-family text encoder. It maps token ids to token states.
 
-Qwen2 (Yang et al. 2024, arXiv 2407.10671; Qwen2.5 is the same tower) and Qwen3 (arXiv 2505.09388), as encoders
-(Qwen3-Embedding, arXiv 2506.05176): causal attention, rotary positions (Su et al. 2021), grouped keys and values,
-RMS norms before each block and after the last, SwiGLU. Qwen2 has biases on query, key and value; Qwen3 has none, and
-an RMS norm on every head's query and key.
+Qwen2 (Yang et al. 2024, arXiv 2407.10671; Qwen2.5 has the same tower) and Qwen3 (arXiv 2505.09388) serve as encoders
+(Qwen3-Embedding, arXiv 2506.05176). They have causal attention, rotary positions (Su et al. 2021), grouped keys and
+values, RMS norms before each block and after the last, and SwiGLU. Qwen2 has biases on query, key and value; Qwen3 has
+none, but has an RMS norm on the query and key of every head.
 
-Parameter paths below a tower (i counts layers; w = width, h = heads * head width, g = key_value_heads * head width,
-f = feed_forward_width, d = head width):
+The parameter paths below a tower are (i counts layers; w = width, h = heads * head width, g = key_value_heads * head
+width, f = feed_forward_width, d = head width):
 
     token_embedding/embedding                               [vocabulary_size, w]
     layers/i/attention_norm/scale                           [w]
@@ -38,7 +38,7 @@ _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 
 
 class Qwen(nnx.Module):
-    """The tower. A token sees itself and what stands before it in its text; padding is token -1."""
+    """A Qwen tower. A token sees itself and the earlier tokens of its text; padding is token -1."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -66,9 +66,11 @@ class Qwen(nnx.Module):
         dropout_key: Key[Array, ""] | None = None,
         flash: Mesh | None = None,
     ) -> Float[Array, "texts tokens width"]:
-        """States of all tokens, in config.compute_dtype; those of padding mean nothing. See crops_jax.models.bert.
+        """Returns the states of all tokens in config.compute_dtype; the states of padding have no meaning.
 
-        Raises ValueError when a row that is one text has more tokens than the model was made for.
+        The arguments are those of crops_jax.models.bert.Bert.
+
+        Raises ValueError if a row is one text and has more tokens than config.max_positions.
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text, found {tokens.shape[1]}")
@@ -85,7 +87,7 @@ class Qwen(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Self-attention and a feed-forward network, each of the normalised states and added to them."""
+    """A layer of self-attention and a feed-forward network. Each reads normalised states and is added to the states."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
@@ -145,7 +147,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+    """The feed-forward network down(silu(gate(x)) * up(x)): SwiGLU (Shazeer 2020)."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.gate = _linear(config.width, config.feed_forward_width, config, rngs, bias=False)
@@ -159,7 +161,7 @@ class FeedForward(nnx.Module):
 def rotations(
     positions: Int32[Array, "rows tokens"], *, width: int, base: float
 ) -> tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]:
-    """Cosine and sine of position / base^(2 i / width), i = 0 to width / 2 - 1 (RoFormer, equation 15)."""
+    """Returns cosine and sine of position / base^(2 i / width) for i = 0 to width / 2 - 1 (RoFormer, equation 15)."""
     frequencies = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
     return jnp.cos(angles), jnp.sin(angles)
@@ -168,11 +170,11 @@ def rotations(
 def rotated(
     vectors: Float[Array, "rows tokens heads width"], rotation: tuple[Array, Array]
 ) -> Float[Array, "rows tokens heads width"]:
-    """Turns component i of every head with component i + width / 2, as Hugging Face lays the pairs out."""
-    cosine, sine = (one[:, :, None, :] for one in rotation)
+    """Returns vectors with components i and i + width / 2 of every head rotated as a pair, as Hugging Face does."""
+    cosine, sine = (part[:, :, None, :] for part in rotation)
     first, second = jnp.split(vectors.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cosine - second * sine, second * cosine + first * sine]
-    return jnp.concatenate(turned, axis=-1).astype(vectors.dtype)
+    halves = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(halves, axis=-1).astype(vectors.dtype)
 
 
 def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs, *, bias: bool) -> nnx.Linear:

@@ -16,7 +16,7 @@ from crops_jax.errors import InputError
 from crops_jax.models.cross_encoder import abstract_cross_encoder
 from crops_jax.models.dual_encoder import abstract_dual_encoder, from_parameters
 from crops_jax.models.layers import linear
-from crops_jax.models.parameters import placed
+from crops_jax.models.parameters import place_parameters
 from crops_jax.pretrained.dense_modules import read_dense
 from crops_jax.pretrained.folder import ModelFolder, describe, locate
 from crops_jax.pretrained.tensor_files import StoredTensor, open_tensors
@@ -45,7 +45,7 @@ def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
     folder = describe(locate(config.encoder.weights))
     config = _resolve(config, folder)
     with _weights_belong_to(folder):
-        return placed(abstract_dual_encoder(config), _stored_parameters(config, folder), mesh)
+        return place_parameters(abstract_dual_encoder(config), _stored_parameters(config, folder), mesh)
 
 
 def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mes
         **_classifier_layers(tensors, config.width, seed=seed),
     }
     with _weights_belong_to(folder):
-        return placed(abstract_cross_encoder(config), parameters, mesh)
+        return place_parameters(abstract_cross_encoder(config), parameters, mesh)
 
 
 def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = None) -> Encoder:

@@ -1,1 +1,1 @@
-"""Attention among the tokens of each text in packed rows: api decides which implementation runs."""
+"""Attention among the tokens of each text in packed rows. The module api decides which implementation runs."""

@@ -1,4 +1,4 @@
-"""Which attention runs, and attention as the layers of every tower call it."""
+"""The choice of the attention implementation, and attention as the layers of every tower call it."""
 
 import functools
 from collections.abc import Callable
@@ -11,21 +11,23 @@ from jaxtyping import Array, Float, Int32
 from crops_jax.config import EncoderConfig
 from crops_jax.models.attention.plain import attend, visible
 
-# From here on the weights that plain attention keeps for backward, heads * tokens for each token, weigh as much as all
-# other states of a layer.
+# For rows of this many tokens the weights that plain attention keeps for the backward pass, heads * tokens for each
+# token, need as much memory as all other states of a layer.
 _LONG_ROW = 512
-# Those that crops_jax.models.attention.flash has kernels for.
+# The platforms that crops_jax.models.attention.flash has kernels for.
 _FLASH_PLATFORMS = ("tpu", "gpu", "cuda")
 
 Attend = Callable[..., Float[Array, "rows tokens heads*width"]]
-"""attend(query, key, value, dropout_key=None): see `attend`."""
+"""The type of attend(query, key, value, dropout_key=None); see crops_jax.models.attention.plain.attend."""
 
 
 def attention_that_runs(config: EncoderConfig, *, mesh: Mesh, row_tokens: int) -> Literal["plain", "flash"]:
-    """The attention of a train step over `mesh` on rows of `row_tokens`. Raises ValueError when the named one cannot.
+    """Returns the attention of a train step on `mesh` for rows of `row_tokens` tokens.
 
-    "auto" is flash on TPUs for rows of 512 tokens and more, without dropout, and plain otherwise: on shorter rows the
-    weights are little beside the other states, and on no GPU have the kernels for it been measured yet.
+    "auto" is flash on TPUs for rows of at least 512 tokens without dropout, and plain otherwise: on shorter rows the
+    weights need little memory compared with the other states, and the kernels have not been measured on GPUs yet.
+
+    Raises ValueError if config.attention names an implementation that cannot run on the mesh.
     """
     platform = mesh.devices.flat[0].platform
     if config.attention == "auto":
@@ -47,18 +49,18 @@ def attention_over(
     dropout: float = 0.0,
     flash: Mesh | None = None,
 ) -> Attend:
-    """Attention among the tokens of each text, as the layers of a tower call it.
+    """Returns a function of query, key and value: attention among the tokens of each text.
 
     Args:
-      tokens: padded with -1, where a row is one text.
-      segments: the number of the text that a token belongs to, where a row holds several (crops_jax.text.packing).
-      causal: a token sees only earlier ones, and itself.
-      dropout: of the weights.
-      flash: devices on which the kernels of crops_jax.models.attention.flash run, without dropout; None: `attend`.
+      tokens: token ids padded with -1, if each row is one text.
+      segments: the number of the text that each token belongs to, if a row holds several (crops_jax.text.packing).
+      causal: a token sees only itself and earlier tokens.
+      dropout: the dropout rate of the weights.
+      flash: the devices on which the kernels of crops_jax.models.attention.flash run, without dropout; None: `attend`.
     """
     if flash is None:
         return functools.partial(attend, mask=visible(tokens, segments, causal=causal), dropout=dropout)
-    from crops_jax.models.attention.flash import flash_attend  # Pallas is imported where it is used only
+    from crops_jax.models.attention.flash import flash_attend  # imports Pallas only if it is used
 
     segments = jnp.minimum(tokens, 0) if segments is None else segments
     return functools.partial(flash_attend, segments=segments, causal=causal, dropout=dropout, mesh=flash)

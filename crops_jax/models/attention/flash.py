@@ -1,8 +1,8 @@
-"""Attention whose scores never leave the chip, on packed rows: which kernels a device has, and how they lie on a mesh.
+"""Flash attention on packed rows, whose scores never leave the chip: the kernels of each device, split over a mesh.
 
-TPU: splash attention, JAX's own kernels, with segments, causal masks and grouped heads. NVIDIA GPUs: the kernels of
-crops_jax.models.attention.gpu_kernel. Texts of a row are kept apart by their segments inside the kernels, in forward
-and in backward.
+TPUs run splash attention, JAX's own kernels, with segments, causal masks and grouped heads. NVIDIA GPUs run the kernels
+of crops_jax.models.attention.gpu_kernel. Inside the kernels segments separate the texts of a row, in the forward and
+in the backward pass.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.models.attention import gpu_kernel
 
-# Rows and columns of a block of splash attention are a multiple of a TPU register's lanes.
+# The rows and columns of a block of splash attention are multiples of the number of lanes of a TPU register.
 _LANES = 128
 _GREATEST_BLOCK = 512
 
@@ -31,12 +31,11 @@ def flash_attend(
     dropout: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "rows tokens heads*width"]:
-    """As `crops_jax.models.attention.plain.attend` with segments for its mask; tokens of equal segments see each
-    other.
+    """Returns what `crops_jax.models.attention.plain.attend` returns if tokens of equal segments see each other.
 
-    Rows are split over all axes of the mesh but "model", heads over "model" where it divides their groups.
+    Rows are split over all axes of the mesh except "model". Heads are split over "model" if it divides their groups.
 
-    Raises ValueError with dropout.
+    Raises ValueError if dropout is applied.
     """
     if dropout and dropout_key is not None:
         raise ValueError(f"flash attention has no dropout, found {dropout}; use attention 'plain' or 'auto'")
@@ -44,24 +43,24 @@ def flash_attend(
     rows = tuple(axis for axis in mesh.axis_names if axis != "model")
     heads = "model" if key.shape[2] % mesh.shape.get("model", 1) == 0 and "model" in mesh.shape else None
     by_head = PartitionSpec(rows, None, heads)
-    mixed = jax.shard_map(
+    averages = jax.shard_map(
         lambda *arguments: kernel(*arguments, causal),
         mesh=mesh,
         in_specs=(by_head, by_head, by_head, PartitionSpec(rows)),
         out_specs=by_head,
-        # Kernels do not say what varies over which axis.
+        # Kernels do not declare which values vary over which axis.
         check_vma=False,
     )(query, key, value, segments)
-    return mixed.reshape(*query.shape[:2], -1)
+    return averages.reshape(*query.shape[:2], -1)
 
 
 def _splash(query: Array, key: Array, value: Array, segments: Array, causal: bool, interpret: bool = False) -> Array:
-    """jax.experimental.pallas.ops.tpu.splash_attention of each row, padded to whole blocks."""
+    """Returns JAX's splash attention (jax.experimental.pallas.ops.tpu) of each row, padded to whole blocks."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     tokens, heads, width = query.shape[1:]
-    rest = -tokens % _LANES
-    padded = tokens + rest
+    padding = -tokens % _LANES
+    padded = tokens + padding
     block = next(size for size in (_GREATEST_BLOCK, 256, _LANES) if padded % size == 0)
     mask = splash.CausalMask((padded, padded)) if causal else splash.FullMask((padded, padded))
     kernel = splash.make_splash_mha_single_device(
@@ -73,14 +72,14 @@ def _splash(query: Array, key: Array, value: Array, segments: Array, causal: boo
         interpret=interpret,
     )
     arrays = [
-        jnp.pad(one, ((0, 0), (0, rest), (0, 0), (0, 0))).swapaxes(1, 2)
-        for one in ((query / np.sqrt(width)).astype(query.dtype), key, value)
+        jnp.pad(array, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+        for array in ((query / np.sqrt(width)).astype(query.dtype), key, value)
     ]
-    segments = jnp.pad(segments, ((0, 0), (0, rest)), constant_values=-2)
-    # Its products have no argument for the precision of float32.
+    segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-2)
+    # The products of splash attention have no argument for the precision of float32.
     with jax.default_matmul_precision("highest" if query.dtype == jnp.float32 else "default"):
-        mixed: Any = jax.vmap(kernel)(*arrays, splash.SegmentIds(segments, segments))
-    return mixed.swapaxes(1, 2)[:, :tokens]
+        averages: Any = jax.vmap(kernel)(*arrays, splash.SegmentIds(segments, segments))
+    return averages.swapaxes(1, 2)[:, :tokens]
 
 
 _KERNELS = {

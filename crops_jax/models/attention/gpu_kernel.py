@@ -1,12 +1,12 @@
-"""Attention within the segments of a row as Pallas kernels for NVIDIA GPUs (Triton).
+"""Pallas kernels for NVIDIA GPUs (Triton) that compute attention within the segments of a row.
 
-FlashAttention-2 (arXiv 2307.08691): a program takes a block of tokens, goes over the row block by block and keeps a
-running maximum and sum. Scores never leave the chip; forward leaves the logsumexp of each token, and backward makes the
-scores again: one kernel for the gradient of the queries, and one for those of keys and values, in which a program sums
-over the heads that share them. Nothing is added atomically, so the result is the same in every run. What another
-segment holds enters as a factor of exactly 0.
+The algorithm is FlashAttention-2 (arXiv 2307.08691): a program takes a block of tokens, reads the row block by block,
+and updates a maximum and a sum. Scores never leave the chip. The forward pass stores the logsumexp of each token, and
+the backward pass computes the scores again: one kernel computes the gradient of the queries, and another those of keys
+and values, in which a program sums over the heads that share them. No addition is atomic, so every run has the same
+result. The tokens of another segment have a weight of exactly 0.
 
-Products have float32 sums, weights are in the type of the states, as in crops_jax.models.attention.plain.attend.
+Products are summed in float32, and weights have the type of the states, as in crops_jax.models.attention.plain.attend.
 """
 
 import functools
@@ -22,16 +22,17 @@ from jaxtyping import Array, Float, Int32
 from crops_jax.models.attention.plain import MASKED
 from crops_jax.models.layers import precision
 
-# Segments of places beyond the row, which see nothing and are not seen. That of padding is -1.
+# The segments of positions beyond the row. They differ, and differ from -1, the segment of padding, so that these
+# positions neither see a token nor are seen.
 _OUTSIDE_BLOCK, _OUTSIDE_ROW = -3, -2
-# Tokens of a block: what the registers of a program hold. float32 has no tensor cores, which would round.
+# The tokens of a block, as many as the registers of a program hold. float32 uses no tensor cores, which would round.
 _BLOCK, _FLOAT32_BLOCK = 64, 32
-# The least that a tensor core multiplies.
+# The minimum number of columns that a tensor core multiplies.
 _LEAST_COLUMNS = 16
 
 
 class _Shape(NamedTuple):
-    """Sizes of a call and of its blocks; Triton wants powers of 2."""
+    """The sizes of a call and of its blocks. Triton requires blocks whose sizes are powers of 2."""
 
     rows: int
     tokens: int
@@ -41,25 +42,29 @@ class _Shape(NamedTuple):
     block: int
 
     @classmethod
-    def of(cls, query: Array, key: Array) -> "_Shape":
+    def from_arrays(cls, query: Array, key: Array) -> "_Shape":
         block = _FLOAT32_BLOCK if query.dtype == jnp.float32 else _BLOCK
         rows, tokens, heads, width = query.shape
         return cls(rows, tokens, heads, key.shape[2], width, block)
 
     @property
     def columns(self) -> int:
+        """The number of columns of a block: the width, padded."""
         return max(_LEAST_COLUMNS, pl.next_power_of_2(self.width))
 
     @property
     def blocks(self) -> int:
+        """The number of blocks in a row."""
         return -(-self.tokens // self.block)
 
     @property
     def row(self) -> int:
+        """The number of tokens in a row, padded to whole blocks."""
         return self.blocks * self.block
 
     @property
     def shared(self) -> int:
+        """The number of heads that share keys and values."""
         return self.heads // self.groups
 
 
@@ -72,15 +77,19 @@ def attend_segments(
     causal: bool,
     interpret: bool = False,
 ) -> Float[Array, "rows tokens heads width"]:
-    """Scaled dot-product attention of each token to those of its segment, with `causal` to itself and earlier ones.
+    """Returns scaled dot-product attention among the tokens of each segment.
 
     Head h uses key and value of group h // (heads / groups).
+
+    Args:
+      causal: a token sees only itself and earlier tokens.
+      interpret: the kernels run in Pallas' interpreter, on any device.
     """
     return _forward(query, key, value, segments, causal, interpret)[0]
 
 
 def _forward(query, key, value, segments, causal, interpret):
-    shape = _Shape.of(query, key)
+    shape = _Shape.from_arrays(query, key)
     mixed, lse = pl.pallas_call(
         functools.partial(_forward_kernel, shape=shape, causal=causal),
         grid=(shape.rows, shape.heads, shape.blocks),
@@ -98,8 +107,8 @@ def _forward(query, key, value, segments, causal, interpret):
 
 def _backward(causal, interpret, saved, d_mixed):
     query, key, value, segments, mixed, lse = saved
-    shape = _Shape.of(query, key)
-    # The derivative of a softmax needs, for each token, the sum of its weights times their derivatives: this one.
+    shape = _Shape.from_arrays(query, key)
+    # The derivative of a softmax needs, for each token, the sum of its weights times their derivatives.
     expected = (mixed.astype(jnp.float32) * d_mixed.astype(jnp.float32)).sum(axis=-1).transpose(0, 2, 1)
     arguments = (query, key, value, segments, d_mixed, lse, expected)
     d_query = pl.pallas_call(
@@ -125,7 +134,7 @@ def _backward(causal, interpret, saved, d_mixed):
         grid=(shape.rows, shape.groups, shape.blocks),
         in_specs=[heads_of_group, *[block_of_group] * 2, _segments(shape), heads_of_group, *[numbers_of_group] * 2],
         out_specs=[block_of_group] * 2,
-        out_shape=[jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (key, value)],
+        out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (key, value)],
         compiler_params=_compiler(),
         interpret=interpret,
     )(*arguments)
@@ -141,61 +150,61 @@ def _forward_kernel(query, key, value, segments, mixed, lse, *, shape: _Shape, c
 
     def add(other: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         old, total, mixed = carry
-        k, v = (_of_row(one, other, shape) for one in (key, value))
+        k, v = (_of_row(array, other, shape) for array in (key, value))
         seen = _seen(segments, block, other, shape, causal)
         scores = jnp.where(seen, _product(q, k, (1, 1)) / shape.width**0.5, MASKED)
         new = jnp.maximum(old, scores.max(axis=1))
-        # Where nothing was seen yet, new is MASKED as well and exp gives 1.
+        # If a token has seen no other yet, `new` is MASKED too and exp returns 1.
         weights = jnp.where(seen, jnp.exp(scores - new[:, None]), 0.0)
         decay = jnp.exp(old - new)
         mixed = mixed * decay[:, None] + _product(weights.astype(v.dtype), v, (1, 0))
         return new, total * decay + weights.sum(axis=1), mixed
 
-    numbers = jnp.full(shape.block, MASKED, jnp.float32), jnp.zeros(shape.block, jnp.float32)
-    none = jnp.zeros((shape.block, shape.columns), jnp.float32)
-    last = block + 1 if causal else shape.blocks
-    greatest, total, found = jax.lax.fori_loop(0, last, add, (*numbers, none))
+    start = jnp.full(shape.block, MASKED, jnp.float32), jnp.zeros(shape.block, jnp.float32)
+    zero_block = jnp.zeros((shape.block, shape.columns), jnp.float32)
+    end = block + 1 if causal else shape.blocks
+    maximum, total, summed = jax.lax.fori_loop(0, end, add, (*start, zero_block))
     total = jnp.where(total > 0, total, 1.0)
-    _store(mixed, found / total[:, None], block, shape)
-    plgpu.store(lse, greatest + jnp.log(total), mask=_tokens(block, shape) < shape.tokens)
+    _store(mixed, summed / total[:, None], block, shape)
+    plgpu.store(lse, maximum + jnp.log(total), mask=_tokens(block, shape) < shape.tokens)
 
 
 def _query_gradient_kernel(
     query, key, value, segments, d_mixed, lse, expected, d_query, *, shape: _Shape, causal: bool
 ) -> None:
     block = pl.program_id(2)
-    q, d = (_of_block(one, block, shape) for one in (query, d_mixed))
+    q, d = (_of_block(array, block, shape) for array in (query, d_mixed))
     inside = _tokens(block, shape) < shape.tokens
-    total, mean = (plgpu.load(one, mask=inside, other=0.0)[:, None] for one in (lse, expected))
+    total, mean = (plgpu.load(array, mask=inside, other=0.0)[:, None] for array in (lse, expected))
 
     def add(other: Array, gradient: Array) -> Array:
-        k, v = (_of_row(one, other, shape) for one in (key, value))
+        k, v = (_of_row(array, other, shape) for array in (key, value))
         seen = _seen(segments, block, other, shape, causal)
         weights = jnp.where(seen, jnp.exp(_product(q, k, (1, 1)) / shape.width**0.5 - total), 0.0)
         d_scores = weights * (_product(d, v, (1, 1)) - mean) / shape.width**0.5
         return gradient + _product(d_scores.astype(k.dtype), k, (1, 0))
 
-    none = jnp.zeros((shape.block, shape.columns), jnp.float32)
-    last = block + 1 if causal else shape.blocks
-    _store(d_query, jax.lax.fori_loop(0, last, add, none), block, shape)
+    zero_block = jnp.zeros((shape.block, shape.columns), jnp.float32)
+    end = block + 1 if causal else shape.blocks
+    _store(d_query, jax.lax.fori_loop(0, end, add, zero_block), block, shape)
 
 
 def _key_gradient_kernel(
     query, key, value, segments, d_mixed, lse, expected, d_key, d_value, *, shape: _Shape, causal: bool
 ) -> None:
     block = pl.program_id(2)
-    k, v = (_of_block(one, block, shape) for one in (key, value))
+    k, v = (_of_block(array, block, shape) for array in (key, value))
 
     def add_head(head: Array, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
-        # Rows of the matrices are keys, columns are queries.
+        # The rows of these matrices are keys, and their columns are queries.
         def add(other: Array, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
-            q, d = (_of_row(one, other, shape, head=head) for one in (query, d_mixed))
+            q, d = (_of_row(array, other, shape, head=head) for array in (query, d_mixed))
             inside = _tokens(other, shape) < shape.tokens
             total, mean = (
-                plgpu.load(one.at[head, _span(other, shape)], mask=inside, other=0.0)[None, :]
-                for one in (lse, expected)
+                plgpu.load(array.at[head, _span(other, shape)], mask=inside, other=0.0)[None, :]
+                for array in (lse, expected)
             )
-            seen = _seen(segments, block, other, shape, causal, turned=True)
+            seen = _seen(segments, block, other, shape, causal, transposed=True)
             weights = jnp.where(seen, jnp.exp(_product(k, q, (1, 1)) / shape.width**0.5 - total), 0.0)
             d_scores = weights * (_product(v, d, (1, 1)) - mean) / shape.width**0.5
             return (
@@ -205,22 +214,22 @@ def _key_gradient_kernel(
 
         return jax.lax.fori_loop(block if causal else 0, shape.blocks, add, gradients)
 
-    none = jnp.zeros((shape.block, shape.columns), jnp.float32)
-    d_k, d_v = jax.lax.fori_loop(0, shape.shared, add_head, (none, none))
+    zero_block = jnp.zeros((shape.block, shape.columns), jnp.float32)
+    d_k, d_v = jax.lax.fori_loop(0, shape.shared, add_head, (zero_block, zero_block))
     _store(d_key, d_k, block, shape)
     _store(d_value, d_v, block, shape)
 
 
-def _seen(segments, block: Array, other: Array, shape: _Shape, causal: bool, *, turned: bool = False) -> Array:
-    """[tokens of block, tokens of other]: the one sees the other, or with `turned` is seen by it."""
-    ours, theirs = _tokens(block, shape), _tokens(other, shape)
-    our = plgpu.load(segments.at[_span(block, shape)], mask=ours < shape.tokens, other=_OUTSIDE_BLOCK)
-    their = plgpu.load(segments.at[_span(other, shape)], mask=theirs < shape.tokens, other=_OUTSIDE_ROW)
-    seen = our[:, None] == their[None, :]
+def _seen(segments, block: Array, other: Array, shape: _Shape, causal: bool, *, transposed: bool = False) -> Array:
+    """Returns the mask [tokens of block, tokens of other]: the first sees the second, or with `transposed` is seen."""
+    rows, columns = _tokens(block, shape), _tokens(other, shape)
+    row_segments = plgpu.load(segments.at[_span(block, shape)], mask=rows < shape.tokens, other=_OUTSIDE_BLOCK)
+    column_segments = plgpu.load(segments.at[_span(other, shape)], mask=columns < shape.tokens, other=_OUTSIDE_ROW)
+    seen = row_segments[:, None] == column_segments[None, :]
     if not causal:
         return seen
-    ours, theirs = ours[:, None], theirs[None, :]
-    return seen & (theirs >= ours if turned else theirs <= ours)
+    rows, columns = rows[:, None], columns[None, :]
+    return seen & (columns >= rows if transposed else columns <= rows)
 
 
 def _span(block: Array, shape: _Shape) -> Any:
@@ -232,18 +241,18 @@ def _tokens(block: Array, shape: _Shape) -> Array:
 
 
 def _of_block(array, block: Array, shape: _Shape) -> Array:
-    """The program's own block of `array`."""
+    """Returns the block of `array` that the program owns, with 0 beyond the row and the width."""
     return plgpu.load(array, mask=_there(block, shape), other=0.0)
 
 
 def _of_row(array, block: Array, shape: _Shape, *, head: Array | None = None) -> Array:
-    """A block of a whole row; of one of its heads where it has several."""
+    """Returns a block of the tokens of a row, of head `head` if the row has several heads, with 0 beyond the row."""
     part = array.at[_span(block, shape), :] if head is None else array.at[_span(block, shape), head, :]
     return plgpu.load(part, mask=_there(block, shape), other=0.0)
 
 
-def _store(array, found: Array, block: Array, shape: _Shape) -> None:
-    plgpu.store(array, found.astype(array.dtype), mask=_there(block, shape))
+def _store(array, values: Array, block: Array, shape: _Shape) -> None:
+    plgpu.store(array, values.astype(array.dtype), mask=_there(block, shape))
 
 
 def _there(block: Array, shape: _Shape) -> Array:

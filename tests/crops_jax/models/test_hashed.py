@@ -141,7 +141,7 @@ def test_texts_of_a_row_are_exactly_apart():
 def test_a_text_is_known_by_its_tokens_in_their_order_wherever_it_stands():
     rows = np.array([[5, 6, 7, -1, -1, -1, -1], [9, 5, 6, 7, 7, 6, 5], [5, 6, -1, -1, -1, -1, -1]], np.int32)
     segments = np.array([[0, 0, 0, -1, -1, -1, -1], [0, 1, 1, 1, 2, 2, 2], [0, 0, -1, -1, -1, -1, -1]], np.int32)
-    found = np.asarray(identities(rows, segments, most=3))
+    found = np.asarray(identities(rows, segments, max_segments=3))
     assert found[0, 0] == found[1, 1]
     assert len({int(one) for one in (found[0, 0], found[1, 0], found[1, 2], found[2, 0])}) == 4
 
@@ -151,7 +151,7 @@ def test_collisions_are_as_rare_as_chance_allows():
     count = 1 << 16
     tokens = np.arange(count, dtype=np.int32)
     neighbours = murmur3(tokens % 256, tokens // 256, seed=1)
-    texts = identities(np.stack([tokens // 256, tokens % 256], axis=1), np.zeros((count, 2), np.int32), most=1)
+    texts = identities(np.stack([tokens // 256, tokens % 256], axis=1), np.zeros((count, 2), np.int32), max_segments=1)
     expected = 1 - (1 - 1 / count) ** count
     for hashes in (murmur3(tokens, seed=0), neighbours, texts.ravel()):
         taken = len(np.unique(bucket(hashes, count))) / count
