@@ -1,8 +1,8 @@
-"""Model folders of Hugging Face in, folders for sentence-transformers out.
+"""Reads model folders of Hugging Face and writes folders that sentence-transformers loads.
 
-config = resolve_config(config)              sizes and pooling of config.encoder.weights
-encoder = load_encoder("folder or hub name")
-export(encoder, folder)                      a folder that sentence-transformers loads as it is
+config = resolve_config(config)              takes sizes and pooling from config.encoder.weights
+encoder = load_encoder("folder or hub name") reads an encoder
+export(encoder, folder)                      writes a folder that sentence-transformers loads unchanged
 """
 
 from crops_jax.pretrained.exporting import export, export_obstacle

@@ -1,4 +1,4 @@
-"""config.json of a tower, as Hugging Face writes it, to the fields of EncoderConfig and back."""
+"""Converts the config.json of a tower, as Hugging Face writes it, to the fields of EncoderConfig and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,40 +17,43 @@ _SIZES = {
     "intermediate_size": "feed_forward_width",
     "max_position_embeddings": "max_positions",
 }
-# Model types whose tower is crops_jax.models.bert; True: positions start after the padding token's row.
+# The model types whose tower is crops_jax.models.bert. True: positions start after the row of the padding token.
 _BERT_TYPES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 _QWEN_TYPES = ("qwen2", "qwen3")
 _BERT_EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 _QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False}
 _QWEN_BIAS = {"qwen2": True, "qwen3": False}
 _QWEN_ROTARY_BASE = 10_000.0
-# The one model of transformers that without layers is its token table (and positions, which are zeros): no norm, no
-# projection. Exported hashed towers are of this type; OPT itself, with layers, is not read.
+# OPT is the only model of transformers that, without layers, is only its token table (and positions, which are zeros),
+# without a norm and a projection. Exported hashed towers have this type. OPT with layers is not read.
 _TABLE_TYPE = "opt"
 _TABLE_EXPECTED = {"num_hidden_layers": 0, "do_layer_norm_before": False}
 
 
 def read_sizes(file: Path) -> dict[str, Any]:
-    """The fields of EncoderConfig that a config.json decides. Raises InputError, naming file and field."""
-    found = read_object(file, remedy=_REMEDY)
-    kind = _field(file, found, "model_type", str, default="")
-    if kind == _TABLE_TYPE and all(found.get(name) == value for name, value in _TABLE_EXPECTED.items()):
-        return _table_fields(file, found)
+    """Returns the fields of EncoderConfig that a config.json decides.
+
+    Raises InputError, naming the file and the field, if the file is broken or its model is not supported.
+    """
+    content = read_object(file, remedy=_REMEDY)
+    kind = _field(file, content, "model_type", str, default="")
+    if kind == _TABLE_TYPE and all(content.get(name) == value for name, value in _TABLE_EXPECTED.items()):
+        return _table_fields(file, content)
     if kind not in (*_BERT_TYPES, *_QWEN_TYPES):
         known = ", ".join((*_BERT_TYPES, *_QWEN_TYPES))
-        raise InputError(f"{file}: model_type {kind} is not supported; it may be one of {known}")
+        raise InputError(f"{file}: model_type {kind} is not supported; it must be one of {known}")
     for name, value in (_BERT_EXPECTED if kind in _BERT_TYPES else _QWEN_EXPECTED).items():
-        if (found.get(name) if found.get(name) is not None else value) != value:
-            raise InputError(f"{file}: {name} {found[name]} is not supported; it may be {value}")
-    sizes = {ours: _size(file, theirs, found.get(theirs)) for theirs, ours in _SIZES.items()}
-    return sizes | (_bert_fields if kind in _BERT_TYPES else _qwen_fields)(file, found, kind)
+        if (content.get(name) if content.get(name) is not None else value) != value:
+            raise InputError(f"{file}: {name} {content[name]} is not supported; it must be {value}")
+    sizes = {field: _size(file, name, content.get(name)) for name, field in _SIZES.items()}
+    return sizes | (_bert_fields if kind in _BERT_TYPES else _qwen_fields)(file, content, kind)
 
 
 def config_json(config: EncoderConfig) -> dict[str, Any]:
-    """What transformers and sentence-transformers read of a tower of this configuration; weights are float32."""
+    """Returns the config.json with which transformers reads a tower of this configuration; its weights are float32."""
     if config.family == "hashed":
         return _table_json(config)
-    sizes = {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
+    sizes = {name: getattr(config, field) for name, field in _SIZES.items()}
     common = {"initializer_range": 0.02, "dtype": "float32"}
     if config.family != "bert":
         return {**sizes, **common, **_qwen_json(config)}
@@ -70,33 +73,33 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def _bert_fields(file: Path, found: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    padding = _field(file, found, "pad_token_id", int, default=1) if _BERT_TYPES[kind] else -1
+def _bert_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    padding = _field(file, content, "pad_token_id", int, default=1) if _BERT_TYPES[kind] else -1
     return {
         "family": "bert",
-        "position_offset": _size(file, "pad_token_id", padding, least=-1) + 1,
-        "type_vocabulary_size": _size(file, "type_vocab_size", found.get("type_vocab_size", 2)),
-        "layer_norm_epsilon": float(_field(file, found, "layer_norm_eps", int, float, default=1e-12)),
+        "position_offset": _size(file, "pad_token_id", padding, minimum=-1) + 1,
+        "type_vocabulary_size": _size(file, "type_vocab_size", content.get("type_vocab_size", 2)),
+        "layer_norm_epsilon": float(_field(file, content, "layer_norm_eps", int, float, default=1e-12)),
     }
 
 
-def _qwen_fields(file: Path, found: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    if (bias := _field(file, found, "attention_bias", bool, default=_QWEN_BIAS[kind])) != _QWEN_BIAS[kind]:
-        raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it may be {_QWEN_BIAS[kind]}")
-    rotary = _field(file, found, "rope_parameters", dict, default=None)
-    rotary = _field(file, found, "rope_scaling", dict, default={}) if rotary is None else rotary
+def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    if (bias := _field(file, content, "attention_bias", bool, default=_QWEN_BIAS[kind])) != _QWEN_BIAS[kind]:
+        raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it must be {_QWEN_BIAS[kind]}")
+    rotary = _field(file, content, "rope_parameters", dict, default=None)
+    rotary = _field(file, content, "rope_scaling", dict, default={}) if rotary is None else rotary
     scaling = rotary.get("rope_type") or rotary.get("type") or "default"
     if scaling != "default":
-        raise InputError(f"{file}: rotary positions of type {scaling} are not supported; they may be default")
+        raise InputError(f"{file}: rotary positions of type {scaling} are not supported; the type must be default")
     base = _field(file, rotary, "rope_theta", int, float, default=None)
-    base = _field(file, found, "rope_theta", int, float, default=_QWEN_ROTARY_BASE) if base is None else base
+    base = _field(file, content, "rope_theta", int, float, default=_QWEN_ROTARY_BASE) if base is None else base
     return {
         "family": kind,
-        "key_value_heads": _size(file, "num_key_value_heads", found.get("num_key_value_heads", 0), least=0),
-        "head_width": _size(file, "head_dim", _field(file, found, "head_dim", int, default=0), least=0),
+        "key_value_heads": _size(file, "num_key_value_heads", content.get("num_key_value_heads", 0), minimum=0),
+        "head_width": _size(file, "head_dim", _field(file, content, "head_dim", int, default=0), minimum=0),
         "rotary_base": float(base),
         "position_offset": 0,
-        "layer_norm_epsilon": float(_field(file, found, "rms_norm_eps", int, float, default=1e-6)),
+        "layer_norm_epsilon": float(_field(file, content, "rms_norm_eps", int, float, default=1e-6)),
     }
 
 
@@ -117,15 +120,15 @@ def _qwen_json(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def _table_fields(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
-    rows = _size(file, "vocab_size", found.get("vocab_size"))
+def _table_fields(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    rows = _size(file, "vocab_size", content.get("vocab_size"))
     return {
         "family": "hashed",
         "hashed_features": ("unigrams",),
         "vocabulary_size": rows,
         "hash_buckets": rows,
-        "feature_width": _size(file, "hidden_size", found.get("hidden_size")),
-        "max_positions": _size(file, "max_position_embeddings", found.get("max_position_embeddings")),
+        "feature_width": _size(file, "hidden_size", content.get("hidden_size")),
+        "max_positions": _size(file, "max_position_embeddings", content.get("max_position_embeddings")),
         "position_offset": 0,
         "key_value_heads": 0,
         "head_width": 0,
@@ -149,13 +152,13 @@ def _table_json(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
-def _size(file: Path, name: str, value: Any, *, least: int = 1) -> int:
-    if not least <= typed(file, name, value, int, remedy=_REMEDY) < 2**31:
-        raise InputError(f"{file}: {name} must lie in [{least}, 2^31), found {value}; {_REMEDY}")
+def _size(file: Path, name: str, value: Any, *, minimum: int = 1) -> int:
+    if not minimum <= typed(file, name, value, int, remedy=_REMEDY) < 2**31:
+        raise InputError(f"{file}: {name} must lie in [{minimum}, 2^31), found {value}; {_REMEDY}")
     return value
 
 
 def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, default: Any) -> Any:
-    """A field of one of the kinds; `default` where it is missing or null."""
+    """Returns a field after checking that it is one of the kinds; `default` if it is missing or null."""
     value = content.get(name)
     return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)

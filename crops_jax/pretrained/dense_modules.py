@@ -1,4 +1,4 @@
-"""The network behind a hashed tower's features as Dense modules of sentence-transformers, and back."""
+"""Writes the network after the features of a hashed tower as Dense modules of sentence-transformers, and reads it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ _ACTIVATIONS = {"hidden": "torch.nn.modules.activation.ReLU", "output": "torch.n
 
 
 def write_dense(folders: Sequence[Path], tower: Mapping[str, Any]) -> None:
-    """Writes the layers and the output of a tower (crops_jax.models.hashed), one folder each."""
+    """Writes each layer and the output of a hashed tower (crops_jax.models.hashed) to a folder of its own."""
     layers = tower["layers"]
     parts = [(layers[key], "hidden") for key in sorted(layers, key=int)] + [(tower["output"], "output")]
-    for folder, (layer, place) in zip(folders, parts, strict=True):
+    for folder, (layer, role) in zip(folders, parts, strict=True):
         folder.mkdir()
         kernel, bias = (np.asarray(layer[name], np.float32) for name in ("kernel", "bias"))
         settings = {
             "in_features": kernel.shape[0],
             "out_features": kernel.shape[1],
             "bias": True,
-            "activation_function": _ACTIVATIONS[place],
+            "activation_function": _ACTIVATIONS[role],
         }
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tensors = {"linear.weight": np.ascontiguousarray(kernel.T), "linear.bias": bias}
@@ -35,33 +35,33 @@ def write_dense(folders: Sequence[Path], tower: Mapping[str, Any]) -> None:
 
 
 def dense_sizes(folders: Sequence[Path], *, source: Path) -> dict[str, int]:
-    """The fields of EncoderConfig that the Dense modules of `source` decide.
+    """Returns the fields of EncoderConfig that the Dense modules of `source` decide.
 
-    Raises InputError, naming the file, where they are not such a network.
+    Raises InputError, naming the file, if the modules are not the network of a hashed tower.
     """
     if len(folders) < 2:
         raise InputError(
-            f"{source}: {len(folders)} Dense modules behind a token table; they must be two at least, hidden ones and "
-            f"a last one; {_REMEDY}"
+            f"{source}: {len(folders)} Dense modules follow a token table; at least two are needed, hidden ones and a "
+            f"last one; {_REMEDY}"
         )
     outputs = []
     for folder in folders:
         file = folder / "config.json"
         settings = read_object(file, remedy=_REMEDY)
-        wanted = _ACTIVATIONS["output" if folder == folders[-1] else "hidden"]
-        if settings.get("activation_function") != wanted or settings.get("use_residual"):
+        activation = _ACTIVATIONS["output" if folder == folders[-1] else "hidden"]
+        if settings.get("activation_function") != activation or settings.get("use_residual"):
             raise InputError(
-                f"{file}: activation_function {settings.get('activation_function')} is not supported here; it may be "
-                f"{wanted}, without a residual"
+                f"{file}: activation_function {settings.get('activation_function')} is not supported here; it must be "
+                f"{activation}, without a residual"
             )
         outputs.append(typed(file, "out_features", settings.get("out_features"), int, remedy=_REMEDY))
     return {"layers": len(folders) - 1, "feed_forward_width": outputs[0], "width": outputs[-1]}
 
 
 def read_dense(folders: Sequence[Path]) -> dict[str, Any]:
-    """Layers and output of a tower, as nested dictionaries, still in their files; nothing for no folders.
+    """Returns layers and output of a tower as nested dictionaries of unread tensors; an empty one for no folders.
 
-    Raises InputError, naming the folder and the tensor, where one is missing.
+    Raises InputError, naming the folder and the tensor, if a tensor is missing.
     """
     if not folders:
         return {}
@@ -69,6 +69,6 @@ def read_dense(folders: Sequence[Path]) -> dict[str, Any]:
     for folder in folders:
         tensors = open_tensors(folder)
         if missing := {"linear.weight", "linear.bias"} - set(tensors):
-            raise InputError(f"{folder}: no tensor {min(missing)}; the weights do not belong to the config.json there")
+            raise InputError(f"{folder}: no tensor {min(missing)}; the weights do not belong to its config.json")
         parts.append({"kernel": tensors["linear.weight"].T, "bias": tensors["linear.bias"]})
     return {"layers": dict(enumerate(parts[:-1])), "output": parts[-1]}

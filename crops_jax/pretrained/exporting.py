@@ -1,9 +1,9 @@
-"""An encoder as a folder that sentence-transformers loads as it is.
+"""Exports an encoder as a folder that sentence-transformers loads unchanged.
 
-BERT, Qwen2 and Qwen3 towers are Transformer, Pooling and Normalize. A hashed tower of token features alone is a
-Transformer without layers, whose token states are the rows of the table, and Dense modules between Pooling and
-Normalize. (sentence-transformers' own modules for tables do not serve: its StaticEmbedding leaves special tokens out,
-and its WordEmbeddings drops the closing token of a long text and refuses encode_query.)
+BERT, Qwen2 and Qwen3 towers become the modules Transformer, Pooling and Normalize. A hashed tower that has only token
+features becomes a Transformer without layers, whose token states are the rows of the table, with Dense modules between
+Pooling and Normalize. (The modules of sentence-transformers for tables cannot be used: StaticEmbedding omits special
+tokens, and WordEmbeddings drops the last token of a long text and refuses encode_query.)
 """
 
 import json
@@ -24,7 +24,7 @@ from crops_jax.pretrained.dense_modules import write_dense
 from crops_jax.pretrained.tensor_names import to_hugging_face
 from crops_jax.text import tokenizer
 
-_CLASS = "sentence_transformers.models."  # the name that every version since 2 understands
+_CLASS = "sentence_transformers.models."  # every version since 2 understands this name
 _EXPORTED_POOLING = {
     "mean": "pooling_mode_mean_tokens",
     "first": "pooling_mode_cls_token",
@@ -33,19 +33,20 @@ _EXPORTED_POOLING = {
 
 
 def export(encoder: Encoder, folder: str | Path) -> dict[str, Any]:
-    """Writes an encoder as a folder that sentence-transformers and `load_encoder` load as it is.
+    """Writes an encoder as a folder that sentence-transformers and `load_encoder` load unchanged.
 
     Shared towers become one Transformer, Pooling and Normalize. sentence-transformers has one token limit for such a
-    folder: that of documents, so a query longer than max_query_tokens is cut later there. Two towers become a Router
-    (sentence-transformers >= 5) with the routes query and document, each with its own limit: `encode_query` and
-    `encode_document` take them.
+    folder, that of documents, so it cuts queries at max_document_tokens, not at max_query_tokens. Two towers become a
+    Router (sentence-transformers >= 5) with the routes query and document, each with its own limit: `encode_query` and
+    `encode_document` use them.
 
     Args:
-      folder: exists and is empty, or does not exist.
+      encoder: the encoder to write.
+      folder: an empty folder, or a path that does not exist.
 
-    Returns what was written: architecture, dim, max_seq_length by route, pooling.
+    Returns a summary of the folder: architecture, dim, max_seq_length by route, pooling.
 
-    Raises InputError where such an encoder cannot be written (`export_obstacle`).
+    Raises InputError if such an encoder cannot be written (`export_obstacle`).
     """
     config, parameters = encoder.config.encoder, encoder.parameters
     if obstacle := export_obstacle(config, encoder.tokenizer_folder):
@@ -83,13 +84,16 @@ def export(encoder: Encoder, folder: str | Path) -> dict[str, Any]:
 
 
 def export_obstacle(config: EncoderConfig, tokenizer_folder: Path) -> str | None:
-    """Why encoders of this configuration cannot be written for sentence-transformers, in a sentence; None: they can."""
+    """Returns a sentence that says why encoders of this configuration cannot be written for sentence-transformers.
+
+    Returns None if they can be written.
+    """
     if config.family == "hashed":
         if config.hashed_features != ("unigrams",):
             return (
                 f"encoder.hashed_features {' '.join(config.hashed_features)}: sentence-transformers has no module that "
-                "computes them, so such an encoder cannot be exported; of the hashed ones only those with "
-                "--encoder.hashed-features unigrams can"
+                "computes them, so such an encoder cannot be exported; the only hashed encoders that can are "
+                "those with --encoder.hashed-features unigrams"
             )
         if config.hash_buckets < config.vocabulary_size:
             return (
@@ -104,7 +108,7 @@ def export_obstacle(config: EncoderConfig, tokenizer_folder: Path) -> str | None
 def _tokenizer_obstacle(config: EncoderConfig, tokenizer_folder: Path, temporary: Path) -> str | None:
     _write_json(temporary / "config.json", config_json(config))
     tokenizer.copy(tokenizer_folder, temporary)
-    # RoBERTa counts positions over the tokens that are not its padding token, and starts after that token's row.
+    # RoBERTa counts only the positions of tokens that are not padding, and starts after the row of the padding token.
     if config.position_offset:
         settings = json.loads((temporary / "tokenizer_config.json").read_text(encoding="utf-8"))
         padding = Tokenizer.from_file(str(temporary / "tokenizer.json")).token_to_id(str(settings.get("pad_token")))
@@ -113,7 +117,7 @@ def _tokenizer_obstacle(config: EncoderConfig, tokenizer_folder: Path, temporary
                 f"encoder.position_offset {config.position_offset} with padding token {padding} is no family of "
                 "Hugging Face's: the offset must be that token's id + 1, or 0; such an encoder cannot be exported"
             )
-    # transformers takes some tokenizers to be those of the model type in config.json beside them.
+    # For some tokenizers transformers chooses the class by the model type in the config.json beside them.
     if tokenizer.fingerprint(temporary) != tokenizer.fingerprint(tokenizer_folder):
         return (
             f"{tokenizer_folder}: transformers reads another tokenizer out of a folder of a {config.family} encoder "
@@ -127,7 +131,7 @@ def _dense_modules(config: EncoderConfig) -> int:
 
 
 def _write_tower(folders: Sequence[Path], encoder: Encoder, tower: Mapping[str, Any], max_tokens: int) -> None:
-    """folders: of Transformer, Pooling and each Dense module."""
+    """Writes a tower to the folders of its modules: Transformer, Pooling and each Dense module."""
     transformer, pooling, *dense = folders
     transformer.mkdir(exist_ok=True)
     config = encoder.config.encoder
@@ -161,7 +165,7 @@ def _write_settings(folder: Path, encoder: Encoder) -> None:
         "default_prompt_name": default,
         "similarity_fn_name": "cosine",
     }
-    # Its own truncate_dim would shorten every vector unasked; it has no place for what may be chosen.
+    # The setting truncate_dim would shorten every vector, and no setting lists the dimensions that users can choose.
     if dims := _shorter_dims(encoder):
         settings["matryoshka_dims"] = dims
     _write_json(folder / "config_sentence_transformers.json", settings)

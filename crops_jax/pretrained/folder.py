@@ -1,4 +1,4 @@
-"""What a Hugging Face or sentence-transformers folder says about the encoder in it. Nothing of it is run as code."""
+"""Reads what a Hugging Face or sentence-transformers folder says about its encoder, and runs no code of the folder."""
 
 import re
 from collections.abc import Mapping
@@ -35,34 +35,36 @@ _OLD_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# modules.json names classes by paths that moved between versions; the last part stayed.
+# modules.json names classes by paths that changed between versions; only their last part is constant.
 _KNOWN_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """An encoder's folder, read."""
+    """The description of an encoder that was read from its folder."""
 
     towers: tuple[Path, ...]
-    """One folder of config.json, weights and tokenizer for both sides, or that of queries and that of documents."""
+    """The folders of config.json, weights and tokenizer: one for both sides, or those of queries and of documents."""
     sizes: Mapping[str, Any]
     """The fields of EncoderConfig that the folder decides."""
     max_query_tokens: int
-    """Where sentence-transformers would cut a query."""
+    """The number of tokens at which sentence-transformers would cut a query."""
     max_document_tokens: int
+    """The number of tokens at which sentence-transformers would cut a document."""
     prompts: Mapping[str, str]
-    """Prompts by name, without the empty ones."""
+    """The prompts by name; empty prompts are omitted."""
     default_prompt: str
-    """What sentence-transformers' encode puts before a text when nothing is said."""
+    """The text that encode of sentence-transformers puts before each text by default."""
     scores_are_cosines: bool
-    """False: the folder scores by dot product or distance of vectors that are not of unit length."""
+    """Whether scores are cosines. False: they are dot products or distances of vectors that are not of unit length."""
     dense: tuple[tuple[Path, ...], ...]
-    """For each tower its Dense modules in order: a hashed one has some, no other has."""
+    """The Dense modules of each tower in order; only hashed towers have some."""
     matryoshka_dims: tuple[int, ...]
-    """Numbers of leading components that were trained to serve as vectors, as our exports say; empty: not known."""
+    """The numbers of leading components that were trained as vectors, as exports of crops_jax list; empty: unknown."""
 
     @property
     def tokenizer(self) -> Path:
+        """The folder of the tokenizer."""
         return self.towers[0]
 
 
@@ -74,9 +76,9 @@ class _Modules(NamedTuple):
 
 
 def locate(name: str | Path) -> Path:
-    """The folder itself, or the local copy of a hub repository (safetensors, tokenizer and JSON files only).
+    """Returns the folder, or the local copy of a hub repository (only safetensors, tokenizer and JSON files).
 
-    Raises InputError when there is neither, NamedFailure when the hub cannot be reached.
+    Raises InputError if neither exists, and NamedFailure if the hub cannot be reached.
     """
     if Path(name).is_dir():
         return Path(name)
@@ -99,12 +101,15 @@ def locate(name: str | Path) -> Path:
         raise NamedFailure(
             f"{name} is no folder here, and the Hugging Face hub cannot be reached "
             f"({one_line(error, limit=300)}); download it elsewhere and give the path of the folder with "
-            "config.json, model.safetensors and tokenizer.json in its place"
+            "config.json, model.safetensors and tokenizer.json instead"
         ) from error
 
 
 def describe(path: Path) -> ModelFolder:
-    """Reads config.json, modules.json and what they name. Raises InputError, naming the file, on what is not known."""
+    """Reads config.json, modules.json and the files that they name.
+
+    Raises InputError, naming the file, if the folder is broken or its encoder is not supported.
+    """
     modules = _modules(path)
     file = path / "config_sentence_transformers.json"
     settings = _json(file) if file.is_file() else {}
@@ -137,7 +142,7 @@ def _sizes(path: Path, tower: Path, dense: tuple[Path, ...]) -> dict[str, Any]:
         return sizes | dense_sizes(dense, source=path / "modules.json")
     if dense:
         raise InputError(
-            f"{path / 'modules.json'}: module Dense is not supported; an encoder may be made of Transformer, Pooling "
+            f"{path / 'modules.json'}: module Dense is not supported; the modules must be Transformer, Pooling "
             "and Normalize"
         )
     return sizes
@@ -145,10 +150,10 @@ def _sizes(path: Path, tower: Path, dense: tuple[Path, ...]) -> dict[str, Any]:
 
 def _matryoshka_dims(file: Path, settings: Mapping[str, Any], *, width: int) -> tuple[int, ...]:
     dims = _field(file, settings, "matryoshka_dims", list, default=[])
-    found = tuple(typed(file, "matryoshka_dims", dim, int, remedy=_REMEDY) for dim in dims)
-    if not all(0 < dim < width for dim in found):
+    checked = tuple(typed(file, "matryoshka_dims", dim, int, remedy=_REMEDY) for dim in dims)
+    if not all(0 < dim < width for dim in checked):
         raise InputError(f"{file}: matryoshka_dims must lie in [1, {width}), found {dims}; {_REMEDY}")
-    return found
+    return checked
 
 
 def _prompts(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +166,7 @@ def _modules(path: Path) -> _Modules:
     if not file.is_file():
         if not (path / "config.json").is_file():
             raise InputError(
-                f"{path}: neither config.json nor modules.json in it; give a folder that Hugging Face "
+                f"{path}: the folder has neither config.json nor modules.json; give a folder that Hugging Face "
                 "or sentence-transformers wrote"
             )
         return _Modules((path,), (), ((),), normalised=False)
@@ -177,21 +182,20 @@ def _modules(path: Path) -> _Modules:
     else:
         towers, poolings, dense = tuple(p for name, p in modules if name == "Transformer"), (), ((),)
     poolings += tuple(p for name, p in modules if name == "Pooling")
-    own = tuple(p for name, p in modules if name == "Dense")
-    dense = tuple(route + own for route in dense)
+    shared = tuple(p for name, p in modules if name == "Dense")
+    dense = tuple(route + shared for route in dense)
     unknown = [name for name in names if name not in _KNOWN_MODULES]
     if unknown:
         raise InputError(
-            f"{file}: module {unknown[0]} is not supported; an encoder may be made of Transformer, "
-            "Pooling and Normalize"
+            f"{file}: module {unknown[0]} is not supported; the modules must be Transformer, Pooling and Normalize"
         )
     if not towers or names[0] != "Transformer" or names.count("Transformer") > 1 or not poolings:
-        raise InputError(f"{file}: expected Transformer, Pooling and perhaps Normalize, found {', '.join(names)}")
+        raise InputError(f"{file}: expected Transformer, Pooling and optionally Normalize, found {', '.join(names)}")
     return _Modules(towers, poolings, dense, normalised="Normalize" in names)
 
 
 def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[tuple[Path, ...], ...]]:
-    """Towers, poolings and Dense modules of a Router with a route for queries and one for documents."""
+    """Returns towers, poolings and Dense modules of a Router that has a route for queries and one for documents."""
     file = path / "router_config.json"
     routes = _json(file)
     towers, poolings, dense = [], [], []
@@ -208,7 +212,7 @@ def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[tuple
         names = [str(types.get(part, part)).rpartition(".")[2] for part in parts]
         if names[:1] != ["Transformer"] or not set(names) <= _KNOWN_MODULES:
             raise InputError(
-                f"{file}: route {route} must be Transformer, Pooling and perhaps Normalize, found {', '.join(names)}"
+                f"{file}: route {route} must be Transformer, Pooling and optionally Normalize, found {', '.join(names)}"
             )
         towers.append(_inside(file, path, parts[0]))
         named = list(zip(parts, names, strict=True))
@@ -222,7 +226,7 @@ def _class_name(file: Path, module: Mapping[str, Any]) -> str:
 
 
 def _inside(file: Path, folder: Path, name: str) -> Path:
-    """A part of a model's folder; a name that leads out of it is refused."""
+    """Returns the path of a part of a model's folder. Raises InputError if the name leads out of the folder."""
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
         raise InputError(f"{file}: path {name!r} leads out of the folder; {_REMEDY}")
     return folder / name
@@ -235,12 +239,11 @@ def _pooling(folder: Path, *, has_prompts: bool) -> str:
     modes = [modes] if isinstance(modes, str) else typed(file, "pooling_mode", modes, str, list, remedy=_REMEDY)
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLING:
         raise InputError(
-            f"{file}: pooling {' and '.join(map(str, modes))} is not supported; it may be one of {', '.join(_POOLING)}"
+            f"{file}: pooling {' and '.join(map(str, modes))} is not supported; it must be one of {', '.join(_POOLING)}"
         )
     if has_prompts and not settings.get("include_prompt", True):
         raise InputError(
-            f"{file}: include_prompt false is not supported; an encoder whose pooling leaves its prompt "
-            "out cannot be used here"
+            f"{file}: include_prompt false is not supported; an encoder whose pooling omits the prompt cannot be used"
         )
     return _POOLING[modes[0]]
 
@@ -254,27 +257,27 @@ def _max_tokens(folder: Path, *, longest: int) -> int:
     settings = _json(file) if file.is_file() else {}
     if settings.get("do_lower_case") and b'"lowercase":true' not in _tokenizer_bytes(folder).replace(b" ", b""):
         raise InputError(
-            f"{file}: do_lower_case is not supported where the tokenizer itself keeps capitals; build "
+            f"{file}: do_lower_case is not supported if the tokenizer keeps capitals; put "
             "the lower-casing into tokenizer.json"
         )
-    own = [_field(file, settings, name, dict, default={}) for name in ("processor_kwargs", "tokenizer_args")]
-    limit = (own[0] or own[1]).get("model_max_length") or settings.get("max_seq_length")
+    arguments = [_field(file, settings, name, dict, default={}) for name in ("processor_kwargs", "tokenizer_args")]
+    limit = (arguments[0] or arguments[1]).get("model_max_length") or settings.get("max_seq_length")
     if limit is None:
         file = folder / "tokenizer_config.json"
         limit = (_json(file) if file.is_file() else {}).get("model_max_length") or longest
-    # transformers writes 1e30 where there is no limit.
-    limit = typed(file, "the greatest number of tokens", limit, int, float, remedy=_REMEDY)
+    # transformers writes 1e30 if there is no limit.
+    limit = typed(file, "the maximum number of tokens", limit, int, float, remedy=_REMEDY)
     if not limit >= 1:
-        raise InputError(f"{file}: the greatest number of tokens must be at least 1, found {limit}; {_REMEDY}")
+        raise InputError(f"{file}: the maximum number of tokens must be at least 1, found {limit}; {_REMEDY}")
     return int(min(limit, longest))
 
 
 def _tokenizer_bytes(folder: Path) -> bytes:
-    """tokenizer.json, or the vocabulary file that stands for it in older folders."""
+    """Returns the bytes of tokenizer.json, or of the vocabulary file that older folders have instead."""
     for name in TOKENIZER_FILES:
         if name not in _TOKENIZER_SETTINGS and (folder / name).is_file():
             return (folder / name).read_bytes()
-    raise InputError(f"{folder}: no tokenizer in it; tokenizer.json must lie beside config.json")
+    raise InputError(f"{folder}: it has no tokenizer; tokenizer.json must be beside config.json")
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -282,6 +285,6 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, default: Any) -> Any:
-    """A field of one of the kinds; `default` where it is missing or null."""
+    """Returns a field after checking that it is one of the kinds; `default` if it is missing or null."""
     value = content.get(name)
     return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)

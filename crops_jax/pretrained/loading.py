@@ -1,4 +1,4 @@
-"""Encoders and parameters from Hugging Face folders, whose description crops_jax.pretrained.folder reads."""
+"""Loads encoders and parameters from Hugging Face folders, whose description crops_jax.pretrained.folder reads."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -22,15 +22,15 @@ from crops_jax.pretrained.folder import ModelFolder, describe, locate
 from crops_jax.pretrained.tensor_files import StoredTensor, open_tensors
 from crops_jax.pretrained.tensor_names import from_hugging_face
 
-# Where a folder keeps pooler and head: names of BERT, then of RoBERTa.
+# The names of the tensors of pooler and head: those of BERT, then those of RoBERTa.
 _POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
 _HEADS = ("classifier", "classifier.out_proj")
 
 
 def resolve_config(config: Config) -> Config:
-    """`config` with the sizes and the pooling of config.encoder.weights; as it is when weights == "".
+    """Returns `config` with the sizes and the pooling of config.encoder.weights, or unchanged if weights == "".
 
-    Raises InputError when the folder cannot be used, or contradicts the rest of the configuration.
+    Raises InputError if the folder cannot be used, or contradicts the rest of the configuration.
     """
     if not config.encoder.weights:
         return config
@@ -38,9 +38,11 @@ def resolve_config(config: Config) -> Config:
 
 
 def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
-    """The parameters of a dual encoder that starts from config.encoder.weights, each read where it lies on `mesh`.
+    """Returns the parameters of a dual encoder that starts from config.encoder.weights, as float32 arrays on `mesh`.
 
-    Both towers start from the folder's. Raises InputError when it cannot be used.
+    Every process reads only the parts that its devices hold. If the folder has one tower, both towers start from it.
+
+    Raises InputError if the folder cannot be used.
     """
     folder = describe(locate(config.encoder.weights))
     config = _resolve(config, folder)
@@ -49,12 +51,12 @@ def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
 
 
 def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
-    """The parameters of a cross-encoder that starts from config.weights, each read where it lies on `mesh`.
+    """Returns the parameters of a cross-encoder that starts from config.weights, as float32 arrays on `mesh`.
 
-    The tower is the folder's, and so are pooler and head where it has those of a classifier with one output (as
-    cross-encoders of sentence-transformers are saved); what it lacks is random by `seed`.
+    The tower is read from the folder. Pooler and head are read too, if they are those of a classifier with one output
+    (the form in which sentence-transformers saves cross-encoders); otherwise they are drawn at random from `seed`.
 
-    Raises InputError when the folder cannot be used.
+    Raises InputError if the folder cannot be used.
     """
     folder = describe(locate(config.weights))
     tensors = open_tensors(folder.towers[0])
@@ -67,23 +69,23 @@ def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mes
 
 
 def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = None) -> Encoder:
-    """The encoder of a Hugging Face or sentence-transformers folder, or of a hub repository, in float32.
+    """Returns the encoder of a Hugging Face or sentence-transformers folder, or of a hub repository, in float32.
 
-    Pooling and prompts are the folder's; a folder without modules.json is pooled by the mean. Vectors have unit
-    length, whether the folder has a Normalize module or not, so that dot products are its cosines.
+    Pooling and prompts are those of the folder; without modules.json the pooling is the mean. Vectors have unit length
+    even if the folder has no Normalize module, so that dot products are cosines.
 
     Args:
-      max_tokens: where texts are cut; None: where sentence-transformers would.
+      folder_or_hub_name: the path of a folder, or the name of a hub repository.
+      max_tokens: the number of tokens at which texts are cut; None: the number that sentence-transformers would use.
 
-    Raises InputError when the folder is not one of a supported encoder, and NamedFailure when the hub cannot be
-    reached.
+    Raises InputError if the folder has no supported encoder, and NamedFailure if the hub cannot be reached.
     """
     folder = describe(locate(folder_or_hub_name))
     if not folder.scores_are_cosines:
         raise InputError(
             f"{folder_or_hub_name}: its scores are not cosines (similarity_fn_name) and it has no "
-            "Normalize module, so unit vectors would rank otherwise; it can be trained from "
-            "(--encoder.weights), not used as it is"
+            "Normalize module, so unit vectors would rank documents differently; training can start from it "
+            "(--encoder.weights), but it cannot be used unchanged"
         )
     longest = folder.sizes["max_positions"] - folder.sizes["position_offset"]
     if max_tokens is not None and not 3 <= max_tokens <= longest:
@@ -131,7 +133,7 @@ def _encoder_config(encoder: EncoderConfig, folder: ModelFolder, **fields: Any) 
 
 
 def _stored_parameters(config: Config, folder: ModelFolder) -> dict[str, Any]:
-    """Those of a dual encoder, still in their files."""
+    """Returns the parameters of a dual encoder as tensors that are still unread in their files."""
     towers = [
         from_hugging_face(open_tensors(tower), config.encoder, source=str(tower)) | read_dense(dense)
         for tower, dense in zip(folder.towers, folder.dense, strict=True)
@@ -152,16 +154,16 @@ def _weights_belong_to(folder: ModelFolder) -> Iterator[None]:
 
 
 def _classifier_layers(tensors: Mapping[str, StoredTensor], width: int, *, seed: int) -> dict[str, Any]:
-    """Pooler and head, the folder's or random ones."""
+    """Returns pooler and head: those of the folder, or random ones if it has none that fit."""
     rngs = nnx.Rngs(params=seed)
     random = {"pooler": linear(width, width, rngs=rngs), "head": linear(width, 1, rngs=rngs)}
     parameters = {name: nnx.to_pure_dict(nnx.state(layer, nnx.Param)) for name, layer in random.items()}
-    for ours, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
+    for part, outputs, names in (("pooler", width, _POOLERS), ("head", 1, _HEADS)):
         for name in names:
             if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
                 continue
             kernel = tensors[f"{name}.weight"].T
-            # A head of more outputs is of another task; a pooler of zeros stands for none and would learn nothing.
+            # A head of several outputs belongs to another task. A pooler of zeros means no pooler; it could not learn.
             if kernel.shape == (width, outputs) and kernel[...].any():
-                parameters[ours] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
+                parameters[part] = {"kernel": kernel, "bias": tensors[f"{name}.bias"]}
     return parameters

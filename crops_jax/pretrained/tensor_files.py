@@ -1,6 +1,6 @@
-"""The tensors of a folder's safetensors files, by name; of each, only what is asked for is read.
+"""Opens the tensors of a folder's safetensors files by name; only the parts that are indexed are read.
 
-Weights are read as safetensors only: other formats can run code when opened.
+Only safetensors files are read: other formats can run code when they are opened.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from crops_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file. `tensor[1:3, 0:7]` reads that part of it, and `tensor[...]` all, as float32.
+    """A tensor in a file. `tensor[1:3, 0:7]` reads that part as float32, and `tensor[...]` reads all of it.
 
-    shape: of the tensor, transposed where `transposed` is set.
+    `shape` is the shape of the tensor after the transposition, if `transposed` is set.
     """
 
     file: Path
@@ -30,19 +30,20 @@ class StoredTensor:
 
     @property
     def T(self) -> "StoredTensor":
+        """Returns the transposed tensor, unread."""
         return dataclasses.replace(self, shape=self.shape[::-1], transposed=not self.transposed)
 
     def __getitem__(self, part: EllipsisType | tuple[slice, ...]) -> Float32[np.ndarray, "..."]:
-        """part: a slice of each dimension, without steps."""
+        """Reads a part as float32. It is a slice for each dimension, without steps, or `...` for all."""
         if self.transposed and isinstance(part, tuple):
             part = part[::-1]
         with safe_open(self.file, framework="np") as opened:
-            found = np.asarray(opened.get_slice(self.name)[part], np.float32)
-        return found.T if self.transposed else found
+            values = np.asarray(opened.get_slice(self.name)[part], np.float32)
+        return values.T if self.transposed else values
 
 
 def open_tensors(folder: Path) -> Mapping[str, StoredTensor]:
-    """The tensors of a folder's safetensors files by name. Raises InputError where there are none or a file is torn."""
+    """Returns a folder's tensors by name. Raises InputError if it has no safetensors file, or a damaged one."""
     return {tensor.name: tensor for file in _weight_files(folder) for tensor in _tensors(file)}
 
 
@@ -73,4 +74,6 @@ def _tensors(file: Path) -> Iterator[StoredTensor]:
             for name in opened.keys():  # noqa: SIM118 - the file is not a dictionary
                 yield StoredTensor(file, name, tuple(opened.get_slice(name).get_shape()))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a safetensors file, or a torn one ({error}); copy the folder again") from error
+        raise InputError(
+            f"{file}: not a safetensors file, or a damaged one ({error}); copy the folder again"
+        ) from error

@@ -1,6 +1,6 @@
-"""The names that Hugging Face gives the tensors of a tower, in both directions.
+"""Converts the parameters of a tower to and from the tensors of Hugging Face, by their names.
 
-A linear layer's weight is stored there as [outputs, inputs], here as kernel [inputs, outputs].
+Hugging Face stores the weight of a linear layer as [outputs, inputs]; here the kernel is [inputs, outputs].
 """
 
 from collections.abc import Mapping
@@ -39,17 +39,17 @@ _QWEN_LINEAR = {
 _QWEN_NORM = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
 _QWEN_HEAD_NORM = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
 _QWEN_BIASES = ("attention/query", "attention/key", "attention/value")
-# Rows that OPT has before that of the first position.
+# The number of rows that OPT has before the row of the first position.
 _OPT_POSITION_OFFSET = 2
-# Names that checkpoints converted from TensorFlow still carry.
+# The names in checkpoints that were converted from TensorFlow.
 _OLD_NORM = {"weight": "gamma", "bias": "beta"}
 
 
 def names(config: EncoderConfig) -> dict[str, str]:
-    """Path below a tower ("layers/0/attention/query/kernel") to Hugging Face name; the first is the token table's.
+    """Returns the Hugging Face name for each path below a tower, such as "layers/0/attention/query/kernel".
 
-    Of a hashed tower only the table of its tokens: the rest has its place elsewhere
-    (crops_jax.pretrained.dense_modules).
+    The first name is that of the token table. A hashed tower has only this name; crops_jax.pretrained.dense_modules
+    writes its other parameters.
     """
     if config.family == "hashed":
         return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}
@@ -57,15 +57,19 @@ def names(config: EncoderConfig) -> dict[str, str]:
 
 
 def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig, *, source: str) -> dict[str, Any]:
-    """The parameters of a tower as a nested dictionary, still in their files.
+    """Returns the parameters of a tower as a nested dictionary of unread tensors.
 
-    `tensors` may hold more (a pooler, a head). Raises InputError, naming `source` and the tensor, where one is missing.
+    `tensors` can hold others too (a pooler, a head).
+
+    Raises InputError, naming `source` and the tensor, if a tensor is missing.
     """
-    anchor = next(iter(names(config).values()))
-    prefixes = [name.removesuffix(anchor) for name in tensors if name == anchor or name.endswith(f".{anchor}")]
+    table_name = next(iter(names(config).values()))
+    prefixes = [
+        name.removesuffix(table_name) for name in tensors if name == table_name or name.endswith(f".{table_name}")
+    ]
     if len(prefixes) != 1:
         raise InputError(
-            f"{source}: exactly one tensor ...{anchor} was expected, found {len(prefixes)}; "
+            f"{source}: exactly one tensor ...{table_name} was expected, found {len(prefixes)}; "
             f"give a folder with the weights of one {config.family} encoder"
         )
     tower = {}
@@ -76,10 +80,11 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
 
 
 def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:
-    """The tensors of the family's model (BertModel, XLMRobertaModel, Qwen2Model, Qwen3Model) by their names, float32.
+    """Returns the tensors of the family's model in float32 by their names.
 
-    BERT's pooler, which no sentence vector passes through, is zeros: without one transformers would make a random one.
-    A hashed tower's table is an OPTModel without layers, whose positions are zeros.
+    The model is BertModel, XLMRobertaModel, Qwen2Model or Qwen3Model of transformers. BERT's pooler, which no sentence
+    vector uses, is zeros: without it transformers would add a random one. A hashed tower's table becomes an OPTModel
+    without layers, whose positions are zeros.
     """
     tensors = {}
     for path, name in names(config).items():
@@ -98,32 +103,34 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
 
 
 def _bert_names(layers: int) -> dict[str, str]:
-    found = {f"{ours}/embedding": f"{theirs}.weight" for ours, theirs in _BERT_EMBEDDINGS.items()}
-    found |= _layer_norm("embedding_norm", "embeddings.LayerNorm")
+    names_by_path = {f"{path}/embedding": f"{name}.weight" for path, name in _BERT_EMBEDDINGS.items()}
+    names_by_path |= _layer_norm("embedding_norm", "embeddings.LayerNorm")
     for i in range(layers):
-        ours_at, theirs_at = f"layers/{i}", f"encoder.layer.{i}"
-        for ours, theirs in _BERT_LINEAR.items():
-            found[f"{ours_at}/{ours}/kernel"] = f"{theirs_at}.{theirs}.weight"
-            found[f"{ours_at}/{ours}/bias"] = f"{theirs_at}.{theirs}.bias"
-        for ours, theirs in _BERT_NORM.items():
-            found |= _layer_norm(f"{ours_at}/{ours}", f"{theirs_at}.{theirs}")
-    return found
+        layer_path, layer_name = f"layers/{i}", f"encoder.layer.{i}"
+        for path, name in _BERT_LINEAR.items():
+            names_by_path[f"{layer_path}/{path}/kernel"] = f"{layer_name}.{name}.weight"
+            names_by_path[f"{layer_path}/{path}/bias"] = f"{layer_name}.{name}.bias"
+        for path, name in _BERT_NORM.items():
+            names_by_path |= _layer_norm(f"{layer_path}/{path}", f"{layer_name}.{name}")
+    return names_by_path
 
 
 def _qwen_names(config: EncoderConfig) -> dict[str, str]:
-    found = {"token_embedding/embedding": "embed_tokens.weight", "final_norm/scale": "norm.weight"}
+    names_by_path = {"token_embedding/embedding": "embed_tokens.weight", "final_norm/scale": "norm.weight"}
     norms = _QWEN_NORM | (_QWEN_HEAD_NORM if config.family == "qwen3" else {})
     biases = _QWEN_BIASES if config.family == "qwen2" else ()
     for i in range(config.layers):
-        ours_at, theirs_at = f"layers/{i}", f"layers.{i}"
-        found |= {f"{ours_at}/{ours}/kernel": f"{theirs_at}.{theirs}.weight" for ours, theirs in _QWEN_LINEAR.items()}
-        found |= {f"{ours_at}/{ours}/bias": f"{theirs_at}.{_QWEN_LINEAR[ours]}.bias" for ours in biases}
-        found |= {f"{ours_at}/{ours}/scale": f"{theirs_at}.{theirs}.weight" for ours, theirs in norms.items()}
-    return found
+        layer_path, layer_name = f"layers/{i}", f"layers.{i}"
+        names_by_path |= {
+            f"{layer_path}/{path}/kernel": f"{layer_name}.{name}.weight" for path, name in _QWEN_LINEAR.items()
+        }
+        names_by_path |= {f"{layer_path}/{path}/bias": f"{layer_name}.{_QWEN_LINEAR[path]}.bias" for path in biases}
+        names_by_path |= {f"{layer_path}/{path}/scale": f"{layer_name}.{name}.weight" for path, name in norms.items()}
+    return names_by_path
 
 
-def _layer_norm(ours: str, theirs: str) -> dict[str, str]:
-    return {f"{ours}/scale": f"{theirs}.weight", f"{ours}/bias": f"{theirs}.bias"}
+def _layer_norm(path: str, name: str) -> dict[str, str]:
+    return {f"{path}/scale": f"{name}.weight", f"{path}/bias": f"{name}.bias"}
 
 
 def _find(tensors: Mapping[str, StoredTensor], name: str, source: str) -> StoredTensor:

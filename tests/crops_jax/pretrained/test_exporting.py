@@ -81,7 +81,7 @@ def test_a_folder_of_tables_that_is_not_ours_is_named(tmp_path):
     modules = tmp_path / "folder" / "modules.json"
     listed = [module for module in json.loads(modules.read_text()) if "Dense" not in module["type"]]
     modules.write_text(json.dumps(listed))
-    with pytest.raises(InputError, match=r"modules.json: 0 Dense modules behind a token table"):
+    with pytest.raises(InputError, match=r"modules.json: 0 Dense modules follow a token table"):
         pretrained.load_encoder(tmp_path / "folder")
 
 
