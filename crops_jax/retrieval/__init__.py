@@ -1,4 +1,4 @@
-"""Finding documents: exact top-k, ScaNN, BM25; and measuring what was found."""
+"""Retrieval of documents by exact top-k, ScaNN and BM25, and the metrics that measure it."""
 
 from crops_jax.retrieval.exact import exact_top_k
 

@@ -1,4 +1,4 @@
-"""BM25, the lexical peer of every dense retriever: Lucene's form, from bm25s.
+"""BM25, the lexical baseline of dense retrievers, in the form of Lucene; the package bm25s computes it.
 
 score(q, d) = sum over terms t of q of idf(t) tf / (tf + k1 (1 - b + b |d| / mean |d|)),
 idf(t) = log(1 + (N - df + .5) / (df + .5))
@@ -16,14 +16,14 @@ from jaxtyping import Float32, Int32
 from crops_jax.text import words
 
 _STOP_WORDS = frozenset(STOPWORDS_EN)
-# It sets itself to DEBUG when imported, and tells every index built on standard error.
+# bm25s sets its level to DEBUG when it is imported, and would log each built index on standard error.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class Bm25:
-    """An index of texts.
+    """A BM25 index of texts.
 
-    Words are those of crops_jax.text.words: lower-cased, and character bigrams of Chinese, Japanese and Korean.
+    The words are those of crops_jax.text.words: lower-cased, with character bigrams of Chinese, Japanese and Korean.
     """
 
     def __init__(
@@ -38,11 +38,13 @@ class Bm25:
         """Builds the index.
 
         Args:
-          texts: one a document.
-          k1: saturation of term frequency, >= 0.
-          b: share of length normalisation, 0 to 1.
-          stop_words: leave out English stop words (bm25s's 33).
-          stem: reduce words by the Snowball English stemmer. Other scripts pass unchanged.
+          texts: one text for each document.
+          k1: the saturation of the term frequency, at least 0.
+          b: the degree of length normalisation, 0 to 1.
+          stop_words: whether to omit English stop words (the 33 of bm25s).
+          stem: whether to stem words with the Snowball English stemmer. Words in other scripts are unchanged.
+
+        Raises ValueError if k1 or b is out of range.
         """
         if k1 < 0 or not 0 <= b <= 1:
             raise ValueError(f"k1 must be >= 0 and b in [0, 1], found {k1} and {b}")
@@ -55,12 +57,12 @@ class Bm25:
             self._index.index(terms, show_progress=False)
 
     def terms(self, text: str) -> list[str]:
-        """The terms that a text is matched by."""
+        """Returns the terms of a text."""
         kept = [word for word in words(text) if word not in self._stop_words]
         return kept if self._stemmer is None else self._stemmer.stemWords(kept)
 
     def scores(self, query: str) -> Float32[np.ndarray, "texts"]:
-        """The score of every text; 0 where no term matches."""
+        """Returns the score of every text for a query; it is 0 if no term matches."""
         known = self._index.get_tokens_ids(self.terms(query)) if self._index is not None else []
         if self._index is None or not known:
             return np.zeros(self._texts, np.float32)
@@ -69,26 +71,28 @@ class Bm25:
     def search(
         self, queries: Sequence[str], k: int, *, order: Int32[np.ndarray, "texts"] | None = None
     ) -> tuple[Float32[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]]:
-        """The k best texts of each query, best first.
+        """Returns the k best texts of each query, best first.
 
         Args:
-          queries: texts.
-          k: at least 1; may exceed the number of texts.
-          order: the place of each text among equals; by default its index.
+          queries: the queries as text.
+          k: the number of texts for each query, at least 1; it can exceed the number of texts.
+          order: a number for each text; of texts with equal scores the lower number is first. By default it is the
+            text's index.
 
         Returns:
-          scores and indices. A text that shares no term is not retrieved: index -1 and score 0 fill the row.
+          scores and indices. A text that shares no term with the query is not retrieved: index -1 and score 0 fill the
+          rest of the row.
         """
-        place = np.arange(self._texts, dtype=np.int32) if order is None else np.asarray(order)
+        ranks = np.arange(self._texts, dtype=np.int32) if order is None else np.asarray(order)
         scores = np.zeros((len(queries), k), np.float32)
         indices = np.full((len(queries), k), -1, np.int32)
         for row, query in enumerate(queries):
-            found = self.scores(query)
-            matched = np.flatnonzero(found > 0)
+            text_scores = self.scores(query)
+            matched = np.flatnonzero(text_scores > 0)
             if matched.size > k:
-                # Everything that equals the k-th score stays, so that ties are settled by place and not by chance.
-                least = np.partition(found[matched], matched.size - k)[matched.size - k]
-                matched = matched[found[matched] >= least]
-            best = matched[np.lexsort((place[matched], -found[matched]))][:k]
-            scores[row, : best.size], indices[row, : best.size] = found[best], best
+                # All texts with the k-th score are kept, so that `order` decides between equal scores.
+                kth_score = np.partition(text_scores[matched], matched.size - k)[matched.size - k]
+                matched = matched[text_scores[matched] >= kth_score]
+            best = matched[np.lexsort((ranks[matched], -text_scores[matched]))][:k]
+            scores[row, : best.size], indices[row, : best.size] = text_scores[best], best
         return scores, indices

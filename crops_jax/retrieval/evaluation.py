@@ -1,8 +1,8 @@
-"""What an evaluation asks, and what each system's answers are worth query by query.
+"""Test sets of an evaluation, and the metrics of each system for each query.
 
-Queries and pairs that training has seen are told apart from those it has not: a click of the test period that the log
-already holds can be remembered, and only the others ask for generalisation. For the pairs, the documents of the other
-kind are taken out of the judgements and of the ranking (residual collection).
+Metrics distinguish queries and pairs that training has seen from unseen ones: a model can memorise a click of the test
+period that the log already has, and only unseen ones measure generalisation. For the metrics of seen pairs, unseen ones
+are removed from the judgements and from the ranking, and vice versa (residual collection).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,26 +17,26 @@ PAIRS = ("all", "seen", "unseen")
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """One test set. Only documents of the corpus are in `grades`; every query there has a relevant one."""
+    """A test set. `grades` has only documents of the corpus, and every query in it has a relevant document."""
 
     name: str
     """"ct", "qr" or "judgements"."""
     metrics: tuple[str, ...]
-    """Such as "recall@100" and "ndcg@4"."""
+    """The names of the metrics, such as "recall@100" and "ndcg@4"."""
     grades: Mapping[str, Mapping[str, float]]
-    """query -> document id -> grade."""
+    """The grade of each judged document: query -> document id -> grade."""
     relevant_grade: float | None = None
-    """Least relevant grade; None: above 0."""
+    """The minimum grade of a relevant document; None: every grade above 0 is relevant."""
     seen_queries: frozenset[str] = frozenset()
-    """Queries of the test that occur in the log that training may read."""
+    """The queries of the test set that occur in the log that training can read."""
     seen_pairs: frozenset[tuple[str, str]] = frozenset()
-    """(query, document id) of the test that the log that training may read already says are relevant."""
+    """The pairs (query, document id) of the test set that are already relevant in the log that training can read."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What was left out, and why."""
+    """The numbers of queries and pairs that were omitted, by reason."""
 
 
 class Value(NamedTuple):
-    """One system's value of one metric for one query."""
+    """The value of one metric of one system for one query."""
 
     test: str
     pairs: str
@@ -45,15 +45,16 @@ class Value(NamedTuple):
     metric: str
     value: float
     seen: bool
-    """Whether the query is one of seen_queries."""
+    """Whether the query is in seen_queries."""
 
 
 def values(test: HeldOut, rankings: Mapping[str, Sequence[str]]) -> Iterator[Value]:
-    """Every metric of every query, over all pairs and over the seen and the unseen ones.
+    """Yields every metric of every query over all pairs, over the seen pairs and over the unseen pairs.
 
     Args:
-      test: what is asked.
-      rankings: query -> document ids, best first. Deeper than the deepest metric, or the residual rankings are short.
+      test: the test set.
+      rankings: query -> document ids, best first. They should be longer than the K of each metric, because documents
+        are removed from residual rankings.
     """
     for query in sorted(test.grades):
         for pairs in PAIRS:
@@ -68,58 +69,61 @@ def values(test: HeldOut, rankings: Mapping[str, Sequence[str]]) -> Iterator[Val
 def metric_value(
     metric: str, ranking: Sequence[str], grades: Mapping[str, float], *, relevant_grade: float | None = None
 ) -> float:
-    """The value of "recall@K" or "ndcg@K"."""
+    """Returns the value of the metric "recall@K" or "ndcg@K" for one query.
+
+    Raises ValueError if no metric has this name.
+    """
     name, _, depth = metric.partition("@")
     if name == "recall":
         return recall_at_k(ranking, grades, k=int(depth), relevant_grade=relevant_grade)
     if name == "ndcg":
         return ndcg_at_k(ranking, grades, k=int(depth))
-    raise ValueError(f"no metric {metric}; there are recall@K and ndcg@K")
+    raise ValueError(f"no metric {metric}; the metrics are recall@K and ndcg@K")
 
 
 def figures(
-    found: Sequence[Value], *, pairs: str = "all", seen: bool | None = None, samples: int = 2000
+    query_values: Sequence[Value], *, pairs: str = "all", seen: bool | None = None, samples: int = 2000
 ) -> dict[str, dict[str, Interval]]:
-    """test -> metric -> mean over queries with its bootstrap interval.
+    """Returns the mean over queries with its bootstrap interval: test -> metric -> interval.
 
     Args:
-      found: of one system.
-      pairs: which pairs.
-      seen: only the seen queries, only the unseen ones, or all.
-      samples: bootstrap samples.
+      query_values: the values of one system.
+      pairs: the pairs, one of PAIRS.
+      seen: True for seen queries only, False for unseen queries only, None for all queries.
+      samples: the number of bootstrap samples.
     """
     return {
         test: {metric: bootstrap_mean(list(by_query.values()), samples=samples) for metric, by_query in metrics.items()}
-        for test, metrics in _by_query(found, pairs=pairs, seen=seen).items()
+        for test, metrics in _by_query(query_values, pairs=pairs, seen=seen).items()
     }
 
 
 def differences(
     first: Sequence[Value], second: Sequence[Value], *, samples: int = 2000
 ) -> dict[str, dict[str, Interval]]:
-    """test -> metric -> mean of first - second over the queries that both have, with its paired bootstrap interval."""
-    one, other = _by_query(first), _by_query(second)
+    """Returns test -> metric -> the mean of first - second over the queries of both, with its paired interval."""
+    first_values, second_values = _by_query(first), _by_query(second)
     return {
         test: {
-            metric: _difference(one[test][metric], other[test][metric], samples)
+            metric: _difference(first_values[test][metric], second_values[test][metric], samples)
             for metric in metrics
-            if metric in other[test]
+            if metric in second_values[test]
         }
-        for test, metrics in one.items()
-        if test in other
+        for test, metrics in first_values.items()
+        if test in second_values
     }
 
 
-def _difference(one: Mapping[str, float], other: Mapping[str, float], samples: int) -> Interval:
-    shared = [query for query in one if query in other]
-    return paired_difference([one[query] for query in shared], [other[query] for query in shared], samples=samples)
+def _difference(first: Mapping[str, float], second: Mapping[str, float], samples: int) -> Interval:
+    shared = [query for query in first if query in second]
+    return paired_difference([first[query] for query in shared], [second[query] for query in shared], samples=samples)
 
 
 def _by_query(
-    found: Sequence[Value], *, pairs: str = "all", seen: bool | None = None
+    query_values: Sequence[Value], *, pairs: str = "all", seen: bool | None = None
 ) -> dict[str, dict[str, dict[str, float]]]:
     grouped: dict[str, dict[str, dict[str, float]]] = {}
-    for value in found:
+    for value in query_values:
         if value.pairs == pairs and (seen is None or value.seen == seen):
             grouped.setdefault(value.test, {}).setdefault(value.metric, {})[value.query] = value.value
     return grouped
@@ -132,6 +136,6 @@ def _residual(
     if pairs == "all":
         return grades, ranking
     relevant = {doc for doc, grade in grades.items() if is_relevant(grade, test.relevant_grade)}
-    other = {doc for doc in relevant if ((query, doc) in test.seen_pairs) != (pairs == "seen")}
-    kept = {doc: grade for doc, grade in grades.items() if doc not in other}
-    return kept, [doc for doc in ranking if doc not in other]
+    removed = {doc for doc in relevant if ((query, doc) in test.seen_pairs) != (pairs == "seen")}
+    kept = {doc: grade for doc, grade in grades.items() if doc not in removed}
+    return kept, [doc for doc in ranking if doc not in removed]

@@ -1,9 +1,9 @@
-"""Hard negatives out of a ranking: which of a query's nearest documents become its negatives.
+"""Selects hard negatives from a ranking: some of the nearest documents of a query become its negatives.
 
-A retriever's nearest documents that nobody chose are the hardest negatives it can have, and some of them are not
-negatives at all: nobody saw them. What guards against those is known here by the names it has elsewhere: ranks that
-are passed over (RocketQA, arXiv 2010.08191), and a margin to the score of the positive, absolute or relative
-(TopK-PercPos of NV-Retriever, arXiv 2407.15831).
+The nearest documents without a click are the hardest negatives of a retriever, but some of them are false negatives:
+relevant documents that no user saw. Two known methods avoid these: skipping the first ranks (RocketQA, arXiv
+2010.08191), and a margin to the score of the positive, absolute or relative (TopK-PercPos of NV-Retriever, arXiv
+2407.15831).
 """
 
 from dataclasses import dataclass
@@ -15,52 +15,55 @@ from jaxtyping import Bool, Float64, Int, Int64, UInt64
 from crops_jax.hashing import seed_hash, splitmix64
 
 DECIMALS = 6
-"""Scores and limits are rounded to so many before they are compared: what is written is what was decided on."""
+"""The number of decimals to which scores and limits are rounded before comparison, so that written scores decide."""
 
-_GREATEST_CHANCE = np.uint64(2**64 - 1)
+_LARGEST_BITS = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which documents of a ranking are taken. Ranks count from 1, known positives left out."""
+    """The rules that select documents of a ranking. Ranks count from 1 and omit known positives."""
 
     top: int = 100
-    """The lowest rank that is considered."""
+    """The last rank that is considered."""
     skip: int = 0
-    """So many of the first ranks are passed over."""
+    """The number of first ranks that are skipped."""
     per_query: int = 8
-    """At most so many documents of a query."""
+    """The maximum number of documents that are selected for a query."""
     sampling: Literal["top", "random"] = "top"
-    """top: those of the first ranks. random: drawn among all that are considered."""
+    """top: the first of the considered ranks are selected. random: documents are drawn among all considered ranks."""
     absolute_margin: float | None = None
-    """A negative scores lower than positive - margin."""
+    """The score of a negative must be less than positive - margin."""
     relative_margin: float | None = None
-    """A negative scores lower than positive - margin * |positive|."""
+    """The score of a negative must be less than positive - margin * |positive|."""
     margin_to: Literal["best", "least"] = "best"
-    """The positive that margins are measured from: the query's best, or its least, and so each of them."""
+    """The positive to which margins apply: the one with the best score, or with the least and so to every one."""
     seed: int = 0
+    """The seed of random sampling."""
 
     def __post_init__(self) -> None:
         if self.per_query < 1:
             raise ValueError(f"--per-query must be at least 1, found {self.per_query}")
         if not 0 <= self.skip < self.top:
             raise ValueError(f"--skip must be at least 0 and below --top ({self.top}), found {self.skip}")
-        for name, most in (("absolute_margin", 2.0), ("relative_margin", 1.0)):
+        for name, limit in (("absolute_margin", 2.0), ("relative_margin", 1.0)):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= most:
-                raise ValueError(f"--{name.replace('_', '-')} must lie in 0 to {most:g}, found {value}")
+            if value is not None and not 0 <= value <= limit:
+                raise ValueError(f"--{name.replace('_', '-')} must lie in 0 to {limit:g}, found {value}")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, found {self.seed}")
 
     @property
     def has_margin(self) -> bool:
+        """Whether an absolute or a relative margin is set."""
         return self.absolute_margin is not None or self.relative_margin is not None
 
 
 class Labelled(NamedTuple):
-    """The labelled documents of some queries, one entry a pair.
+    """The labelled documents of some queries, with one entry for each pair.
 
-    query: the query's row. document: its place in the corpus. positive: whether it is one of the query's positives.
+    query: the row of the query. document: the index of the document in the corpus. positive: whether the document is a
+    positive of the query.
     """
 
     query: Int64[np.ndarray, "pairs"]
@@ -69,10 +72,10 @@ class Labelled(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Of each place in the rankings, what it is.
+    """The decision on each position of the rankings, as masks.
 
-    new: taken as a negative. known: would have been considered, and has a negative label already. positive: a known
-    positive, or equal to one. beyond_margin: would have been considered, but scores too near a positive, or higher.
+    new: the document becomes a negative. known: it is considered, and already has a negative label. positive: it is a
+    known positive, or equal to one. beyond_margin: it is considered, but its score is not below the limit.
     """
 
     new: Bool[np.ndarray, "queries k"]
@@ -82,7 +85,7 @@ class Chosen(NamedTuple):
 
 
 def rounded(scores: np.ndarray) -> Float64[np.ndarray, "..."]:
-    """Cosines as they are written and compared: 6 decimals, within -1 to 1."""
+    """Returns cosines in the form that is written and compared: rounded to 6 decimals, and clipped to -1 to 1."""
     return np.clip(np.round(np.asarray(scores, np.float64), DECIMALS), -1.0, 1.0) + 0.0
 
 
@@ -93,13 +96,14 @@ def score_limits(
     row: Int[np.ndarray, "positives"],
     scores: Float64[np.ndarray, "positives"],
 ) -> Float64[np.ndarray, "queries"]:
-    """The score that negatives of each query have to stay below.
+    """Returns the limit of each query: the scores of its negatives must be less.
 
     Args:
-      selection: the margins; where both are set both hold. Without any there is no limit: +inf.
-      queries: how many there are.
-      row: of each positive, its query.
-      scores: of the positives, rounded. A query without a scored positive has -inf: no margin to it can be kept.
+      selection: the margins; if both are set, both apply. Without a margin the limits are +inf.
+      queries: the number of queries.
+      row: the row of the query of each positive.
+      scores: the rounded scores of the positives. A query without a scored positive has the limit -inf, because no
+        margin can be measured.
     """
     if not selection.has_margin:
         return np.full(queries, np.inf)
@@ -114,7 +118,7 @@ def score_limits(
     if selection.absolute_margin is not None:
         limits = np.minimum(limits, positive - selection.absolute_margin)
     if selection.relative_margin is not None:
-        # The size of the score, not the score: a share of a negative one would move the limit up.
+        # The margin is a share of the magnitude: a share of a negative score would raise the limit.
         scored = np.where(np.isinf(positive), 0.0, positive)
         limits = np.minimum(limits, positive - selection.relative_margin * np.abs(scored))
     return np.round(limits, DECIMALS)
@@ -132,52 +136,54 @@ def choose_negatives(
     document_hashes: UInt64[np.ndarray, "documents"],
     equals: Int[np.ndarray, "documents"] | None = None,
 ) -> Chosen:
-    """Decides on every place of the rankings of some queries.
+    """Returns the decision on every position of the rankings of some queries.
 
     Args:
-      scores: rounded, best first.
-      indices: of documents; -1 where a ranking has ended.
-      labelled: of these queries.
-      selection: what to take.
-      documents: in the corpus.
-      limits: of score_limits.
-      query_hashes, document_hashes: what chance depends on, beside the seed; nothing else does.
-      equals: a number for each document, the same for those that count as one: what equals a positive is a positive.
-        By default each document is only itself.
+      scores: the rounded scores, best first.
+      indices: the indices of the documents; -1 after the end of a ranking.
+      labelled: the labelled documents of these queries.
+      selection: the rules.
+      documents: the number of documents in the corpus.
+      limits: the result of score_limits.
+      query_hashes, document_hashes: the hashes from which, with the seed, random sampling draws; it uses nothing else.
+      equals: a number for each document; documents with the same number are equal, and an equal of a positive is a
+        positive. By default no two documents are equal.
     """
-    found = indices >= 0
-    places = np.arange(len(indices), dtype=np.int64)[:, None] * documents
-    alike = np.arange(documents) if equals is None else equals
-    shared = labelled.query * documents + alike[labelled.document]
-    positive = found & _among(places + alike[indices], shared[labelled.positive])
-    own = labelled.query * documents + labelled.document
-    negative = found & ~positive & _among(places + indices, own[~labelled.positive])
+    retrieved = indices >= 0
+    first_keys = np.arange(len(indices), dtype=np.int64)[:, None] * documents
+    numbers = np.arange(documents) if equals is None else equals
+    number_keys = labelled.query * documents + numbers[labelled.document]
+    positive = retrieved & _contained(first_keys + numbers[indices], number_keys[labelled.positive])
+    pair_keys = labelled.query * documents + labelled.document
+    negative = retrieved & ~positive & _contained(first_keys + indices, pair_keys[~labelled.positive])
 
-    rank = np.cumsum(found & ~positive, axis=1)
-    considered = found & ~positive & (rank > selection.skip) & (rank <= selection.top)
+    rank = np.cumsum(retrieved & ~positive, axis=1)
+    considered = retrieved & ~positive & (rank > selection.skip) & (rank <= selection.top)
     below = scores < limits[:, None]
     free = considered & below & ~negative
     if selection.sampling == "top":
         new = free & (np.cumsum(free, axis=1) <= selection.per_query)
     else:
-        chance = _chance(query_hashes, document_hashes[indices], selection.seed)
-        order = np.argsort(np.where(free, chance, _GREATEST_CHANCE), axis=1, kind="stable")
+        bits = _random_bits(query_hashes, document_hashes[indices], selection.seed)
+        order = np.argsort(np.where(free, bits, _LARGEST_BITS), axis=1, kind="stable")
         drawn = np.zeros(free.shape, bool)
         np.put_along_axis(drawn, order[:, : selection.per_query], True, axis=1)
         new = free & drawn
     return Chosen(new, considered & below & negative, positive, considered & ~below)
 
 
-def _among(keys: Int64[np.ndarray, "queries k"], known: Int64[np.ndarray, "pairs"]) -> Bool[np.ndarray, "queries k"]:
+def _contained(
+    keys: Int64[np.ndarray, "queries k"], known: Int64[np.ndarray, "pairs"]
+) -> Bool[np.ndarray, "queries k"]:
     if not known.size:
         return np.zeros(keys.shape, bool)
     known = np.sort(known)
     return known[np.minimum(np.searchsorted(known, keys), known.size - 1)] == keys
 
 
-def _chance(
+def _random_bits(
     queries: UInt64[np.ndarray, "queries"], documents: UInt64[np.ndarray, "queries k"], seed: int
 ) -> UInt64[np.ndarray, "queries k"]:
-    """64 random bits of (seed, query, document)."""
+    """Returns 64 random bits for each pair, as a function of (seed, query, document)."""
     rows = splitmix64(queries ^ seed_hash(seed))
     return splitmix64(documents ^ rows[:, None])

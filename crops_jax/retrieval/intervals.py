@@ -1,4 +1,4 @@
-"""Bootstrap intervals over queries: how much a mean, or a difference of two means, owes to the queries drawn."""
+"""Bootstrap intervals over queries: the uncertainty of a mean, or of a difference of two means, due to the queries."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# Values drawn at once: 32 MiB of indices.
+# The number of values that are drawn at once: 32 MiB of indices.
 _DRAWN_AT_ONCE = 1 << 22
 
 
 class Interval(NamedTuple):
-    """A mean over queries with its percentile interval. Without queries all three numbers are NaN."""
+    """A mean over queries with its percentile interval. Without queries, value, low and high are NaN."""
 
     value: float
     low: float
@@ -20,11 +20,11 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies wholly above or wholly below 0; only then may "better" or "worse" be said."""
+        """Whether the whole interval is above 0 or below 0; only then can a report say "better" or "worse"."""
         return self.low > 0 or self.high < 0
 
     def as_json(self) -> dict[str, float | int | None]:
-        """{"value", "low", "high", "queries"}, numbers null where there are no queries."""
+        """Returns {"value", "low", "high", "queries"}; without queries the first three are None."""
         numbers = {name: None if self.queries == 0 else float(getattr(self, name)) for name in ("value", "low", "high")}
         return {**numbers, "queries": self.queries}
 
@@ -32,19 +32,21 @@ class Interval(NamedTuple):
 def bootstrap_mean(
     values: Float[Any, "queries"] | Sequence[float], *, seed: int = 0, samples: int = 2000, confidence: float = 0.95
 ) -> Interval:
-    """The mean of one value a query, and the percentile bootstrap interval over queries (Efron 1979).
+    """Returns the mean of one value for each query, with the percentile bootstrap interval over queries (Efron 1979).
 
     Args:
-      values: one number a query.
-      seed: of the resampling; the same seed draws the same queries whenever their number is the same.
-      samples: bootstrap samples.
-      confidence: share of the bootstrap means within the interval.
+      values: one number for each query.
+      seed: the seed of the resampling; a seed draws the same queries whenever their number is the same.
+      samples: the number of bootstrap samples.
+      confidence: the share of the bootstrap means within the interval.
+
+    Raises ValueError if samples, confidence or the shape of values is out of range.
     """
     if samples < 1 or not 0 < confidence < 1:
         raise ValueError(f"samples must be positive and confidence in (0, 1), found {samples} and {confidence}")
     numbers = np.asarray(values, np.float64)
     if numbers.ndim != 1:
-        raise ValueError(f"values must be one number a query, found shape {numbers.shape}")
+        raise ValueError(f"values must be one number for each query, found shape {numbers.shape}")
     count = numbers.size
     if count == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
@@ -66,8 +68,14 @@ def paired_difference(
     samples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
-    """Mean of first - second over the same queries in the same order, with its paired bootstrap interval."""
-    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if one.shape != other.shape:
-        raise ValueError(f"a paired difference needs the same queries, found shapes {one.shape} and {other.shape}")
-    return bootstrap_mean(one - other, seed=seed, samples=samples, confidence=confidence)
+    """Returns the mean of first - second with its paired bootstrap interval.
+
+    Both have one value for each query, with the same queries in the same order. Raises ValueError if their shapes
+    differ.
+    """
+    first_values, second_values = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first_values.shape != second_values.shape:
+        raise ValueError(
+            f"a paired difference needs the same queries, found shapes {first_values.shape} and {second_values.shape}"
+        )
+    return bootstrap_mean(first_values - second_values, seed=seed, samples=samples, confidence=confidence)

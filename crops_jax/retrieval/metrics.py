@@ -1,9 +1,9 @@
-"""How good one ranking is for one query; equal to ir_measures (trec_eval) on the same run and judgements.
+"""Metrics of one ranking for one query. They equal those of ir_measures (trec_eval) on the same run and judgements.
 
-Every function takes the ranking (document ids, best first, none twice) and the judgements (id -> grade; what is not in
-it is not relevant, and so is a grade of 0 or less). Ids are any hashable values. Judged documents that are not in the
-ranking count: they were missed. A query without a relevant document has 0, as in trec_eval; leave such queries out of
-a mean and count them.
+Every function takes the ranking (distinct document ids, best first) and the judgements (id -> grade). A document
+without a grade is not relevant, and neither is one with a grade of 0 or less. Ids can be any hashable values. Judged
+documents that are not in the ranking count as missed. A query without a relevant document has the value 0, as in
+trec_eval; omit such queries from a mean, and report their number.
 
     recall_at_k(["b", "a"], {"a": 1, "c": 2}, k=2) == 0.5
 """
@@ -17,13 +17,13 @@ Grades = Mapping[Any, float]
 
 
 def recall_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: float | None = None) -> float:
-    """Of the relevant documents the share that stands among the first k: R@k.
+    """Returns the share of the relevant documents that are among the first k: R@k.
 
     Args:
-      ranking: ids, best first.
-      grades: id -> grade.
-      k: depth, at least 1.
-      relevant_grade: least grade that is relevant; None: every grade above 0.
+      ranking: document ids, best first.
+      grades: the judgements, id -> grade.
+      k: the number of ranks that count, at least 1.
+      relevant_grade: the minimum grade of a relevant document; None: every grade above 0 is relevant.
     """
     hits = _hits(ranking, grades, k=k, relevant_grade=relevant_grade)
     relevant = _relevant(grades, relevant_grade)
@@ -31,7 +31,7 @@ def recall_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: flo
 
 
 def ndcg_at_k(ranking: Ranking, grades: Grades, *, k: int) -> float:
-    """Discounted gain of the first k over that of the best possible order: nDCG@k with linear gains.
+    """Returns the discounted gain of the first k, divided by that of the best order: nDCG@k with linear gains.
 
     DCG@k = sum over ranks r <= k of max(grade_r, 0) / log2(r + 1)  (Jarvelin and Kekalainen 2002, as in trec_eval).
     """
@@ -41,7 +41,7 @@ def ndcg_at_k(ranking: Ranking, grades: Grades, *, k: int) -> float:
 
 
 def mrr_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: float | None = None) -> float:
-    """One over the rank of the first relevant document, 0 when there is none among the first k: RR@k."""
+    """Returns 1 / the rank of the first relevant document, or 0 if none is among the first k: RR@k."""
     hits = _hits(ranking, grades, k=k, relevant_grade=relevant_grade)
     return 1 / (hits.index(True) + 1) if any(hits) else 0.0
 
@@ -49,19 +49,19 @@ def mrr_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: float 
 def average_precision(
     ranking: Ranking, grades: Grades, *, k: int | None = None, relevant_grade: float | None = None
 ) -> float:
-    """Mean over all relevant documents of the precision at their ranks, 0 for those not found: AP, or AP@k."""
+    """Returns the mean over relevant documents of the precision at their ranks, 0 for missed ones: AP, or AP@k."""
     hits = _hits(ranking, grades, k=max(1, len(ranking)) if k is None else k, relevant_grade=relevant_grade)
     relevant = _relevant(grades, relevant_grade)
-    found, total = 0, 0.0
+    hits_so_far, total = 0, 0.0
     for rank, hit in enumerate(hits, start=1):
         if hit:
-            found += 1
-            total += found / rank
+            hits_so_far += 1
+            total += hits_so_far / rank
     return total / relevant if relevant else 0.0
 
 
 def is_relevant(grade: float, relevant_grade: float | None = None) -> bool:
-    """Whether a grade counts as relevant: above 0, or at least `relevant_grade` where one is given."""
+    """Returns whether a grade is relevant: at least `relevant_grade`, or above 0 if that is None."""
     return grade > 0 if relevant_grade is None else grade >= relevant_grade
 
 

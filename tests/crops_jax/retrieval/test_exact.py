@@ -113,7 +113,7 @@ def test_k_may_be_all_documents_and_there_may_be_no_queries():
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_inner_products_beyond_float32_are_refused(count, sign):
     queries, docs = np.full((3, 8), 1e38, np.float32), np.full((count, 8), sign * 1e38, np.float32)
-    with pytest.raises(ValueError, match="beyond float32"):
+    with pytest.raises(ValueError, match="exceed float32"):
         exact_top_k(queries, docs, 10)
 
 
@@ -142,7 +142,7 @@ def test_very_small_embeddings_are_told_apart():
         (np.zeros((2, 3)), np.zeros((4, 3)), 0, None, "number of documents"),
         (np.zeros((2, 3)), np.full((4, 3), np.nan), 1, None, "docs holds"),
         (np.full((2, 3), np.inf), np.zeros((4, 3)), 1, None, "queries holds"),
-        (np.zeros((2, 3)), np.zeros((4, 3)), 1, np.arange(3), "one entry a document"),
+        (np.zeros((2, 3)), np.zeros((4, 3)), 1, np.arange(3), "one entry for each document"),
     ],
 )
 def test_what_does_not_fit_is_refused(queries, docs, k, order, words):

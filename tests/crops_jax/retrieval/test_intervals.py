@@ -40,7 +40,7 @@ def test_no_queries_is_no_number():
 def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="same queries"):
         paired_difference([1.0], [1.0, 2.0])
-    with pytest.raises(ValueError, match="one number a query"):
+    with pytest.raises(ValueError, match="one number for each query"):
         bootstrap_mean(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="confidence"):
         bootstrap_mean([1.0], confidence=1.0)
