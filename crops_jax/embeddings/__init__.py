@@ -1,4 +1,4 @@
-"""Texts as vectors, and vectors with their ids on disk."""
+"""Encodes texts as vectors, and stores vectors with their ids on disk."""
 
 from crops_jax.embeddings.shards import (
     Embeddings,

@@ -1,4 +1,4 @@
-"""An encoder ready for use: texts in, unit vectors out."""
+"""The encoder, which maps texts to unit vectors."""
 
 import functools
 import hashlib
@@ -22,21 +22,21 @@ from crops_jax.models.pooling import unit_norm
 from crops_jax.text import packing, tokenizer
 from crops_jax.text.packing import RowBatch, row_batches, row_width
 
-# Rows of 64 tokens were the fastest for short texts, and each width is a program to compile.
+# Rows of 64 tokens were the fastest for short texts; a program is compiled for each width.
 _SHORTEST_ROW_TOKENS = 64
 _BATCH_TOKENS = 16384
-# Of an encoder's configuration, what does not decide its vectors.
+# The fields of an encoder's configuration on which its vectors do not depend.
 _NOT_IN_VECTORS = {"weights", "dropout", "attention"}
-# sentence-transformers' encode_document takes the first of these prompts that the folder has.
+# encode_document of sentence-transformers uses the first of these prompts that the folder has.
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
 class Encoder:
     """A dual encoder with its tokenizer, token limits and prompts.
 
-    Texts are packed into rows (crops_jax.text.packing) of a few shapes: widths are powers of two from 64 up to the
-    token limit, heights are batch_tokens / width, 64 or 8. So few programs are compiled, whatever is asked. The rows of
-    a batch are divided among the devices of this process.
+    Texts are packed into rows (crops_jax.text.packing) of a few shapes: widths are powers of two from 64 to the token
+    limit, and a batch has batch_tokens / width, 64 or 8 rows. Therefore few programs are compiled for any texts. The
+    rows of a batch are divided among the devices of this process.
     """
 
     def __init__(
@@ -49,15 +49,16 @@ class Encoder:
         default_prompt: str = "",
         trained_dims: Sequence[int] | None = None,
     ):
-        """
+        """Loads the tokenizer and puts the weights on the devices of this process.
+
         Args:
           model: the weights; its sizes are those of `config`.
-          config: resolved. config.encoder.max_query_tokens and max_document_tokens cut the texts.
-          tokenizer_folder: a Hugging Face tokenizer.
-          prompts: put before texts, by name (query, document, passage, corpus).
-          default_prompt: put before texts when encode is given no tower.
-          trained_dims: the numbers of leading components that were trained to serve as vectors, the full width among
-            them; None: not known, so any is taken.
+          config: the resolved configuration. Texts are cut at config.encoder.max_query_tokens and max_document_tokens.
+          tokenizer_folder: the folder of a Hugging Face tokenizer.
+          prompts: the texts that are put before queries or documents, by name (query, document, passage, corpus).
+          default_prompt: the text that is put before each text if `encode` gets no tower.
+          trained_dims: the numbers of leading components that were trained as vectors, including the full width; None:
+            unknown, so any number is accepted.
         """
         self.config = config
         self.trained_dims = None if trained_dims is None else tuple(trained_dims)
@@ -71,11 +72,14 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Length of the vectors, when nothing else is asked for."""
+        """The number of components of the vectors that `encode` returns by default."""
         return self.config.encoder.width
 
     def checked_dim(self, dim: int | None) -> int:
-        """`dim`, or all components for None. Raises InputError where vectors of that length mean nothing."""
+        """Returns `dim`, or the number of all components if it is None.
+
+        Raises InputError if the encoder has no vectors of that length.
+        """
         if dim is None:
             return self.dim
         if not 1 <= dim <= self.dim:
@@ -90,25 +94,27 @@ class Encoder:
 
     @property
     def model(self) -> DualEncoder:
+        """The dual encoder with the encoder's weights."""
         return nnx.merge(self._graph, self._state)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Nested dictionary of arrays; paths as in crops_jax.models.dual_encoder."""
+        """The parameters as a nested dictionary of arrays, with the paths of crops_jax.models.dual_encoder."""
         return nnx.to_pure_dict(self._state)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the vectors: weights, sizes, limits, prompts and tokenizer."""
+        """The SHA-256 of all that the vectors depend on: weights, sizes, limits, prompts and tokenizer."""
         sizes = {name: value for name, value in asdict(self.config.encoder).items() if name not in _NOT_IN_VECTORS}
-        said = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.parameters):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
     def max_tokens(self, tower: Tower) -> int:
+        """Returns the token limit of a tower."""
         limits = self.config.encoder
         return limits.max_query_tokens if tower == "query" else limits.max_document_tokens
 
@@ -121,19 +127,19 @@ class Encoder:
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Float32[np.ndarray, "texts dim"]:
-        """Unit vectors of texts, in their order.
+        """Returns the unit vectors of texts, in their order.
 
         Args:
-          texts: any strings, the empty one included. A query should have the form of `text.normalise_query`, a
-            document that of `text.document_text`. What lies beyond the tower's token limit is cut off.
-          tower: "query" or "document", which decides weights, token limit and prompt. None: the document's weights
-            and limit with the folder's default prompt, as sentence-transformers' encode does.
-          dim: so many leading components, normalised again (Matryoshka); None: all.
-          batch_tokens: tokens of one batch, padding included; at least one row a device goes into it, however small.
-            None: 2,048 on a CPU and 16,384 elsewhere.
-          progress: shows a bar on standard error.
+          texts: any strings, including the empty string. A query should have the form of `text.normalise_query`, a
+            document that of `text.document_text`. Tokens beyond the tower's token limit are cut off.
+          tower: "query" or "document", which decides weights, token limit and prompt. None: the weights and the limit
+            of documents with the default prompt, like encode of sentence-transformers.
+          dim: the number of leading components to return, normalised again (Matryoshka); None: all.
+          batch_tokens: the number of tokens in a batch, including padding; a batch has at least one row for each
+            device. None: 2,048 on a CPU and 16,384 on other devices.
+          progress: whether to show a progress bar on standard error.
 
-        Raises InputError where the tokenizer knows more tokens than the model, or where `dim` components were not
+        Raises InputError if the tokenizer has more tokens than the model, or if vectors of `dim` components were not
         trained.
         """
         if isinstance(texts, str):
@@ -187,7 +193,7 @@ def _encode(
 
 
 def row_widths(limit: int) -> tuple[int, ...]:
-    """Widths of rows for texts of at most `limit` tokens: powers of two from 64 on, and one that holds the longest."""
+    """Returns the row widths for texts of at most `limit` tokens: powers of two from 64 and one for the longest."""
     widths = []
     while (width := _SHORTEST_ROW_TOKENS << len(widths)) < limit:
         widths.append(width)

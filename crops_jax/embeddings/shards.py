@@ -1,9 +1,9 @@
-"""Vectors with their ids on disk: EMBEDDINGS/embeddings-00000-of-00003.npy and ids-00000-of-00003.parquet.
+"""Writes and reads vectors with their ids: EMBEDDINGS/embeddings-00000-of-00003.npy and ids-00000-of-00003.parquet.
 
-A shard is finished when both its files are there; the ids file is renamed into place last and carries the SHA-256 of
-the vectors' file, so that a torn or foreign one is seen. The manifest is written first and says how many rows and
-shards there will be, and the type of the vectors (crops_jax.embeddings.stored_vectors says how each is read without
-this library).
+A shard is finished if both its files exist. The ids file is renamed last and holds the SHA-256 of the vectors' file, so
+that a damaged or foreign file is detected. The manifest is written first; it holds the numbers of rows and of rows in a
+shard, and the type of the vectors (crops_jax.embeddings.stored_vectors describes how to read each type without this
+library).
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _DIGEST = b"embeddings_sha256"
 
 
 class Layout(NamedTuple):
-    """How many rows there are, how they are cut and stored; the manifest of EMBEDDINGS keeps it."""
+    """The number of rows, their division into shards, and their type. The manifest of EMBEDDINGS holds the layout."""
 
     rows: int
     dim: int
@@ -41,21 +41,22 @@ class Layout(NamedTuple):
 
     @property
     def shards(self) -> int:
+        """The number of shards."""
         return -(-self.rows // self.shard_rows)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First row of a shard, and the one after its last."""
+        """Returns the first row of a shard, and the row after its last."""
         return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
 
     def file(self, kind: str, shard: int) -> str:
-        """kind: "embeddings" or "ids"."""
+        """Returns the file name of a shard's vectors (kind "embeddings") or ids (kind "ids")."""
         return f"{kind}-{shard:05d}-of-{self.shards:05d}.{'npy' if kind == 'embeddings' else 'parquet'}"
 
 
 class Embeddings(NamedTuple):
-    """Vectors, as a rule mapped from a finished directory; row i of all shards in order belongs to ids[i].
+    """Vectors with their ids, usually mapped from a finished directory; row i of all shards in order belongs to ids[i].
 
-    dtype: as what they are stored; shards give them as float32.
+    dtype: the type in which they are stored; the shards return float32.
     """
 
     ids: list[str]
@@ -64,10 +65,11 @@ class Embeddings(NamedTuple):
 
     @property
     def dim(self) -> int:
+        """The number of components of a vector."""
         return self.shards[0].shape[1]
 
     def array(self) -> Float32[np.ndarray, "rows dim"]:
-        """All vectors: the shard itself when there is one of float32, in memory otherwise."""
+        """Returns all vectors: the mapped shard if it is the only one and float32, otherwise a copy in memory."""
         if len(self.shards) == 1:
             return self.shards[0][:]
         return np.concatenate([shard[:] for shard in self.shards])
@@ -76,9 +78,9 @@ class Embeddings(NamedTuple):
 def write_shard(
     directory: Path, layout: Layout, shard: int, *, ids: Sequence[str], vectors: Float32[np.ndarray, "rows dim"]
 ) -> None:
-    """Writes one shard: first the vectors, as layout.dtype, then the ids, each under a temporary name that is renamed.
+    """Writes one shard: first the vectors as layout.dtype, then the ids. Each file is written whole, then renamed.
 
-    Raises ValueError where they are not those of the shard.
+    Raises ValueError if the numbers of rows, components or ids are not those of the shard.
     """
     first, last = layout.bounds(shard)
     if vectors.shape != (last - first, layout.dim) or len(ids) != last - first:
@@ -87,7 +89,7 @@ def write_shard(
         )
     vectors_file = directory / layout.file("embeddings", shard)
     with artifacts.replaced_file(vectors_file) as temporary, open(temporary, "wb") as file:
-        # Not np.save, which hides why a write ended early, such as a full disk.
+        # np.save would hide the reason of a failed write, such as a full disk.
         rows = encoded(vectors, layout.dtype)
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
         file.write(rows.data)
@@ -97,19 +99,19 @@ def write_shard(
 
 
 def shard_is_finished(directory: Path, layout: Layout, shard: int, *, ids: Sequence[str]) -> bool:
-    """Whether a shard is there, whole, and of these ids. Reads all of it."""
+    """Returns whether a shard is complete and has these ids. It reads the whole shard."""
     try:
-        _, found = _open_shard(directory, layout, shard)
+        _, stored_ids = _open_shard(directory, layout, shard)
         digest = pq.read_schema(directory / layout.file("ids", shard)).metadata[_DIGEST]
     except (InputError, KeyError, TypeError):
         return False
-    return found == list(ids) and digest == _digest(directory / layout.file("embeddings", shard)).encode()
+    return stored_ids == list(ids) and digest == _digest(directory / layout.file("embeddings", shard)).encode()
 
 
 def open_embeddings(path: str | Path) -> Embeddings:
-    """The vectors and ids that launch.embed wrote.
+    """Returns the vectors and ids that launch.embed wrote.
 
-    Raises InputError, naming the file, when the directory is not one of embeddings, is not finished or is damaged.
+    Raises InputError, naming the file, if the directory holds no embeddings, is not finished or is damaged.
     """
     path = Path(path)
     layout = read_layout(path)
@@ -123,7 +125,7 @@ def open_embeddings(path: str | Path) -> Embeddings:
 
 
 def read_layout(path: Path) -> Layout:
-    """The layout that the manifest of EMBEDDINGS promises. Raises InputError."""
+    """Returns the layout in the manifest of EMBEDDINGS. Raises InputError if the manifest has none."""
     manifest = artifacts.read_manifest(path)
     if manifest["kind"] != "embeddings":
         raise InputError(f"{path} holds {manifest['kind']}, not embeddings; give the output of launch.embed")
@@ -138,12 +140,12 @@ def read_layout(path: Path) -> Layout:
         return layout
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(
-            f"{path / artifacts.MANIFEST}: no layout of embeddings in it ({error}); embed again"
+            f"{path / artifacts.MANIFEST}: it has no layout of embeddings ({error}); embed again"
         ) from error
 
 
 def iterate(embeddings: Embeddings) -> Iterator[tuple[list[str], Shard]]:
-    """Ids and vectors shard by shard."""
+    """Yields the ids and the vectors of each shard."""
     start = 0
     for shard in embeddings.shards:
         yield embeddings.ids[start : start + len(shard)], shard
@@ -155,12 +157,14 @@ def _open_shard(path: Path, layout: Layout, shard: int) -> tuple[Shard, list[str
     vectors_file, ids_file = (path / layout.file(kind, shard) for kind in ("embeddings", "ids"))
     for file in (vectors_file, ids_file):
         if not file.is_file():
-            raise InputError(f"{file}: not there, so {path} is not finished; call launch.embed with it again")
+            raise InputError(f"{file}: the file is missing, so {path} is not finished; call launch.embed with it again")
     try:
-        # Not np.load, which takes archives too.
+        # np.load would accept archives too.
         vectors = np.lib.format.open_memmap(vectors_file, mode="r")
         ids = pq.read_table(ids_file, columns=["id"])["id"].to_pylist()
-    except Exception as error:  # NumPy's reader of headers raises anything, errors of the tokenize module included
+    except (
+        Exception
+    ) as error:  # NumPy's reader of headers raises many types of errors, even those of the tokenize module
         raise InputError(f"{path}: shard {shard} is damaged ({error}); call launch.embed with it again") from error
     kind, shape = stored_dtype(layout.dtype, layout.dim), stored_shape(layout.dtype, last - first, layout.dim)
     if vectors.shape != shape or vectors.dtype != kind or len(ids) != last - first:

@@ -1,13 +1,13 @@
-"""Vectors as they lie on disk, in 4, 2 or 1 byte a number, and as float32 again.
+"""Converts vectors from float32 to the types that are stored, of 4, 2 or 1 byte for each number, and back.
 
     float32   an array [rows, dim] of float32
     bfloat16  an array [rows, dim] of uint16: the upper half of each float32, rounded to the nearest, ties to even.
-              NumPy knows no bfloat16: (array.astype(numpy.uint32) << 16).view(numpy.float32) decodes it
+              NumPy has no bfloat16: (array.astype(numpy.uint32) << 16).view(numpy.float32) decodes it
     int8      an array [rows] of records (scale: float32, values: int8 [dim]): array["scale"][:, None] * array["values"]
               decodes it; scale is the largest magnitude of the row / 127, values are rounded to the nearest
 
-Errors of a unit vector v, where c is the cosine of v and its decoded form and m the largest magnitude in v:
-bfloat16 1 - c <= 2^-17; int8 1 - c <= dim (m / 254)^2 / 2 or a little more, some 1e-4 where no number stands out.
+The errors of a unit vector v are, with the cosine c of v and its decoded form, and the largest magnitude m in v:
+bfloat16 1 - c <= 2^-17; int8 1 - c <= dim (m / 254)^2 / 2 or slightly more, about 1e-4 if no component is an outlier.
 """
 
 from typing import Any, Literal, get_args
@@ -23,7 +23,7 @@ _LARGEST = 127
 
 
 def encoded(vectors: Float32[np.ndarray, "rows dim"], dtype: VectorType) -> np.ndarray:
-    """Vectors, which are finite, as they are stored."""
+    """Returns finite vectors in the form that is stored."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     if dtype == "bfloat16":
         return vectors.astype(ml_dtypes.bfloat16).view(np.uint16)
@@ -37,7 +37,7 @@ def encoded(vectors: Float32[np.ndarray, "rows dim"], dtype: VectorType) -> np.n
 
 
 def decoded(stored: np.ndarray, dtype: VectorType) -> Float32[np.ndarray, "rows dim"]:
-    """Stored vectors as float32."""
+    """Returns stored vectors as float32."""
     if dtype == "bfloat16":
         return stored.view(ml_dtypes.bfloat16).astype(np.float32)
     if dtype == "int8":
@@ -46,20 +46,21 @@ def decoded(stored: np.ndarray, dtype: VectorType) -> Float32[np.ndarray, "rows 
 
 
 def stored_dtype(dtype: VectorType, dim: int) -> np.dtype:
-    """The type of the entries of a stored array."""
+    """Returns the type of the entries of a stored array."""
     if dtype == "int8":
         return np.dtype([("scale", "<f4"), ("values", "i1", (dim,))])
     return np.dtype("<u2" if dtype == "bfloat16" else "<f4")
 
 
 def stored_shape(dtype: VectorType, rows: int, dim: int) -> tuple[int, ...]:
+    """Returns the shape of a stored array."""
     return (rows,) if dtype == "int8" else (rows, dim)
 
 
 class StoredVectors:
-    """Mapped vectors of 2 bytes or 1, whose rows are decoded when they are asked for.
+    """Mapped vectors of 2 bytes or 1 byte for each number, whose rows are decoded when they are read.
 
-    Takes the place of an array [rows, dim] of float32 where rows are read: vectors[first:last], vectors[indices], len.
+    They can replace an array [rows, dim] of float32 in vectors[first:last], vectors[indices] and len(vectors).
     """
 
     def __init__(self, stored: np.ndarray, dtype: VectorType, *, dim: int):
@@ -71,9 +72,9 @@ class StoredVectors:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Float32[np.ndarray, "some dim"]:
-        """rows: a slice, or an array of indices."""
+        """Returns some rows as float32; `rows` is a slice or an array of indices."""
         return decoded(self._stored[rows], self._dtype)
 
 
 Shard = np.ndarray | StoredVectors
-"""Vectors [rows, dim], mapped as a rule; a slice or indices of rows give float32."""
+"""Vectors [rows, dim], usually mapped; a slice or indices of rows return float32."""
