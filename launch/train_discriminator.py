@@ -249,7 +249,7 @@ def _train(
         queries[few],
         texts[few],
         found.targets[train][few],
-        corpus=CorpusStatistics.of(texts_of(connection, documents)),
+        corpus=CorpusStatistics.from_texts(texts_of(connection, documents)),
     )
     calibrate(theta, found.queries, found.documents, found.targets, held_out=held_out, lexical=lexical)
     # Last of all fitted.json, which says that the run is finished.

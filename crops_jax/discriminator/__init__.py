@@ -1,6 +1,7 @@
 """The relevance discriminator theta(query, document): the probability that a document answers a query.
 
-It decides which candidates become positives. This module imports the light parts only; the cross-encoder starts JAX.
+It decides which candidates become positives. This module imports only the parts that do not import JAX; the
+cross-encoder imports it.
 """
 
 from crops_jax.discriminator.calibration import alpha_sweep, expected_calibration_error

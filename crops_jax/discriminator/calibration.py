@@ -1,4 +1,4 @@
-"""From scores to probabilities: logistic regression on soft targets, temperature, calibration error."""
+"""Calibration of scores as probabilities: logistic regression on soft targets, temperature, calibration error."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,24 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""The thresholds of the sweep that mining reports."""
+"""The values of alpha in the sweep that mining reports. Alpha is the threshold that theta must exceed."""
 
 _RIDGE = 1.0
 _NEWTON_STEPS = 50
-_LEAST_SHARPNESS, _GREATEST_SHARPNESS = 0.02, 50.0
+_MIN_SHARPNESS, _MAX_SHARPNESS = 0.02, 50.0
 
 
 def expected_calibration_error(
     probabilities: Float[np.ndarray, "pairs"], targets: Float[np.ndarray, "pairs"], *, bins: int = 15
 ) -> float:
-    """Mean distance between what is promised and what is kept (Guo et al. 2017, "On Calibration of Modern Neural
-    Networks", eq. 3): sum over bins of (share of pairs) |mean probability - mean target|.
+    """Returns the expected calibration error: sum over bins of (share of pairs) |mean probability - mean target|.
+
+    It is equation 3 of Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
     Args:
       probabilities: in [0, 1].
-      targets: in [0, 1]; graded ones are soft targets.
-      bins: of equal width; a border belongs to the lower bin.
+      targets: in [0, 1]; graded targets are soft targets.
+      bins: the number of bins of equal width; a border belongs to the lower bin.
 
     Returns:
       A number in [0, 1]; 0 without pairs.
@@ -34,7 +35,7 @@ def expected_calibration_error(
 
 
 def alpha_sweep(scores: Float[np.ndarray, "pairs"], *, alphas: Sequence[float] = ALPHAS) -> list[dict[str, float]]:
-    """How many candidate pairs pass theta > alpha, and which share of them, for each alpha."""
+    """Returns for each alpha the number and the share of the candidate pairs with theta > alpha."""
     scores = np.asarray(scores)
     passing = [int((scores > alpha).sum()) for alpha in alphas]
     return [
@@ -44,7 +45,7 @@ def alpha_sweep(scores: Float[np.ndarray, "pairs"], *, alphas: Sequence[float] =
 
 
 def sigmoid(logits: Float64[np.ndarray, "pairs"]) -> Float64[np.ndarray, "pairs"]:
-    """1 / (1 + e^-z) without overflow."""
+    """Returns 1 / (1 + e^-z), computed without overflow."""
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
 
@@ -52,9 +53,9 @@ def sigmoid(logits: Float64[np.ndarray, "pairs"]) -> Float64[np.ndarray, "pairs"
 def fit_logistic_regression(
     features: Float64[np.ndarray, "pairs features"], targets: Float64[np.ndarray, "pairs"]
 ) -> Float64[np.ndarray, "features_and_1"]:
-    """Weights w (the last is the bias) of the least cross-entropy to soft targets, by Newton's method.
+    """Returns the weights w with the minimum cross-entropy to soft targets, by Newton's method; the last is the bias.
 
-    A ridge of 1/2 |w|^2 on all but the bias keeps them finite when the classes can be separated.
+    A ridge of 1/2 |w|^2 on all weights except the bias keeps them finite if the classes can be separated.
     """
     inputs = np.hstack([features, np.ones((len(features), 1))])
     ridge = np.full(inputs.shape[1], _RIDGE)
@@ -65,7 +66,7 @@ def fit_logistic_regression(
         gradient = inputs.T @ (p - targets) + ridge * weights
         hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
-        # A full Newton step may overshoot where p saturates.
+        # A full Newton step can overshoot if p saturates.
         step *= min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
         weights -= step
         if np.abs(step).max() < 1e-10:
@@ -74,11 +75,11 @@ def fit_logistic_regression(
 
 
 def fit_temperature(logits: Float64[np.ndarray, "pairs"], targets: Float64[np.ndarray, "pairs"]) -> float:
-    """The T of the least cross-entropy of sigmoid(logits / T) to the targets, in [1/50, 50].
+    """Returns the T in [1/50, 50] with the minimum cross-entropy of sigmoid(logits / T) to the targets.
 
-    The cross-entropy is convex in 1/T, so its derivative has one zero, found by bisection.
+    The cross-entropy is convex in 1/T, so its derivative has one zero, which bisection finds.
     """
-    low, high = _LEAST_SHARPNESS, _GREATEST_SHARPNESS
+    low, high = _MIN_SHARPNESS, _MAX_SHARPNESS
     for _ in range(60):
         middle = (low + high) / 2
         if ((sigmoid(middle * logits) - targets) * logits).sum() < 0:

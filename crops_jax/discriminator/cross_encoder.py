@@ -1,4 +1,7 @@
-"""theta by a cross-encoder: sigmoid(logit(query, document) / T), scored in sorted, sharded batches of few shapes."""
+"""The relevance discriminator (theta) by a cross-encoder: theta(query, document) = sigmoid(logit / T).
+
+Pairs are scored in sorted batches of few shapes, which are divided among devices.
+"""
 
 import functools
 import hashlib
@@ -32,9 +35,9 @@ from crops_jax.text.pair_tokens import TokenizedPairs, row_width
 KIND = "cross_encoder"
 TOKENIZER = "tokenizer"
 _WEIGHTS = "cross_encoder.safetensors"
-# Fields of EncoderConfig that decide nothing about a trained cross-encoder.
+# The fields of EncoderConfig on which a trained cross-encoder does not depend.
 _NOT_KEPT = {"weights", "dropout", "attention", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
-# Tokens of one batch, but on a CPU.
+# The number of tokens in a batch on devices other than CPUs.
 _BATCH_TOKENS = 65536
 
 
@@ -42,12 +45,12 @@ class CrossEncoderDiscriminator:
     """A cross-encoder with its tokenizer and its temperature; see `crops_jax.discriminator.Discriminator`.
 
     Pairs are sorted by length and padded to one of at most four widths. All batches of a width have the same number
-    of rows, filled up with padding and divided among the devices of this process: so few programs are compiled, and
-    a pair's score does not depend on what is scored with it.
+    of rows, including rows of padding, and are divided among the devices of this process. Therefore few programs are
+    compiled, and the score of a pair does not depend on the other pairs.
     """
 
     pairs_at_once = 4096
-    """More pairs in a call are hardly faster: the bar moves, and a cache of scores is written, so often."""
+    """The pairs in one call, after which progress moves and a cache of scores is written; more are hardly faster."""
 
     def __init__(
         self,
@@ -59,13 +62,15 @@ class CrossEncoderDiscriminator:
         temperature: float = 1.0,
         report: dict[str, Any] | None = None,
     ):
-        """
+        """Loads the tokenizer and puts the weights on the devices of this process.
+
         Args:
           model: the weights; its sizes are those of `config`.
-          max_tokens: of a pair, see `crops_jax.text.pair_tokens.TokenizedPairs`.
-          tokenizer_folder: a Hugging Face tokenizer.
-          temperature: logits are divided by it.
-          report: what is known of the fitting.
+          config: the sizes of the tower.
+          max_tokens: the token limit of a pair, see `crops_jax.text.pair_tokens.TokenizedPairs`.
+          tokenizer_folder: the folder of a Hugging Face tokenizer.
+          temperature: the number by which logits are divided.
+          report: the report of the training, see `crops_jax.discriminator.report.calibrate`.
         """
         self.config, self.max_tokens, self.temperature = config, max_tokens, float(temperature)
         self.report = report or {}
@@ -77,9 +82,9 @@ class CrossEncoderDiscriminator:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the scores: weights, sizes, token limit, temperature and tokenizer."""
-        said = [_sizes(self.config), self.max_tokens, self.temperature, self._tokenizer.fingerprint]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        """The SHA-256 of all that the scores depend on: weights, sizes, token limit, temperature and tokenizer."""
+        settings = [_sizes(self.config), self.max_tokens, self.temperature, self._tokenizer.fingerprint]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, array in sorted(self._weights().items()):
             digest.update(name.encode())
             digest.update(array.tobytes())
@@ -88,14 +93,16 @@ class CrossEncoderDiscriminator:
     def score(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool = False
     ) -> Float32[np.ndarray, "pairs"]:
-        """theta of each pair; see `Discriminator.score`.
+        """Returns theta of each pair; see `Discriminator.score`.
 
         Args:
-          progress: shows a bar on standard error.
+          queries: the query of each pair.
+          documents: the document of each pair.
+          progress: whether to show a progress bar on standard error.
 
         Raises:
-          InputError: the tokenizer knows more tokens than the model.
-          NamedFailure: a logit is not finite, so the weights are not either.
+          InputError: the tokenizer has more tokens than the model.
+          NamedFailure: a logit is not finite, so the weights are not finite either.
         """
         logits = self.logits(queries, documents, progress=progress)
         return sigmoid(logits.astype(np.float64) / self.temperature).astype(np.float32)
@@ -103,9 +110,9 @@ class CrossEncoderDiscriminator:
     def logits(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool = False
     ) -> Float32[np.ndarray, "pairs"]:
-        """The logits before the temperature; see `score`."""
+        """Returns the logits of the pairs, not divided by the temperature; see `score`."""
         if isinstance(queries, str) or isinstance(documents, str) or len(queries) != len(documents):
-            raise TypeError("queries and documents must be sequences of strings, one of each a pair")
+            raise TypeError("queries and documents must be sequences of strings, one of each for a pair")
         result = np.zeros(len(queries), np.float32)
         if not len(queries):
             return result
@@ -122,11 +129,13 @@ class CrossEncoderDiscriminator:
                 result[chosen[real]] = self._run(tokens, types)[real]
                 bar.update(int(real.sum()))
         if not np.isfinite(result).all():
-            raise NamedFailure("the cross-encoder gives scores that are not finite, so its weights are not either")
+            raise NamedFailure(
+                "the cross-encoder computes scores that are not finite, so its weights are not finite either"
+            )
         return result
 
     def save(self, folder: Path | str) -> None:
-        """Writes discriminator.json, the weights as safetensors, and the tokenizer: what `load` reads."""
+        """Writes the files that `load` reads: discriminator.json, the weights as safetensors, and the tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self._tokenizer_folder.resolve() != (folder / TOKENIZER).resolve():
@@ -143,26 +152,28 @@ class CrossEncoderDiscriminator:
 
     @classmethod
     def load(cls, folder: Path | str) -> "CrossEncoderDiscriminator":
-        """Reads what `save` wrote. Raises InputError where it is missing or broken."""
+        """Returns a discriminator that `save` wrote. Raises InputError if files are missing or broken."""
         folder = Path(folder)
-        described = describe(folder)
+        description = describe(folder)
         try:
-            max_tokens = int(described["max_tokens"])
-            config = EncoderConfig(**described["encoder"], max_query_tokens=max_tokens, max_document_tokens=max_tokens)
+            max_tokens = int(description["max_tokens"])
+            config = EncoderConfig(
+                **description["encoder"], max_query_tokens=max_tokens, max_document_tokens=max_tokens
+            )
             parameters = unflatten_dict(load_file(folder / _WEIGHTS), sep="/")
             return cls(
                 from_parameters(config, parameters),
                 config=config,
                 max_tokens=max_tokens,
                 tokenizer_folder=folder / TOKENIZER,
-                temperature=described["temperature"],
-                report=described["report"],
+                temperature=description["temperature"],
+                report=description["report"],
             )
         except (KeyError, ValueError, TypeError, OSError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable discriminator ({error}); train it again") from error
 
     def _batches(self, lengths: Int64[np.ndarray, "pairs"]) -> Iterator[tuple[int, Int64[np.ndarray, "rows"]]]:
-        """Width and pairs of each batch, the longest first; -1 is a row of padding."""
+        """Yields the width and the pairs of each batch, the longest pairs first; -1 is a row of padding."""
         order = np.argsort(-lengths, kind="stable")
         devices = self._devices.size
         tokens = batch_tokens(self._devices.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
@@ -177,8 +188,8 @@ class CrossEncoderDiscriminator:
     def _run(
         self, tokens: Int32[np.ndarray, "rows width"], types: Int32[np.ndarray, "rows width"]
     ) -> Float32[np.ndarray, "rows"]:
-        place = NamedSharding(self._devices, PartitionSpec("rows"))
-        return np.asarray(_logits(self._graph, self._state, *jax.device_put((tokens, types), place)))
+        sharding = NamedSharding(self._devices, PartitionSpec("rows"))
+        return np.asarray(_logits(self._graph, self._state, *jax.device_put((tokens, types), sharding)))
 
     def _weights(self) -> dict[str, Float32[np.ndarray, "..."]]:
         leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(self._state))

@@ -1,8 +1,8 @@
-"""theta(query, document) in [0, 1]: does the document answer the query? It decides which candidates become positives.
+"""The interface of the relevance discriminator: theta(query, document), the probability that the document answers.
 
-CroPS (arXiv 2511.15443) calls it a lightweight discriminator and passes a pair when theta > alpha = 0.6.
-The lexical one needs nothing but the logs (crops_jax.discriminator.lexical); the cross-encoder starts JAX and is
-imported only where one is loaded (crops_jax.discriminator.cross_encoder).
+Theta decides which candidates become positives. CroPS (arXiv 2511.15443) calls it a lightweight discriminator, and
+accepts a pair if theta > alpha = 0.6. The lexical discriminator needs only the logs (crops_jax.discriminator.lexical).
+The cross-encoder imports JAX, so it is imported only when one is loaded (crops_jax.discriminator.cross_encoder).
 """
 
 from collections.abc import Sequence
@@ -16,41 +16,41 @@ from crops_jax.artifacts.json_fields import read_object
 from crops_jax.errors import InputError
 
 DESCRIPTION = "discriminator.json"
-"""The file of a discriminator's folder that names its kind."""
+"""The name of the file in a discriminator's folder that describes it and names its kind."""
 
 
 class Discriminator(Protocol):
-    """A calibrated relevance probability of query-document pairs."""
+    """A model that returns calibrated relevance probabilities of query-document pairs."""
 
     pairs_at_once: int
-    """How many pairs one call to `score` should bring at most."""
+    """The recommended maximum number of pairs in one call of `score`."""
 
     @property
     def fingerprint(self) -> str | None:
-        """SHA-256 of what decides the scores; None where scoring again costs less than to remember scores."""
+        """The SHA-256 of all that the scores depend on; None if scoring again costs less than a cache of scores."""
         ...
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """theta of each pair.
+        """Returns theta of each pair.
 
         Args:
-          queries: one a pair, in any form; the normalised one is used.
-          documents: one a pair, as crops_jax.text.document_text gives them. Repeated texts cost little when they are
-            the same object.
+          queries: the query of each pair in any form; scores are those of the normalised form.
+          documents: the document of each pair, as crops_jax.text.document_text returns it. Repeated texts cost little
+            time if they are the same object.
 
         Returns:
-          Probabilities in [0, 1]. A pair's does not depend on the others.
+          Probabilities in [0, 1]. The probability of a pair does not depend on the other pairs.
         """
         ...
 
     def save(self, folder: Path | str) -> None:
-        """Writes what `load` reads."""
+        """Writes the files that `load` reads."""
         ...
 
 
 def describe(folder: Path) -> dict:
-    """The description in a discriminator's folder. Raises InputError where there is none."""
+    """Returns the description in a discriminator's folder. Raises InputError if the folder has none."""
     file = folder / DESCRIPTION
     if not file.is_file():
-        raise InputError(f"{folder}: no {DESCRIPTION} in it, so it holds no discriminator; check the path")
+        raise InputError(f"{folder}: it has no {DESCRIPTION}, so it holds no discriminator; check the path")
     return read_object(file, remedy="fit it again")

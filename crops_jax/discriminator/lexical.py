@@ -1,4 +1,4 @@
-"""The lexical discriminator: logistic regression over word overlap, fitted on the logs in seconds."""
+"""The lexical relevance discriminator (theta): logistic regression on word overlap, fitted on the logs in seconds."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,13 +25,13 @@ _CORPUS = "corpus.npz"
 
 
 class LexicalDiscriminator:
-    """Logistic regression over lexical features (crops_jax.discriminator.lexical_features), with a temperature.
+    """A logistic regression on lexical features (crops_jax.discriminator.lexical_features), with a temperature.
 
     theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
 
-    The queries are cut into three slices by hash: weights are fitted on six tenths, T on two, and the expected
-    calibration error before and after T is measured on the other two. When a slice is empty or has only one
-    target, everything is fitted and measured on all pairs, and `report` says so.
+    The queries are divided into three slices by hash: the weights are fitted on six tenths, T on two tenths, and the
+    expected calibration error without and with T is measured on the other two. If a slice is empty or has only one
+    target, all pairs are used to fit and to measure, and `report` says so.
     """
 
     pairs_at_once = 2_000_000
@@ -49,7 +49,8 @@ class LexicalDiscriminator:
         self.weights = weights
         self.temperature = temperature
         self.report = report
-        """pairs, queries, ece_before, ece_after, calibrated_on ("held-out queries" or "the pairs it was fitted on")."""
+        """The report of the fit: pairs, queries, mean_target, ece_before, ece_after and calibrated_on, which is
+        "held-out queries" or "the pairs it was fitted on"."""
 
     @classmethod
     def fit(
@@ -63,12 +64,12 @@ class LexicalDiscriminator:
         """Fits weights and temperature.
 
         Args:
-          queries, documents: texts, one of each a pair.
-          targets: in [0, 1]: grade / greatest grade, or 1 for clicked and 0 for not.
-          corpus: the documents' texts, or their statistics.
+          queries, documents: the query and the document of each pair, as text.
+          targets: in [0, 1]: grade / maximum grade, or 1 for a click and 0 for none.
+          corpus: the texts of the documents, or their statistics.
 
         Raises:
-          InputError: fewer than two distinct targets, from which nothing can be learnt.
+          InputError: all targets are equal, so nothing can be learnt.
         """
         targets = np.asarray(targets, np.float64)
         if len(targets) == 0 or targets.min() == targets.max():
@@ -77,7 +78,7 @@ class LexicalDiscriminator:
                 "the query and pairs that do not (judgements of several grades, or clicks)"
             )
         if not isinstance(corpus, CorpusStatistics):
-            corpus = CorpusStatistics.of(corpus)
+            corpus = CorpusStatistics.from_texts(corpus)
         features = _features(queries, documents, corpus)
         fit, tune, measure, held_out = slices(queries, targets, LEXICAL)
         weights = fit_logistic_regression(features[fit], targets[fit])
@@ -94,19 +95,19 @@ class LexicalDiscriminator:
         return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """theta of each pair; see `Discriminator.score`."""
+        """Returns theta of each pair; see `Discriminator.score`."""
         logits = _features(queries, documents, self.corpus) @ self.weights[:-1] + self.weights[-1]
         return sigmoid(logits / self.temperature).astype(np.float32)
 
     def save(self, folder: Path | str) -> None:
-        """Writes discriminator.json and corpus.npz into the folder: the same bytes for the same discriminator."""
+        """Writes discriminator.json and corpus.npz; the same discriminator always writes the same bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(self.corpus.frequency)
+        words = sorted(self.corpus.frequency)
         np.savez_compressed(
             folder / _CORPUS,
-            words=np.frombuffer("\n".join(found).encode(), np.uint8),
-            frequency=np.array([self.corpus.frequency[word] for word in found], np.int64),
+            words=np.frombuffer("\n".join(words).encode(), np.uint8),
+            frequency=np.array([self.corpus.frequency[word] for word in words], np.int64),
         )
         description = {
             "kind": "lexical",
@@ -121,37 +122,39 @@ class LexicalDiscriminator:
 
     @classmethod
     def load(cls, folder: Path | str) -> "LexicalDiscriminator":
-        """Reads what `save` wrote. Raises InputError where it is missing or broken."""
+        """Returns a discriminator that `save` wrote. Raises InputError if files are missing or broken."""
         folder = Path(folder)
-        described = describe(folder)
+        description = describe(folder)
         try:
-            if described["features"] != list(FEATURES):
-                raise ValueError(f"features {described['features']} are not those of this version, {list(FEATURES)}")
+            if description["features"] != list(FEATURES):
+                raise ValueError(f"features {description['features']} are not those of this version, {list(FEATURES)}")
             with np.load(folder / _CORPUS, allow_pickle=False) as arrays:
                 text, frequency = arrays["words"].tobytes().decode(), arrays["frequency"]
             if frequency.ndim != 1 or frequency.dtype != np.int64 or frequency.min(initial=1) < 1:
                 raise ValueError(f"frequencies are {frequency.dtype} of shape {frequency.shape}")
-            found = text.split("\n") if len(frequency) else []
-            if len(found) != len(frequency):
-                raise ValueError(f"{len(found)} words with {len(frequency)} frequencies")
+            words = text.split("\n") if len(frequency) else []
+            if len(words) != len(frequency):
+                raise ValueError(f"{len(words)} words with {len(frequency)} frequencies")
             corpus = CorpusStatistics(
-                int(described["documents"]),
-                float(described["average_length"]),
-                dict(zip(found, frequency.tolist(), strict=True)),
+                int(description["documents"]),
+                float(description["average_length"]),
+                dict(zip(words, frequency.tolist(), strict=True)),
             )
-            weights, temperature = np.array(described["weights"], np.float64), float(described["temperature"])
+            weights, temperature = np.array(description["weights"], np.float64), float(description["temperature"])
             if weights.shape != (len(FEATURES) + 1,) or not np.isfinite(weights).all():
                 raise ValueError(f"{weights.size} weights for {len(FEATURES)} features, or not finite ones")
-            greatest = max(corpus.frequency.values(), default=0)
-            if not (0 < temperature < np.inf and greatest <= corpus.documents and 0 <= corpus.average_length < np.inf):
+            max_frequency = max(corpus.frequency.values(), default=0)
+            if not (
+                0 < temperature < np.inf and max_frequency <= corpus.documents and 0 <= corpus.average_length < np.inf
+            ):
                 raise ValueError(
                     f"temperature {temperature}, {corpus.documents} documents of {corpus.average_length} words"
                 )
-            report = typed(folder / DESCRIPTION, "report", described["report"], dict, remedy="fit it again")
+            report = typed(folder / DESCRIPTION, "report", description["report"], dict, remedy="fit it again")
             return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
         except InputError:
             raise
-        except Exception as error:  # NumPy's reader of archives raises anything
+        except Exception as error:  # NumPy's reader of archives raises many types of errors
             raise InputError(f"{folder}: not a readable discriminator ({error}); fit it again") from error
 
 

@@ -1,4 +1,4 @@
-"""A discriminator from its folder, of whichever kind it is."""
+"""Loads a relevance discriminator of any kind from its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ _KINDS: dict[str, Callable[[Path | str], Discriminator]] = {
 
 
 def load(folder: Path | str) -> Discriminator:
-    """The discriminator of a folder, of whichever kind. Raises InputError where there is none."""
+    """Returns the discriminator of a folder, of any kind. Raises InputError if the folder has none."""
     kind = describe(Path(folder)).get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"{Path(folder) / DESCRIPTION}: kind {kind!r} is not one of {', '.join(sorted(_KINDS))}")

@@ -1,4 +1,4 @@
-"""What is known of a cross-encoder's quality: temperature, calibration error and AUC on queries that it never saw."""
+"""The report of a cross-encoder discriminator: temperature, calibration error and AUC on queries that it never saw."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,16 +22,18 @@ def calibrate(
     held_out: Slices,
     lexical: LexicalDiscriminator,
 ) -> dict[str, Any]:
-    """Sets the discriminator's temperature and its report, which is returned.
+    """Sets the temperature and the report of the discriminator, and returns the report.
 
     Args:
-      queries, documents, targets: all pairs; those of held_out.train were trained on.
-      lexical: fitted on held_out.train, to be compared with.
+      discriminator: the trained cross-encoder.
+      queries, documents, targets: the query, the document and the target in [0, 1] of each pair.
+      held_out: the slices; the discriminator was trained on held_out.train.
+      lexical: a discriminator that was fitted on held_out.train, for the comparison.
 
     Returns:
-      pairs, queries, mean_target; temperature; ece_before and ece_after (on held_out.measure); calibrated_on; auc:
-      cross_encoder, lexical and difference, each with its interval over queries, on all held-out pairs; alpha_sweep
-      of them, with the mean target of what passes.
+      The report: pairs, queries, mean_target; temperature; ece_before and ece_after (on held_out.measure);
+      calibrated_on; held_out_pairs; auc: cross_encoder, lexical and difference on all held-out pairs, each with its
+      interval over queries; alpha_sweep of these pairs, with the mean target of the pairs that pass.
     """
     chosen = np.flatnonzero(held_out.temperature | held_out.measure)
     texts = tuple([side[pair] for pair in chosen.tolist()] for side in (queries, documents))

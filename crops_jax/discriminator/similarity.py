@@ -1,4 +1,4 @@
-"""How alike two queries are: the "semantically similar" of a reformulation (CroPS, query-level positives)."""
+"""The similarity of two queries, which decides whether one reformulates the other (CroPS, query-level positives)."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,22 +13,22 @@ _PAIRS_AT_ONCE = 200_000
 
 
 class Similarity(Protocol):
-    """A similarity of pairs of normalised queries."""
+    """A model of the similarity of normalised queries."""
 
     def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """Similarity of left[i] and right[i], at most 1 (equal queries)."""
+        """Returns the similarity of left[i] and right[i]; the maximum, of equal queries, is 1."""
         ...
 
 
 class TrigramSimilarity:
-    """Cosine of character-trigram counts; what is used until an encoder is given.
+    """The cosine of the counts of character trigrams. It is used if no encoder is named.
 
-    A blank is set before and after each query, so that word borders count and every query, even of one character, has
-    a trigram.
+    A blank is added before and after each query, so that the borders of words count, and a query of one character has a
+    trigram too.
     """
 
     def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """Cosine of left[i] and right[i] in [0, 1]; 0 where one of them is empty."""
+        """Returns the cosine of left[i] and right[i] in [0, 1]; it is 0 if one of them is empty."""
         texts, left_index, right_index = distinct(left, right)
         row, code = trigrams(texts)
         column = np.unique(code, return_inverse=True)[1]
@@ -44,13 +44,13 @@ class TrigramSimilarity:
 
 
 class EncoderSimilarity:
-    """Cosine of the embeddings that an encoder's query tower gives."""
+    """The cosine of the embeddings that an encoder's query tower returns."""
 
     def __init__(self, encoder):
         self._encoder = encoder
 
     def score(self, left: Sequence[str], right: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """Cosine of left[i] and right[i] in [-1, 1]; each distinct query is encoded once."""
+        """Returns the cosine of left[i] and right[i] in [-1, 1]; each distinct query is encoded once."""
         texts, left_index, right_index = distinct(left, right)
         if not texts:
             return np.zeros(0, np.float32)
@@ -64,7 +64,7 @@ class EncoderSimilarity:
 
 
 def open_similarity(encoder: str | None = None) -> Similarity:
-    """The similarity of an encoder, a RUN or a model's folder, or of character trigrams when none is named."""
+    """Returns the similarity by an encoder (a RUN or a model's folder), or by character trigrams if it is None."""
     if encoder is None:
         return TrigramSimilarity()
     from crops_jax.runs.encoder import open_encoder

@@ -63,7 +63,7 @@ def fit_theta(
             f"there is nothing to fit a discriminator on: {len(pairs.targets)} pairs, and none among them that does "
             "not answer its query; add judgements of several grades or more documents, or name a --discriminator"
         )
-    corpus = CorpusStatistics.of(texts_of(connection, published_before(connection, until)))
+    corpus = CorpusStatistics.from_texts(texts_of(connection, published_before(connection, until)))
     fitted = LexicalDiscriminator.fit(pairs.queries, pairs.documents, pairs.targets, corpus=corpus)
     return theta_of("lexical", fitted, pairs, report=fitted.report)
 

@@ -60,7 +60,7 @@ def _make_encoder(folder: Path) -> None:
 
 def _make_discriminator(folder: Path) -> None:
     queries, documents = ["red shoe", "red shoe", "tie", "tie"], ["red shoe", "a tie", "a tie", "red shoe"]
-    corpus = CorpusStatistics.of(documents)
+    corpus = CorpusStatistics.from_texts(documents)
     LexicalDiscriminator.fit(queries, documents, np.array([1.0, 0.0, 1.0, 0.0]), corpus=corpus).save(folder)
 
 

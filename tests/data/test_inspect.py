@@ -42,7 +42,7 @@ def signed(path, kind, **extra):
 
 
 def make_discriminator(folder):
-    corpus = CorpusStatistics.of(TEXTS)
+    corpus = CorpusStatistics.from_texts(TEXTS)
     queries, documents = ["red shoe", "red shoe", "tie", "tie"], ["red shoe", "a tie", "a tie", "red shoe"]
     fitted = LexicalDiscriminator.fit(queries, documents, np.array([1.0, 0.0, 1.0, 0.0]), corpus=corpus)
     about = {field.name: None for field in dataclasses.fields(theta.Fitted)}

@@ -36,7 +36,7 @@ def test_features_are_as_defined():
     documents = [*CORPUS, "", "filler " * 12 + "red hat", "redshoes"]
     pairs = [(q, d) for q in range(len(queries)) for d in range(len(documents))]
     q, d = np.array(pairs).T
-    features = pair_features(queries, documents, q, d, corpus=CorpusStatistics.of(CORPUS))
+    features = pair_features(queries, documents, q, d, corpus=CorpusStatistics.from_texts(CORPUS))
     assert features.shape == (len(pairs), len(FEATURES))
     expected = [oracle(queries[a], " ".join(documents[b].split()), CORPUS) for a, b in pairs]
     np.testing.assert_allclose(features, expected, atol=1e-12)
@@ -45,7 +45,7 @@ def test_features_are_as_defined():
 
 
 def test_case_width_and_spacing_do_not_matter():
-    corpus = CorpusStatistics.of(CORPUS)
+    corpus = CorpusStatistics.from_texts(CORPUS)
     zero = np.zeros(1, np.int64)
     plain = pair_features(["red shoes"], ["red shoes for men"], zero, zero, corpus=corpus)
     other = pair_features([" ＲＥＤ  Shoes"], ["Red SHOES\nfor men"], zero, zero, corpus=corpus)
@@ -53,7 +53,7 @@ def test_case_width_and_spacing_do_not_matter():
 
 
 def test_corpus_statistics_count_documents_and_not_words():
-    corpus = CorpusStatistics.of(iter(CORPUS))
+    corpus = CorpusStatistics.from_texts(iter(CORPUS))
     assert corpus.documents == 5
     assert corpus.frequency["hat"] == 2
     assert corpus.average_length == pytest.approx((4 + 2 + 3 + 4 + 3) / 5)
@@ -61,6 +61,6 @@ def test_corpus_statistics_count_documents_and_not_words():
 
 def test_no_pairs_and_an_empty_corpus():
     none = np.zeros(0, np.int64)
-    assert pair_features([], [], none, none, corpus=CorpusStatistics.of([])).shape == (0, 5)
+    assert pair_features([], [], none, none, corpus=CorpusStatistics.from_texts([])).shape == (0, 5)
     zero = np.zeros(1, np.int64)
-    assert np.isfinite(pair_features(["a"], [""], zero, zero, corpus=CorpusStatistics.of([]))).all()
+    assert np.isfinite(pair_features(["a"], [""], zero, zero, corpus=CorpusStatistics.from_texts([]))).all()

@@ -17,7 +17,7 @@ def discriminator(tmp_path_factory):
     texts = [document["title"] for document in DOCUMENTS]
     queries = [colour + " shoe" for colour in ("red", "blue") for _ in texts]
     targets = [float(text.startswith(query.split()[0])) for query, text in zip(queries, texts * 2, strict=True)]
-    fitted = LexicalDiscriminator.fit(queries, texts * 2, targets, corpus=CorpusStatistics.of(texts))
+    fitted = LexicalDiscriminator.fit(queries, texts * 2, targets, corpus=CorpusStatistics.from_texts(texts))
     about = Fitted(
         kind="lexical",
         source="hand-made",
