@@ -12,7 +12,8 @@ import tyro
 from crops_jax import program
 from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
-from data.mining.evidence import reformulation_supports
+from data.backends.connection import Connection
+from data.mining.evidence import count, reformulation_supports
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
 from data.mining.parameters import ReformulationParameters, by_flag
 from data.mining.scores import forget, remembering, theta_table
@@ -124,11 +125,11 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
         of_query = groups_of(connection, logs.names, events)
         groups = held_out_groups(connection, of_query, fraction=arguments.fraction, seed=arguments.parameters.seed)
         held_out_queries = of_query.semi_join(groups, "group").select("query")
-        outcome["groups"] = {"all": _count(of_query.select("group").distinct()), "held_out": _count(groups)}
+        outcome["groups"] = {"all": count(of_query.select("group").distinct()), "held_out": count(groups)}
     train, test = events, LogEvents(None, None, None)
     if events.searches is not None:
         train, test = _parts(arguments, logs, events, time, groups)
-        outcome["searches"] = {"train": _count(train.searches), "test": _count(test.searches)}
+        outcome["searches"] = {"train": _count_searches(train), "test": _count_searches(test)}
         outcome.update(_write_log(connection, logs, train, time, out))
     judged = None
     if "judgements" in logs.names:
@@ -167,6 +168,7 @@ def _parts(
 ) -> tuple[LogEvents, LogEvents]:
     """The part to train on and the part to test on. Raises InputError when one of them is empty."""
     searches = events.searches
+    assert searches is not None
     if groups is None:
         train, test = events.before(time), events.only(searches.filter(searches.time >= time))
     else:
@@ -175,7 +177,7 @@ def _parts(
         test = events.only(searches.semi_join(grouped.semi_join(groups, "group"), "search_id"))
     span = searches.agg(first=searches.time.min(), last=searches.time.max()).to_pyarrow().to_pylist()[0]
     for part, name, events_of in (("training", "earlier", train), ("test", "later", test)):
-        if not _count(events_of.searches):
+        if not _count_searches(events_of):
             what = f"--from {arguments.from_}: no search is {name}" if groups is None else "no group is left"
             raise InputError(
                 f"{what}, so the {part} part is empty; the searches of {logs.path} run from {span['first']} to "
@@ -185,9 +187,10 @@ def _parts(
 
 
 def _write_log(
-    connection, logs: LogTables, train: LogEvents, time: datetime.datetime | None, out: Path
+    connection: Connection, logs: LogTables, train: LogEvents, time: datetime.datetime | None, out: Path
 ) -> dict[str, Any]:
     """Writes searches, candidates and feed_views of the training part, as they were logged."""
+    assert train.searches is not None
     rows = {}
     kept = train.searches.select("search_id")
     for name, key in (("searches", ("time", "search_id")), ("candidates", ("search_id", "doc_id"))):
@@ -206,7 +209,7 @@ def _write_log(
     return {"rows": rows}
 
 
-def _write_knowledge(connection, train: LogEvents, judged: pa.Table | None, out: Path) -> dict[str, int]:
+def _write_knowledge(connection: Connection, train: LogEvents, judged: pa.Table | None, out: Path) -> dict[str, int]:
     """Keeps the documents written for queries of the training part: others would tell of held-out queries."""
     written = connection.table("knowledge_documents")
     queries = [] if train.searches is None else [train.searches.select("query")]
@@ -216,7 +219,7 @@ def _write_knowledge(connection, train: LogEvents, judged: pa.Table | None, out:
     known = ibis.union(*queries) if len(queries) > 1 else queries[0]
     kept = written.semi_join(known, "query").order_by("query", "doc_id").to_pyarrow()
     write_table(out, "knowledge_documents", kept)
-    return {"kept": len(kept), "dropped": _count(written) - len(kept)}
+    return {"kept": len(kept), "dropped": count(written) - len(kept)}
 
 
 def _theta(arguments: HoldOutArguments, split: LogTables, logs: LogTables, time: datetime.datetime | None) -> Theta:
@@ -232,7 +235,10 @@ def _theta(arguments: HoldOutArguments, split: LogTables, logs: LogTables, time:
     return fit_theta(connection, split, events, until=time, seed=arguments.parameters.seed)
 
 
-def _write_tests(arguments: HoldOutArguments, connection, test: LogEvents, theta: Theta, out: Path) -> dict[str, Any]:
+def _write_tests(
+    arguments: HoldOutArguments, connection: Connection, test: LogEvents, theta: Theta, out: Path
+) -> dict[str, Any]:
+    assert test.impressions is not None
     clicks = test.impressions.filter(test.impressions.consumed).select("query", "doc_id").distinct()
     clicks = clicks.order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_clicks", clicks)
@@ -244,12 +250,13 @@ def _write_tests(arguments: HoldOutArguments, connection, test: LogEvents, theta
     write_table(out, "test_reformulations", found)
     return {
         "test_clicks": len(clicks),
-        "test_reformulations": {**counts, "candidates": _count(scores), "passing": len(found)},
+        "test_reformulations": {**counts, "candidates": count(scores), "passing": len(found)},
     }
 
 
-def _count(table: ibis.Table) -> int:
-    return int(table.count().to_pyarrow().as_py())
+def _count_searches(events: LogEvents) -> int:
+    assert events.searches is not None
+    return count(events.searches)
 
 
 if __name__ == "__main__":

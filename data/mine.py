@@ -8,7 +8,7 @@ import ibis
 from crops_jax import program
 from crops_jax.artifacts import check_output
 from crops_jax.errors import InputError
-from data.backends.connection import connect
+from data.backends.connection import Connection, connect
 from data.labels.files import MOST_PARTS
 from data.mining.arguments import MineArguments
 from data.mining.days import mine_day
@@ -127,7 +127,7 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
 
 
 def _judged(
-    connection, logs: LogTables, *, grade_levels: str | None
+    connection: Connection, logs: LogTables, *, grade_levels: str | None
 ) -> tuple[ibis.Table | None, dict[str, dict[str, int]]]:
     """The rows of judgements, where they are wanted, and for the outcome how many were left out and why."""
     if grade_levels is None:

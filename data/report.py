@@ -195,7 +195,7 @@ def _charts(found: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]
 def _print_table(found: Figures) -> None:
     """The main table, for the terminal."""
     heads = ("perspective", "queries", "positives", "documents", "not clicked", "never shown", "never a candidate")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     named = {**found.gains, "beyond the search log": found.beyond_log} if found.gains else {}
     for source, gain in named.items():
         shares = [_with_share(gain, name) for name in ("not_clicked", "never_shown", "never_candidate")]

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from crops_jax import artifacts, program
@@ -246,7 +247,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return "another prompt"
 
 
-def _finish(output: Path, table, manifest: dict[str, Any], counts: dict[str, int]) -> None:
+def _finish(output: Path, table: pa.Table, manifest: dict[str, Any], counts: dict[str, int]) -> None:
     """Puts table and manifest in place; readers see the old or the new table."""
     content = artifacts.content_fingerprint(write_table(output, TABLE, table))
     artifacts.write_manifest(output, {**manifest, "fingerprint": content, "synthesized": counts})

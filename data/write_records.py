@@ -1,6 +1,7 @@
 """Label table to training records: sharded TFRecords of tokens and labels, with their tokenizer."""
 
 import dataclasses
+import functools
 import itertools
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, 
 from data.records.worker_processes import usable_cores, worker_processes
 from data.tables import LogTables, open_logs
 from data.tables.duckdb_session import named_lack_of_room
+from data.tables.files import TableFiles
 from data.tables.knowledge_documents import check_same_documents, missing_documents, open_written_documents
 from data.tables.quarantine import beside
 
@@ -57,8 +59,10 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
     tables = [logs]
     if arguments.knowledge_documents is not None:
         tables.insert(0, open_written_documents(arguments.knowledge_documents, logs=logs))
-    on_spark = arguments.backend == "pyspark"
-    labels = check_labels(arguments.labels) if on_spark else group_labels(read_labels(arguments.labels))
+    if arguments.backend == "pyspark":
+        write = functools.partial(_write_with_spark, arguments, tables, check_labels(arguments.labels))
+    else:
+        write = functools.partial(_write, arguments, tables, group_labels(read_labels(arguments.labels)))
     told: dict[str, Any] = {}
     with (
         artifacts.output_directory(
@@ -78,8 +82,7 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
     ):
         tokens = _write_tokenizer(arguments, tables, directory / TOKENIZER)
         told.update(fingerprint=tokens.fingerprint, vocabulary_size=tokens.vocabulary_size)
-        write = _write_with_spark if on_spark else _write
-        outcome = write(arguments, tables, labels, tokens, directory)
+        outcome = write(tokens, directory)
     return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome, **logs.outcome}
 
 
@@ -107,7 +110,11 @@ def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], 
 
 
 def _write_with_spark(
-    arguments: WriteRecordsArguments, tables: list[LogTables], labels: Any, tokens: Tokenizer, directory: Path
+    arguments: WriteRecordsArguments,
+    tables: list[LogTables],
+    labels: tuple[TableFiles, pa.Table],
+    tokens: Tokenizer,
+    directory: Path,
 ) -> dict[str, Any]:
     from data.records.spark import write_with_spark
 

@@ -189,9 +189,8 @@ def _search_words(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float
 
 
 def _rankings(queries: Sequence[str], found: Found, corpus: Corpus) -> dict[str, list[str]]:
-    return {
-        query: [corpus.doc_ids[at] for at in row if at >= 0] for query, row in zip(queries, found.indices, strict=True)
-    }
+    rows = zip(queries, found.indices, strict=True)
+    return {query: [corpus.doc_ids[int(at)] for at in row if at >= 0] for query, row in rows}
 
 
 def _notes(arguments: Arguments, index: Index, trained: bool | None) -> list[str]:

@@ -10,8 +10,11 @@ import datetime
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+
+import ibis
 
 from crops_jax import artifacts, program
 from crops_jax.artifacts.lock import LOCK, exclusive
@@ -22,6 +25,7 @@ from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
+from data.backends.connection import Connection
 from data.mining.theta import FITTED, save_theta, theta_of
 from data.mining.training_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
@@ -270,7 +274,7 @@ def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
             tokenizer.save(learn_wordpiece(texts, vocabulary_size=arguments.vocabulary_size), temporary)
 
 
-def _learnt_from(connection, documents, queries: list[str]) -> Any:
+def _learnt_from(connection: Connection, documents: ibis.Table, queries: list[str]) -> Iterator[str]:
     yield from texts_of(connection, documents)
     yield from map(normalise_query, queries)
 

@@ -78,7 +78,7 @@ def _read_config(run: Path) -> dict[str, Any]:
     file = run / "config.json"
     try:
         config = json.loads(file.read_text())
-        config["training"]["steps"], config["training"]["epochs"], _batch(config)
+        _ = config["training"]["steps"], config["training"]["epochs"], _batch(config)
         return config
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: not the configuration of a run ({error!r}); check the path") from error

@@ -6,7 +6,7 @@ connection.create_table("scores", arrow_table, temp=True)
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeGuard, cast
 
 import ibis
 import pyarrow as pa
@@ -14,7 +14,17 @@ import pyarrow as pa
 from data.tables import LogTables
 
 if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend as DuckDBBackend
     from ibis.backends.sql import SQLBackend
+
+    from data.backends.spark_tables import SparkTables
+
+Connection: TypeAlias = "SQLBackend"
+"""What `connect` gives: tables in DuckDB or in Spark."""
+DuckDBConnection: TypeAlias = "DuckDBBackend"
+"""What data.tables.LogTables.connect gives."""
+SparkConnection: TypeAlias = "SparkTables"
+"""What data.backends.spark_tables.connect_spark gives."""
 
 LOCAL_MASTER = "local[*]"
 """Spark inside this process's machine, a thread a core."""
@@ -26,7 +36,7 @@ def connect(
     backend: Literal["duckdb", "pyspark"] = "duckdb",
     memory_limit: str | None = None,
     spark_master: str = LOCAL_MASTER,
-) -> "SQLBackend":
+) -> Connection:
     """An Ibis backend with one view a log table: every schema column in its type, as `LogTables.read` gives them.
 
     On either backend `create_table(name, table, temp=True)` keeps an Arrow table or the result of an expression until
@@ -49,19 +59,24 @@ def connect(
     return connect_spark(logs, master=spark_master, memory_limit=memory_limit)
 
 
-def arrow_batches(connection, table: ibis.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
+def is_spark(connection: Connection) -> TypeGuard[SparkConnection]:
+    """Whether the tables are in Spark."""
+    return connection.name == "pyspark"
+
+
+def arrow_batches(connection: Connection, table: ibis.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
     """Record batches of about `rows` rows, on Spark fewer, in the table's order.
 
     The connection is busy until the last one is taken. On DuckDB the result is kept in the backend first, which spills
     what does not fit in memory. Ibis's own to_pyarrow_batches calls a method that DuckDB 2.0 no longer has, and on
     Spark it collects the whole.
     """
-    if connection.name == "pyspark":
+    if is_spark(connection):
         yield from connection.stream(table)
         return
     name = ibis.util.gen_name("streamed")
     connection.create_table(name, table, temp=True)
     try:
-        yield from connection.con.table(name).to_arrow_reader(rows)
+        yield from cast(DuckDBConnection, connection).con.table(name).to_arrow_reader(rows)
     finally:
         connection.drop_table(name)

@@ -6,7 +6,7 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -42,7 +42,7 @@ _PLACE = ("file of crops_jax", "row of crops_jax")
 def connect_spark(logs: LogTables, *, master: str, memory_limit: str | None = None) -> "SparkTables":
     """See data.backends.connection.connect."""
     session = open_session(master, memory_limit=memory_limit)
-    connection = SparkTables().connect(session)
+    connection = cast(SparkTables, SparkTables().connect(session))
     for name in sorted(logs.tables):
         _add_view(session, logs.tables[name], logs.rewrites.get(name))
     return connection

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
-from data.backends.connection import arrow_batches
+from data.backends.connection import Connection, SparkConnection, arrow_batches, is_spark
 from data.labels.assign_levels import LABEL_SCHEMA
 
 ROW_GROUP_ROWS = 131_072
@@ -27,7 +27,7 @@ _SORTED_BY = ("query", "doc_id")
 
 
 def write_labels(
-    connection,
+    connection: Connection,
     labels: ibis.Table,
     directory: Path,
     *,
@@ -51,16 +51,15 @@ def write_labels(
       InputError: Spark's executors wrote elsewhere.
     """
     labels = labels.select(*LABEL_SCHEMA.names)
-    on_spark = connection.name == "pyspark"
-    if partitions is None and not on_spark:
+    if partitions is None and not is_spark(connection):
         write_label_batches(
             _sorted_batches(connection, labels, row_group_rows), directory, row_group_rows=row_group_rows
         )
         return
-    rows = int(labels.count().to_pyarrow().as_py()) if on_spark else 0
+    rows = int(labels.count().to_pyarrow().as_py()) if is_spark(connection) else 0
     starts = part_starts(labels, partitions or -(-rows // ROWS_A_PART))
     (directory / "labels").mkdir()
-    if on_spark:
+    if is_spark(connection):
         _write_on_spark(connection, labels, starts, directory / "labels", rows=rows)
         return
     parts = itertools.groupby(
@@ -99,7 +98,7 @@ def part_starts(
     return [queries[start] for start in sorted(starts - {0}) if start < len(queries)]
 
 
-def _sorted_batches(connection, labels: ibis.Table, rows: int) -> Iterator[pa.RecordBatch]:
+def _sorted_batches(connection: Connection, labels: ibis.Table, rows: int) -> Iterator[pa.RecordBatch]:
     return arrow_batches(connection, labels.order_by(*_SORTED_BY), rows=rows)
 
 
@@ -133,7 +132,9 @@ def _write_file(batches: Iterable[pa.RecordBatch], file: Path, row_group_rows: i
             writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=row_group_rows)
 
 
-def _write_on_spark(connection, labels: ibis.Table, starts: list[str], folder: Path, *, rows: int) -> None:
+def _write_on_spark(
+    connection: SparkConnection, labels: ibis.Table, starts: list[str], folder: Path, *, rows: int
+) -> None:
     placed = labels.mutate(part=_part(labels.query, starts, 0))
     spilled = folder / "_spark"
     connection.write_parts(placed, spilled, part="part", parts=len(starts) + 1, sorted_by=_SORTED_BY)

@@ -5,6 +5,7 @@ import datetime
 import ibis
 
 from crops_jax.text import DOCUMENT_FIELDS
+from data.backends.connection import Connection
 from data.mining.training_pairs import train_judgements
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
@@ -14,7 +15,7 @@ _RELEVANT_SHARE = 0.5
 
 
 def asked_queries(
-    connection,
+    connection: Connection,
     logs: LogTables,
     *,
     until: datetime.datetime | None,
@@ -60,7 +61,7 @@ def _consumed(events: LogEvents) -> ibis.Table:
     return rows.select("query", "doc_id", grade=ibis.literal(-1.0), users=rows.users.cast("int64"))
 
 
-def _judged(connection, judged: ibis.Table) -> ibis.Table:
+def _judged(connection: Connection, judged: ibis.Table) -> ibis.Table:
     judged = judged.semi_join(connection.table("documents"), "doc_id")
     greatest = judged.agg(greatest=judged.grade.max())
     rows = judged.cross_join(greatest)
@@ -68,7 +69,7 @@ def _judged(connection, judged: ibis.Table) -> ibis.Table:
     return rows.select("query", "doc_id", grade=rows.grade.cast("float64"), users=ibis.literal(0, "int64"))
 
 
-def _examples(connection, relevant: ibis.Table) -> ibis.Table:
+def _examples(connection: Connection, relevant: ibis.Table) -> ibis.Table:
     order = [relevant.grade.desc(), relevant.users.desc(), relevant.doc_id]
     window = ibis.window(group_by=relevant.query, order_by=order)
     best = relevant.mutate(place=ibis.row_number().over(window))

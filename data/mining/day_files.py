@@ -13,7 +13,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.backends.connection import arrow_batches
+from data.backends.connection import Connection, DuckDBConnection, arrow_batches
 from data.mining.evidence import DECIDED_BY_THETA, Evidence
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import SUPPORTS, as_supports
@@ -37,7 +37,7 @@ KEY_BYTES = 32
 _USERS_AT_ONCE = 100_000
 
 
-def write_day(connection, evidence: Evidence, file: Path, *, key: bytes, about: Mapping[str, Any]) -> None:
+def write_day(connection: Connection, evidence: Evidence, file: Path, *, key: bytes, about: Mapping[str, Any]) -> None:
     """Writes the evidence of a day: one row a (user, query, doc_id, source, via_query), with the least gap_seconds.
 
     Args:
@@ -57,7 +57,7 @@ def write_day(connection, evidence: Evidence, file: Path, *, key: bytes, about: 
     _write(connection, rows, file, _DAY_SCHEMA.with_metadata({_ABOUT: json.dumps(about)}))
 
 
-def read_evidence(connection, files: Sequence[Path], wanted: Sequence[str]) -> Evidence:
+def read_evidence(connection: DuckDBConnection, files: Sequence[Path], wanted: Sequence[str]) -> Evidence:
     """The evidence of days together; perspectives that were skipped on all of them are not there.
 
     Args:
@@ -76,17 +76,17 @@ def read_evidence(connection, files: Sequence[Path], wanted: Sequence[str]) -> E
     return Evidence(supports, searches, any(one["recorded"] for one in about))
 
 
-def candidate_pairs(connection, files: Sequence[Path]) -> ibis.Table:
+def candidate_pairs(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
     """The distinct query and doc_id of the candidates in some days' files."""
     rows = _read(connection, files)
     return rows.filter(rows.source.isin(DECIDED_BY_THETA)).select("query", "doc_id").distinct()
 
 
-def write_scores(connection, scores: ibis.Table, file: Path) -> None:
+def write_scores(connection: Connection, scores: ibis.Table, file: Path) -> None:
     _write(connection, scores.order_by("query", "doc_id").select(*_SCORE_SCHEMA.names), file, _SCORE_SCHEMA)
 
 
-def read_scores(connection, files: Sequence[Path]) -> ibis.Table:
+def read_scores(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
     """query, doc_id, score of each pair."""
     if not files:
         return connection.create_table(ibis.util.gen_name("no_scores"), _SCORE_SCHEMA.empty_table(), temp=True)
@@ -94,20 +94,20 @@ def read_scores(connection, files: Sequence[Path]) -> ibis.Table:
     return _read(connection, files).distinct()
 
 
-def _read(connection, files: Sequence[Path]) -> ibis.Table:
+def _read(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
     name = ibis.util.gen_name("state")
     paths = ", ".join(f"'{sql_text(file)}'" for file in files)
     connection.con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}], hive_partitioning = false)")
     return connection.table(name)
 
 
-def _write(connection, rows: ibis.Table, file: Path, schema: pa.Schema) -> None:
+def _write(connection: Connection, rows: ibis.Table, file: Path, schema: pa.Schema) -> None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in arrow_batches(connection, rows, rows=_ROWS):
             writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_ROWS)
 
 
-def hash_users(connection, supports: ibis.Table, key: bytes) -> ibis.Table:
+def hash_users(connection: Connection, supports: ibis.Table, key: bytes) -> ibis.Table:
     """The table with the column `user` in the place of `user_id`: keyed BLAKE2b of 128 bits, as hexadecimal digits.
 
     Each distinct user is hashed once. Two of 10^9 users share a hash with a probability of 2 in 10^21.

@@ -15,7 +15,7 @@ from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from data.backends.connection import connect
+from data.backends.connection import Connection, DuckDBConnection, connect
 from data.mining import day_files
 from data.mining.arguments import MineArguments
 from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
@@ -156,7 +156,7 @@ def _midnight(day: datetime.date, *, earlier: int = 0) -> datetime.datetime:
     return start - min(datetime.timedelta(seconds=earlier), start - datetime.datetime.min.replace(tzinfo=datetime.UTC))
 
 
-def _check_places(tables, logs: LogTables) -> None:
+def _check_places(tables: DuckDBConnection, logs: LogTables) -> None:
     for name in {"searches", "feed_views"} & logs.names:
         add_view(tables.con, logs.tables[name], view=f"placed_{name}", located=True)
         rows, found = misplaced(tables.con, f"placed_{name}")
@@ -171,7 +171,7 @@ def _add_day(
     arguments: MineArguments,
     wanted: list[str],
     logs: LogTables,
-    tables,
+    tables: DuckDBConnection,
     state: MiningState,
     day: datetime.date,
     folder: Path | None,
@@ -216,7 +216,7 @@ def _check_something_happened(events: LogEvents, start: datetime.datetime, logs:
 
 
 def _theta(
-    connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None, *, seed: int
+    connection: Connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None, *, seed: int
 ) -> tuple[Theta, Path]:
     if folder is None:
         with state.new_discriminator() as new:
@@ -225,7 +225,7 @@ def _theta(
     return open_theta(folder), folder
 
 
-def _score_new_pairs(tables, state: MiningState, file: Path, theta: Theta) -> int:
+def _score_new_pairs(tables: DuckDBConnection, state: MiningState, file: Path, theta: Theta) -> int:
     """Has theta score the candidate pairs of a day that no day had before, and keeps them. Returns how many."""
     pairs = day_files.candidate_pairs(tables, [file]).anti_join(
         day_files.read_scores(tables, state.scores()), ["query", "doc_id"]
@@ -238,7 +238,7 @@ def _score_new_pairs(tables, state: MiningState, file: Path, theta: Theta) -> in
     return scored
 
 
-def _forget(tables, state: MiningState, first: datetime.date) -> list[str]:
+def _forget(tables: DuckDBConnection, state: MiningState, first: datetime.date) -> list[str]:
     """Removes the days before one, and the scores of pairs that no other day has: they hold texts of queries."""
     gone = state.forget_before(first)
     if gone:
@@ -254,7 +254,7 @@ def _forget(tables, state: MiningState, first: datetime.date) -> list[str]:
 def _write_labels(
     wanted: list[str],
     logs: LogTables,
-    tables,
+    tables: DuckDBConnection,
     state: MiningState,
     out: Path,
     *,

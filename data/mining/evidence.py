@@ -8,6 +8,7 @@ import ibis
 
 from crops_jax.discriminator import alpha_sweep
 from crops_jax.discriminator.similarity import open_similarity
+from data.backends.connection import Connection
 from data.mining.parameters import MiningParameters, ReformulationParameters
 from data.mining.scores import similarity_table
 from data.perspectives import query_level, search_log, system_level
@@ -39,7 +40,7 @@ class Evidence(NamedTuple):
 
 
 def gather_evidence(
-    connection,
+    connection: Connection,
     events: LogEvents,
     perspectives: Collection[str],
     *,
@@ -81,7 +82,11 @@ def gather_evidence(
 
 
 def reformulation_supports(
-    connection, events: LogEvents, *, parameters: ReformulationParameters, since: datetime.datetime | None = None
+    connection: Connection,
+    events: LogEvents,
+    *,
+    parameters: ReformulationParameters,
+    since: datetime.datetime | None = None,
 ) -> tuple[ibis.Table, dict[str, int]]:
     """P1's supports, and how many reformulations there were on the way.
 

@@ -25,6 +25,7 @@ import ibis
 
 from crops_jax.artifacts import write_text
 from crops_jax.errors import InputError
+from data.backends.connection import Connection
 from data.labels.assign_levels import assign_levels, parse_levels
 from data.labels.files import write_labels
 from data.mining.evidence import Evidence, count, sweep_alpha
@@ -37,7 +38,7 @@ _LEVELS = search_log.LEVELS | query_level.LEVELS | system_level.LEVELS
 
 
 def write_evidence_labels(
-    connection,
+    connection: Connection,
     evidence: Evidence,
     scores: ibis.Table | None,
     out: Path,

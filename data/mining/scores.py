@@ -24,7 +24,7 @@ from crops_jax.discriminator.similarity import Similarity
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from crops_jax.text.forms import distinct
-from data.backends.connection import arrow_batches
+from data.backends.connection import Connection, arrow_batches
 
 _DOCUMENTS_AT_ONCE = 20_000
 _DECIMALS = 6
@@ -32,14 +32,14 @@ _KEY_BYTES = 16
 _SCHEMA = pa.schema([pa.field("key", pa.binary(_KEY_BYTES)), pa.field("score", pa.float32())])
 
 
-def similarity_table(connection, pairs: ibis.Table, similarity: Similarity) -> ibis.Table:
+def similarity_table(connection: Connection, pairs: ibis.Table, similarity: Similarity) -> ibis.Table:
     """query, via_query, similarity of the distinct (query, via_query) of a table."""
     found = pairs.select("query", "via_query").distinct().order_by("query", "via_query").to_pyarrow()
     scores = similarity.score(found["query"].to_pylist(), found["via_query"].to_pylist())
     return _as_table(connection, found.append_column("similarity", _rounded(scores)))
 
 
-def theta_table(connection, pairs: ibis.Table, discriminator: Discriminator) -> ibis.Table:
+def theta_table(connection: Connection, pairs: ibis.Table, discriminator: Discriminator) -> ibis.Table:
     """query, doc_id, score of the distinct (query, doc_id) of a table.
 
     Documents pass through memory some thousands at a time, each once, and each distinct pair is scored once. Pairs
@@ -68,7 +68,7 @@ def theta_table(connection, pairs: ibis.Table, discriminator: Discriminator) -> 
     return _as_table(connection, found.append_column("score", _rounded(scores)))
 
 
-def _texts(connection, documents: ibis.Table) -> Iterator[list[str]]:
+def _texts(connection: Connection, documents: ibis.Table) -> Iterator[list[str]]:
     for batch in arrow_batches(connection, documents, rows=_DOCUMENTS_AT_ONCE):
         yield [document_text(document) for document in batch.to_pylist()]
 
@@ -88,7 +88,7 @@ def _rounded(scores: np.ndarray) -> pa.Array:
     return pa.array(np.round(scores.astype(np.float64), _DECIMALS))
 
 
-def _as_table(connection, table: pa.Table) -> ibis.Table:
+def _as_table(connection: Connection, table: pa.Table) -> ibis.Table:
     return connection.create_table(ibis.util.gen_name("scores"), table, temp=True)
 
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from crops_jax.errors import InputError
 from crops_jax.hashing import split_by_hash
+from data.backends.connection import Connection
 from data.perspectives.log_events import LogEvents
 
 
-def groups_of(connection, names: Iterable[str], events: LogEvents) -> ibis.Table:
+def groups_of(connection: Connection, names: Iterable[str], events: LogEvents) -> ibis.Table:
     """query, group: a search's group, or its query where it has none; a judged query's own where nobody searched it."""
     tables = []
     if events.searches is not None:
@@ -25,7 +26,7 @@ def groups_of(connection, names: Iterable[str], events: LogEvents) -> ibis.Table
     return ibis.union(*tables) if len(tables) > 1 else tables[0]
 
 
-def held_out_groups(connection, of_query: ibis.Table, *, fraction: float, seed: int) -> ibis.Table:
+def held_out_groups(connection: Connection, of_query: ibis.Table, *, fraction: float, seed: int) -> ibis.Table:
     """A table with the column group: the share `fraction` of all groups, those of the least SHA-256 of seed and group.
 
     At least one group is held out and at least one left. Raises InputError when there is only one.
@@ -40,7 +41,7 @@ def held_out_groups(connection, of_query: ibis.Table, *, fraction: float, seed: 
     )
 
 
-def split_judgements(connection, held_out: ibis.Table | None) -> tuple[pa.Table, dict[str, int]]:
+def split_judgements(connection: Connection, held_out: ibis.Table | None) -> tuple[pa.Table, dict[str, int]]:
     """The table judgements with a split in every row, and how many there are of each.
 
     Args:

@@ -15,6 +15,7 @@ from crops_jax.artifacts.json_fields import read_object
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
+from data.backends.connection import Connection
 from data.mining.training_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
@@ -51,7 +52,7 @@ class Fitted:
 
 
 def fit_theta(
-    connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None = None, seed: int = 0
+    connection: Connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None = None, seed: int = 0
 ) -> Theta:
     """Fits a lexical discriminator on a part of the log, and on judgements of split train where there are any.
 
@@ -109,7 +110,7 @@ def open_theta(folder: Path | str) -> Theta:
 
 
 def choose_theta(
-    connection,
+    connection: Connection,
     logs: LogTables,
     events: LogEvents,
     *,

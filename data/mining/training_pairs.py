@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
-from data.backends.connection import arrow_batches
+from data.backends.connection import Connection, arrow_batches
 from data.perspectives.log_events import LogEvents
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TrainingPairs(NamedTuple):
 
 
 def training_pairs(
-    connection,
+    connection: Connection,
     names: Iterable[str],
     events: LogEvents,
     *,
@@ -88,13 +88,13 @@ def training_pairs(
     return _click_pairs(connection, events, until, max_pairs, seed)
 
 
-def train_judgements(connection) -> ibis.Table:
+def train_judgements(connection: Connection) -> ibis.Table:
     """Judgements that may be learnt from: split train, and those without a split (there is no test among them)."""
     judgements = connection.table("judgements")
     return judgements.filter(judgements.split.fill_null("train") == "train")
 
 
-def published_before(connection, until: datetime.datetime | None) -> ibis.Table:
+def published_before(connection: Connection, until: datetime.datetime | None) -> ibis.Table:
     """The documents known to exist before a time: published earlier, or without a date."""
     documents = connection.table("documents")
     if until is None:
@@ -102,7 +102,7 @@ def published_before(connection, until: datetime.datetime | None) -> ibis.Table:
     return documents.filter(documents.published_at.isnull() | (documents.published_at < until))
 
 
-def texts_of(connection, documents: ibis.Table) -> Iterator[str]:
+def texts_of(connection: Connection, documents: ibis.Table) -> Iterator[str]:
     """document_text of each row, some thousands in memory at a time."""
     for batch in arrow_batches(connection, documents.select(*DOCUMENT_FIELDS), rows=20_000):
         for document in batch.to_pylist():
@@ -110,8 +110,10 @@ def texts_of(connection, documents: ibis.Table) -> Iterator[str]:
 
 
 def _click_pairs(
-    connection, events: LogEvents, until: datetime.datetime | None, max_pairs: int, seed: int
+    connection: Connection, events: LogEvents, until: datetime.datetime | None, max_pairs: int, seed: int
 ) -> TrainingPairs:
+    assert events.searches is not None
+    assert events.impressions is not None
     shown = events.impressions.filter(events.impressions.stage == "shown")
     shown = shown.filter(shown.recorded)
     fates = shown.group_by("query", "doc_id").agg(consumed=shown.consumed.max()).cache()
@@ -132,7 +134,12 @@ def _click_pairs(
 
 
 def _sampled_pairs(
-    connection, clicked: ibis.Table, until: datetime.datetime | None, max_clicks: int, seed: int, latest
+    connection: Connection,
+    clicked: ibis.Table,
+    until: datetime.datetime | None,
+    max_clicks: int,
+    seed: int,
+    latest: datetime.datetime,
 ) -> TrainingPairs:
     # Its import of bm25s starts JAX, which takes seconds and would take hold of an accelerator.
     from crops_jax.retrieval.bm25 import Bm25
@@ -189,14 +196,21 @@ def _first_by_hash(table: ibis.Table, rows: int) -> ibis.Table:
     return table.order_by(key, table.query, table.doc_id).limit(rows)
 
 
-def _pairs(connection, pairs: pa.Table, targets: np.ndarray, source: str, latest, unsplit: int) -> TrainingPairs:
+def _pairs(
+    connection: Connection,
+    pairs: pa.Table,
+    targets: np.ndarray,
+    source: str,
+    latest: datetime.datetime | None,
+    unsplit: int,
+) -> TrainingPairs:
     doc_ids = pairs["doc_id"].to_pylist()
     text_of = _texts_by_id(connection, doc_ids)
     documents = [text_of[doc_id] for doc_id in doc_ids]
     return TrainingPairs(pairs["query"].to_pylist(), documents, targets, source, latest, unsplit)
 
 
-def _texts_by_id(connection, doc_ids: list[str]) -> dict[str, str]:
+def _texts_by_id(connection: Connection, doc_ids: list[str]) -> dict[str, str]:
     wanted = ibis.memtable(pa.table({"doc_id": pa.array(sorted(set(doc_ids)), pa.string())}))
     found = connection.table("documents").semi_join(wanted, "doc_id").select("doc_id", *DOCUMENT_FIELDS)
     return {row["doc_id"]: document_text(row) for row in found.to_pyarrow().to_pylist()}

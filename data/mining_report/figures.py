@@ -97,7 +97,10 @@ def _gains(tables: ReportTables, name: str, finds: str) -> dict[str, Gain]:
         f"SELECT {name} AS name, count(DISTINCT query), count(*), count(DISTINCT doc_id), "
         f"count(*) FILTER (perspectives = 1), {places} FROM {finds} JOIN pairs USING (query, doc_id) GROUP BY name"
     )
-    return {row[0]: Gain(*row[1:5], tuple(row[5:]) if tables.candidates else None) for row in rows}
+    return {
+        name: Gain(queries, positives, documents, only_here, tuple(places) if tables.candidates else None)
+        for name, queries, positives, documents, only_here, *places in rows
+    }
 
 
 def overlaps(tables: ReportTables) -> dict[tuple[str, str], int]:
@@ -236,12 +239,12 @@ def _distributions(
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
 
-def _quantiles(tables: ReportTables, values: str) -> dict[str, tuple]:
+def _quantiles(tables: ReportTables, values: str) -> dict[str, tuple[int, int, float, float, float]]:
     rows = tables.rows(
         "SELECT source, count(value), count(*) - count(value), quantile_disc(value, .5), quantile_disc(value, .9), "
         f"max(value) FROM {values} GROUP BY source"
     )
-    return {row[0]: row[1:] for row in rows}
+    return {source: (known, unknown, median, decile, most) for source, known, unknown, median, decile, most in rows}
 
 
 def _trimmed(labels: Sequence[str], counts: Sequence[int]) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import ibis
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
+from data.backends.connection import DuckDBConnection
 from data.labels.table import open_labels
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import OnBadRows, open_logs
@@ -152,7 +154,7 @@ def _check_sources(connection: duckdb.DuckDBPyConnection, labels: Path | str) ->
         )
 
 
-def _make_pairs(connection: duckdb.DuckDBPyConnection, backend, events: LogEvents) -> None:
+def _make_pairs(connection: duckdb.DuckDBPyConnection, backend: DuckDBConnection, events: LogEvents) -> None:
     connection.execute(
         "CREATE TEMP TABLE found AS SELECT query, doc_id, count(*) AS perspectives FROM finds GROUP BY query, doc_id"
     )
@@ -160,9 +162,8 @@ def _make_pairs(connection: duckdb.DuckDBPyConnection, backend, events: LogEvent
         connection.execute("CREATE TEMP TABLE pairs AS SELECT *, CAST(NULL AS INTEGER) AS place FROM found")
         return
     met = events.impressions.semi_join(backend.table("found"), ["query", "doc_id"])
-    place = ibis.cases(
-        (met.consumed, 0), *((met.stage == stage, at) for at, stage in enumerate(PLACES[1:-1], 1)), else_=1
-    )
+    stages = ((met.stage == stage, at) for at, stage in enumerate(PLACES[1:-1], 1))
+    place = cast(ibis.expr.types.Column, ibis.cases((met.consumed, 0), *stages, else_=1))
     backend.create_table("met", met.group_by("query", "doc_id").agg(place=place.min()), temp=True)
     connection.execute(
         f"CREATE TEMP TABLE pairs AS SELECT found.*, coalesce(met.place, {len(PLACES) - 1}) AS place "
@@ -170,7 +171,7 @@ def _make_pairs(connection: duckdb.DuckDBPyConnection, backend, events: LogEvent
     )
 
 
-def _make_asked(connection: duckdb.DuckDBPyConnection, backend, events: LogEvents) -> None:
+def _make_asked(connection: duckdb.DuckDBPyConnection, backend: DuckDBConnection, events: LogEvents) -> None:
     """Head: the most searched queries, up to a third of all searches; torso: up to two thirds; tail: the rest.
 
     Queries that were searched equally often are never parted, and what was searched once is always tail.

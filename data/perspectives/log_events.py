@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
+from data.backends.connection import Connection
 
 LONG_WATCH_SECONDS = 30.0
 """A document watched (or read) at least this long satisfied the user: the one default of all perspectives. 30 seconds
@@ -49,7 +50,7 @@ class LogEvents(NamedTuple):
 
 
 def read_events(
-    connection,
+    connection: Connection,
     names: Iterable[str],
     *,
     long_watch_seconds: float = LONG_WATCH_SECONDS,
@@ -99,7 +100,7 @@ def _within(table: ibis.Table, since: datetime.datetime | None, before: datetime
     return table if before is None else table.filter(table.time < before)
 
 
-def _normalised_searches(connection, searches: ibis.Table) -> ibis.Table:
+def _normalised_searches(connection: Connection, searches: ibis.Table) -> ibis.Table:
     # Unicode NFKC is no function of the backends: the distinct queries are normalised here and joined.
     typed = searches.select("query").distinct().to_pyarrow()["query"]
     forms = pa.table({"typed": typed, "query": pa.array(map(normalise_query, typed.to_pylist()), pa.string())})

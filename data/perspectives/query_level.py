@@ -34,15 +34,18 @@ def reformulations(
     Returns:
       user_id, query, via_query, via_search_id, gap_seconds; one row a pair of searches.
     """
-    first = events.searches
+    searches = events.searches
+    assert searches is not None
+    first = searches
     if only_unsatisfied:
+        assert events.impressions is not None
         satisfied = events.impressions.filter(events.impressions.long_watched)
         first = first.anti_join(satisfied, "search_id")
     first = first.select("user_id", "query", "time", slot=first.time.epoch_seconds() // window_seconds)
     # A later search within the window lies in the same slot or the next one: equal slots make this a hash join,
     # linear in the searches of even the busiest user.
     first = ibis.union(first, first.mutate(slot=first.slot + 1))
-    later = events.searches if since is None else events.searches.filter(events.searches.time >= since)
+    later = searches if since is None else searches.filter(searches.time >= since)
     later = later.select(
         "user_id",
         via_search_id=later.search_id,
@@ -75,6 +78,7 @@ def supports(events: LogEvents, pairs: ibis.Table, similarity: ibis.Table, *, be
       similarity: query, via_query, similarity of the distinct pairs.
       beta: the least similarity; it is enough itself.
     """
+    assert events.impressions is not None
     similar = similarity.filter(similarity.similarity >= beta).select("query", "via_query")
     pairs = pairs.semi_join(similar, ["query", "via_query"])
     consumed = events.impressions.filter(events.impressions.consumed).select("search_id", "doc_id")

@@ -30,6 +30,7 @@ def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ib
       since: leaves out searches before it.
     """
     impressions = events.impressions
+    assert impressions is not None
     if since is not None:
         impressions = impressions.filter(impressions.time >= since)
     source = ibis.cases(
@@ -45,6 +46,7 @@ def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ib
 def behaviour_recorded(events: LogEvents, *, since: datetime.datetime | None = None) -> bool:
     """Whether a click, like or watch time was recorded at all: without any, the log does not tell what users passed
     over, and supports of shown_not_clicked say nothing."""
+    assert events.impressions is not None
     impressions = events.impressions.filter(events.impressions.recorded)
     if since is not None:
         impressions = impressions.filter(impressions.time >= since)

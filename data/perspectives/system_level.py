@@ -34,13 +34,14 @@ def supports(
       only_long_watch: views that were watched long, instead of all.
       since: leaves out what happened before it, unless the later of search and view did not.
     """
-    views = events.feed_views
+    views, searches = events.feed_views, events.searches
+    assert views is not None
+    assert searches is not None
     if only_long_watch:
         views = views.filter(views.long_watched)
     views = views.select(
         "user_id", "doc_id", view_time=views.time, slot=views.time.epoch_seconds() // feed_window_seconds
     )
-    searches = events.searches
     searches = searches.select("user_id", "query", "time", slot=searches.time.epoch_seconds() // feed_window_seconds)
     # A view within the window lies in the same slot or a neighbouring one; see query_level.
     searches = ibis.union(searches, *(searches.mutate(slot=searches.slot + step) for step in (-1, 1)))

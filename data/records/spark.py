@@ -27,6 +27,7 @@ from crops_jax.labels import Level
 from crops_jax.records import dataset_info
 from crops_jax.text import DOCUMENT_FIELDS
 from crops_jax.text.tokenizer import Tokenizer
+from data.backends.connection import SparkConnection
 from data.backends.spark_tables import connect_spark
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.records.arguments import WriteRecordsArguments
@@ -217,7 +218,7 @@ def _together(labels: tuple[TableFiles, pa.Table], tables: Sequence[LogTables]) 
     )
 
 
-def _add_tokens(connection: Any, tokenize: DocumentTokenizer) -> None:
+def _add_tokens(connection: SparkConnection, tokenize: DocumentTokenizer) -> None:
     """Adds the view `tokens`: of every labelled document, whether a table knows it, its tokens and its hash."""
     there = set(connection.list_tables())
     texts = []
@@ -236,7 +237,7 @@ def _add_tokens(connection: Any, tokenize: DocumentTokenizer) -> None:
     tokens.cache().createOrReplaceTempView("tokens")
 
 
-def _document_counts(connection: Any, arguments: WriteRecordsArguments) -> dict[str, int]:
+def _document_counts(connection: SparkConnection, arguments: WriteRecordsArguments) -> dict[str, int]:
     same = connection.raw_sql(_SAME_HASH).collect()[0]
     if same.number:
         raise same_hash(same.first, same.second, pairs=same.number)
@@ -252,7 +253,7 @@ def _document_counts(connection: Any, arguments: WriteRecordsArguments) -> dict[
     return connection.raw_sql(_DOCUMENT_COUNTS).collect()[0].asDict()
 
 
-def _add_queries(connection: Any, *, dev_fraction: float) -> dict[str, int]:
+def _add_queries(connection: SparkConnection, *, dev_fraction: float) -> dict[str, int]:
     """Adds the view `queries`, of all of them with their split, and counts them."""
     from pyspark.sql import functions
 
@@ -269,7 +270,7 @@ def _add_queries(connection: Any, *, dev_fraction: float) -> dict[str, int]:
     return counts
 
 
-def _queries_at(connection: Any, split: str, ranks: Sequence[int]) -> list[tuple[str, str]]:
+def _queries_at(connection: SparkConnection, split: str, ranks: Sequence[int]) -> list[tuple[str, str]]:
     """Hash and text of the queries of a split that have these ranks, which ascend, in the order of the records.
 
     Counts by the first digits of the hash say among which queries they are; only those are brought here.
@@ -290,7 +291,7 @@ def _queries_at(connection: Any, split: str, ranks: Sequence[int]) -> list[tuple
     return [(begin.key, begin.query) for begin in begins]
 
 
-def _count(connection: Any, source: str) -> int:
+def _count(connection: SparkConnection, source: str) -> int:
     return connection.raw_sql(f"SELECT count(*) AS number FROM {source}").collect()[0].number
 
 

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from crops_jax.errors import InputError, NamedFailure
 
@@ -91,7 +91,7 @@ def _mapped(workers: dict[Connection, BaseProcess], tasks: Iterable[Any]) -> Ite
         elif not busy:
             return
         else:
-            for connection in wait(list(busy)):
+            for connection in cast(list[Connection], wait(list(busy))):
                 early[busy.pop(connection)] = _receive(workers, connection)
                 idle.append(connection)
 
@@ -103,7 +103,7 @@ def _send(workers: dict[Connection, BaseProcess], connection: Connection, task: 
         raise _ended(workers[connection]) from error
 
 
-def _receive(workers: dict[Connection, BaseProcess], connection: Any) -> Any:
+def _receive(workers: dict[Connection, BaseProcess], connection: Connection) -> Any:
     try:
         well, result = connection.recv()
     except (EOFError, OSError) as error:

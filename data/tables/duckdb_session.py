@@ -33,7 +33,7 @@ def duckdb_size(memory_limit: str) -> str:
 
 def connect_duckdb() -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory: time zone UTC, no progress bars, spilling into the system's temporary directory."""
-    connection = duckdb.connect(config=duckdb_settings())
+    connection = duckdb.connect(config={**duckdb_settings()})
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     return connection

@@ -92,7 +92,7 @@ def _retrieved(test: HeldOut, corpus: Corpus, found: Mapping[str, Any]) -> Itera
     for query in sorted(test.grades):
         for system, answers in found.items():
             scores, indices = (part[:_SHOWN] for part in answers[query])
-            for rank, at in enumerate(indices[indices >= 0].tolist(), start=1):
+            for rank, at in enumerate(map(int, indices[indices >= 0]), start=1):
                 grade = test.grades[query].get(corpus.doc_ids[at])
                 relevant = grade is not None and is_relevant(grade, test.relevant_grade)
                 yield {

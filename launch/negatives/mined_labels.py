@@ -141,7 +141,7 @@ class MinedLabels:
         Returns:
           Counts: rows, new, met_again, raised.
         """
-        counts = dict.fromkeys(("rows", "new", "met_again", "raised"), 0)
+        counts: dict[str, int] = dict.fromkeys(("rows", "new", "met_again", "raised"), 0)
         merged = self.connection.sql(
             "SELECT coalesce(l.query, m.query) AS query, coalesce(l.doc_id, m.doc_id) AS doc_id, l.level, l.source, "
             "l.score, l.evidence, m.score AS mined FROM labels AS l FULL JOIN "
