@@ -16,6 +16,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from crops_jax import artifacts, program
+from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError
 from data.backends.connection import arrow_batches
 from data.language_model.accepted_documents import Dropped, valid_document, written_documents
@@ -34,6 +35,7 @@ from data.tables.quarantine import beside
 
 ANSWERS = "answers.jsonl"
 """In the output: every answer that was paid for, one a line."""
+_PROGRAM = "data.synthesize"
 TABLE = "knowledge_documents"
 _QUERIES_AT_ONCE = 1000
 
@@ -205,7 +207,7 @@ def _named(folder: Path | None, logs: LogTables) -> str:
 def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | None) -> dict[str, Any]:
     named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in WAYS}
     manifest = artifacts.new_manifest(
-        program="data.synthesize",
+        program=_PROGRAM,
         kind=TABLE,
         arguments=named,
         inputs={"logs": arguments.logs, "discriminator": folder},
@@ -215,36 +217,23 @@ def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | Non
 
 
 def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[str, Any]) -> None:
-    """Makes the directory, or finds that of an earlier call. Raises InputError where it belongs to something else."""
-    inputs = {"logs": arguments.logs, "discriminator": arguments.discriminator}
-    if (output / artifacts.MANIFEST).is_file():
-        found = artifacts.read_manifest(output)
-        if found["program"] != "data.synthesize":
-            raise InputError(f"{output} was written by {found['program']}; choose another output")
-        if found.get("identity") == manifest["identity"]:
-            return
-        if not arguments.overwrite:
-            raise InputError(
-                f"{output} was made from other things ({_difference(found, manifest)}); add --overwrite to go on with "
-                "these (answers that were paid for are kept), or choose another output"
-            )
+    """Makes the directory, or takes up that of an earlier call. Raises InputError where it belongs to something else.
+
+    With --overwrite a directory that was made from other things goes on with these: its table goes, its answers stay.
+    """
+    if not (output / artifacts.MANIFEST).is_file():
+        inputs = {"logs": arguments.logs, "discriminator": arguments.discriminator}
+        in_place.begin(output, manifest, overwrite=arguments.overwrite, inputs=inputs)
+        return
+    in_place.check_written_by(output, program=_PROGRAM, kind=TABLE, noun="output")
+    if arguments.overwrite and not in_place.is_same(artifacts.read_manifest(output), manifest):
         (output / f"{TABLE}.parquet").unlink(missing_ok=True)
-    else:
-        artifacts.check_output(output, overwrite=arguments.overwrite, inputs=inputs)
-        output.mkdir(parents=True, exist_ok=True)
-    artifacts.write_manifest(output, manifest)
-
-
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    if found["version"] != wanted["version"]:
-        return f"version {found['version']}, now {wanted['version']}"
-    for name in ("logs", "discriminator"):
-        if found["inputs"].get(name, {}).get("fingerprint") != wanted["inputs"].get(name, {}).get("fingerprint"):
-            return f"another --{name}"
-    for name, value in wanted["arguments"].items():
-        if found["arguments"].get(name) != value:
-            return f"--{name.replace('_', '-')} {found['arguments'].get(name)}, now {value}"
-    return "another prompt"
+        artifacts.write_manifest(output, manifest)
+    in_place.check_same(
+        output,
+        manifest,
+        remedy="add --overwrite to go on with these (answers that were paid for are kept), or choose another output",
+    )
 
 
 def _finish(output: Path, table: pa.Table, manifest: dict[str, Any], counts: dict[str, int]) -> None:

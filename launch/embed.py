@@ -6,7 +6,6 @@ if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
 
 import itertools
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from crops_jax import artifacts, program
+from crops_jax.artifacts import in_place
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
@@ -130,44 +130,26 @@ def _manifest(arguments: Arguments, table: TextTable, encoder: Encoder, layout: 
 
 
 def _open_output(output: Path, arguments: Arguments, manifest: Mapping[str, Any]) -> None:
-    """Makes the directory and its manifest, or finds those of an earlier call. Raises InputError on a foreign one."""
-    ours = (output / artifacts.MANIFEST).is_file() and not arguments.overwrite
-    if ours:
-        found = artifacts.read_manifest(output)
-        if found["fingerprint"] != manifest["fingerprint"]:
-            raise InputError(
-                f"{output} was made from other things ({_difference(found, manifest)}); "
-                "add --overwrite to replace it, or choose another output"
-            )
-    else:
-        run = arguments.run if Path(arguments.run).exists() else None
-        artifacts.check_output(output, overwrite=arguments.overwrite, inputs={"run": run, "texts": arguments.texts})
-        if output.exists():
-            shutil.rmtree(output)
-        output.mkdir(parents=True)
-        artifacts.write_manifest(output, manifest)
+    """Makes the directory and its manifest, or takes up those of an earlier call. InputError on a foreign one."""
+    run = arguments.run if Path(arguments.run).exists() else None
+    in_place.claim(
+        output,
+        manifest,
+        overwrite=arguments.overwrite,
+        inputs={"run": run, "texts": arguments.texts},
+        remedy="add --overwrite to replace it, or choose another output",
+    )
     artifacts.remove_temporaries(output)
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    for name in ("kind", "version", "layout", "encoder"):
-        if found.get(name) != wanted[name]:
-            return f"{name} {found.get(name)}, now {wanted[name]}"
-    for name, value in wanted["arguments"].items():
-        if found["arguments"].get(name) != value:
-            return f"--{name.replace('_', '-')} {found['arguments'].get(name)}, now {value}"
-    changed = [name for name in wanted["inputs"] if found["inputs"].get(name) != wanted["inputs"][name]]
-    return f"--{changed[0]} has changed" if changed else "its manifest differs"
 
 
 def _check_alike(manifest: Mapping[str, Any], cluster: Processes) -> None:
     """Raises InputError, in all processes, when one was started with other arguments or inputs."""
     first, *others = cluster.gathered(manifest)
     for index, found in enumerate(others, start=1):
-        if found["fingerprint"] != first["fingerprint"]:
+        if not in_place.is_same(found, first):
             raise InputError(
-                f"process {index} was not started as process 0 ({_difference(found, first)}); give the same command to "
-                "all"
+                f"process {index} was not started as process 0 ({in_place.difference(found, first)}); give the same "
+                "command to all"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from crops_jax import artifacts, program
+from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
 from crops_jax.devices import processes
@@ -17,6 +18,7 @@ from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
 from data.tables import OnBadRows
 
+_PROGRAM = "launch.pipeline"
 ARMS: dict[str, tuple[str, ...] | None] = {
     "search_log": ("search_log",),
     "query_level": ("search_log", "query_level"),
@@ -67,7 +69,7 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     Each step is one of this project's programs; its command is printed and can be run by hand. The last line of
     standard output names the report and, for each arm, its headline figures.
     """
-    processes.refuse_several("launch.pipeline")
+    processes.refuse_several(_PROGRAM)
     arms = _arms(arguments)
     if arguments.discriminator_flags and arguments.discriminator == "lexical":
         raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
@@ -224,19 +226,16 @@ def _arms(arguments: Arguments) -> list[str]:
 def _claim(work: Path, arguments: Arguments) -> None:
     """Writes WORK's manifest and configuration, or refuses a WORK where steps were done with others."""
     manifest = artifacts.new_manifest(
-        program="launch.pipeline", kind="work", arguments=arguments, inputs={"logs": arguments.logs}
+        program=_PROGRAM, kind="work", arguments=arguments, inputs={"logs": arguments.logs}
     )
-    ours = (work / artifacts.MANIFEST).exists()
-    if ours and (work / STEPS).exists():
-        kept = artifacts.read_manifest(work)
-        if kept["fingerprint"] != manifest["fingerprint"]:
-            raise InputError(
-                f"{work} was made with other arguments or logs ({', '.join(_differences(kept, manifest))}); "
-                "give the same ones to go on, or choose another --output"
-            )
+    if (work / artifacts.MANIFEST).exists():
+        in_place.check_written_by(work, program=_PROGRAM, kind="work", noun="work")
+    elif foreign := [path.name for path in work.iterdir() if path.name != LOCK]:
+        raise InputError(f"{work} holds files that are not this pipeline's ({foreign[0]}); choose another --output")
+    if (work / STEPS).exists():
+        remedy = "give the same ones to go on, or choose another --output"
+        in_place.check_same(work, manifest, remedy=remedy, flags={"from_time": "--from"})
     else:
-        if not ours and (foreign := [path.name for path in work.iterdir() if path.name != LOCK]):
-            raise InputError(f"{work} holds files that are not this pipeline's ({foreign[0]}); choose another --output")
         artifacts.write_manifest(work, manifest)
     artifacts.write_text(work / "config.py", _as_module(arguments.config))
 
@@ -246,22 +245,6 @@ def _as_module(config: Config) -> str:
     names = ", ".join(sorted({"Config"} | sections))
     heading = '"""The resolved configuration of this pipeline."""'
     return f"{heading}\n\nfrom crops_jax.config import {names}\n\nCONFIG = {config!r}\n"
-
-
-def _differences(kept: dict, new: dict) -> list[str]:
-    def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        if isinstance(tree, dict):
-            for key, value in tree.items():
-                yield from flat(value, f"{prefix}.{key}" if prefix else key)
-        else:
-            yield prefix, tree
-
-    def fields(manifest: dict) -> dict[str, Any]:
-        logs = manifest["inputs"]["logs"]["fingerprint"]
-        return dict(flat(manifest["arguments"])) | {"logs": logs, "version": manifest["version"]}
-
-    old, now = fields(kept), fields(new)
-    return sorted(name for name in old.keys() | now.keys() if old.get(name) != now.get(name))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import ibis
 
 from crops_jax import artifacts, program
+from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.devices import processes
@@ -168,7 +169,7 @@ def _config(arguments: Arguments) -> CrossEncoderConfig:
 
 
 def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bool:
-    """Makes RUN whole (True), or finds that of an earlier call. Raises InputError on one of something else."""
+    """Makes RUN whole (True), or takes up that of an earlier call. Raises InputError on one of something else."""
     from crops_jax.training.cross_encoder import check_machine
 
     check_machine(config)
@@ -178,35 +179,18 @@ def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bo
             inputs[name] = getattr(arguments, name)
     named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _FREE}
     manifest = artifacts.new_manifest(program=_PROGRAM, kind="discriminator", arguments=named, inputs=inputs)
-    if (run / artifacts.MANIFEST).is_file():
-        found = artifacts.read_manifest(run)
-        if found["fingerprint"] != manifest["fingerprint"]:
-            raise InputError(
-                f"{run} was made from other things ({_difference(found, manifest)}); give the same ones to go on, or "
-                "choose another --output"
-            )
-        return False
-    artifacts.check_output(run, overwrite=None, inputs=inputs)
-    with artifacts.appears_whole(run) as temporary:
-        _write_config(temporary, config)
-        artifacts.write_manifest(temporary, manifest)
-    return True
+    return in_place.claim(
+        run,
+        manifest,
+        overwrite=None,
+        inputs=inputs,
+        remedy="give the same ones to go on, or choose another --output",
+        fill=lambda new: _write_config(new, config),
+    )
 
 
 def _write_config(run: Path, config: CrossEncoderConfig) -> None:
     artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
-
-
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    for name in ("program", "version"):
-        if found.get(name) != wanted[name]:
-            return f"{name} {found.get(name)}, now {wanted[name]}"
-    for name, value in wanted["arguments"].items():
-        if found["arguments"].get(name) != value:
-            return f"--{name.replace('_', '-')} {found['arguments'].get(name)}, now {value}"
-    names = sorted(found["inputs"].keys() | wanted["inputs"].keys())
-    changed = [name for name in names if found["inputs"].get(name) != wanted["inputs"].get(name)]
-    return f"--{changed[0]} has changed" if changed else "its manifest differs"
 
 
 def _train(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crops_jax import artifacts
+from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
 from crops_jax.config.stored import differing_fields
@@ -60,7 +61,6 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
 @contextlib.contextmanager
 def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterator[None]:
     if not (run / artifacts.MANIFEST).exists():
-        artifacts.check_output(run, overwrite=None, inputs={"records": records})
         _create(run, config, records, arguments)
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
     with exclusive(run / LOCK, refusal=refusal):
@@ -133,18 +133,17 @@ def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
         inputs={"records": records},
         tokenizer=tokenizer.fingerprint(records / TOKENIZER),
     )
-    with artifacts.appears_whole(run) as temporary:
-        artifacts.write_text(temporary / CONFIG, _config_json(config))
-        shutil.copytree(records / TOKENIZER, temporary / TOKENIZER)
-        artifacts.write_manifest(temporary, manifest)
+
+    def fill(new: Path) -> None:
+        artifacts.write_text(new / CONFIG, _config_json(config))
+        shutil.copytree(records / TOKENIZER, new / TOKENIZER)
+
+    in_place.begin(run, manifest, overwrite=None, inputs={"records": records}, fill=fill)
 
 
 def _check_same_run(run: Path, config: Config, records: Path) -> None:
+    in_place.check_written_by(run, program=_PROGRAM, kind="run", noun="run")
     manifest = artifacts.read_manifest(run)
-    if manifest["kind"] != "run" or manifest["program"] != _PROGRAM:
-        raise InputError(
-            f"{run} was written by {manifest['program']} and is no run of {_PROGRAM}; choose another --output"
-        )
     if manifest.get("tokenizer") != tokenizer.fingerprint(records / TOKENIZER):
         raise InputError(
             f"{run} was trained on records of another tokenizer than {records}; give its own records, or choose "

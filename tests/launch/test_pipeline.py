@@ -109,12 +109,12 @@ def test_a_work_directory_of_other_arguments_is_refused_with_the_difference(aske
     asked()
     Path("work/steps.json").write_text("{}")
     asked()
-    with pytest.raises(InputError, match=r"config\.optimizer\.learning_rate"):
+    with pytest.raises(InputError, match=r"\(config\.optimizer\.learning_rate [0-9.e-]+, now 0\.125\)"):
         asked(sections={"optimizer": {"learning_rate": 0.125}})
-    with pytest.raises(InputError, match="from_time"):
+    with pytest.raises(InputError, match=r"--from 2026-01-05, now 2026-01-06"):
         asked(from_time="2026-01-06")
     Path("logs/documents.parquet").write_bytes(b"two")
-    with pytest.raises(InputError, match="logs"):
+    with pytest.raises(InputError, match="--logs has changed"):
         asked()
 
 

@@ -157,7 +157,7 @@ def test_a_prompt_of_ones_own(run, server, tmp_path):
     run(prompt=str(prompt))
     assert server.requests[0]["messages"][-1]["content"].splitlines()[1] == "Costs $5."
     prompt.write_text("Search query: $query, in other words")
-    with pytest.raises(InputError, match="another prompt"):
+    with pytest.raises(InputError, match=r"\(prompt has changed\)"):
         run(prompt=str(prompt))
     for text, message in {
         "tell me": r"\$query is nowhere",
