@@ -1,17 +1,33 @@
-"""The arguments that all losses share: options with their defaults, and checks that shapes and types allow."""
+"""The arguments that all losses share: the arrays of a batch and their checks, and options with their defaults."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import Level, SparseLabels
 
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
-def validate(name, query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities) -> None:
+class LossInputs(NamedTuple):
+    """The arrays of a batch that a loss is computed from, each as `crops_jax.losses.h_infonce` describes it.
+
+    None stands for the default: weight 1 for every query, every column a real document, no logQ correction.
+    """
+
+    query_embeddings: Float[Array, "queries dim"]
+    doc_embeddings: Float[Array, "docs dim"]
+    labels: SparseLabels | Int[Array, "queries docs"]
+    query_weights: Float[Array, "queries"] | None = None
+    doc_mask: Bool[Array, "docs"] | None = None
+    doc_log_probabilities: Float[Array, "docs"] | None = None
+
+
+def validate(name: str, inputs: LossInputs) -> None:
     """Raises ValueError, naming the loss, the rule and what was found."""
+    query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities = inputs
 
     def require(condition: bool, rule: str, found: object) -> None:
         if not condition:

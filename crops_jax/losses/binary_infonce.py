@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import Level, SparseLabels
-from crops_jax.losses.arguments import LossOptions, validate_temperature
+from crops_jax.losses.arguments import LossInputs, LossOptions, validate_temperature
 from crops_jax.losses.level_sums.api import Implementation, Split
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 from crops_jax.losses.terms import Terms, batch_loss, contrast, strictly_below
@@ -32,17 +32,13 @@ def infonce(
     Arguments, result and errors as of `crops_jax.losses.h_infonce`.
     """
     validate_temperature("infonce", temperature)
+    inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     return batch_loss(
         "infonce",
         infonce_terms,
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs,
         temperatures=temperature,
         implementation=implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
         options=options,
         split=split,
     )[0]
@@ -69,17 +65,13 @@ def multi_positive_infonce(
     errors as of `crops_jax.losses.h_infonce`.
     """
     validate_temperature("multi_positive_infonce", temperature)
+    inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     return batch_loss(
         "multi_positive_infonce",
         multi_positive_infonce_terms,
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs,
         temperatures=temperature,
         implementation=implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
         options=options,
         split=split,
     )[0]

@@ -3,11 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Float, Int32
 
 from crops_jax.config import LossConfig
-from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import LossOptions
+from crops_jax.losses.arguments import LossInputs, LossOptions
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, level_statistics
@@ -28,17 +27,12 @@ _FORMULAS: dict[str, Formula] = {
 
 def configured_loss(
     config: LossConfig,
-    query_embeddings: Float[Array, "queries dim"],
-    doc_embeddings: Float[Array, "docs dim"],
-    labels: SparseLabels,
+    inputs: LossInputs,
     *,
     temperature: Float[Array, ""],
-    query_weights: Float[Array, "queries"],
-    doc_mask: Bool[Array, "docs"],
-    doc_log_probabilities: Float[Array, "docs"] | None,
     split: Split,
 ) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]], LevelStatistics]:
-    """The loss of a batch, counters of what it met, and its statistics; arguments as of `crops_jax.losses.h_infonce`.
+    """The loss of a batch, counters of what it met, and its statistics.
 
     With config.matryoshka_dims it is the mean of the losses of the full width and of each number of leading components,
     which are normalised again (Kusupati et al. 2022, arXiv 2205.13147, equation 1, all weights alike). Counters and
@@ -46,6 +40,11 @@ def configured_loss(
 
     Counter ignored_by_margin, where the configuration has a margin: other queries' documents that it took out. It and
     the statistics are of the queries whose weight is not 0.
+
+    Args:
+      inputs: with query_weights; labels as SparseLabels.
+      temperature: positive scalar.
+      split: the mesh that queries and documents are split over.
     """
     formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
     options = LossOptions(
@@ -54,34 +53,35 @@ def configured_loss(
         ignore_margin=config.ignore_margin,
     )
 
-    def of(queries: Array, docs: Array) -> tuple[Array, LevelSums]:
+    def compute(inputs: LossInputs) -> tuple[Array, LevelSums]:
         return batch_loss(
             config.name,
             formula,
-            queries,
-            docs,
-            labels,
+            inputs,
             temperatures=_temperatures(config, temperature),
             implementation=config.implementation,
-            query_weights=query_weights,
-            doc_mask=doc_mask,
-            doc_log_probabilities=doc_log_probabilities,
             options=options,
             split=split,
         )
 
-    loss, sums = of(query_embeddings, doc_embeddings)
+    loss, sums = compute(inputs)
     if config.matryoshka_dims:
-        parts = [
-            of(unit_norm(query_embeddings[:, :dim]), unit_norm(doc_embeddings[:, :dim]))[0]
-            for dim in config.matryoshka_dims
-        ]
+        parts = [compute(_leading_components(inputs, dim))[0] for dim in config.matryoshka_dims]
         loss = jnp.stack([loss, *parts]).mean()
-    counted = query_weights > 0
+    assert inputs.query_weights is not None
+    counted = inputs.query_weights > 0
     counters = {}
     if config.ignore_margin is not None:
         counters["ignored_by_margin"] = jnp.where(counted, sums.ignored, 0).sum(dtype=jnp.int32)
     return loss, counters, level_statistics(sums, counted)
+
+
+def _leading_components(inputs: LossInputs, dim: int) -> LossInputs:
+    """The batch with embeddings of `dim` leading components, normalised again."""
+    return inputs._replace(
+        query_embeddings=unit_norm(inputs.query_embeddings[:, :dim]),
+        doc_embeddings=unit_norm(inputs.doc_embeddings[:, :dim]),
+    )
 
 
 def _temperatures(config: LossConfig, temperature: Float[Array, ""]) -> Float[Array, "..."]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import LossOptions, validate_temperature
+from crops_jax.losses.arguments import LossInputs, LossOptions, validate_temperature
 from crops_jax.losses.level_sums.api import Implementation, Split
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 from crops_jax.losses.terms import Terms, batch_loss, contrast, strictly_below
@@ -59,17 +59,13 @@ def h_infonce(
       ValueError: shapes or types do not fit each other, or the named implementation cannot run here.
     """
     validate_temperature("h_infonce", temperature)
+    inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     return batch_loss(
         "h_infonce",
         h_infonce_terms,
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs,
         temperatures=temperature,
         implementation=implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
         options=options,
         split=split,
     )[0]

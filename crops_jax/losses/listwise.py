@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import LossOptions, validate_temperature
+from crops_jax.losses.arguments import LossInputs, LossOptions, validate_temperature
 from crops_jax.losses.level_sums.api import Implementation, Split
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 from crops_jax.losses.terms import Terms, batch_loss
@@ -38,17 +38,13 @@ def softmax_cross_entropy(
             f"softmax_cross_entropy: its terms belong to no level, found level_weights {options.level_weights}; "
             "leave them at 1"
         )
+    inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     return batch_loss(
         "softmax_cross_entropy",
         softmax_cross_entropy_terms,
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs,
         temperatures=temperature,
         implementation=implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
         options=options,
         split=split,
     )[0]

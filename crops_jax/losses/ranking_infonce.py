@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import Level, SparseLabels
-from crops_jax.losses.arguments import LossOptions
+from crops_jax.losses.arguments import LossInputs, LossOptions
 from crops_jax.losses.level_sums.api import Implementation, Split
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 from crops_jax.losses.terms import Terms, batch_loss, contrast, of_level, strictly_below
@@ -46,17 +46,13 @@ def rince(
     temperatures = jnp.asarray(temperatures, jnp.float32)
     if temperatures.shape != (len(_LEVELS),):
         raise ValueError(f"rince: temperatures must be [{len(_LEVELS)}], found {temperatures.shape}")
+    inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
     return batch_loss(
         "rince",
         rince_formula(form),
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs,
         temperatures=temperatures,
         implementation=implementation,
-        query_weights=query_weights,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
         options=options,
         split=split,
     )[0]

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
-from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import LossOptions, validate
+from crops_jax.losses.arguments import LossInputs, LossOptions, validate
 from crops_jax.losses.level_sums.api import Implementation, Split, level_sums
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 
@@ -32,41 +31,39 @@ Formula = Callable[[LevelSums, Float[Array, "temperatures"]], Terms]
 def batch_loss(
     name: str,
     formula: Formula,
-    query_embeddings: Float[Array, "queries dim"],
-    doc_embeddings: Float[Array, "docs dim"],
-    labels: SparseLabels | Int[Array, "queries docs"],
+    inputs: LossInputs,
     *,
     temperatures: float | Float[Array, ""] | Float[Array, "temperatures"],
     implementation: Implementation = "auto",
-    query_weights: Float[Array, "queries"] | None = None,
-    doc_mask: Bool[Array, "docs"] | None = None,
-    doc_log_probabilities: Float[Array, "docs"] | None = None,
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> tuple[Float[Array, ""], LevelSums]:
-    """The loss of a batch by the formula for its terms; arguments as of `crops_jax.losses.h_infonce`.
+    """The loss of a batch by the formula for its terms, and the sums that it was made of.
 
-    And the sums that it was made of. Embeddings or temperatures that are not finite give NaN.
+    Arguments as of `crops_jax.losses.h_infonce`. Embeddings or temperatures that are not finite give NaN.
     """
-    validate(name, query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
+    validate(name, inputs)
     options = LossOptions() if options is None else options
     temperatures = jnp.atleast_1d(jnp.asarray(temperatures, jnp.float32))
     sums = level_sums(
-        query_embeddings,
-        doc_embeddings,
-        labels,
+        inputs.query_embeddings,
+        inputs.doc_embeddings,
+        inputs.labels,
         temperatures=temperatures,
         implementation=implementation,
-        doc_mask=doc_mask,
-        doc_log_probabilities=doc_log_probabilities,
+        doc_mask=inputs.doc_mask,
+        doc_log_probabilities=inputs.doc_log_probabilities,
         ignore_margin=options.ignore_margin,
         split=split,
     )
-    queries = query_embeddings.shape[0]
-    weights = jnp.ones(queries, jnp.float32) if query_weights is None else query_weights.astype(jnp.float32)
+    if inputs.query_weights is None:
+        weights = jnp.ones(inputs.query_embeddings.shape[0], jnp.float32)
+    else:
+        weights = inputs.query_weights.astype(jnp.float32)
     loss = _normalised(formula(sums, temperatures), jax.lax.stop_gradient(weights), options)
     # A sum of NaN would pass for an empty one, and the loss for that of a batch without anchors.
-    return jnp.where(_all_finite(query_embeddings, doc_embeddings, temperatures), loss, jnp.nan), sums
+    finite = _all_finite(inputs.query_embeddings, inputs.doc_embeddings, temperatures)
+    return jnp.where(finite, loss, jnp.nan), sums
 
 
 def strictly_below(

@@ -28,7 +28,7 @@ from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.training.loop import Evaluation, TrainingLoop
 from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
-from crops_jax.training.state import TrainState, abstract_state, after_step
+from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
 
 
 class PairMetrics(NamedTuple):
@@ -116,14 +116,7 @@ def make_pair_step(
         after = state._replace(parameters=updated, optimizer_state=optimizer_state)
         return after_step(state, after, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    abstract = abstract_state(model, config, steps=steps, mesh=mesh)
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(
-        pair_step,
-        donate_argnums=0,
-        in_shardings=(state_shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(state_shardings, sharding.replicated(mesh)),
-    )
+    return jitted_step(pair_step, abstract_state(model, config, steps=steps, mesh=mesh), mesh=mesh)
 
 
 class _CrossEncoderTask:

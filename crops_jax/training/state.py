@@ -1,7 +1,8 @@
 """The state of a training run: what changes from step to step, how it starts, and how a checkpoint keeps it."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from crops_jax.devices import sharding
 from crops_jax.losses.log_q import DocumentIntervals, no_intervals
 from crops_jax.runs.checkpoints import Checkpoints, Progress
 from crops_jax.training.optimizer import make_optimizer, moving_average, updates_done
+
+Step = TypeVar("Step", bound=Callable)
 
 
 class TrainState(NamedTuple):
@@ -88,6 +91,23 @@ def after_step(
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, before)
     return kept._replace(step=before.step + 1)
+
+
+def jitted_step(step: Step, state: TrainState, *, mesh: Mesh) -> Step:
+    """A step, (state, batch) to (state, metrics), compiled for a mesh. Its first argument is donated.
+
+    Args:
+      state: shapes and places, as of `abstract_state`.
+      mesh: the batch lies over its data axes; metrics lie on all of its devices.
+    """
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    jitted: Any = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state_shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(state_shardings, sharding.replicated(mesh)),
+    )
+    return jitted
 
 
 def save_state(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:

@@ -16,15 +16,16 @@ from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
 from crops_jax.losses import Split, implementation_that_runs
+from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
-from crops_jax.losses.log_q import observe
+from crops_jax.losses.log_q import DocumentIntervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
 from crops_jax.runs import checksums
 from crops_jax.text.packing import row_width
 from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
-from crops_jax.training.state import TrainState, abstract_state, after_step
+from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
 
 TEMPERATURE = "log_inverse_temperature"
 
@@ -58,69 +59,32 @@ def make_train_step(
       steps: length of the run, for the learning rate.
       mesh: as of crops_jax.devices.sharding.make_mesh.
     """
-    graph, _, others = nnx.split(model, nnx.Param, ...)
+    loss_function = _loss_function(model, config, mesh=mesh)
     optimizer = make_optimizer(config.optimizer, steps=steps)
     schedule = learning_rate_schedule(config.optimizer, steps=steps)
 
-    split = Split(mesh, axes=sharding.DATA_AXES, exchange=config.mesh.documents)
-    flash = mesh if attention_name(config, mesh=mesh) == "flash" else None
-
-    def loss_function(parameters: dict, batch: Any, step: Array, intervals: Any) -> tuple[Array, tuple]:
-        state = nnx.State(jax.tree.map(nnx.Param, parameters))
-        encoder: Any = nnx.merge(graph, state, others, copy=True)
-        with sharding.traced_over(mesh):
-            queries, documents = _embeddings(encoder, batch, config, step, flash)
-        labels, doc_mask, lookup = sparse_labels(
-            batch.labelled_ids,
-            batch.labelled_levels,
-            batch.document_ids,
-            labels_per_query=config.data.labels_per_query,
-        )
-        repeated = repeated_queries(batch.query_tokens)
-        temperature = jnp.exp(-encoder.log_inverse_temperature[...])
-        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
-        counters[checksums.SAMPLES_FIELD] = checksums.batch_checksum(batch, step)
-        log_probabilities = None
-        if intervals is not None:
-            intervals, log_probabilities, counters["log_q_first_seen"] = observe(
-                intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
-            )
-        loss, met, levels = configured_loss(
-            config.loss,
-            queries,
-            documents,
-            labels,
-            temperature=temperature,
-            query_weights=(~repeated).astype(jnp.float32),
-            doc_mask=doc_mask,
-            doc_log_probabilities=log_probabilities,
-            split=split,
-        )
-        return loss, (temperature, counters | met, levels, intervals)
-
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         gradient = jax.value_and_grad(loss_function, has_aux=True)
-        (loss, (temperature, counters, levels, intervals)), gradients = gradient(
-            state.parameters, batch, state.step, state.document_intervals
-        )
+        (loss, details), gradients = gradient(state.parameters, batch, state.step, state.document_intervals)
         if not config.loss.learn_temperature:
             gradients = {**gradients, TEMPERATURE: jnp.zeros_like(gradients[TEMPERATURE])}
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
         parameters = {**parameters, TEMPERATURE: _within_bounds(parameters[TEMPERATURE], config.loss)}
-        learning_rate = jnp.asarray(schedule(updates_done(state.optimizer_state)))
-        metrics = StepMetrics(loss, temperature, learning_rate, optax.global_norm(gradients), counters, levels)
-        updated = state._replace(parameters=parameters, optimizer_state=optimizer_state, document_intervals=intervals)
+        metrics = StepMetrics(
+            loss=loss,
+            temperature=details.temperature,
+            learning_rate=jnp.asarray(schedule(updates_done(state.optimizer_state))),
+            grad_norm=optax.global_norm(gradients),
+            counters=details.counters,
+            levels=details.levels,
+        )
+        updated = state._replace(
+            parameters=parameters, optimizer_state=optimizer_state, document_intervals=details.intervals
+        )
         return after_step(state, updated, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    abstract = abstract_state(model, config, steps=steps, mesh=mesh)
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(state_shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(state_shardings, sharding.replicated(mesh)),
-    )
+    return jitted_step(train_step, abstract_state(model, config, steps=steps, mesh=mesh), mesh=mesh)
 
 
 def implementation_name(config: Config) -> str:
@@ -152,6 +116,51 @@ def device_batch(batch: Batch, mesh: Mesh) -> Batch:
     """This process's rows of a global batch as parts of arrays over the whole mesh."""
     place = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(place, array), batch)
+
+
+class _LossDetails(NamedTuple):
+    """What the loss of a batch leaves beside its value; intervals: of the logQ correction, after this batch."""
+
+    temperature: Float[Array, ""]
+    counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
+    levels: LevelStatistics
+    intervals: DocumentIntervals | None
+
+
+def _loss_function(
+    model: nnx.Module, config: Config, *, mesh: Mesh
+) -> Callable[[dict, Any, Array, DocumentIntervals | None], tuple[Array, _LossDetails]]:
+    """The loss as a function of parameters, batch, number of the step, and the intervals before the batch."""
+    graph, _, others = nnx.split(model, nnx.Param, ...)
+    split = Split(mesh, axes=sharding.DATA_AXES, exchange=config.mesh.documents)
+    flash = mesh if attention_name(config, mesh=mesh) == "flash" else None
+
+    def loss_function(parameters, batch, step, intervals):
+        state = nnx.State(jax.tree.map(nnx.Param, parameters))
+        encoder: Any = nnx.merge(graph, state, others, copy=True)
+        with sharding.traced_over(mesh):
+            queries, documents = _embeddings(encoder, batch, config, step, flash)
+        labels, doc_mask, lookup = sparse_labels(
+            batch.labelled_ids,
+            batch.labelled_levels,
+            batch.document_ids,
+            labels_per_query=config.data.labels_per_query,
+        )
+        repeated = repeated_queries(batch.query_tokens)
+        temperature = jnp.exp(-encoder.log_inverse_temperature[...])
+        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
+        counters[checksums.SAMPLES_FIELD] = checksums.batch_checksum(batch, step)
+        log_probabilities = None
+        if intervals is not None:
+            intervals, log_probabilities, counters["log_q_first_seen"] = observe(
+                intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
+            )
+        weights = (~repeated).astype(jnp.float32)
+        inputs = LossInputs(queries, documents, labels, weights, doc_mask, log_probabilities)
+        loss, loss_counters, levels = configured_loss(config.loss, inputs, temperature=temperature, split=split)
+        return loss, _LossDetails(temperature, counters | loss_counters, levels, intervals)
+
+    return loss_function
 
 
 def _fill(texts: Any) -> dict[str, Array]:

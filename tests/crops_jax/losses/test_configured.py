@@ -20,6 +20,7 @@ from crops_jax.losses import (
     rince,
     softmax_cross_entropy,
 )
+from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.runs.checkpoints import Checkpoints, Progress
 from crops_jax.training.state import restore_state, save_state
@@ -50,9 +51,7 @@ def configured(config):
 
     def run():
         temperature = jnp.float32(0.1)
-        return configured_loss(
-            config, *arrays, temperature=temperature, doc_log_probabilities=None, split=split, **given
-        )
+        return configured_loss(config, LossInputs(*arrays, **given), temperature=temperature, split=split)
 
     found, counters, _ = jax.jit(run, compiler_options=QUICK)()
     return float(found), counters

@@ -9,6 +9,7 @@ import pytest
 
 from crops_jax.config import LossConfig
 from crops_jax.losses import Split, h_infonce
+from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_loss
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, as_fields, as_sums, level_statistics
@@ -42,17 +43,8 @@ def definition(scores, matrix, weights, mask, margin) -> LevelStatistics:
 def statistics_of(q, d, labels, weights, mask, *, config, split):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "_TILE", 4)
-        return configured_loss(
-            config,
-            q,
-            d,
-            labels,
-            temperature=jnp.float32(0.1),
-            query_weights=weights,
-            doc_mask=mask,
-            doc_log_probabilities=None,
-            split=split,
-        )[2]
+        inputs = LossInputs(q, d, labels, query_weights=weights, doc_mask=mask)
+        return configured_loss(config, inputs, temperature=jnp.float32(0.1), split=split)[2]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +77,7 @@ def test_an_anchor_needs_something_real_and_unignored_strictly_below():
     @functools.partial(jax.jit, compiler_options=QUICK)
     def of_row(levels):
         q, d = jnp.ones((1, 1)), jnp.array([[0.5], [0.25], [0.75]])
-        _, sums = batch_loss("h_infonce", h_infonce_terms, q, d, levels[None], temperatures=1.0)
+        _, sums = batch_loss("h_infonce", h_infonce_terms, LossInputs(q, d, levels[None]), temperatures=1.0)
         return level_statistics(sums, jnp.ones(1, bool))
 
     rows = [

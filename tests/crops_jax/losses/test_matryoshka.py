@@ -12,6 +12,7 @@ from crops_jax.config import Config, LossConfig, MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.losses import Split, h_infonce, rince
+from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_loss
 from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
@@ -36,16 +37,8 @@ def shortened(vectors, dim):
 
 def configured(config, queries, documents, labels, given):
     split = Split(sharding.make_mesh(MeshConfig(data=1)))
-    return configured_loss(
-        config,
-        queries,
-        documents,
-        labels,
-        temperature=jnp.float32(0.1),
-        doc_log_probabilities=None,
-        split=split,
-        **given,
-    )
+    inputs = LossInputs(queries, documents, labels, **given)
+    return configured_loss(config, inputs, temperature=jnp.float32(0.1), split=split)
 
 
 @pytest.mark.parametrize("name", ["h_infonce", "rince"])
