@@ -18,7 +18,7 @@ from crops_jax.hashing import (
     splitmix64,
     token_words,
 )
-from crops_jax.input_pipeline.document_choice import _chances
+from crops_jax.input_pipeline.document_choice import _draws
 from data.records.label_groups import _chance, group_labels
 from tests.data.records.labels import table
 
@@ -30,11 +30,11 @@ def test_splitmix64_of_known_values():
 
 
 def test_chances_of_documents_in_a_batch():
-    assert _chances(7, np.array([0, 3]), 2).tolist() == [
+    assert _draws(7, np.array([0, 3]), 2).tolist() == [
         [0xCAA6944B372D94BA, 0x9CD42D1744F0E31E],
         [0x5F69DD0B06E43FD0, 0xA9B609302829F21F],
     ]
-    assert _chances(-1, np.array([0]), 1).tolist() == [[0x15005FA6F95E8685]]
+    assert _draws(-1, np.array([0]), 1).tolist() == [[0x15005FA6F95E8685]]
 
 
 def test_chances_of_documents_in_a_record():
