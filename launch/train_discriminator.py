@@ -20,6 +20,7 @@ from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
+from crops_jax.config.stored import CONFIG, write_config
 from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
@@ -34,7 +35,6 @@ from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.quarantine import beside
 
 _PROGRAM = "launch.train_discriminator"
-_CONFIG = "config.json"
 _TOKENIZER = "tokenizer"
 _MAX_LEXICAL_PAIRS = 60_000
 # What is trained from weights, and what from scratch.
@@ -108,7 +108,7 @@ def train_discriminator(arguments: Arguments) -> dict[str, Any]:
         if (run / FITTED).exists():
             print(f"{run} is finished", file=sys.stderr)
         else:
-            _write_config(run, config)  # which follows mesh and cadence
+            write_config(run / CONFIG, config)  # which follows mesh and cadence
             try:
                 _train(arguments, config, logs, until, run)
             except NothingToFit:
@@ -185,12 +185,8 @@ def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bo
         overwrite=None,
         inputs=inputs,
         remedy="give the same ones to go on, or choose another --output",
-        fill=lambda new: _write_config(new, config),
+        fill=lambda new: write_config(new / CONFIG, config),
     )
-
-
-def _write_config(run: Path, config: CrossEncoderConfig) -> None:
-    artifacts.write_text(run / _CONFIG, json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n")
 
 
 def _train(

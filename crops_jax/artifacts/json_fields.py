@@ -39,6 +39,8 @@ def read_json(file: Path, *, remedy: str) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file; {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error}); {remedy}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}); {remedy}") from error
 

@@ -1,4 +1,4 @@
-"""Configurations of runs as JSON stores them, and which of their fields a resumed run can change.
+"""The configuration of a run as config.json and back, and which of its fields a resumed run can change.
 
 A resumed run must keep every field that decides its numbers. It can change where it runs and how often it writes.
 """
@@ -9,12 +9,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from crops_jax.artifacts import write_text
+from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.config.cross_encoder import CrossEncoderConfig
 from crops_jax.config.experiment import Config
 from crops_jax.errors import InputError
 
 ConfigSections = Config | CrossEncoderConfig
 """A configuration whose fields are sections. A section that both classes have means the same in both."""
+
+CONFIG = "config.json"
 
 _FREE_SECTIONS = {"mesh"}
 _FREE_FIELDS = {
@@ -69,13 +73,29 @@ def _fields(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{name}": value for section, fields in sections.items() for name, value in fields.items()}
 
 
+def write_config(file: Path, config: ConfigSections) -> None:
+    """Writes the config.json of a run."""
+    write_text(file, json.dumps(asdict(config), indent=2, sort_keys=True) + "\n")
+
+
+def read_sections(file: Path, *, remedy: str) -> dict[str, dict[str, Any]]:
+    """Reads the fields of a run's config.json by section, whichever of the two classes wrote them.
+
+    Raises InputError, which ends with `remedy`, when the file is missing or is not an object of objects.
+    """
+    sections = read_object(file, remedy=remedy)
+    for name, section in sections.items():
+        typed(file, name, section, dict, remedy=remedy)
+    return sections
+
+
 def read_config(file: Path) -> Config:
-    """Reads the config.json of a run.
+    """Reads the config.json of a run of launch.train.
 
     Raises InputError when the file is missing, or when it is not a configuration of this version.
     """
+    sections = read_sections(file, remedy="the run is incomplete: train again")
     try:
-        sections = json.loads(file.read_text())
         if missing := [name for name in _fields(asdict(Config())) if name not in _fields(sections)]:
             raise ValueError(f"{missing[0]} is missing")
         kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
@@ -85,9 +105,7 @@ def read_config(file: Path) -> Config:
             for section, values in sections.items()
         }
         return Config(**{section: kinds[section](**values) for section, values in fixed.items()})
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; the run is incomplete") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{file}: not a configuration of this version ({error}); train again, or use that version"
         ) from error

@@ -190,19 +190,33 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
     step = best_step(run) if which == "best" else max(saved_steps(folder), default=None)
     if step is None:
         raise InputError(f"{run}: there is no checkpoint in it yet; let launch.train save one first")
-    stored = _read_json(folder / str(step))
-    name = "average" if "average" in _kept(folder / str(step), stored, "checksums") else "parameters"
+    checkpoint = folder / str(step)
+    return read_item(checkpoint, "average" if "average" in saved_items(checkpoint) else "parameters")
+
+
+def saved_items(checkpoint: Path) -> list[str]:
+    """Returns which of ITEMS a checkpoint holds. Raises InputError when it cannot be read."""
+    return list(_kept(checkpoint, _read_json(checkpoint), "checksums"))
+
+
+def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
+    """Reads one of ITEMS as nested dictionaries and lists of NumPy arrays, whatever mesh it was saved from.
+
+    Raises InputError when it cannot be read or its arrays are not those that were saved.
+    """
+    path = checkpoint / name
     # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
     with closing(ocp.PyTreeCheckpointHandler()) as handler:
-        path = folder / str(step) / name
         try:
             tree = handler.metadata(path).tree  # type: ignore[arg-type]
             to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))  # type: ignore[call-arg]
-        except (ValueError, KeyError, OSError, AttributeError) as error:
-            raise InputError(f"{path}: the checkpoint cannot be read ({one_line(error)})") from error
+        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{path}: the checkpoint cannot be read ({one_line(error)}); remove the folder of that step"
+            ) from error
     restored = _with_integer_keys(restored)
-    _check_sums(folder / str(step), stored, name, restored)
+    _check_sums(checkpoint, _read_json(checkpoint), name, restored)
     return restored
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crops_jax import artifacts, pretrained
-from crops_jax.config.stored import read_config
+from crops_jax.config.stored import CONFIG, read_config
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import from_parameters
@@ -22,7 +22,7 @@ def _open_run(run: Path) -> Encoder:
     kind = artifacts.read_manifest(run)["kind"]
     if kind != "run":
         raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder")
-    config = read_config(run / "config.json")
+    config = read_config(run / CONFIG)
     parameters = checkpoints.restore_parameters(run, which="best")
     try:
         model = from_parameters(config, parameters)

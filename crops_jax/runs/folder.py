@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,13 +12,12 @@ from crops_jax import artifacts
 from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
-from crops_jax.config.stored import differing_fields
+from crops_jax.config.stored import CONFIG, differing_fields, read_sections, write_config
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
 from crops_jax.text import tokenizer
 
-CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 _PROGRAM = "launch.train"
 # Until what one machine writes is seen on another: network file systems keep what they read for a while.
@@ -65,7 +63,7 @@ def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterato
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
     with exclusive(run / LOCK, refusal=refusal):
         _check_same_run(run, config, records)
-        artifacts.write_text(run / CONFIG, _config_json(config))
+        write_config(run / CONFIG, config)
         yield
 
 
@@ -135,7 +133,7 @@ def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
     )
 
     def fill(new: Path) -> None:
-        artifacts.write_text(new / CONFIG, _config_json(config))
+        write_config(new / CONFIG, config)
         shutil.copytree(records / TOKENIZER, new / TOKENIZER)
 
     in_place.begin(run, manifest, overwrite=None, inputs={"records": records}, fill=fill)
@@ -153,23 +151,9 @@ def _check_same_run(run: Path, config: Config, records: Path) -> None:
         raise InputError(
             f"{run} was trained on other records than {records}; give its own records, or choose another --output"
         )
-    if differing := differing_fields(_read_config(run / CONFIG), config):
+    if differing := differing_fields(read_sections(run / CONFIG, remedy="choose another --output"), config):
         raise InputError(
             f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, cadence of logs, "
             "evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps and data.workers may "
             "change; choose another --output"
         )
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(file.read_text())
-        if not isinstance(stored, dict) or not all(isinstance(fields, dict) for fields in stored.values()):
-            raise ValueError("not a mapping of sections")
-        return stored
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not the configuration of a run ({error}); choose another --output") from error
-
-
-def _config_json(config: Config) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"

@@ -13,6 +13,7 @@ from tensorboardX import SummaryWriter
 
 from crops_jax import artifacts
 from crops_jax.devices import processes
+from crops_jax.errors import InputError
 
 METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"
@@ -107,6 +108,29 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     return _whole_lines(Path(run) / METRICS)
 
 
+def read_goodput(run: Path | str) -> list[dict[str, Any]]:
+    """Reads the whole lines of RUN/goodput.jsonl; the run may be under way."""
+    return _whole_lines(Path(run) / GOODPUT)
+
+
+def check_log(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """Returns the lines of a log, and whether its last line is torn, as a killed run leaves it.
+
+    Raises InputError, which names the line, when another line is not a JSON object, or a line of metrics.jsonl has no
+    step.
+    """
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(_lines(file), start=1):
+        if line is None:
+            return lines, True
+        if isinstance(line, Exception):
+            raise InputError(f"{file}, line {number}: not a JSON object ({line}); remove the line") from line
+        if file.name == METRICS and not isinstance(line.get("step"), int):
+            raise InputError(f"{file}, line {number}: no step in it; remove the line")
+        lines.append(line)
+    return lines, False
+
+
 def _keep_lines(file: Path, *, last_step: int | None) -> None:
     """Rewrites a log without torn lines and without lines of steps after `last_step`."""
     if not file.exists():
@@ -118,15 +142,21 @@ def _keep_lines(file: Path, *, last_step: int | None) -> None:
 
 
 def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if file.exists() else []:
-        try:
-            line = json.loads(text) if text.endswith("\n") else None
-        except ValueError:
+    return [line for line in _lines(file) if isinstance(line, dict)]
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any] | Exception | None]:
+    """Yields each line of a log, the error where it is not a JSON object, and None for a torn last line."""
+    for text in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+        if not text.endswith(b"\n"):
+            yield None
             continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield error
+            continue
+        yield line if isinstance(line, dict) else ValueError("no object")
 
 
 def _as_line(line: dict[str, Any]) -> str:

@@ -3,15 +3,14 @@
 Each function reads all of its directory, with the readers of crops_jax, which are imported where they are needed.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax.artifacts.json_fields import read_json
-from crops_jax.errors import InputError, one_line
+from crops_jax.config.stored import CONFIG, read_sections
+from crops_jax.errors import InputError
 from crops_jax.labels import Level
 
 
@@ -70,13 +69,13 @@ def _readable(record: Any, path: Path) -> dict[str, Any]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """A training run, finished or under way: checkpoints, with every array read, and the last logged step."""
-    from crops_jax.runs import checkpoints
+    from crops_jax.runs import checkpoints, log
     from crops_jax.text import tokenizer
 
-    config = read_json(path / "config.json", remedy="write the directory again")
+    config = read_sections(path / CONFIG, remedy="write the directory again")
     tokenizer.load(path / "tokenizer")
-    metrics, torn = _read_log(path / "metrics.jsonl")
-    goodput, _ = _read_log(path / "goodput.jsonl")
+    metrics, torn = log.check_log(path / log.METRICS)
+    goodput, _ = log.check_log(path / log.GOODPUT)
     steps = sorted(checkpoints.saved_steps(path / checkpoints.FOLDER))
     saved = {str(step): _describe_checkpoint(path / checkpoints.FOLDER / str(step)) for step in steps}
     return {
@@ -95,48 +94,18 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
 
     from crops_jax.runs import checkpoints
 
-    progress = checkpoints.read_progress(path)
-    parameters = jax.tree.leaves_with_path(_read_arrays(path / "parameters"))
-    _read_arrays(path / "optimizer")
-    average = jax.tree.leaves_with_path(_read_arrays(path / "average")) if (path / "average").exists() else []
-    for place, array in [*parameters, *average]:
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: parameter {jax.tree_util.keystr(place)} is not finite; go back to another step")
+    progress, parameters = checkpoints.read_progress(path), 0
+    for name in sorted({"parameters", "optimizer", *checkpoints.saved_items(path)}):
+        arrays = jax.tree.leaves_with_path(checkpoints.read_item(path, name))
+        for place, array in arrays if name != "optimizer" else []:
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"{path}: parameter {jax.tree_util.keystr(place)} is not finite; go back to another step"
+                )
+        if name == "parameters":
+            parameters = sum(array.size for _, array in arrays)
     best = progress.best and progress.best._asdict()
-    return {"parameters": sum(array.size for _, array in parameters), "best": best}
-
-
-def _read_arrays(path: Path) -> Any:
-    import jax
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        try:
-            tree = checkpointer.metadata(path).item_metadata.tree
-            to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=to_host))
-        except (ValueError, KeyError, OSError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}); remove the folder of that step") from error
-
-
-def _read_log(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The lines of a log, and whether its last line is torn, as a killed run leaves it."""
-    lines: list[dict[str, Any]] = []
-    if not file.exists():
-        return lines, False
-    for number, text in enumerate(file.read_bytes().splitlines(keepends=True), start=1):
-        if not text.endswith(b"\n"):
-            return lines, True
-        try:
-            line = json.loads(text)
-            if not isinstance(line, dict):
-                raise ValueError("no object")
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file}, line {number}: not a JSON object ({error}); remove the line") from error
-        if file.name == "metrics.jsonl" and not isinstance(line.get("step"), int):
-            raise InputError(f"{file}, line {number}: no step in it; remove the line")
-        lines.append(line)
-    return lines, False
+    return {"parameters": parameters, "best": best}
 
 
 def describe_embeddings(path: Path) -> dict[str, Any]:

@@ -61,7 +61,15 @@ def test_steps_that_follow_from_epochs_are_those_that_training_named(run):
     assert status(Arguments(run=str(run)))["steps"] == 42
 
 
-@pytest.mark.parametrize(("kind", "config", "words"), [("labels", "{}", "not a run"), ("run", "{", "configuration")])
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        ("labels", "{}", "not a run"),
+        ("run", "{", r"config.json: not JSON .*configuration"),
+        ("run", "[]", r"config.json: expected a JSON object, found \[\]; check that it is the configuration of a run"),
+        ("run", "{}", r"training.steps must be a whole number, found null; check that it is the configuration"),
+    ],
+)
 def test_what_is_no_run_is_refused(run, kind, config, words):
     artifacts.write_manifest(run, artifacts.new_manifest(program="x", kind=kind, arguments={}, inputs={}))
     (run / "config.json").write_text(config)

@@ -3,7 +3,14 @@ import json
 
 import pytest
 
-from crops_jax.config.stored import binding_sections, config_hash, differing_fields, read_config
+from crops_jax.config.stored import (
+    binding_sections,
+    config_hash,
+    differing_fields,
+    read_config,
+    read_sections,
+    write_config,
+)
 from crops_jax.errors import InputError
 from tests.tiny_pairs import CONFIG as PAIRS
 from tests.tiny_run import CONFIG
@@ -60,9 +67,24 @@ def test_a_field_that_this_version_lacks_is_named():
 
 def test_a_configuration_is_read_back_whole_or_refused(tmp_path):
     file, stored = tmp_path / "config.json", as_stored(CONFIG)
-    file.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"config.json: no such file; the run is incomplete"):
+        read_config(file)
+    write_config(file, CONFIG)
     assert read_config(file) == CONFIG
+    assert read_sections(file, remedy="-") == stored
     del stored["optimizer"]["ema_decay"]
     file.write_text(json.dumps(stored))
     with pytest.raises(InputError, match=r"config.json: not a configuration of this version \(optimizer.ema_decay is"):
         read_config(file)
+
+
+def test_what_is_no_configuration_is_refused_with_the_remedy(tmp_path):
+    file = tmp_path / "config.json"
+    for content, found in (
+        ("{", "not JSON"),
+        ("[]", "expected a JSON object"),
+        ('{"mesh": 3}', "mesh must be an object"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=rf"config.json: {found}.*; choose another --output"):
+            read_sections(file, remedy="choose another --output")

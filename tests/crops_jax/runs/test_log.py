@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
-from crops_jax.runs.log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, read_metrics
+from crops_jax.errors import InputError
+from crops_jax.runs.log import GOODPUT, METRICS, PARTS, RunLog, Stopwatch, check_log, read_goodput, read_metrics
 
 
 def test_later_and_torn_lines_are_dropped_on_resume_and_goodput_is_kept(tmp_path):
@@ -42,6 +45,24 @@ def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
 def test_bytes_that_are_no_text_count_as_torn(tmp_path):
     (tmp_path / METRICS).write_bytes(b'{"step": 1}\n\xff\xfe\n[1]\n{"step": 2}\n')
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_a_log_is_checked_line_by_line(tmp_path):
+    metrics, goodput = tmp_path / METRICS, tmp_path / GOODPUT
+    assert check_log(metrics) == ([], False)
+    metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}')
+    assert check_log(metrics) == ([{"step": 1}, {"step": 2}], True)
+    goodput.write_text('{"seconds": 1.0}\n{"seconds": 2.0}')
+    assert check_log(goodput) == ([{"seconds": 1.0}], True)
+    assert read_goodput(tmp_path) == [{"seconds": 1.0}]
+    for broken, message in (
+        ('{"step": 1}\n[1]\n{"step": 3}', r"metrics.jsonl, line 2: not a JSON object \(no object\); remove the line"),
+        ('{"step": 1\n{"step": 2}\n', r"metrics.jsonl, line 1: not a JSON object"),
+        ('{"step": 1}\n{"stop": 2}\n', r"metrics.jsonl, line 2: no step in it; remove the line"),
+    ):
+        metrics.write_text(broken)
+        with pytest.raises(InputError, match=message):
+            check_log(metrics)
 
 
 def test_the_parts_of_a_stopwatch_add_up():
