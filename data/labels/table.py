@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from crops_jax import artifacts
+from crops_jax.artifacts.lineage import manifest_or_none, read_from
 from crops_jax.errors import InputError
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.tables import connect_duckdb
@@ -63,13 +64,8 @@ def read_queries(labels: Path | str) -> list[str]:
 
 def mined_from(labels: Path | str) -> str | None:
     """The fingerprint of the log tables that a label directory goes back to; None where no manifest tells."""
-    if not (Path(labels) / artifacts.MANIFEST).exists():
-        return None
-    manifest = artifacts.read_manifest(labels)
-    while manifest and "logs" not in manifest["inputs"]:
-        # launch.mine_negatives makes labels from labels.
-        manifest = manifest["inputs"].get("labels", {}).get("manifest")
-    return manifest["inputs"]["logs"]["fingerprint"] if manifest else None
+    logs = read_from(manifest_or_none(labels), "logs")
+    return logs[0] if logs else None
 
 
 def check_mined_from(labels: Path | str, logs: Path | str) -> None:

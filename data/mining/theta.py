@@ -12,6 +12,7 @@ import numpy as np
 from crops_jax import discriminator
 from crops_jax.artifacts import fingerprint, read_manifest, write_text
 from crops_jax.artifacts.json_fields import read_object
+from crops_jax.artifacts.lineage import Manifest, input_fingerprint, input_manifest
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
@@ -167,7 +168,7 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
     source = _held_out_manifest(folder)
     same = (
         source is not None
-        and source["inputs"].get("logs", {}).get("fingerprint") == fingerprint(logs.path)
+        and input_fingerprint(source, "logs") == fingerprint(logs.path)
         and all(source["arguments"].get(name) == value for name, value in split.items())
     )
     if not same:
@@ -178,10 +179,8 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
         )
 
 
-def _held_out_manifest(folder: Path | str) -> dict[str, Any] | None:
+def _held_out_manifest(folder: Path | str) -> Manifest | None:
     """The manifest of the data.hold_out whose output a discriminator was fitted on, or that fitted it."""
     manifest = read_manifest(folder)
-    if manifest["program"] == "data.hold_out":
-        return manifest
-    fitted_on = manifest["inputs"].get("logs", {}).get("manifest")
-    return fitted_on if fitted_on and fitted_on["program"] == "data.hold_out" else None
+    links = (manifest, input_manifest(manifest, "logs"))
+    return next((link for link in links if link and link["program"] == "data.hold_out"), None)

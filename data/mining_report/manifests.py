@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crops_jax import artifacts
 from crops_jax.artifacts.json_fields import read_json
+from crops_jax.artifacts.lineage import line, manifest_or_none
 from crops_jax.errors import InputError
 from data.labels.assign_levels import POSITIVE_SOURCES
 from data.mining_report.charts import words
@@ -118,14 +118,12 @@ class Mined(NamedTuple):
 
 def read_mined(labels: Path) -> Mined:
     """What the manifest of data.mine says that labels, or the labels that they were made from, go back to."""
-    if not (labels / artifacts.MANIFEST).exists():
+    written_by = manifest_or_none(labels)
+    if written_by is None:
         return Mined({}, {}, False, None, False, {})
-    manifest: Mapping[str, Any] | None = artifacts.read_manifest(labels)
-    writer = manifest["program"]
-    made = manifest.get("mined", {}) if writer == "launch.mine_negatives" else {}
-    while manifest and manifest["program"] != "data.mine":
-        # launch.mine_negatives makes labels from labels.
-        manifest = manifest["inputs"].get("labels", {}).get("manifest")
+    writer = written_by["program"]
+    made = written_by.get("mined", {}) if writer == "launch.mine_negatives" else {}
+    manifest = next((link for link in line(written_by, "labels") if link["program"] == "data.mine"), None)
     if manifest is None:
         return Mined({}, {}, False, writer, False, made)
     written = "knowledge_documents" in manifest["inputs"]

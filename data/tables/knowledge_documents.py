@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crops_jax import artifacts
+from crops_jax.artifacts.lineage import manifest_or_none, read_from
 from crops_jax.errors import InputError
 from data.tables.checks import check_table
 from data.tables.duckdb_session import connect_duckdb
@@ -48,13 +49,10 @@ def open_written_documents(path: Path | str, *, logs: LogTables) -> LogTables:
 
 def check_same_documents(labels: Path | str, documents: Path | str | None) -> None:
     """Raises InputError when labels were mined with other written documents than the directory `documents`."""
-    if documents is None or not (Path(labels) / artifacts.MANIFEST).exists():
+    if documents is None:
         return
-    manifest = artifacts.read_manifest(labels)
-    while manifest and TABLE not in manifest["inputs"]:
-        # launch.mine_negatives makes labels from labels.
-        manifest = manifest["inputs"].get("labels", {}).get("manifest")
-    if manifest and manifest["inputs"][TABLE]["fingerprint"] != artifacts.fingerprint(documents):
+    mined_with = read_from(manifest_or_none(labels), TABLE)
+    if mined_with and mined_with[0] != artifacts.fingerprint(documents):
         raise InputError(
             f"--labels {labels} were mined with other written documents than --knowledge-documents {documents} holds "
             "now; give those that data.mine read, or mine again"

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from crops_jax import artifacts
+from crops_jax.artifacts.lineage import input_fingerprint
 from crops_jax.embeddings import Embeddings, open_embeddings
 from crops_jax.errors import InputError
 from crops_jax.retrieval.mapped import take_rows
@@ -68,7 +69,7 @@ def document_vectors(
         raise InputError(f"{embeddings}: vectors of the {manifest['arguments'].get('tower')} tower; embed documents")
     if manifest.get("encoder") != encoder.fingerprint:
         raise InputError(f"{embeddings}: vectors of another encoder than {run} is now; embed again with launch.embed")
-    texts = manifest["inputs"].get("texts", {}).get("fingerprint")
+    texts = input_fingerprint(manifest, "texts")
     if texts not in _fingerprints(logs):
         raise InputError(f"{embeddings}: vectors of other texts than the documents of {logs.path}; embed these")
     if dim not in (None, found.dim):

@@ -1,11 +1,17 @@
 """Where an encoder and a SPLIT come from, read from the manifests that each step carries along."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from crops_jax import artifacts
-from crops_jax.artifacts.lineage import chain, manifest_or_none
+from crops_jax.artifacts.lineage import (
+    Manifest,
+    chain,
+    input_fingerprint,
+    input_manifest,
+    manifest_or_none,
+    read_from,
+)
 from crops_jax.errors import InputError
 from data.perspectives.log_events import parse_time
 
@@ -20,7 +26,7 @@ def trained_on(run: str, split: str) -> bool | None:
     mined = _mined_from(manifest)
     if not mined:
         return None
-    _refuse_answers(mined, held_out or {}, run=run, split=split)
+    _refuse_answers(mined, held_out, run=run, split=split)
     return {fingerprint for _, fingerprint in mined} == {artifacts.fingerprint(split)}
 
 
@@ -29,26 +35,22 @@ def refuse_seen_answers(embeddings: str, labels: str) -> None:
 
     Its neighbours would carry the answers into what is trained next. Where manifests are missing nothing is refused.
     """
-    run = (manifest_or_none(embeddings) or {}).get("inputs", {}).get("run", {}).get("manifest")
-    split = next((link["inputs"]["logs"] for link, _ in _mined_from(manifest_or_none(labels))), {}).get("manifest")
-    if run and split:
-        _refuse_answers(
-            _mined_from(run), split, run=f"the run of {embeddings}", split=f"the SPLIT that {labels} were mined from"
-        )
+    run, logs = input_manifest(manifest_or_none(embeddings), "run"), read_from(manifest_or_none(labels), "logs")
+    if logs:
+        split = f"the SPLIT that {labels} were mined from"
+        _refuse_answers(_mined_from(run), logs[1], run=f"the run of {embeddings}", split=split)
 
 
-def _mined_from(manifest: Mapping[str, Any] | None) -> list[tuple[Mapping[str, Any], str]]:
+def _mined_from(manifest: Manifest | None) -> list[tuple[Manifest, str]]:
     """The label tables that something goes back to, each with the fingerprint of its logs."""
-    labels = [link for link in chain(manifest) if link.get("kind") == "labels"] if manifest else []
-    return [(link, link["inputs"]["logs"]["fingerprint"]) for link in labels if "logs" in link.get("inputs", {})]
+    labels = [link for link in chain(manifest) if link["kind"] == "labels"]
+    return [(link, logs) for link in labels if (logs := input_fingerprint(link, "logs"))]
 
 
-def _refuse_answers(
-    mined: Iterable[tuple[Mapping[str, Any], str]], held_out: Mapping[str, Any], *, run: str, split: str
-) -> None:
-    source = held_out.get("inputs", {}).get("logs", {}).get("fingerprint")
+def _refuse_answers(mined: Iterable[tuple[Manifest, str]], held_out: Manifest | None, *, run: str, split: str) -> None:
+    source = input_fingerprint(held_out, "logs")
     for link, fingerprint in mined:
-        if fingerprint == source and not _has_no_answer(link, held_out):
+        if held_out and fingerprint == source and not _has_no_answer(link, held_out):
             raise InputError(
                 f"{run} was trained on labels mined from the logs that {split} holds a test period of, so it has seen "
                 f"the answers; mine from {split} (data.mine --logs), or with --until the time it begins"
@@ -57,16 +59,15 @@ def _refuse_answers(
 
 def programs_of(path: str | Path) -> set[str]:
     """The programs that a directory was made by, its inputs included; empty where there is no manifest."""
-    manifest = manifest_or_none(path)
-    return {link["program"] for link in chain(manifest)} if manifest else set()
+    return {link["program"] for link in chain(manifest_or_none(path))}
 
 
-def _has_no_answer(labels: Mapping[str, Any], held_out: Mapping[str, Any]) -> bool:
+def _has_no_answer(labels: Manifest, held_out: Manifest) -> bool:
     """Whether mining the whole logs read nothing of what was held out of them."""
-    arguments = held_out.get("arguments", {})
+    arguments = held_out["arguments"]
     if arguments.get("by") == "split":  # only judgements of split = test are held out, which data.mine never reads
         return True
-    until, begin = labels.get("arguments", {}).get("until"), arguments.get("from_")
+    until, begin = labels["arguments"].get("until"), arguments.get("from_")
     if not until or not begin:
         return False
     return parse_time(until, argument="--until") <= parse_time(begin, argument="--from")
