@@ -1,1 +1,1 @@
-"""The parts of launch.evaluate: test sets, metrics, files, and what a run was trained on."""
+"""The parts of launch.evaluate: test sets, searching, metrics, notes, files, and what a run was trained on."""

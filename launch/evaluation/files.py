@@ -1,21 +1,25 @@
-"""What EVAL holds beside metrics.json, each written here with its columns.
+"""The files of EVAL, the tables with their columns.
 
+metrics.json       every figure
 per_query.parquet  one value a (system, test, pairs, query, metric): what paired intervals are made from
 retrieved.parquet  the first documents of every test query, by system, with grade and relevance
 relevant.parquet   every relevant document, and the rank at which each system found it (null: not among those searched)
+index/             what the encoder is served from, with the ids and titles of its documents
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crops_jax import artifacts
 from crops_jax.retrieval.evaluation import HeldOut, Value
 from crops_jax.retrieval.metrics import is_relevant
 from launch.corpus.documents import Corpus
+from launch.evaluation.searching import SearchResults
 
 PER_QUERY = pa.schema(
     [
@@ -60,38 +64,41 @@ _PERSPECTIVE = {"ct": "search_log", "qr": "query_level", "judgements": "judgemen
 _SHOWN = 10
 
 
-def write_per_query(directory: Path, per_query: Mapping[str, Sequence[Value]]) -> None:
-    rows = ({"system": system, **value._asdict()} for system, found in per_query.items() for value in found)
+def write_evaluation(
+    directory: Path,
+    metrics: Mapping[str, Any],
+    per_query: Mapping[str, Sequence[Value]],
+    tests: Sequence[HeldOut],
+    results: SearchResults,
+) -> None:
+    """Writes all files of EVAL.
+
+    Args:
+      directory: is there, and empty.
+      metrics: plain JSON without NaN.
+      per_query: the values of each system; those of the index are not written.
+      tests: the test sets.
+      results: what the systems retrieve for their queries.
+    """
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    artifacts.write_text(directory / "metrics.json", text)
+    corpus, answers = results.corpus, results.answers()
+    rows = ({"system": system, **value._asdict()} for system in answers for value in per_query[system])
     _write(directory / "per_query.parquet", rows, PER_QUERY)
-
-
-def write_retrieved(
-    directory: Path,
-    tests: Sequence[HeldOut],
-    corpus: Corpus,
-    found: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-) -> None:
-    """found: system -> query -> (scores, indices into the corpus; -1: none), best first."""
-    rows = (row for test in tests for row in _retrieved(test, corpus, found))
+    rows = (row for test in tests for row in _retrieved(test, corpus, answers))
     _write(directory / "retrieved.parquet", rows, RETRIEVED)
-
-
-def write_relevant(
-    directory: Path,
-    tests: Sequence[HeldOut],
-    corpus: Corpus,
-    rankings: Mapping[str, Mapping[str, Sequence[str]]],
-) -> None:
-    """rankings: system ("encoder", "bm25") -> query -> document ids, best first."""
     titles = dict(zip(corpus.doc_ids, corpus.titles, strict=True))
-    rows = (row for test in tests for row in _relevant(test, titles, rankings))
+    rows = (row for test in tests for row in _relevant(test, titles, results.rankings))
     _write(directory / "relevant.parquet", rows, RELEVANT)
+    results.index.save(directory / "index")
+    documents = {"doc_id": pa.array(corpus.doc_ids, pa.string()), "title": pa.array(corpus.titles, pa.string())}
+    pq.write_table(pa.table(documents), directory / "index" / "documents.parquet")
 
 
-def _retrieved(test: HeldOut, corpus: Corpus, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _retrieved(test: HeldOut, corpus: Corpus, answers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for query in sorted(test.grades):
-        for system, answers in found.items():
-            scores, indices = (part[:_SHOWN] for part in answers[query])
+        for system, of_query in answers.items():
+            scores, indices = (part[:_SHOWN] for part in of_query[query])
             for rank, at in enumerate(map(int, indices[indices >= 0]), start=1):
                 grade = test.grades[query].get(corpus.doc_ids[at])
                 relevant = grade is not None and is_relevant(grade, test.relevant_grade)

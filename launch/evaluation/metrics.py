@@ -1,20 +1,12 @@
 """The tables of figures in metrics.json, and the line that a program prints of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from crops_jax.retrieval.evaluation import Value, differences, figures
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean
 from crops_jax.retrieval.scann_index import Index, index_recall
-
-
-class Found(NamedTuple):
-    """The documents that a system found: index into the corpus (-1: none) and score, best first."""
-
-    scores: np.ndarray
-    indices: np.ndarray
+from launch.evaluation.searching import Retrieved
 
 
 def figure_tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
@@ -41,7 +33,7 @@ def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
 
 
 def index_gap(
-    index: Index, served: Found, exact: Found, per_query: Mapping[str, Sequence[Value]], *, samples: int
+    index: Index, served: Retrieved, exact: Retrieved, per_query: Mapping[str, Sequence[Value]], *, samples: int
 ) -> dict[str, Any]:
     """What serving from the index costs: its recall against exact search, and each figure's change."""
     depth = served.indices.shape[1]

@@ -1,0 +1,41 @@
+"""The notes of metrics.json: what a reader of the figures has to know beside them."""
+
+import json
+from pathlib import Path
+
+from crops_jax.errors import InputError
+from crops_jax.retrieval.scann_index import Index
+from launch.evaluation.lineage import programs_of
+
+
+def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]:
+    """One sentence a note.
+
+    Args:
+      logs: SPLIT, whose manifest says where it comes from.
+      index: that which the encoder is served from.
+      trained: whether the encoder was trained on SPLIT; None where no manifest says so.
+    """
+    notes = []
+    if "data.simulate" in programs_of(logs):
+        notes.append("The logs are those of a simulated world: the figures compare mechanisms, not products.")
+    if _discriminator_kind(logs) == "lexical":
+        notes.append(
+            "Reformulation positives (QR) were chosen by the lexical discriminator, which favours documents that share "
+            "words with the query, so QR is kind to BM25 and partly circular for mined positives."
+        )
+    if index.settings["kind"] == "exact":
+        notes.append(index.settings["reason"] + ".")
+    if trained is False:
+        notes.append("The run was not trained on labels of this SPLIT; seen and unseen are told by this SPLIT's log.")
+    if trained is None:
+        notes.append("No manifest says what the encoder was trained on; whether it saw the test period is not known.")
+    return notes
+
+
+def _discriminator_kind(logs: str) -> str | None:
+    file = Path(logs) / "discriminator" / "discriminator.json"
+    try:
+        return json.loads(file.read_text()).get("kind") if file.is_file() else None
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON ({error}); hold out again") from error

@@ -1,0 +1,90 @@
+"""What each system retrieves for the queries of the test sets: the encoder by exact search and from its index, BM25."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from crops_jax.embeddings import Embeddings
+from crops_jax.retrieval.bm25 import Bm25
+from crops_jax.retrieval.exact import local_mesh
+from crops_jax.retrieval.mapped import mapped_top_k
+from crops_jax.retrieval.scann_index import Index
+from launch.corpus.documents import Corpus
+
+# The deepest metric is at 100; residual rankings, which leave documents out, are filled from below.
+_DEPTH = 200
+_INDEX_DEPTH = 100
+_BM25_QUERIES = 64
+
+
+class Retrieved(NamedTuple):
+    """The documents that a system retrieves for each query, best first, by index into the corpus (-1: none)."""
+
+    scores: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResults:
+    """What the systems retrieve from one corpus for the same queries."""
+
+    corpus: Corpus
+    queries: Sequence[str]
+    encoder: Retrieved
+    """By exact search."""
+    bm25: Retrieved
+    served: Retrieved
+    """By the encoder from its index."""
+    index: Index
+    vectors: Embeddings
+    """Of the documents."""
+
+    @functools.cached_property
+    def rankings(self) -> dict[str, dict[str, list[str]]]:
+        """System ("encoder", "bm25", "index") -> query -> document ids, best first."""
+        systems = {"encoder": self.encoder, "bm25": self.bm25, "index": self.served}
+        return {
+            system: {
+                query: [self.corpus.doc_ids[index] for index in map(int, row[row >= 0])]
+                for query, row in zip(self.queries, retrieved.indices, strict=True)
+            }
+            for system, retrieved in systems.items()
+        }
+
+    def answers(self) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """System ("encoder", "bm25") -> query -> (scores, indices into the corpus)."""
+        systems = {"encoder": self.encoder, "bm25": self.bm25}
+        return {
+            system: dict(zip(self.queries, zip(*retrieved, strict=True), strict=True))
+            for system, retrieved in systems.items()
+        }
+
+
+def search_exactly(query_vectors: np.ndarray, vectors: Embeddings, corpus: Corpus) -> Retrieved:
+    """The documents of the greatest dot products with each query."""
+    depth = min(_DEPTH, len(corpus.doc_ids))
+    pairs = len(query_vectors) * len(corpus.doc_ids)
+    with tqdm(total=pairs, desc="exact search", unit=" pairs", unit_scale=True) as bar:
+        scores, indices = mapped_top_k(
+            query_vectors, vectors.shards, depth, order=corpus.order, mesh=local_mesh(), progress=bar.update
+        )
+    return Retrieved(scores, indices)
+
+
+def search_bm25(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) -> Retrieved:
+    """The documents of the greatest BM25 scores for each query."""
+    index, order = Bm25(corpus.texts, k1=k1, b=b), corpus.order
+    parts = [
+        index.search(queries[start : start + _BM25_QUERIES], min(_DEPTH, len(corpus.doc_ids)), order=order)
+        for start in tqdm(range(0, len(queries), _BM25_QUERIES), desc="BM25", unit="batch")
+    ]
+    return Retrieved(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def index_depth(corpus: Corpus) -> int:
+    """How many documents a query is served from the index."""
+    return min(_INDEX_DEPTH, len(corpus.doc_ids))
