@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,28 +73,10 @@ class Figures(NamedTuple):
 
 def report(arguments: ReportArguments) -> dict[str, Any]:
     """Writes a page about a label table: what each perspective gained, what was never shown, and why it is believed."""
-    if not 0 <= arguments.examples <= _MOST_EXAMPLES:
-        raise InputError(f"--examples {arguments.examples} is not between 0 and {_MOST_EXAMPLES}")
-    if arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed} must not be negative")
-    inputs = {"labels": arguments.labels, "logs": arguments.logs}
-    if arguments.knowledge_documents is not None:
-        inputs["knowledge_documents"] = arguments.knowledge_documents
-    check_page(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
-    check_mined_from(arguments.labels, arguments.logs)
-    check_same_documents(arguments.labels, arguments.knowledge_documents)
+    inputs = _checked_inputs(arguments)
     mined = read_mined(Path(arguments.labels))
     sweep = read_alpha_sweep(Path(arguments.labels))
-    until = mined.arguments.get("until")
-    with open_tables(
-        arguments.labels,
-        arguments.logs,
-        until=None if until is None else parse_time(until, argument="--until of data.mine"),
-        long_watch_seconds=mined.arguments.get("long_watch_seconds", LONG_WATCH_SECONDS),
-        knowledge_documents=arguments.knowledge_documents,
-        memory_limit=arguments.memory_limit,
-        on_bad_rows=mined.arguments.get("on_bad_rows", "fail"),
-    ) as tables:
+    with _open(arguments, mined) as tables:
         found = _figures(tables)
         examples = {
             source: draw_examples(tables, source, number=arguments.examples, seed=arguments.seed)
@@ -121,6 +104,39 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         seed=arguments.seed,
     )
     _print_table(found)
+    return _outcome(arguments, found, mined, rows)
+
+
+def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
+    """What the page is made from, after checks of the arguments and that the inputs belong together."""
+    if not 0 <= arguments.examples <= _MOST_EXAMPLES:
+        raise InputError(f"--examples {arguments.examples} is not between 0 and {_MOST_EXAMPLES}")
+    if arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed} must not be negative")
+    inputs = {"labels": arguments.labels, "logs": arguments.logs}
+    if arguments.knowledge_documents is not None:
+        inputs["knowledge_documents"] = arguments.knowledge_documents
+    check_page(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
+    check_mined_from(arguments.labels, arguments.logs)
+    check_same_documents(arguments.labels, arguments.knowledge_documents)
+    return inputs
+
+
+def _open(arguments: ReportArguments, mined: Mined) -> AbstractContextManager[ReportTables]:
+    """The label table and the logs, read as mining read them."""
+    until = mined.arguments.get("until")
+    return open_tables(
+        arguments.labels,
+        arguments.logs,
+        until=None if until is None else parse_time(until, argument="--until of data.mine"),
+        long_watch_seconds=mined.arguments.get("long_watch_seconds", LONG_WATCH_SECONDS),
+        knowledge_documents=arguments.knowledge_documents,
+        memory_limit=arguments.memory_limit,
+        on_bad_rows=mined.arguments.get("on_bad_rows", "fail"),
+    )
+
+
+def _outcome(arguments: ReportArguments, found: Figures, mined: Mined, rows: int) -> dict[str, Any]:
     return {
         "report": arguments.output,
         "rows": rows,

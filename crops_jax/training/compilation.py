@@ -56,23 +56,11 @@ def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]
     model = abstract_dual_encoder(config)
     batch = abstract_batch(config, lengths, mesh=mesh)
     step: Any = make_train_step(model, config, steps=_STEPS, mesh=mesh)
-    lowered = step.lower(abstract_state(model, config, steps=_STEPS, mesh=mesh), batch)
     kind = mesh.devices.flat[0].device_kind
+    compiled = _compiled(step.lower(abstract_state(model, config, steps=_STEPS, mesh=mesh), batch), kind)
     accelerator = accelerator_of(kind)
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise NamedFailure(f"the train step does not fit a {kind}: {_said(error)}; {_REMEDY}") from error
     memory = compiled.memory_analysis()
-    needed = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
+    needed = _needed_bytes(memory)
     if accelerator:
         check_memory(needed, accelerator, kind)
     cost = compiled.cost_analysis()
@@ -98,6 +86,27 @@ def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]
         "model_flops": flops,
         "model_flops_utilization": flops / (seconds * accelerator.peak_flops) if accelerator and seconds else None,
     }
+
+
+def _compiled(lowered: Any, kind: str) -> Any:
+    """The compiled step. Raises NamedFailure when the compiler says that it does not fit a device of this kind."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise NamedFailure(f"the train step does not fit a {kind}: {_memory_message(error)}; {_REMEDY}") from error
+
+
+def _needed_bytes(memory: Any) -> int:
+    """All memory of a device that a compiled program takes; outputs in the place of arguments count once."""
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
 
 
 def check_memory(needed_bytes: int, accelerator: Accelerator, kind: str) -> None:
@@ -170,7 +179,7 @@ def _seconds(cost: Mapping[str, float], accelerator: Accelerator | None) -> tupl
     return max(work / accelerator.peak_flops, traffic / accelerator.memory_bandwidth), "roofline"
 
 
-def _said(error: Exception) -> str:
+def _memory_message(error: Exception) -> str:
     """What the compiler says of memory, out of its codes and many lines."""
     sentence = re.search("Ran out of memory.*", str(error))
     return one_line(sentence[0] if sentence else error, limit=250).rstrip(". ")

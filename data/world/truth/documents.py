@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from data.world.constants import WorldConstants
 from data.world.streams import Streams
@@ -125,25 +125,52 @@ def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rn
     )
     noise = rng.random(body.shape) < constants.noise_word_share
     body = np.where(noise, rng.choice(lexicon.things.ravel(), body.shape), body)
-    fillers = rng.choice(lexicon.fillers, count)
-    connectors = rng.choice(lexicon.connectors, (count, 1 + _TEXT_WORDS))
+    words = _DrawnWords(
+        title=title,
+        keywords=keywords,
+        cover=cover,
+        body=body,
+        filler=rng.choice(lexicon.fillers, count),
+        connectors=rng.choice(lexicon.connectors, (count, 1 + _TEXT_WORDS)),
+        facet=facet_word,
+        has_facet=has_facet,
+        has_field=has_field,
+    )
+    return _spelled(words, lexicon)
+
+
+class _DrawnWords(NamedTuple):
+    """The words of documents as numbers in the lexicon, and whether the title names the facet and the field."""
+
+    title: Int[np.ndarray, "documents words"]
+    keywords: Int[np.ndarray, "documents words"]
+    cover: Int[np.ndarray, "documents words"]
+    body: Int[np.ndarray, "documents words"]
+    filler: Int[np.ndarray, "documents"]
+    connectors: Int[np.ndarray, "documents words"]
+    facet: Int[np.ndarray, "documents"]
+    has_facet: Bool[np.ndarray, "documents"]
+    has_field: Bool[np.ndarray, "documents"]
+
+
+def _spelled(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
     word = lexicon.words.__getitem__
     return Texts(
         title=[
             _title(
-                [word(w) for w in title[i]],
-                filler=word(fillers[i]),
-                facet=word(facet_word[i]) if has_facet[i] else None,
-                connector=word(connectors[i, 0]),
-                with_field=has_field[i],
+                [word(w) for w in drawn.title[i]],
+                filler=word(drawn.filler[i]),
+                facet=word(drawn.facet[i]) if drawn.has_facet[i] else None,
+                connector=word(drawn.connectors[i, 0]),
+                with_field=drawn.has_field[i],
             )
-            for i in range(count)
+            for i in range(len(drawn.title))
         ],
-        keywords=[", ".join(dict.fromkeys(word(w) for w in row)) for row in keywords],
-        cover_text=[" ".join(dict.fromkeys(word(w) for w in row)) for row in cover],
+        keywords=[", ".join(dict.fromkeys(word(w) for w in row)) for row in drawn.keywords],
+        cover_text=[" ".join(dict.fromkeys(word(w) for w in row)) for row in drawn.cover],
         text=[
             _sentences([word(w) for w in row], [word(c) for c in joins[1:]])
-            for row, joins in zip(body, connectors, strict=True)
+            for row, joins in zip(drawn.body, drawn.connectors, strict=True)
         ],
     )
 
