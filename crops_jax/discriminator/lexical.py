@@ -29,9 +29,9 @@ class LexicalDiscriminator:
 
     theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
 
-    The queries are divided into three slices by hash: the weights are fitted on six tenths, T on two tenths, and the
-    expected calibration error without and with T is measured on the other two. If a slice is empty or has only one
-    target, all pairs are used to fit and to measure, and `report` says so.
+    The queries are divided into three slices by hash: the weights are fitted on six tenths of them, T on two tenths,
+    and the expected calibration error without and with T is measured on the other two tenths. If a slice is empty or
+    has only one target, all pairs are used to fit and to measure, and `report` says so.
     """
 
     pairs_at_once = 2_000_000
