@@ -117,5 +117,5 @@ def test_a_type_that_is_not_known_or_not_the_files_is_named(tmp_path):
         with pytest.raises(InputError, match=message):
             open_embeddings(folder)
     (folder / "manifest.json").write_text(manifest.replace('"dtype": "int8",', ""))
-    with pytest.raises(InputError, match=r"no layout of embeddings in it \('dtype'\); embed again"):
+    with pytest.raises(InputError, match=r"it has no layout of embeddings \('dtype'\); embed again"):
         read_layout(folder)
