@@ -1,1 +1,1 @@
-"""Mining: candidate pairs, their scores, the evidence, and labels from it, by day or at once."""
+"""Mining: candidate pairs, their scores, the evidence for them, and the labels, by day or in one run."""

@@ -11,50 +11,57 @@ from data.tables import OnBadRows
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MineArguments:
-    """What to mine, where from and where to."""
+    """The arguments of data.mine: the input, the output and the parameters of mining."""
 
     logs: str
-    """Directory of log tables."""
+    """The directory of log tables."""
     output: str
-    """Directory to write labels.parquet and alpha_sweep.json into. With --day, labels of this state are replaced."""
+    """The directory to write labels.parquet and alpha_sweep.json into. With --day, labels of the same state are
+    replaced."""
     overwrite: bool = False
     """Replace the output if it exists."""
     backend: Literal["duckdb", "pyspark"] = "duckdb"
-    """What runs the joins. pyspark needs Java 17, and executors that see --logs and --output under their paths."""
+    """The engine that runs the joins. pyspark needs Java 17, and executors that see --logs and --output at the same
+    paths."""
     spark_master: str = "local[*]"
-    """Where Spark runs, with --backend pyspark."""
+    """The Spark master URL; it is used with --backend pyspark."""
     memory_limit: str | None = None
-    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk. By default 80 % of the machine. With
-    pyspark the heap of the driver, by default a quarter of the machine."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk. The default is 80 % of the machine's memory.
+    With pyspark it is the heap of the driver, and the default is a quarter of the machine's memory."""
     partitions: int | None = None
-    """Write LABELS/labels/ of so many files instead of labels.parquet. By default pyspark writes one for each 5 million
-    rows."""
+    """Write a folder OUTPUT/labels of this number of files instead of labels.parquet. By default pyspark writes one
+    file for each 5 million rows."""
     until: str | None = None
-    """Read only what happened before this time (exclusive, ISO 8601, UTC without an offset)."""
+    """Read only events before this time (exclusive, ISO 8601; UTC if it has no offset)."""
     perspectives: str | None = None
-    """Comma list of search_log (clicks and all negatives), query_level, system_level, knowledge_level. By default all
-    that the tables allow."""
+    """The perspectives, separated by commas: search_log (clicks and all negatives), query_level, system_level,
+    knowledge_level. The default is every perspective whose tables are present."""
     discriminator: str | None = None
-    """Folder of a discriminator. By default LOGS/discriminator; without one a lexical one is fitted on LOGS."""
+    """The folder of a relevance discriminator (theta), which gives the probability that a document answers a query. The
+    default is LOGS/discriminator; if that does not exist, a lexical discriminator is fitted on LOGS."""
     score_cache: str | None = None
-    """Directory where the scores of a cross-encoder are kept, which several calls may share. By default OUTPUT.scores,
-    which goes once the output is there: it spares an interrupted call to score again."""
+    """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
+    does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
     knowledge_documents: str | None = None
-    """Directory with a table knowledge_documents, as data.synthesize writes it: read in the place of the logs' own."""
+    """A directory with a table knowledge_documents, as data.synthesize writes it. It is read instead of the table in
+    the logs."""
     day: str | None = None
-    """Mine this UTC day alone (YYYY-MM-DD) into --state, and write the labels of all days that are there. A day that is
-    there already is replaced. Of tables in folders day=YYYY-MM-DD, other days' are not opened."""
+    """Mine only this UTC day (YYYY-MM-DD) into --state, and write the labels of all days in the state. If the state
+    already has the day, it is replaced. Of tables in folders day=YYYY-MM-DD, only the folders of the days that are
+    needed are opened."""
     state: str | None = None
-    """Private directory (mode 0700) of what is remembered between days, users as keyed hashes. Goes with --day."""
+    """The private directory (mode 0700) that keeps the evidence between days, with users as keyed hashes. It is needed
+    with --day."""
     forget_before: str | None = None
     """Remove the days before this one (YYYY-MM-DD) from --state."""
     judgements_as_labels: bool = False
-    """Take judgements of split train as labels, for sources without a log."""
+    """Use the judgements of split train as labels, for sources without a log."""
     grade_levels: str | None = None
-    """The least grade of each level, as in 0=3,1=4; needed with --judgements-as-labels."""
+    """The minimum grade of each level, written GRADE=LEVEL, as in 0=3,1=4. It is needed with
+    --judgements-as-labels."""
     parameters: Annotated[MiningParameters, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=MiningParameters
     )
     """The parameters of mining; each is a flag of its own."""
     on_bad_rows: OnBadRows = "fail"
-    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""

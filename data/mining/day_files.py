@@ -1,6 +1,6 @@
-"""The Parquet files of a mining state: a day's supports with users as hashes, and the scores of pairs.
+"""The Parquet files of a mining state: the supports of each day with users as hashes, and the scores of pairs.
 
-Ids of users as keyed hashes: who has the key can tell that two days saw the same user, and nobody else anything.
+Ids of users are stored as keyed hashes. Only who has the key can compute the hash of a user.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from data.perspectives.rows import SUPPORTS, as_supports
 from data.tables.files import sql_text
 
 SEARCHED = "searched"
-"""The source of rows that only say who searched for what."""
+"""The source of rows that record only that a user searched a query."""
 
 _ROWS = 131_072
 _ABOUT = b"crops_jax"
@@ -38,13 +38,15 @@ _USERS_AT_ONCE = 100_000
 
 
 def write_day(connection: Connection, evidence: Evidence, file: Path, *, key: bytes, about: Mapping[str, Any]) -> None:
-    """Writes the evidence of a day: one row a (user, query, doc_id, source, via_query), with the least gap_seconds.
+    """Writes the evidence of a day: one row for each (user, query, doc_id, source, via_query).
+
+    gap_seconds is the minimum over the events of a row.
 
     Args:
-      connection: the Ibis backend that the evidence is on.
-      evidence: of the day.
-      key: of the hashes of users.
-      about: recorded and skipped, kept in the file: see `read_evidence`.
+      connection: the Ibis backend that holds the evidence.
+      evidence: the evidence of the day.
+      key: the key of the hashes of users.
+      about: the values "recorded" and "skipped", which are kept in the file; `read_evidence` uses them.
     """
     assert evidence.searches is not None
     searched = as_supports(evidence.searches.distinct(), source=SEARCHED)
@@ -58,12 +60,12 @@ def write_day(connection: Connection, evidence: Evidence, file: Path, *, key: by
 
 
 def read_evidence(connection: DuckDBConnection, files: Sequence[Path], wanted: Sequence[str]) -> Evidence:
-    """The evidence of days together; perspectives that were skipped on all of them are not there.
+    """Returns the evidence of several days together, without perspectives that were skipped on all of them.
 
     Args:
       connection: an Ibis backend on DuckDB.
-      files: what `write_day` wrote, at least one.
-      wanted: the perspectives.
+      files: the files that `write_day` wrote, at least one.
+      wanted: the perspectives to read.
     """
     about = [json.loads(pq.read_schema(file).metadata[_ABOUT]) for file in files]
     rows = _read(connection, files).rename(user_id="user")
@@ -77,7 +79,7 @@ def read_evidence(connection: DuckDBConnection, files: Sequence[Path], wanted: S
 
 
 def candidate_pairs(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
-    """The distinct query and doc_id of the candidates in some days' files."""
+    """Returns the table (query, doc_id) of the distinct candidates in the files of days."""
     rows = _read(connection, files)
     return rows.filter(rows.source.isin(DECIDED_BY_THETA)).select("query", "doc_id").distinct()
 
@@ -87,10 +89,10 @@ def write_scores(connection: Connection, scores: ibis.Table, file: Path) -> None
 
 
 def read_scores(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
-    """query, doc_id, score of each pair."""
+    """Returns the table (query, doc_id, score) of all pairs in the files."""
     if not files:
         return connection.create_table(ibis.util.gen_name("no_scores"), _SCORE_SCHEMA.empty_table(), temp=True)
-    # A run that was killed while it brought files together leaves pairs in two of them, with the same score.
+    # A run that was killed while it merged files leaves pairs in two of them, with the same score.
     return _read(connection, files).distinct()
 
 
@@ -108,9 +110,9 @@ def _write(connection: Connection, rows: ibis.Table, file: Path, schema: pa.Sche
 
 
 def hash_users(connection: Connection, supports: ibis.Table, key: bytes) -> ibis.Table:
-    """The table with the column `user` in the place of `user_id`: keyed BLAKE2b of 128 bits, as hexadecimal digits.
+    """Returns the table with a column `user` instead of `user_id`: keyed BLAKE2b of 128 bits, as hexadecimal digits.
 
-    Each distinct user is hashed once. Two of 10^9 users share a hash with a probability of 2 in 10^21.
+    Each distinct user is hashed once. Among 10^9 users, any two share a hash with a probability of 2 in 10^21.
     """
     hashes = [pa.table({"user_id": pa.array([], pa.string()), "user": pa.array([], pa.string())})]
     for batch in arrow_batches(connection, supports.select("user_id").distinct(), rows=_USERS_AT_ONCE):

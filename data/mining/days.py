@@ -1,12 +1,12 @@
-"""Mining by days: the evidence of a day goes into a private state, and the label table comes out of all its days.
+"""Mining by days: a private state keeps the evidence of each day, and the label table is made from all its days.
 
-Evidence belongs to the UTC day of its latest event: of the click, of the later query, of the later of search and feed
-view. So a pair over midnight belongs to the later day, and to mine a day only the searches and feed views of that day
-and of the lead-in before it, which is the greater of the windows, are read.
+Evidence belongs to the UTC day of its latest event: the click, the later query, or the later of search and feed view.
+So a pair across midnight belongs to the later day. To mine a day, only the searches and feed views of that day and of
+the time before it, as long as the longer of the two windows, are read.
 
-The labels are those of one run over all the days with the same parameters, whatever the order in which the days came
-and however often, but for what is counted by day: the cap of feed documents is one of a (user, query, day). Documents
-that a language model wrote are read anew each time.
+The labels equal those of one run over all the days with the same parameters. They do not depend on the order in which
+the days were mined, nor on how often. One thing differs: the limit of feed documents applies to each (user, query,
+day). Documents that a language model wrote are read again each time.
 """
 
 import datetime
@@ -49,18 +49,21 @@ UNPINNED = {
     "state",
     "forget_before",
 }
-"""Arguments that may differ from day to day: where things are and what runs the joins, not what is mined."""
+"""The arguments that can differ from day to day: paths and the engine of the joins, not the parameters of mining."""
 
 
 def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
-    """Mines one day into STATE, and writes the labels of all days that are there.
+    """Mines one day into STATE, and writes the labels of all days in the state.
 
     Args:
-      arguments: with a day and a state.
-      wanted: the perspectives.
+      arguments: the arguments of data.mine; day and state are not None.
+      wanted: the perspectives to mine.
+
+    Returns:
+      The outcome: counts of the labels, the days of the state, and the counts of this day.
 
     Raises:
-      InputError: the day cannot be mined as those that are there were, or nothing happened on it.
+      InputError: the parameters differ from those of the earlier days, or the day has no events.
     """
     assert arguments.day is not None
     assert arguments.state is not None
@@ -119,7 +122,7 @@ def _check_apart(*, state: str, logs: str, output: str) -> None:
 
 
 def _is_of(state: MiningState, labels: str) -> bool:
-    """Whether labels were written from this very state, and may be replaced unasked."""
+    """Returns whether labels were written from this state, so that they can be replaced without --overwrite."""
     if not state.days() or not (Path(labels) / artifacts.MANIFEST).exists():
         return False
     mined = artifacts.read_manifest(labels).get("mined")
@@ -127,7 +130,7 @@ def _is_of(state: MiningState, labels: str) -> bool:
 
 
 def _theta_folder(named: str | None, logs: str, state: MiningState, wanted: list[str]) -> Path | None:
-    """The discriminator that is there; None where one has to be fitted, or none is needed."""
+    """Returns the folder of an existing discriminator; None if one must be fitted, or if none is needed."""
     if not set(DECIDED_BY_THETA) & set(wanted):
         return None
     if named is not None:
@@ -176,7 +179,7 @@ def _add_day(
     day: datetime.date,
     folder: Path | None,
 ) -> dict[str, Any]:
-    """Puts the evidence of a day into the state, in the place of what is there of it. Returns what was found."""
+    """Writes the evidence of a day into the state, where it replaces earlier evidence of that day. Returns counts."""
     connection = connect(
         logs,
         backend=arguments.backend,
@@ -226,7 +229,7 @@ def _theta(
 
 
 def _score_new_pairs(tables: DuckDBConnection, state: MiningState, file: Path, theta: Theta) -> int:
-    """Has theta score the candidate pairs of a day that no day had before, and keeps them. Returns how many."""
+    """Scores the candidate pairs that are new on this day with theta, and keeps the scores. Returns their number."""
     pairs = day_files.candidate_pairs(tables, [file]).anti_join(
         day_files.read_scores(tables, state.scores()), ["query", "doc_id"]
     )
@@ -239,7 +242,10 @@ def _score_new_pairs(tables: DuckDBConnection, state: MiningState, file: Path, t
 
 
 def _forget(tables: DuckDBConnection, state: MiningState, first: datetime.date) -> list[str]:
-    """Removes the days before one, and the scores of pairs that no other day has: they hold texts of queries."""
+    """Removes the days before `first`, and the scores of pairs that no other day has.
+
+    Scores are removed too because they contain the texts of queries. Returns the removed days.
+    """
     gone = state.forget_before(first)
     if gone:
         old = state.scores()
@@ -273,7 +279,7 @@ def _write_labels(
     written = None
     if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
         written = tables.table("knowledge_documents")
-    # Where users have to be counted over days, the first ones may have nothing to tell yet.
+    # If pairs need several supporters, the first days can have no rows yet.
     return write_evidence_labels(
         tables,
         evidence,

@@ -1,4 +1,7 @@
-"""What the events of a log say for and against documents, by perspective, before theta and anything else decides."""
+"""The evidence of a log for and against documents, by perspective, before any threshold is applied.
+
+Theta is the relevance discriminator; alpha is the threshold that its probability must exceed.
+"""
 
 import datetime
 from collections.abc import Collection
@@ -18,9 +21,10 @@ DECIDED_BY_THETA = (query_level.SOURCE, system_level.SOURCE)
 
 
 class Evidence(NamedTuple):
-    """Supports (data.perspectives.rows.SUPPORTS) by perspective, and who searched.
+    """The supports (data.perspectives.rows.SUPPORTS) by perspective, and the searches of users.
 
-    searches: user_id, query; None where there is no log. recorded: whether the log tells what users passed over.
+    searches: the table (user_id, query); None if the logs have no searches. recorded: whether the log records which
+    shown documents users did not click.
     """
 
     supports: dict[str, ibis.Table]
@@ -29,12 +33,12 @@ class Evidence(NamedTuple):
 
     @property
     def candidates(self) -> dict[str, ibis.Table]:
-        """Supports of the perspectives on whose pairs theta decides."""
+        """The supports of the perspectives whose pairs theta scores."""
         return {name: self.supports[name] for name in DECIDED_BY_THETA if name in self.supports}
 
     @property
     def candidate_pairs(self) -> ibis.Table | None:
-        """query, doc_id of all candidates, not distinct; None where no perspective has any."""
+        """The table (query, doc_id) of all candidates, not distinct; None if no perspective has candidates."""
         pairs = [table.select("query", "doc_id") for table in self.candidates.values()]
         return None if not pairs else ibis.union(*pairs) if len(pairs) > 1 else pairs[0]
 
@@ -47,14 +51,14 @@ def gather_evidence(
     parameters: MiningParameters,
     since: datetime.datetime | None = None,
 ) -> tuple[Evidence, dict[str, dict[str, int]]]:
-    """The evidence of some perspectives, and how much there was on the way to it, by perspective.
+    """Returns the evidence of some perspectives, and counts of the intermediate steps by perspective.
 
     Args:
       connection: the log tables.
-      events: the part of them to read.
-      perspectives: those of search_log, query_level and system_level whose tables are there.
-      parameters: those of the perspectives.
-      since: leaves out evidence whose latest event was before it.
+      events: the part of the log tables to read.
+      perspectives: some of search_log, query_level and system_level; their tables must be present.
+      parameters: the parameters of the perspectives.
+      since: evidence whose latest event was before this time is left out; None keeps all.
     """
     supports: dict[str, ibis.Table] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -88,11 +92,12 @@ def reformulation_supports(
     parameters: ReformulationParameters,
     since: datetime.datetime | None = None,
 ) -> tuple[ibis.Table, dict[str, int]]:
-    """P1's supports, and how many reformulations there were on the way.
+    """Returns the supports of the query level (P1), and the counts of reformulations and query pairs.
 
     Args:
       connection, events, since: as in `gather_evidence`.
-      parameters: the window of a reformulation, and what decides whether two queries are alike.
+      parameters: the window of a reformulation, the similarity encoder, and beta, the minimum similarity of two
+        queries.
     """
     pairs = query_level.reformulations(
         events, window_seconds=parameters.window_seconds, only_unsatisfied=parameters.only_unsatisfied, since=since
@@ -110,7 +115,7 @@ def reformulation_supports(
 
 
 def sweep_alpha(evidence: Evidence, scores: ibis.Table, *, alpha: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What alpha_sweep.json holds, and by perspective how many distinct pairs theta decided on and how many passed."""
+    """Returns the content of alpha_sweep.json, and by perspective the numbers of scored and of passing pairs."""
     sweep: dict[str, Any] = {"alpha": alpha}
     counts = {}
     for name, table in evidence.candidates.items():
@@ -121,5 +126,5 @@ def sweep_alpha(evidence: Evidence, scores: ibis.Table, *, alpha: float) -> tupl
 
 
 def count(table: ibis.Table) -> int:
-    """The rows of a table."""
+    """Returns the number of rows of a table."""
     return int(table.count().to_pyarrow().as_py())

@@ -1,20 +1,21 @@
-"""The last part of mining: evidence and theta's scores to the label table and alpha_sweep.json.
+"""The last part of mining. It turns evidence and the scores of the relevance discriminator (theta) into labels.
 
-From what users support to rows: supporters are counted, and what too few users support is left out, for privacy.
+It writes the label table and alpha_sweep.json. Supporters of each pair are counted, and what too few users support is
+left out for privacy.
 
 With a threshold of K users:
 
-- A perspective keeps a (query, document) pair when at least K distinct users support it there, over all the queries
-  that they rephrased to. Each perspective counts for itself.
-- Of a kept pair, the evidence through one via_query, which is a text that users typed, stays when K users went through
-  it. The rest of its evidence becomes one entry without via_query if K users stand behind it, else it is left out.
-- A query that fewer than K distinct users typed gives no rows at all: neither negatives nor written documents. Its text
-  alone may tell who typed it. (Judgements come from the user of this program, not from users of the search, and stay.)
-- Negatives of the other queries stay whoever was shown them, since what was shown, ranked or filtered out is the
-  engine's doing; how many users saw it is told from K on. A pair that some user supported and that was left out for
-  want of supporters is no negative: it is known to be doubtful.
+- A perspective keeps a (query, document) pair if at least K distinct users support it there. Users are counted over
+  all the reformulations (via_query) of the pair, and in each perspective separately.
+- A via_query is a text that users typed. Of a kept pair, the evidence through one via_query stays if K users support
+  it. The rest of the evidence becomes one entry without via_query if K users support it; otherwise it is left out.
+- A query that fewer than K distinct users typed gets no rows: neither negatives nor written documents. Its text alone
+  can identify who typed it. (Judgements stay: they come from the user of this program, not from users of the search.)
+- Negatives of the other queries stay however few users saw them, because the engine decided what was shown, ranked or
+  filtered out. The number of users who saw them is written only if it is at least K. A pair that was left out because
+  it had too few supporters is not used as a negative: some user did support it.
 
-Nothing is left out with K = 1.
+With K = 1 nothing is left out.
 """
 
 import json
@@ -49,21 +50,21 @@ def write_evidence_labels(
     judged: ibis.Table | None = None,
     may_be_empty: bool = False,
 ) -> dict[str, Any]:
-    """Writes the label table and, where theta decided on anything, the sweep of alpha; returns their counts.
+    """Writes the label table and, if theta scored any candidates, the sweep of alpha; returns their counts.
 
     Args:
-      connection: an Ibis backend on which all of the tables are.
-      evidence: of the log.
-      scores: query, doc_id, score of every candidate pair; None where no perspective has candidates.
+      connection: the Ibis backend that holds all of the tables.
+      evidence: the evidence of the log.
+      scores: query, doc_id, score of every candidate pair; None if no perspective has candidates.
       out: the directory to write into.
-      parameters: of mining; alpha, levels and min_supporters count here.
+      parameters: the parameters of mining; alpha, levels and min_supporters are used here.
       partitions: see `data.labels.files.write_labels`.
-      written: the table knowledge_documents, where its perspective is wanted.
-      judged: rows of judgements.
-      may_be_empty: writes a table without rows too.
+      written: the table knowledge_documents; None if its perspective is not mined.
+      judged: the rows of judgements; None without them.
+      may_be_empty: whether a table without rows is written; otherwise it is an error.
 
     Raises:
-      InputError: there is nothing to write.
+      InputError: there are no rows to write.
     """
     least = parameters.min_supporters
     rows, left_out = supported_rows(evidence, scores, alpha=parameters.alpha, min_supporters=least)
@@ -110,17 +111,17 @@ def _counts(labels: ibis.Table) -> dict[str, Any]:
 def supported_rows(
     evidence: Evidence, scores: ibis.Table | None, *, alpha: float, min_supporters: int
 ) -> tuple[list[ibis.Table], dict[str, int]]:
-    """Rows (data.perspectives.rows.SCHEMA) of all evidence that passes theta and has enough supporters.
+    """Returns the rows (data.perspectives.rows.SCHEMA) of all evidence that passes theta and has enough supporters.
 
     Args:
-      evidence: of any perspectives.
-      scores: query, doc_id, score of every candidate pair; None where there are none.
-      alpha: a candidate passes when its score is greater.
-      min_supporters: K.
+      evidence: the evidence of any perspectives.
+      scores: query, doc_id, score of every candidate pair; None if there are no candidates.
+      alpha: the threshold that the score of a candidate must exceed.
+      min_supporters: K, the minimum number of distinct users.
 
     Returns:
-      The rows, one table or more, and for K > 1 what was left out: the pairs of each perspective, the entries of
-      evidence through a single via_query, the negative rows.
+      One or more tables of rows and, for K > 1, counts of what was left out: pairs of each perspective, entries of
+      evidence through one via_query, and negative rows.
     """
     rows, left_out = [], []
     counts: dict[str, int] = {}
@@ -145,15 +146,18 @@ def supported_rows(
 
 
 def queries_of_enough(searches: ibis.Table, min_supporters: int) -> ibis.Table:
-    """The column query: those that at least `min_supporters` distinct users typed. searches: user_id, query."""
+    """Returns a table (query) of the queries that at least `min_supporters` distinct users typed.
+
+    searches: the table (user_id, query).
+    """
     users = searches.group_by("query").agg(users=searches.user_id.nunique())
     return users.filter(users.users >= min_supporters).select("query")
 
 
 def _with_enough(supports: ibis.Table, counted: ibis.Table, least: int) -> tuple[ibis.Table, ibis.Table, int]:
-    """Counted supports of the pairs with enough supporters, the pairs with too few, and how many entries were merged.
+    """Returns the supports of pairs with enough supporters, the pairs with too few, and the number of merged entries.
 
-    Supporters of a pair are counted over all its via_query; a user who took two ways is one.
+    Supporters of a pair are counted over all its via_query; a user with two of them counts once.
     """
     pairs = supports.group_by(_PAIR).agg(users=supports.user_id.nunique()).cache()
     enough = counted.semi_join(pairs.filter(pairs.users >= least), _PAIR).cache()
@@ -184,7 +188,7 @@ def _log_with_enough(
 
 
 def _told(evidence: Evidence) -> ibis.Table:
-    """The log's supports, without what users passed over where the log does not tell it."""
+    """Returns the supports of the search log; without shown_not_clicked if the log records no behaviour of users."""
     supports = evidence.supports[search_log.SOURCE]
     return supports if evidence.recorded else supports.filter(supports.source != search_log.SHOWN_NOT_CLICKED)
 

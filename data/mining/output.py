@@ -1,4 +1,4 @@
-"""What data.mine and data.hold_out read, and the directory that they write."""
+"""The inputs that data.mine and data.hold_out read, and the directory that they write."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from data.tables.quarantine import beside
 def mining_inputs(
     *, logs: str, discriminator: str | None, similarity_encoder: str | None, knowledge_documents: str | None = None
 ) -> dict[str, str | None]:
-    """Paths of what is read, by name of the argument. An encoder that is a hub's name has no path."""
+    """Returns the paths of the inputs by the name of the argument; None for an encoder that is a name on a hub."""
     inputs = {
         "logs": logs,
         "discriminator": discriminator,
@@ -36,13 +36,13 @@ def open_mined_logs(
     knowledge_documents: str | None = None,
     days: DaySpan | None = None,
 ) -> LogTables:
-    """The log tables, with the written documents of --knowledge-documents in the place of their own.
+    """Opens the log tables; the written documents of --knowledge-documents replace the table in the logs.
 
     Args:
       path: the directory of log tables.
-      output: where the program writes; rows that are set aside are written beside it.
+      output: the directory that the program writes; quarantined rows are written beside it.
       on_bad_rows, days: see data.tables.open_logs.
-      knowledge_documents: the directory of the written documents; None leaves the logs' own.
+      knowledge_documents: the directory of the written documents; None keeps the table in the logs.
     """
     logs = open_logs(path, on_bad_rows=on_bad_rows, quarantine=beside(output), days=days)
     if knowledge_documents is None:
@@ -66,7 +66,7 @@ def mining_output(
     overwrite: bool,
     **extra: Any,
 ) -> Iterator[Path]:
-    """crops_jax.artifacts.output_directory of a program that mines; want of memory or disk is a named failure."""
+    """Opens crops_jax.artifacts.output_directory; a lack of memory or disk becomes a named failure."""
     with (
         output_directory(
             path, overwrite=overwrite, program=program, kind=kind, arguments=arguments, inputs=inputs, **extra

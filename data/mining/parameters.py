@@ -1,4 +1,7 @@
-"""The parameters of mining, which check themselves, and which perspectives are meant."""
+"""The parameters of mining, which check their own values, and the perspectives that a call mines.
+
+Theta is the relevance discriminator; alpha is the threshold that its probability must exceed.
+"""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -18,32 +21,34 @@ NEEDS = {
     "system_level": ("searches", "feed_views"),
     "knowledge_level": ("knowledge_documents",),
 }
-"""The perspectives, and the tables that each reads."""
+"""The perspectives, each with the tables that it reads."""
 
 _GREATEST = 10**9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReformulationParameters:
-    """How candidates out of reformulations are found and decided on: what data.mine and data.hold_out share.
+    """The parameters that data.mine and data.hold_out share: how reformulations give candidates, and which pass.
 
-    Raises InputError, naming the flag, where a value is out of range.
+    Raises InputError, which names the flag, if a value is out of range.
     """
 
     similarity_encoder: str | None = None
-    """RUN or model folder whose query embeddings say how alike two queries are; by default character trigrams do."""
+    """A RUN or model folder. The cosine of its query embeddings is the similarity of two queries; by default character
+    trigrams are compared."""
     alpha: float = 0.6
-    """A candidate passes when theta > alpha; in data.hold_out it is a test reformulation then."""
+    """The threshold that the discriminator's probability must exceed: a candidate with theta > alpha passes. In
+    data.hold_out, a pair that passes is a test reformulation."""
     beta: float = query_level.BETA
-    """The least similarity of a query and its reformulation."""
+    """The minimum similarity of a query and its reformulation."""
     window_seconds: int = query_level.WINDOW_SECONDS
-    """A later query of the same user within this time is a reformulation."""
+    """A later query of the same user is a reformulation if it follows within this time."""
     only_unsatisfied: bool = False
-    """Reformulations only of searches of which nothing was watched long."""
+    """Use only reformulations of searches in which no document was watched long."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
-    """Watched at least this long counts as satisfied, in all perspectives."""
+    """The minimum watch time that counts as watched long (a satisfied user), in all perspectives."""
     seed: int = 0
-    """Of the lexical discriminator's random negatives and, in data.hold_out, of the choice of groups."""
+    """The seed of the lexical discriminator's random negatives and, in data.hold_out, of the choice of groups."""
 
     def __post_init__(self) -> None:
         _check_range("alpha", self.alpha, 0, 1)
@@ -56,19 +61,22 @@ class ReformulationParameters:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MiningParameters(ReformulationParameters):
-    """What decides which labels data.mine finds in a log."""
+    """The parameters that decide which labels data.mine makes from a log."""
 
     min_supporters: int = 1
-    """A perspective keeps a (query, document) pair that at least so many distinct users support, and nothing comes of
-    queries that fewer users typed. 5 is advisable where labels leave the hands of those who may see the logs."""
+    """The minimum number of distinct users who support a (query, document) pair; a perspective leaves out other pairs.
+    Queries that fewer users typed get no labels. Use 5 or more if people who must not see the logs receive the
+    labels."""
     feed_window_seconds: int = system_level.FEED_WINDOW_SECONDS
-    """Feed documents viewed at most this long before or after a query are its candidates."""
+    """The maximum time between a query and a view in the feed, before or after it, that makes the document a
+    candidate."""
     max_feed_documents: int = system_level.MAX_FEED_DOCUMENTS
-    """At most so many feed documents of a user and query, nearest in time first."""
+    """The maximum number of feed documents for a user and a query; the nearest in time are kept."""
     feed_long_watch_only: bool = False
-    """Only feed documents that were watched long."""
+    """Use only feed documents that were watched long."""
     levels: str = "hla"
-    """Levels of sources: hla, query_level_at_4, binary, or SOURCE=LEVEL,... for those that differ from hla."""
+    """The level that each source of labels gets: hla (hierarchical label assignment), query_level_at_4, binary, or
+    SOURCE=LEVEL,... for the sources whose level differs from hla."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +86,7 @@ class MiningParameters(ReformulationParameters):
 
 
 def by_flag(arguments: "DataclassInstance") -> dict[str, Any]:
-    """The value of each flag, as manifests keep them: those of the field `parameters` stand among the others."""
+    """Returns the value of each flag, as manifests keep them: the fields of `parameters` are on the top level."""
     own = dataclasses.asdict(arguments)
     parameters = own.pop("parameters")
     return own | parameters
@@ -97,7 +105,10 @@ def _check_positive(name: str, value: float) -> None:
 
 
 def wanted_perspectives(text: str | None) -> list[str]:
-    """The perspectives of a comma list, all of them for None, in the order of NEEDS. Raises InputError."""
+    """Returns the perspectives of a comma-separated list, or all for None, in the order of NEEDS.
+
+    Raises InputError if a name is unknown or the list is empty.
+    """
     if text is None:
         return list(NEEDS)
     wanted = [name.strip() for name in text.split(",") if name.strip()]
@@ -109,6 +120,6 @@ def wanted_perspectives(text: str | None) -> list[str]:
 
 
 def missing_tables(wanted: Sequence[str], tables: Collection[str]) -> dict[str, str]:
-    """By perspective that cannot be mined from the tables that are there, why."""
+    """Returns the reason for each perspective that cannot be mined because a table is missing."""
     missing = {name: [table for table in NEEDS[name] if table not in tables] for name in wanted}
     return {name: f"table {absent[0]} is not in the logs" for name, absent in missing.items() if absent}

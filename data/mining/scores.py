@@ -1,9 +1,10 @@
-"""Distinct pairs leave Ibis, are scored through crops_jax, and come back as a table to be joined.
+"""Scores of distinct pairs: they are read from Ibis, scored by crops_jax, and returned as a table for joins.
 
-Scores of a slow discriminator kept on disk, so that mining that was interrupted does not score again.
+The scores of a slow discriminator are cached on disk, so that mining that was interrupted does not score them again.
 
-FOLDER/FINGERPRINT/scores-DIGEST.parquet: key and score of the pairs of one call, put in place whole. The fingerprint is
-the discriminator's, and a key that of the two texts: whatever changes either is scored anew.
+FOLDER/FINGERPRINT/scores-DIGEST.parquet holds the keys and scores of the pairs of one call; it is written completely
+or not at all. FINGERPRINT identifies the discriminator, and a key identifies the two texts: if either changes, the pair
+is scored again.
 """
 
 import contextlib
@@ -33,24 +34,24 @@ _SCHEMA = pa.schema([pa.field("key", pa.binary(_KEY_BYTES)), pa.field("score", p
 
 
 def similarity_table(connection: Connection, pairs: ibis.Table, similarity: Similarity) -> ibis.Table:
-    """query, via_query, similarity of the distinct (query, via_query) of a table."""
+    """Returns the table (query, via_query, similarity) of the distinct (query, via_query) of a table."""
     found = pairs.select("query", "via_query").distinct().order_by("query", "via_query").to_pyarrow()
     scores = similarity.score(found["query"].to_pylist(), found["via_query"].to_pylist())
     return _as_table(connection, found.append_column("similarity", _rounded(scores)))
 
 
 def theta_table(connection: Connection, pairs: ibis.Table, discriminator: Discriminator) -> ibis.Table:
-    """query, doc_id, score of the distinct (query, doc_id) of a table.
+    """Returns the table (query, doc_id, score) of the distinct (query, doc_id) of a table.
 
-    Documents pass through memory some thousands at a time, each once, and each distinct pair is scored once. Pairs
-    whose document is not in the table documents get no row.
+    Each distinct pair is scored once. Each document is read once; 20,000 documents are in memory at a time. Pairs whose
+    document is not in the table documents get no row.
     """
     pairs = pairs.select("query", "doc_id").distinct()
     documents = connection.table("documents")
     wanted = documents.semi_join(pairs, "doc_id").select("doc_id", *DOCUMENT_FIELDS).order_by("doc_id")
     found = pairs.semi_join(documents, "doc_id").order_by("doc_id", "query").to_pyarrow()
     scores = np.empty(len(found), np.float32)
-    # Both are in the same order of doc_id: the pairs of a stretch of documents are a stretch of pairs.
+    # Documents and pairs are both sorted by doc_id, so that the pairs of consecutive documents are consecutive.
     lengths = _run_lengths(found["doc_id"])
     queries = found["query"]
     first_document = first_pair = 0
@@ -84,7 +85,7 @@ def _run_lengths(values: pa.ChunkedArray) -> np.ndarray:
 
 
 def _rounded(scores: np.ndarray) -> pa.Array:
-    # What is written is what is compared with alpha and beta.
+    # Scores are rounded before they are compared with alpha and beta, so that the written scores agree with the result.
     return pa.array(np.round(scores.astype(np.float64), _DECIMALS))
 
 
@@ -93,12 +94,12 @@ def _as_table(connection: Connection, table: pa.Table) -> ibis.Table:
 
 
 def remembering(discriminator: Discriminator, *, output: str, score_cache: str | None) -> Discriminator:
-    """The discriminator with a memory of its scores, or as it is where scoring costs little.
+    """Returns the discriminator with a cache of its scores, or unchanged if scoring is cheap.
 
     Args:
-      discriminator: it has a fingerprint where scoring costs much.
-      output: the directory that the scores are for.
-      score_cache: where they are kept; None: in OUTPUT.scores.
+      discriminator: the discriminator; it has a fingerprint if scoring is expensive.
+      output: the directory for which pairs are scored.
+      score_cache: the directory of the cache; None for OUTPUT.scores.
     """
     if discriminator.fingerprint is None:
         return discriminator
@@ -106,29 +107,30 @@ def remembering(discriminator: Discriminator, *, output: str, score_cache: str |
 
 
 def forget(*, output: str, score_cache: str | None) -> None:
-    """Removes what was remembered for one output that is written now. A cache that was named is kept.
+    """Removes the default cache of an output that is complete. A cache that the user named is kept.
 
-    A folder of that name may hold something else too, which stays.
+    Other files in the folder of the cache are kept.
     """
     if score_cache is not None:
         return
     folder = _folder(output)
     for file in [*folder.glob("*/scores-*.parquet"), *folder.glob("*/.scores-*.tmp")]:
         file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds more
+        with contextlib.suppress(OSError):  # the folder holds other files
             file.parent.rmdir()
     with contextlib.suppress(OSError):
         folder.rmdir()
 
 
 class RememberingDiscriminator:
-    """Scores pairs that are not in the cache, and puts them there; see `crops_jax.discriminator.Discriminator`.
+    """A discriminator that scores only pairs that are not in its cache, and adds them to the cache.
 
-    What another process adds meanwhile is not seen, and does no harm.
+    See `crops_jax.discriminator.Discriminator`. Scores that another process adds at the same time are not used; both
+    processes can write without conflict.
     """
 
     def __init__(self, discriminator: Discriminator, folder: Path | str):
-        """Reads the cache. Raises InputError, naming the file, where it cannot be read."""
+        """Reads the cache. Raises InputError, which names the file, if it cannot be read."""
         self._discriminator = discriminator
         self.pairs_at_once, self.fingerprint = discriminator.pairs_at_once, discriminator.fingerprint
         if discriminator.fingerprint is None:
@@ -139,18 +141,18 @@ class RememberingDiscriminator:
         self._keys, self._scores = keys[order], scores[order]
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
-        """theta of each pair; see `Discriminator.score`."""
+        """Returns theta of each pair; see `Discriminator.score`."""
         keys = _keys(queries, documents)
-        place = np.searchsorted(self._keys, keys)
+        positions = np.searchsorted(self._keys, keys)
         known = np.zeros(len(keys), bool)
-        inside = place < len(self._keys)
-        known[inside] = self._keys[place[inside]] == keys[inside]
+        inside = positions < len(self._keys)
+        known[inside] = self._keys[positions[inside]] == keys[inside]
         scores = np.empty(len(keys), np.float32)
-        scores[known] = self._scores[place[known]]
-        left = np.flatnonzero(~known).tolist()
-        if left:
-            scores[left] = self._discriminator.score([queries[i] for i in left], [documents[i] for i in left])
-            _write(self._folder, keys[left], scores[left])
+        scores[known] = self._scores[positions[known]]
+        new = np.flatnonzero(~known).tolist()
+        if new:
+            scores[new] = self._discriminator.score([queries[i] for i in new], [documents[i] for i in new])
+            _write(self._folder, keys[new], scores[new])
         return scores
 
     def save(self, folder: Path | str) -> None:
@@ -167,7 +169,7 @@ def _keys(queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
     document_texts, document_of = distinct(documents)
     parts = [[_digest(text.encode()) for text in texts] for texts in (query_texts, document_texts)]
     joined = (_digest(parts[0][query] + parts[1][document]) for query, document in zip(query_of, document_of))
-    # Of one length, so that the zeros which NumPy leaves out at the end of such bytes make no two of them equal.
+    # NumPy drops zero bytes at the end of such values. All keys have one length, so distinct keys stay distinct.
     return np.fromiter(joined, f"S{_KEY_BYTES}", len(queries))
 
 

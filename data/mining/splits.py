@@ -1,4 +1,4 @@
-"""Which groups are held out, and what split that gives to judgements."""
+"""The choice of the groups that are held out, and the split of judgements that follows from it."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,10 @@ from data.perspectives.log_events import LogEvents
 
 
 def groups_of(connection: Connection, names: Iterable[str], events: LogEvents) -> ibis.Table:
-    """query, group: a search's group, or its query where it has none; a judged query's own where nobody searched it."""
+    """Returns the table (query, group): the group of a search, or its query if it has no group.
+
+    A judged query that nobody searched is its own group.
+    """
     tables = []
     if events.searches is not None:
         searches = events.searches
@@ -27,9 +30,9 @@ def groups_of(connection: Connection, names: Iterable[str], events: LogEvents) -
 
 
 def held_out_groups(connection: Connection, of_query: ibis.Table, *, fraction: float, seed: int) -> ibis.Table:
-    """A table with the column group: the share `fraction` of all groups, those of the least SHA-256 of seed and group.
+    """Returns the table (group) of the held-out groups: the share `fraction` with the lowest SHA-256 of seed and group.
 
-    At least one group is held out and at least one left. Raises InputError when there is only one.
+    At least one group is held out, and at least one stays for training. Raises InputError for fewer than two groups.
     """
     groups = of_query.select("group").distinct().to_pyarrow()["group"].to_pylist()
     if len(groups) < 2:
@@ -42,13 +45,13 @@ def held_out_groups(connection: Connection, of_query: ibis.Table, *, fraction: f
 
 
 def split_judgements(connection: Connection, held_out: ibis.Table | None) -> tuple[pa.Table, dict[str, int]]:
-    """The table judgements with a split in every row, and how many there are of each.
+    """Returns the table judgements with a split in every row, and the number of judgements of each split.
 
     Args:
       connection: the log tables.
-      held_out: the queries of held-out groups: their judgements are test, and no others; dev stays dev, and the rest is
-        train. None when no groups are held out: judgements keep their split, and those without one get
-        `split_by_hash`.
+      held_out: the queries of held-out groups. Exactly their judgements get the split test; of the others, dev stays
+        dev and the rest becomes train. None if no groups are held out: then judgements keep their split, and those
+        without one get `split_by_hash`.
     """
     judgements = connection.table("judgements")
     if held_out is None:

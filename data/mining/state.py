@@ -1,13 +1,14 @@
-"""What incremental mining remembers between days: a private directory.
+"""The state of incremental mining: a private directory that keeps the evidence between days.
 
-    STATE/manifest.json        the parameters that every day is mined with
-    STATE/key                  of the hashes of users; random, made on first use, readable by the owner alone
-    STATE/days/2024-05-31.parquet   the day's supports, by user's hash, and who searched
-    STATE/scores/000001.parquet     theta of every candidate pair of any day, each once
-    STATE/discriminator        where one was fitted here, on the first day
+    STATE/manifest.json        the parameters with which every day is mined
+    STATE/key                  the key of the hashes of users; random, made on first use, readable only by the owner
+    STATE/days/2024-05-31.parquet   the supports and the searches of the day, with users as hashes
+    STATE/scores/000001.parquet     the scores of the relevance discriminator (theta) for the candidate pairs of all
+                                    days, each pair once
+    STATE/discriminator        the discriminator, if one was fitted on the first day
 
-Every file is written under a temporary name and renamed, and a day is one file: a reader sees a day as it was or as it
-is. Whatever a killed run left under a temporary name is removed by the next one.
+Every file is written under a temporary name and then renamed, and a day is one file: a reader sees either the old or
+the new version of a day. The next run removes temporary files that a killed run left.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ _REMEDY = "put the file back from a copy, or begin another state and mine its da
 
 
 class MiningState:
-    """The directory, locked for this process. Made by `open_state`."""
+    """The directory of a state, locked for this process. `open_state` creates it."""
 
     def __init__(self, path: Path, key: bytes):
         self.path, self.key = path, key
@@ -52,17 +53,17 @@ class MiningState:
 
     @property
     def pins(self) -> dict[str, Any] | None:
-        """What every day is mined with; None before the first day is there."""
+        """The parameters with which every day is mined; None before the first day."""
         return read_manifest(self.path)["arguments"] if self.days() else None
 
     @property
     def name(self) -> str:
-        """A random name of this state, which tells it from others and of nothing else."""
+        """A random name, which distinguishes this state from others."""
         name = read_manifest(self.path).get("state")
         return typed(self.path / MANIFEST, "manifest.state", name, str, remedy=_REMEDY)
 
     def days(self) -> dict[datetime.date, Path]:
-        """The file of each day, by day."""
+        """Returns the file of each day."""
         files = sorted((self.path / "days").glob("[0-9]*.parquet"))
         return {parse_day(file.stem, argument=f"{file}: its name"): file for file in files}
 
@@ -70,7 +71,7 @@ class MiningState:
         return sorted((self.path / "scores").glob("[0-9]*.parquet"))
 
     def check_pins(self, pins: Mapping[str, Any]) -> None:
-        """Raises InputError where a day would be mined otherwise than those that are there."""
+        """Raises InputError if the parameters differ from those of the days in the state."""
         kept = self.pins
         if kept is None:
             return
@@ -86,31 +87,31 @@ class MiningState:
             )
 
     def pin(self, pins: Mapping[str, Any]) -> None:
-        """Keeps what every day is mined with. Only before the first day."""
+        """Writes the parameters with which every day is mined. It is called only before the first day."""
         manifest = new_manifest(program="data.mine", kind=KIND, arguments=pins, inputs={}, state=secrets.token_hex(16))
         write_manifest(self.path, manifest)
 
     def reset(self) -> None:
-        """Removes what a run that did not finish its first day may have left: it holds for other parameters."""
+        """Removes the files of a run that did not finish its first day: its parameters can differ from the new ones."""
         for file in self.scores():
             file.unlink()
         shutil.rmtree(self.discriminator, ignore_errors=True)
 
     @contextlib.contextmanager
     def new_discriminator(self) -> Iterator[Path]:
-        """A place for the discriminator that is fitted here."""
+        """Yields a temporary folder for the discriminator, which is renamed when the block ends without an error."""
         with appears_whole(self.discriminator) as temporary:
             yield temporary
 
     @contextlib.contextmanager
     def replaced_day(self, day: datetime.date) -> Iterator[Path]:
-        """A place for the new file of a day, which takes the place of the old one when the block ends well."""
+        """Yields a temporary file for a day, which replaces the old file when the block ends without an error."""
         with replaced_file(self.path / "days" / f"{day}.parquet", private=True) as file:
             yield file
 
     @contextlib.contextmanager
     def more_scores(self) -> Iterator[Path]:
-        """A place for one more file of scores."""
+        """Yields a temporary file for more scores, which is renamed when the block ends without an error."""
         files = self.scores()
         number = int(files[-1].stem) + 1 if files else 1
         with replaced_file(self.path / "scores" / f"{number:06d}.parquet", private=True) as file:
@@ -121,7 +122,7 @@ class MiningState:
             file.unlink()
 
     def forget_before(self, day: datetime.date) -> list[datetime.date]:
-        """Removes the days before one, and tells which."""
+        """Removes the days before `day`, and returns them."""
         gone = [kept for kept in self.days() if kept < day]
         for kept in gone:
             (self.path / "days" / f"{kept}.parquet").unlink()
@@ -130,10 +131,10 @@ class MiningState:
 
 @contextlib.contextmanager
 def open_state(path: Path | str) -> Iterator[MiningState]:
-    """Opens a state, or begins one in an empty or new directory, and keeps other processes out of it.
+    """Opens a state, or creates one in an empty or new directory, and locks it against other processes.
 
     Raises:
-      InputError: the directory holds something else, its key is gone, or another process works in it.
+      InputError: the directory holds other files, its key is missing, or another process works in it.
     """
     path = Path(path)
     _check_ours(path)
@@ -152,7 +153,7 @@ def open_state(path: Path | str) -> Iterator[MiningState]:
 
 @contextlib.contextmanager
 def named_damage(state: MiningState) -> Iterator[None]:
-    """Turns errors of reading Parquet into InputError where a file of the state is damaged; other errors pass."""
+    """Turns an error of reading Parquet into InputError if a file of the state is damaged; other errors are raised."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:

@@ -1,4 +1,4 @@
-"""Which discriminator decides: one that is named, one that lies in the logs, or a lexical one fitted here."""
+"""The choice of the relevance discriminator (theta): a given one, the one in the logs, or a lexical one fitted here."""
 
 import dataclasses
 import datetime
@@ -22,14 +22,14 @@ from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
 
 FITTED = "fitted.json"
-"""Beside every discriminator: what it was fitted on."""
+"""The file beside every discriminator that describes the data on which it was fitted."""
 
 FOLDER = "discriminator"
-"""Where a directory of log tables keeps the discriminator fitted on it."""
+"""The folder in a directory of log tables that keeps the discriminator fitted on them."""
 
 
 class Theta(NamedTuple):
-    """A discriminator, and what is known of its fitting: the fields of `Fitted`."""
+    """A relevance discriminator, and a description of its fitting: the fields of `Fitted`."""
 
     discriminator: Discriminator
     fitted: dict[str, Any]
@@ -37,27 +37,27 @@ class Theta(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What fitted.json holds."""
+    """The content of fitted.json."""
 
     kind: str
     source: str
-    """What the pairs were; one of those in data.mining.training_pairs."""
+    """The source of the pairs; one of the constants in data.mining.training_pairs."""
     pairs: int
     ece_before: float
     ece_after: float
     calibrated_on: str
     latest_time: str | None
-    """The time of the latest search that was read, ISO 8601; None when only judgements were read."""
+    """The time of the latest search that was read, ISO 8601; None if only judgements were read."""
     unsplit_judgements: int
-    """Judgements without a split that were read."""
+    """The number of judgements without a split that were read."""
 
 
 def fit_theta(
     connection: Connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None = None, seed: int = 0
 ) -> Theta:
-    """Fits a lexical discriminator on a part of the log, and on judgements of split train where there are any.
+    """Fits a lexical discriminator on judgements of split train or, if these are missing, on the clicks of `events`.
 
-    Raises NothingToFit when there is nothing to learn from.
+    Documents published at `until` or later are not read. Raises NothingToFit if the logs have no pairs to learn from.
     """
     pairs = training_pairs(connection, logs.names, events, until=until, seed=seed)
     if len(np.unique(pairs.targets)) < 2:
@@ -71,7 +71,14 @@ def fit_theta(
 
 
 def theta_of(kind: str, fitted: Discriminator, pairs: TrainingPairs, *, report: Mapping[str, Any]) -> Theta:
-    """A discriminator of a kind that was fitted on `pairs`; report: its ECE before and after, and on what."""
+    """Returns a fitted discriminator with the description of its fitting.
+
+    Args:
+      kind: the kind of the discriminator.
+      fitted: the discriminator.
+      pairs: the pairs on which it was fitted.
+      report: ece_before, ece_after (the expected calibration error before and after calibration) and calibrated_on.
+    """
     latest = pairs.latest_time
     about = Fitted(
         kind=kind,
@@ -93,7 +100,7 @@ def save_theta(theta: Theta, folder: Path) -> None:
 
 
 def open_theta(folder: Path | str) -> Theta:
-    """The discriminator of a folder and its fitted.json. Raises InputError where either cannot be read."""
+    """Reads the discriminator of a folder and its fitted.json. Raises InputError if either cannot be read."""
     loaded = discriminator.load(folder)
     file = Path(folder) / FITTED
     remedy = "nobody can say that the discriminator did not read the test period: fit it again"
@@ -119,13 +126,18 @@ def choose_theta(
     until: datetime.datetime | None,
     seed: int,
 ) -> tuple[Theta, dict[str, Any]]:
-    """--discriminator, or what LOGS keeps, or one fitted here; and where it is from, for outcomes.
+    """Returns the discriminator to use, and for the outcome a description with its origin.
+
+    The discriminator is the given one, else the one in LOGS, else a lexical one that is fitted here.
 
     Args:
-      connection, logs, events: to fit one on.
-      named: the folder of --discriminator; None where none was named.
-      until: the discriminator must not have read what happened then or later.
-      seed: of the random negatives of one that is fitted here.
+      connection, logs, events: the data on which a new discriminator is fitted.
+      named: the folder of --discriminator; None if the flag was not given.
+      until: the discriminator must not have read events at this time or later.
+      seed: the seed of the random negatives of a new discriminator.
+
+    Raises:
+      InputError: the given discriminator cannot be read, or read events at `until` or later.
     """
     kept = logs.path / FOLDER
     why = "no discriminator was given or kept in the logs"
@@ -143,13 +155,13 @@ def choose_theta(
 
 
 def reads_past(theta: Theta, time: datetime.datetime | None) -> bool:
-    """Whether a discriminator was fitted on searches at a time or later."""
+    """Returns whether a discriminator was fitted on searches at `time` or later."""
     latest = theta.fitted["latest_time"]
     return time is not None and latest is not None and datetime.datetime.fromisoformat(latest) >= time
 
 
 def refuse_later(theta: Theta, folder: Path | str, time: datetime.datetime | None, *, argument: str) -> None:
-    """Raises InputError when a discriminator was fitted on searches at a time or later."""
+    """Raises InputError if a discriminator was fitted on searches at `time` or later."""
     if time is not None and reads_past(theta, time):
         raise InputError(
             f"--discriminator {folder} read searches up to {theta.fitted['latest_time']}, not before {argument} "
@@ -158,12 +170,12 @@ def refuse_later(theta: Theta, folder: Path | str, time: datetime.datetime | Non
 
 
 def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any]) -> None:
-    """Raises InputError unless a discriminator was fitted on the training part of this very hold-out.
+    """Raises InputError unless a discriminator was fitted on the training part of the same hold-out.
 
     Args:
-      folder: of the discriminator.
-      logs: what is being held out.
-      split: the arguments that decide what is held out.
+      folder: the folder of the discriminator.
+      logs: the logs that are divided.
+      split: the arguments that decide which part is held out.
     """
     source = _held_out_manifest(folder)
     same = (
@@ -180,7 +192,7 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
 
 
 def _held_out_manifest(folder: Path | str) -> Manifest | None:
-    """The manifest of the data.hold_out whose output a discriminator was fitted on, or that fitted it."""
+    """Returns the manifest of the data.hold_out that fitted a discriminator, or on whose output it was fitted."""
     manifest = read_manifest(folder)
     links = (manifest, input_manifest(manifest, "logs"))
     return next((link for link in links if link and link["program"] == "data.hold_out"), None)

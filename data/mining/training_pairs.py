@@ -1,4 +1,4 @@
-"""What a discriminator learns from: query-document pairs with targets, out of log tables."""
+"""The training data of a discriminator: query-document pairs with targets, from log tables."""
 
 import datetime
 from collections.abc import Iterable, Iterator
@@ -23,22 +23,23 @@ SAMPLED = "clicked documents, for each one unclicked of BM25's top 10 and one at
 """The sources of training pairs, as outcomes and manifests name them."""
 
 MAX_PAIRS = 60_000
-"""More pairs than this do not move a handful of weights."""
+"""The maximum number of training pairs. The lexical discriminator has few weights; more pairs hardly change them."""
 
 _BM25_TOP = 10
 _BM25_DOCUMENTS = 100_000
-# Below this ratio of shown-not-clicked to clicked pairs a log is one of clicks only.
+# Below this ratio of shown-not-clicked to clicked pairs, a log is treated as one that records only clicks.
 _LEAST_NEGATIVES = 0.1
 
 
 class NothingToFit(InputError):
-    """The logs hold nothing that a discriminator could learn from."""
+    """The error for logs without data on which a discriminator can be fitted."""
 
 
 class TrainingPairs(NamedTuple):
-    """One entry a pair. latest_time: of the searches that were read, None when only judgements were.
+    """The training pairs; each of the first three fields has one entry for each pair.
 
-    unsplit_judgements: how many of the judgements had no split.
+    latest_time: the time of the latest search that was read; None if only judgements were read.
+    unsplit_judgements: the number of judgements without a split.
     """
 
     queries: list[str]
@@ -58,17 +59,19 @@ def training_pairs(
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> TrainingPairs:
-    """Graded judgements of split train where there are any, or else what was clicked and what was not.
+    """Returns graded judgements of split train or, if these are missing, clicked and unclicked documents.
 
-    Pairs are distinct. Where there are more than `max_pairs`, those with the least SHA-256 are taken.
+    Pairs are distinct. If there are more than `max_pairs`, those with the lowest SHA-256 are taken.
 
     Args:
-      connection, names: log tables.
-      events: the searches and impressions that may be read.
-      until: documents published at this time or later are left out of what is drawn at random.
+      connection, names: the log tables and their names.
+      events: the searches and impressions that can be read.
+      until: documents published at this time or later are not drawn as random negatives.
+      max_pairs: the maximum number of pairs.
+      seed: the seed of the random negatives.
 
     Raises:
-      NothingToFit: there is nothing to learn from.
+      NothingToFit: the logs have neither such judgements nor clicks.
     """
     known = connection.table("documents").select("doc_id")
     if "judgements" in set(names):
@@ -89,13 +92,13 @@ def training_pairs(
 
 
 def train_judgements(connection: Connection) -> ibis.Table:
-    """Judgements that may be learnt from: split train, and those without a split (there is no test among them)."""
+    """Returns the judgements that can be used for training: those of split train, and those without a split."""
     judgements = connection.table("judgements")
     return judgements.filter(judgements.split.fill_null("train") == "train")
 
 
 def published_before(connection: Connection, until: datetime.datetime | None) -> ibis.Table:
-    """The documents known to exist before a time: published earlier, or without a date."""
+    """Returns the documents that were published before `until` or have no date; all documents for None."""
     documents = connection.table("documents")
     if until is None:
         return documents
@@ -103,7 +106,7 @@ def published_before(connection: Connection, until: datetime.datetime | None) ->
 
 
 def texts_of(connection: Connection, documents: ibis.Table) -> Iterator[str]:
-    """document_text of each row, some thousands in memory at a time."""
+    """Yields document_text of each row; 20,000 rows are in memory at a time."""
     for batch in arrow_batches(connection, documents.select(*DOCUMENT_FIELDS), rows=20_000):
         for document in batch.to_pylist():
             yield document_text(document)
@@ -141,7 +144,7 @@ def _sampled_pairs(
     seed: int,
     latest: datetime.datetime,
 ) -> TrainingPairs:
-    # Its import of bm25s starts JAX, which takes seconds and would take hold of an accelerator.
+    # Bm25 imports bm25s, which starts JAX: that takes seconds and would reserve an accelerator.
     from crops_jax.retrieval.bm25 import Bm25
 
     pairs = _first_by_hash(clicked, max_clicks).to_pyarrow()
@@ -175,20 +178,21 @@ def _sampled_pairs(
 
 
 def _unclicked_top(bm25: "Bm25", ids: list[str], clicks_of: dict[str, set[str]]) -> dict[str, list[int]]:
-    """The places of each query's best unclicked documents, at most _BM25_TOP.
+    """Returns the indices of the best unclicked documents of each query, at most _BM25_TOP.
 
-    Queries with about as many clicks are searched together: one with very many does not deepen the search of all.
+    Queries with similar numbers of clicks are searched together, so that a query with very many clicks does not deepen
+    the search of the others.
     """
     by_depth: dict[int, list[str]] = {}
     for query, clicked in clicks_of.items():
         by_depth.setdefault((_BM25_TOP + len(clicked) - 1).bit_length(), []).append(query)
-    found: dict[str, list[int]] = {}
+    top_of: dict[str, list[int]] = {}
     for bits, queries in by_depth.items():
         best = bm25.search(queries, 1 << bits)[1]
         for query, row in zip(queries, best, strict=True):
-            # A row ends in -1 where there are fewer documents.
-            found[query] = [int(at) for at in row if at >= 0 and ids[at] not in clicks_of[query]][:_BM25_TOP]
-    return found
+            # A row ends in -1 if there are fewer documents.
+            top_of[query] = [int(at) for at in row if at >= 0 and ids[at] not in clicks_of[query]][:_BM25_TOP]
+    return top_of
 
 
 def _first_by_hash(table: ibis.Table, rows: int) -> ibis.Table:
