@@ -1,4 +1,4 @@
-"""Log tables to the label table: perspectives, discriminator, hierarchical label assignment."""
+"""Mines labels from log tables: perspectives, relevance discriminator (theta), hierarchical label assignment (HLA)."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from data.tables import LogTables
 def mine(arguments: MineArguments) -> dict[str, Any]:
     """Mines positives and negatives from log tables and writes the label table.
 
-    With --day and --state it mines one day and adds it to what earlier calls found, without reading their logs again.
+    With --day and --state it mines one day and adds it to the days of earlier calls, without reading their logs again.
     """
     wanted = _checked(arguments)
     if arguments.day is not None:
@@ -60,7 +60,7 @@ def mine(arguments: MineArguments) -> dict[str, Any]:
 
 
 def _checked(arguments: MineArguments) -> list[str]:
-    """The perspectives asked for, all of them when none is named."""
+    """Checks that the arguments go together, and returns the perspectives to mine; all of them if none is named."""
     if arguments.judgements_as_labels != (arguments.grade_levels is not None):
         raise InputError("--judgements-as-labels and --grade-levels go together, as in --grade-levels 0=3,1=4")
     if (arguments.day is None) != (arguments.state is None):
@@ -129,7 +129,7 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
 def _judged(
     connection: Connection, logs: LogTables, *, grade_levels: str | None
 ) -> tuple[ibis.Table | None, dict[str, dict[str, int]]]:
-    """The rows of judgements, where they are wanted, and for the outcome how many were left out and why."""
+    """Returns the rows of judgements, or None if they are not labels, and the counts of those that were left out."""
     if grade_levels is None:
         return None, {}
     if "judgements" not in logs.names:
