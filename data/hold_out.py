@@ -1,4 +1,4 @@
-"""Sets a later period, or whole groups, of the log tables apart for testing."""
+"""Holds out a later period, or whole groups, of the log tables for testing."""
 
 import dataclasses
 import datetime
@@ -25,43 +25,46 @@ from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HoldOutArguments:
-    """What to hold out, where from and where to."""
+    """The arguments of data.hold_out: the logs, the output and the part that is held out."""
 
     logs: str
-    """Directory of log tables."""
+    """The directory of log tables."""
     output: str
-    """Directory to write: log tables of what is left to train on, and the test tables."""
+    """The directory to write: log tables of the training part, and the test tables."""
     overwrite: bool = False
     """Replace the output if it exists."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Hold out what happened at this time or later (ISO 8601, UTC without an offset)."""
+    """Hold out the events at this time or later (ISO 8601; UTC if it has no offset)."""
     fraction: float | None = None
-    """Hold out this share of the groups; goes with --by group."""
+    """Hold out this share of the groups. It is needed with --by group."""
     by: Literal["group", "split"] | None = None
-    """group: whole groups, which are the column group of searches, or the query where a search has none and where there
-    are no searches at all. split: nothing but the judgements' own split, for sources without a log."""
+    """With "group", whole groups are held out: the group is the column group of searches, or the query if a search has
+    no group or the logs have no searches. With "split", the split of the judgements decides alone, for sources without
+    a log."""
     discriminator: str | None = None
-    """Folder of a discriminator that read only what is not held out. By default a lexical one is fitted."""
+    """The folder of a relevance discriminator (theta) that was not fitted on the held-out part. By default a lexical
+    discriminator is fitted on the training part."""
     score_cache: str | None = None
-    """Directory where the scores of a cross-encoder are kept, which several calls may share. By default OUTPUT.scores,
-    which goes once the output is there: it spares an interrupted call to score again."""
+    """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
+    does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
     parameters: Annotated[ReformulationParameters, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=ReformulationParameters
     )
     """The parameters of mining; each is a flag of its own."""
     memory_limit: str | None = None
-    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
     on_bad_rows: OnBadRows = "fail"
-    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
 
 
 def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
-    """Writes log tables of what happened before a time (or outside the held-out groups), and test tables of the rest.
+    """Writes log tables of the events before a time (or outside the held-out groups), and test tables of the rest.
 
-    test_clicks are the positives of the held-out part of the click log, test_reformulations what was consumed after a
-    reformulation there, as data.mine's query level finds it. Judgements keep the split they have; those without one
-    get theirs by group, or by hash of the query (0 to 7 train, 8 dev, 9 test of sha256 modulo 10). The discriminator,
-    fitted on the training part alone, is kept in OUTPUT/discriminator, and data.mine uses it by default.
+    test_clicks holds the positives of the held-out click log (click test, CT). test_reformulations holds the documents
+    that users consumed there after a reformulation, as the query level of data.mine finds them (query reformulation
+    test, QR). Judgements keep their split; those without one get it by group, or by the SHA-256 of the query modulo 10
+    (0 to 7 train, 8 dev, 9 test). The discriminator is fitted only on the training part and kept in
+    OUTPUT/discriminator; data.mine uses it by default.
     """
     _check(arguments)
     check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
@@ -140,7 +143,7 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
         outcome["knowledge_documents"] = _write_knowledge(connection, train, judged, out)
 
     if train.impressions is not None:
-        # Only what lies in the split is read from here on, so that nothing held out can reach the discriminator.
+        # From here on only the written training part is read, so that no held-out event can reach the discriminator.
         split = open_logs(out)
         theta = _theta(arguments, split, logs, time)
         save_theta(theta, out / FOLDER)
@@ -166,7 +169,7 @@ def _parts(
     time: datetime.datetime | None,
     groups: ibis.Table | None,
 ) -> tuple[LogEvents, LogEvents]:
-    """The part to train on and the part to test on. Raises InputError when one of them is empty."""
+    """Returns the training part and the test part. Raises InputError if one of them is empty."""
     searches = events.searches
     assert searches is not None
     if groups is None:
@@ -189,7 +192,7 @@ def _parts(
 def _write_log(
     connection: Connection, logs: LogTables, train: LogEvents, time: datetime.datetime | None, out: Path
 ) -> dict[str, Any]:
-    """Writes searches, candidates and feed_views of the training part, as they were logged."""
+    """Writes searches, candidates and feed_views of the training part unchanged, and returns their numbers of rows."""
     assert train.searches is not None
     rows = {}
     kept = train.searches.select("search_id")
@@ -210,7 +213,7 @@ def _write_log(
 
 
 def _write_knowledge(connection: Connection, train: LogEvents, judged: pa.Table | None, out: Path) -> dict[str, int]:
-    """Keeps the documents written for queries of the training part: others would tell of held-out queries."""
+    """Writes the knowledge documents of queries of the training part; others would reveal held-out queries."""
     written = connection.table("knowledge_documents")
     queries = [] if train.searches is None else [train.searches.select("query")]
     if judged is not None:
