@@ -51,7 +51,7 @@ class AnotherProcessFailed(Exception):
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that the disk or quota is full."""
+    """Returns whether an error, or one that caused it, says that the disk or quota is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return True
@@ -90,7 +90,7 @@ def explained(error: BaseException) -> tuple[int, str] | None:
 
 
 def answer_while_importing() -> None:
-    """For the __init__ of a package of programs: while `python -m PACKAGE.NAME` imports, SIGTERM ends it with status 3.
+    """Makes SIGTERM end `python -m PACKAGE.NAME` with status 3 while it imports; called in the __init__ of a package.
 
     Nothing is under way in the imports, which take seconds; crops_jax.program then takes the signal over. Does
     nothing when the package is imported from elsewhere.

@@ -18,7 +18,7 @@ IGNORE = -1
 
 
 class Level(enum.IntEnum):
-    """How strongly a document answers a query, from the place where the log met it."""
+    """The level of a pair: how strongly a document answers a query, by the stage of the log at which it was seen."""
 
     IN_BATCH_NEGATIVE = 0
     FILTERED_BEFORE_RANKING = 1
@@ -40,7 +40,7 @@ class SparseLabels(NamedTuple):
 
 
 class LookupCounters(NamedTuple):
-    """What the lookup of one global batch met; int32 scalars.
+    """The counters of the label lookup of one global batch; int32 scalars.
 
     false_negatives_avoided: (query, document) pairs that are labelled for the query but came into the batch with
       another query's record only, so that they would have been level 0.
@@ -151,7 +151,7 @@ def _lower_bound(ranked: Int32[jax.Array, "rows 2"], wanted: Int32[jax.Array, "n
 def _own(
     labelled_ids: Int32[jax.Array, "queries labelled 2"], own_ids: Int32[jax.Array, "queries own 2"]
 ) -> Bool[jax.Array, "queries labelled"]:
-    """Whether the query's own record brought the labelled document into the batch."""
+    """Returns whether the query's own record brought the labelled document into the batch."""
     equal = (labelled_ids[:, :, None, 0] == own_ids[:, None, :, 0]) & (
         labelled_ids[:, :, None, 1] == own_ids[:, None, :, 1]
     )

@@ -1,4 +1,4 @@
-"""What programs write: directories that appear whole, manifests that say what made them, and locks."""
+"""The directories that programs write: they appear whole, hold a manifest that says what made them, and are locked."""
 
 from crops_jax.artifacts.atomic import appears_whole, remove_temporaries, replaced_file, write_text
 from crops_jax.artifacts.manifest import (

@@ -103,7 +103,7 @@ def check_written_by(directory: Path, *, program: str, kind: str, noun: str) -> 
 
 
 def is_same(kept: Manifest, wanted: Manifest) -> bool:
-    """Whether two manifests are of the same program, arguments and inputs.
+    """Returns whether two manifests are of the same program, arguments and inputs.
 
     The fingerprint says so, or, where it is that of the content once the work is done, the field identity.
     """
@@ -111,7 +111,7 @@ def is_same(kept: Manifest, wanted: Manifest) -> bool:
 
 
 def difference(kept: Manifest, wanted: Manifest, *, flags: Mapping[str, str] | None = None) -> str:
-    """What differs between two manifests, in words for the brackets of a message.
+    """Returns what differs between two manifests, as text for the brackets of a message.
 
     Another program or kind is named alone. Otherwise fields of the manifests come first, then arguments, by flag or,
     inside of a configuration, by path, then inputs; at most five.

@@ -1,4 +1,4 @@
-"""Where a directory came from, read from the manifests that each step carries along.
+"""The origin of a directory, read from the manifests that each step carries along.
 
 A manifest keeps, of each input, its fingerprint and, where it has one, its manifest. Here alone they are followed.
 """

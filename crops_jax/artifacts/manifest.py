@@ -63,7 +63,7 @@ def _check_manifest(file: Path, manifest: dict[str, Any], name: str) -> None:
 
 
 def describe_input(path: Path | str) -> dict[str, Any]:
-    """What a manifest keeps of one input: its fingerprint and, where it has one, its own manifest."""
+    """Returns what a manifest keeps of one input: its fingerprint and, if it has one, its own manifest."""
     path = Path(path)
     described: dict[str, Any] = {"fingerprint": fingerprint(path)}
     if path.is_dir() and (path / MANIFEST).exists():

@@ -1,4 +1,4 @@
-"""How well a batch's scores already order its documents, level by level: from the sums that the loss was made of."""
+"""Statistics of how well a batch's scores order its documents, by level, computed from the sums of the loss."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 ANCHOR_LEVELS = tuple(Level)[1:]
 
 ANCHORS, RECALL, SCORE_GAP = "anchors_level", "recall_in_batch_level", "score_gap_level"
-"""What fields of metrics.jsonl begin with, before the number of the level."""
+"""The beginnings of the fields of metrics.jsonl, before the number of the level."""
 
 _SUM_NAMES = (ANCHORS, "recalled_level", "score_gap_sum_level")
 LEVEL_SUMS = tuple(f"{name}_{int(level)}" for name in _SUM_NAMES for level in ANCHOR_LEVELS)
 
 
 class LevelStatistics(NamedTuple):
-    """Of the anchors of levels 1 to 5: pairs with at least one unignored document strictly below them.
+    """Statistics of the anchors of levels 1 to 5: pairs with at least one unignored document strictly below them.
 
     anchors: how many there are.
     recalled: how many of them score above everything strictly below.
@@ -62,7 +62,7 @@ def as_sums(statistics: LevelStatistics) -> dict[str, int | float]:
 
 
 def as_fields(sums: Mapping[str, int | float]) -> dict[str, int | float]:
-    """What a line of metrics.jsonl says of the levels, from what was added up since the line before.
+    """Returns the fields of a line of metrics.jsonl about the levels, from the sums since the line before.
 
     anchors_level_l for each level. Where there are anchors, recall_in_batch_level_l is the share of them that scores
     above everything strictly below, and score_gap_level_l the mean of their score less the greatest one strictly

@@ -1,4 +1,4 @@
-"""How often documents enter a batch, estimated while training: the probabilities of the logQ correction.
+"""The frequency with which documents enter a batch, estimated in training: the probabilities of logQ correction.
 
 Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations" (RecSys 2019), algorithm 2:
 for each document, a moving average of the steps between two batches that hold it; its inverse estimates the
@@ -14,14 +14,14 @@ from jaxtyping import Array, Bool, Float, Int32
 
 
 class DocumentIntervals(NamedTuple):
-    """By bucket. last_step: the newest step, from 1, whose batch held it; 0 before the first. interval: in steps."""
+    """The state of each bucket. last_step: the newest step, from 1, with it, or 0; interval: in steps."""
 
     last_step: Int32[Array, "buckets"]
     interval: Float[Array, "buckets"]
 
 
 def no_intervals(buckets: int) -> DocumentIntervals:
-    """Before the first batch."""
+    """Returns the state before the first batch."""
     return DocumentIntervals(jnp.zeros(buckets, jnp.int32), jnp.zeros(buckets, jnp.float32))
 
 

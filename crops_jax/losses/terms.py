@@ -1,4 +1,4 @@
-"""From the terms of a loss to one number: every loss here is a weighted sum of terms, a few for each query."""
+"""The sum of a loss's terms: every loss here is a weighted sum of terms, a few for each query."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 
 
 class Terms(NamedTuple):
-    """Of each query.
+    """The terms of each query.
 
     loss: of each term; 0 where there is none.
     counted: whether there is one.
@@ -69,7 +69,7 @@ def batch_loss(
 def strictly_below(
     sums: LevelSums, temperature: Float[Array, ""], *, which: int = 0, levels: int = 5
 ) -> Float[Array, "queries levels"]:
-    """For l = 0 to `levels`: log of the sum of e^(s / t) over all unignored columns of levels below l."""
+    """Returns, for l = 0 to `levels`, the log of the sum of e^(s / t) over all unignored columns of levels below l."""
     below = [jnp.full_like(sums.level_0[:, which], LOWEST), sums.level_0[:, which]]
     for level in range(1, levels):
         below.append(jnp.logaddexp(below[-1], of_level(sums, temperature, level)))

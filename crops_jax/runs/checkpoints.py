@@ -35,7 +35,7 @@ class Best(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What a checkpoint keeps beside arrays.
+    """The part of a checkpoint that is not arrays.
 
     best: None before the first evaluation.
     accumulated: counters and sums since the last line of metrics.jsonl.
@@ -137,7 +137,9 @@ class Checkpoints:
             self.close()
 
     def last_good(self) -> str:
-        """For messages about failures: where the last whole checkpoint is, once what is being saved has ended."""
+        """Returns, for messages about failures, the path of the last whole checkpoint; waits for a save that is
+        under way.
+        """
         with suppress(Exception):
             self._manager.wait_until_finished()
         step = max(saved_steps(self.path), default=None)
@@ -238,7 +240,7 @@ def saved_steps(folder: Path) -> set[int]:
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """What a checkpoint keeps beside arrays. Raises InputError when it cannot be read."""
+    """Reads the part of a checkpoint that is not arrays. Raises InputError when it cannot be read."""
     try:
         return _from_json(_read_json(checkpoint))
     except (KeyError, TypeError) as error:

@@ -40,7 +40,7 @@ def _checksum(array: jax.Array) -> jax.Array:
 
 
 SAMPLES_FIELD = "samples_checksum"
-"""Of metrics.jsonl: the sum over the steps since the line before, modulo SAMPLES_MODULUS."""
+"""The field of metrics.jsonl that holds the sum over the steps since the line before, modulo SAMPLES_MODULUS."""
 
 SAMPLES_MODULUS = 1 << 32
 

@@ -1,4 +1,4 @@
-"""What a run writes line by line: metrics.jsonl, goodput.jsonl and TensorBoard events."""
+"""The logs that a run writes line by line: metrics.jsonl, goodput.jsonl and TensorBoard events."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Where a run is, read from its folder while it trains or after."""
+"""The status of a run, read from its folder while it trains or afterwards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

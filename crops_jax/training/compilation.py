@@ -180,6 +180,6 @@ def _seconds(cost: Mapping[str, float], accelerator: Accelerator | None) -> tupl
 
 
 def _memory_message(error: Exception) -> str:
-    """What the compiler says of memory, out of its codes and many lines."""
+    """Returns what the compiler reports about memory, without its codes and further lines."""
     sentence = re.search("Ran out of memory.*", str(error))
     return one_line(sentence[0] if sentence else error, limit=250).rstrip(". ")

@@ -32,7 +32,7 @@ from crops_jax.training.state import TrainState, abstract_state, after_step, jit
 
 
 class PairMetrics(NamedTuple):
-    """Of one step, scalars; learning_rate is that which the step used."""
+    """The metrics of one step, scalars; learning_rate is the one that the step used."""
 
     loss: Float[Array, ""]
     learning_rate: Float[Array, ""]
@@ -165,7 +165,7 @@ class _CrossEncoderTask:
 
 
 def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
-    """What training starts from, each made or read where it lies on `mesh`.
+    """Returns the parameters that training starts from, each made or read on its devices of `mesh`.
 
     Random by `seed` or, when config.weights is set, that folder's weights (`pretrained.read_cross_encoder_parameters`).
 

@@ -171,7 +171,7 @@ def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
 
 
 def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:
-    """What training starts from, each made or read where it lies on `mesh`.
+    """Returns the parameters that training starts from, each made or read on its devices of `mesh`.
 
     Random by `seed` or, when config.encoder.weights is set, that folder's weights, from which both towers start; sizes
     and pooling are then the folder's (`pretrained.resolve_config`).

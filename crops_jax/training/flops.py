@@ -36,7 +36,7 @@ def step_flops(config: Config, *, tokens: float, causal_pairs: float) -> float:
 
 
 def token_flops(config: EncoderConfig) -> float:
-    """Of the forward pass of one token through all layers of a transformer, attention aside."""
+    """Returns the FLOPs of one token's forward pass through all layers of a transformer, without attention."""
     width, head_width = config.width, _head_width(config)
     heads, groups = config.heads * head_width, (config.key_value_heads or config.heads) * head_width
     projections = 2 * width * heads + 2 * width * groups
@@ -46,13 +46,15 @@ def token_flops(config: EncoderConfig) -> float:
 
 
 def attention_flops(config: EncoderConfig, *, tokens: float, causal_pairs: float) -> float:
-    """Of the forward pass of all attention. A token of BERT sees its whole text, one of Qwen what is not after it."""
+    """Returns the FLOPs of attention in the forward pass. A BERT token sees its whole text, a Qwen token no later
+    one.
+    """
     pairs = 2 * causal_pairs - tokens if config.family == "bert" else causal_pairs
     return 4.0 * config.layers * config.heads * _head_width(config) * pairs
 
 
 def hashed_text_flops(config: EncoderConfig) -> float:
-    """Of the forward pass of one text through the network over hashed features."""
+    """Returns the FLOPs of one text's forward pass through the network over hashed features."""
     widths = [len(config.hashed_features) * config.feature_width, *[config.feed_forward_width] * config.layers]
     return 2.0 * sum(inputs * outputs for inputs, outputs in zip(widths, (*widths[1:], config.width)))
 

@@ -1,4 +1,4 @@
-"""What ends a training run before its last step, each with its name: a signal, a full disk, numbers that overflow."""
+"""The events that end a training run before its last step: a signal, a full disk, numbers that overflow."""
 
 import signal
 import sys
@@ -61,7 +61,7 @@ class StopVote:
         self._votes: jax.Array | None = None
 
     def is_due(self) -> bool:
-        """Whether to stop after this step; to be asked once after each step was started."""
+        """Returns whether to stop after this step; must be called once after each step was started."""
         own = self._event.is_set()
         if not self._several:
             return own
@@ -113,7 +113,7 @@ class NonFiniteSteps:
         self._checkpoints, self._allowed, self._advice, self._batch = checkpoints, allowed, advice, batch
 
     def check(self, step: int, loss: Any, grad_norm: Any) -> bool:
-        """Whether a step is one of them. Raises NamedFailure when it is one too many."""
+        """Returns whether a step is not finite. Raises NamedFailure when more such steps occurred than are allowed."""
         if np.isfinite(loss) and np.isfinite(grad_norm):
             return False
         found = f"step {step}: loss is {loss} and the norm of its gradient {grad_norm}"

@@ -33,42 +33,42 @@ class Evaluation(NamedTuple):
 
 
 class Task(Protocol):
-    """What is trained, and what a run says of it: all of it functions of (configuration, data, step).
+    """The model that is trained and its metrics, all of them functions of (configuration, data, step).
 
     Batches and the metrics of a step are whatever `step` takes and gives; metrics have loss and grad_norm, scalars.
     """
 
     steps: int
-    """Of the whole run."""
+    """The number of steps of the whole run."""
     mesh: Mesh
     step: Callable[[TrainState, Any], tuple[TrainState, Any]]
     """Compiled for each shape of a batch. Its first argument is donated."""
     evaluation: Evaluation | None
-    """By which the best checkpoint is chosen; None, as where evaluate_every_steps is 0: the last one is the best."""
+    """It chooses the best checkpoint. None, for instance if evaluate_every_steps is 0: the last one is the best."""
     examples_per_step: int
     unit: str
-    """What examples are called."""
+    """The name of the examples in messages."""
     details: str
-    """What is trained, for the first line."""
+    """The description of the training in the first printed line."""
     learning_rate_flag: str
     nonfinite_advice: str
-    """What the user may change when too many steps are not finite."""
+    """The advice to the user when too many steps are not finite."""
 
     @property
     def config(self) -> Config | CrossEncoderConfig: ...
 
     @property
     def model(self) -> nnx.Module:
-        """For its structure; shapes for parameters."""
+        """The model, of which only the structure is used; shapes can stand for its parameters."""
         ...
 
     @property
     def describe_batch(self) -> Callable[[int], str] | None:
-        """For messages: what the batch of a step, counted from 1, holds. None: nothing is said of it."""
+        """Describes the batch of a step, counted from 1, for messages. None: messages do not describe it."""
         ...
 
     def initial_parameters(self) -> dict:
-        """Those of step 0, over the mesh; the run takes them over."""
+        """Returns the parameters of step 0 on the mesh; the run donates their buffers."""
         ...
 
     def batches(self, first_step: int) -> Iterator[Any]:
@@ -76,7 +76,7 @@ class Task(Protocol):
         ...
 
     def sums(self, metrics: Any, *, skipped: bool) -> dict[str, int | float]:
-        """What is added up between two lines of metrics.jsonl. metrics: of one step, on the host."""
+        """Returns what is added up between two lines of metrics.jsonl. metrics: those of one step, on the host."""
         ...
 
     def fields(self, metrics: Any, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Task(Protocol):
 
 
 class _Cadence(NamedTuple):
-    """What happens after a step, a function of its number."""
+    """The actions after a step, a function of its number."""
 
     logs: bool
     evaluates: bool

@@ -66,7 +66,7 @@ def decay_mask(parameters: Any) -> Any:
 
 
 def rate_multipliers(parameters: Any, *, layer_decay: float) -> Any:
-    """What the learning rate of each parameter is multiplied by, in the structure of `parameters`.
+    """Returns the factor of each parameter's learning rate, in the structure of `parameters`.
 
     In a tower of L layers: layer_decay^(L - i) for layer i, counted from 1, and layer_decay^L for its embeddings. What
     stands behind the last layer, heads and the temperature have 1. Howard and Ruder, ULMFiT (arXiv 1801.06146).
@@ -112,7 +112,7 @@ def _multiplied(updates: Any, layer_decay: float) -> Any:
 
 
 def _layers_behind(name: str, layers: dict[str, int]) -> int:
-    """How many layers of its tower come after a parameter."""
+    """Returns the number of layers of its tower that come after a parameter."""
     if found := _LAYER.match(name):
         return layers[found["tower"]] - 1 - int(found["layer"])
     for tower, count in layers.items():

@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 
     @property
     def final_parameters(self) -> dict:
-        """What is evaluated, embedded and exported: the average, where there is one."""
+        """The parameters that are evaluated, embedded and exported: the average, if there is one."""
         return self.parameters if self.averaged_parameters is None else self.averaged_parameters
 
 

@@ -31,7 +31,7 @@ TEMPERATURE = "log_inverse_temperature"
 
 
 class StepMetrics(NamedTuple):
-    """Of one step, scalars. Temperature and learning rate are those the step used.
+    """The metrics of one step, scalars. Temperature and learning rate are those that the step used.
 
     counters: what the label lookup met (see crops_jax.labels.LookupCounters), and the like.
     levels: anchors, and how the scores order them.
@@ -119,7 +119,7 @@ def device_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 class _LossDetails(NamedTuple):
-    """What the loss of a batch leaves beside its value; intervals: of the logQ correction, after this batch."""
+    """The results of a batch's loss beside its value; intervals: those of the logQ correction, after this batch."""
 
     temperature: Float[Array, ""]
     counters: dict[str, Int32[Array, ""] | Float[Array, ""]]

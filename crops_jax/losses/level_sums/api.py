@@ -21,7 +21,7 @@ _MOST_DENSE_PAIRS = 1 << 22
 
 
 class Split(NamedTuple):
-    """How a batch lies on a mesh: queries and documents split alike over some of its axes.
+    """The layout of a batch on a mesh: queries and documents are split alike over some of its axes.
 
     exchange: how every query meets every document in the streaming implementation. "gather" holds all documents on
       each device, "ring" passes them on block by block, "auto" gathers while they take up to 1 GiB a device.

@@ -36,7 +36,7 @@ _LOG2_E = float(np.log2(np.e))
 
 
 class TileSize(NamedTuple):
-    """Of one kernel: rows and columns of a tile, components multiplied at a time, warps and stages of a program."""
+    """The sizes of one kernel: rows and columns of a tile, components per product, warps and stages of a program."""
 
     queries: int
     docs: int
@@ -112,7 +112,7 @@ def add_block(
     size: TileSize,
     interpret: bool,
 ) -> RunningSums:
-    """As `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks, tiling is tiling_of_sums."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks; with tiling_of_sums."""
     count, width = docs.shape[0], temperatures.shape[0]
     here = jax.lax.dynamic_slice_in_dim(offset, block * count, count)
     tiles = tiling.query_tiles * tiling.doc_tiles
@@ -169,7 +169,7 @@ def level_0_derivative(
     size: TileSize,
     interpret: bool,
 ) -> Float[Array, "queries docs"]:
-    """As `crops_jax.losses.level_sums.tiles.level_0_derivative`."""
+    """Computes `crops_jax.losses.level_sums.tiles.level_0_derivative`."""
     count, columns = queries.shape[0], docs.shape[0]
     rest, width = -count % size.queries, temperatures.shape[0]
     padded_queries = _whole_tiles(queries, size.queries, size.components)
@@ -276,7 +276,9 @@ def _derivative_kernel(
 
 
 def _scores(queries, docs, columns, *, held: Array | None, size: TileSize) -> Float[Array, "queries docs"]:
-    """Of the program's queries and some documents. held: all components of the queries, where they fit."""
+    """Returns the scores of the program's queries and some documents. held: all components of the queries, if they
+    fit.
+    """
     if held is not None:
         return _product(held, docs[columns, :])
 

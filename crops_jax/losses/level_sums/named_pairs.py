@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int32
 
 
 class Tiling(NamedTuple):
-    """How a [queries, blocks * docs] matrix of scores is cut: blocks of columns, and equal tiles inside each block.
+    """The division of a [queries, blocks * docs] matrix of scores: blocks of columns, with equal tiles in each block.
 
     The last tile of a row or column of tiles is moved back so that it is as large as the others; what it repeats is
     masked. chunk: named pairs that one turn of a tile's loop handles.
@@ -49,7 +49,7 @@ class NamedPairs(NamedTuple):
 
 
 def sorted_pairs(doc_index: Int32[Array, "queries k"], tiling: Tiling) -> NamedPairs:
-    """Of indices into all blocks; -1 is no pair."""
+    """Divides indices into all blocks; -1 is no pair."""
     tiles = tiling.blocks * tiling.doc_tiles * tiling.query_tiles
     row = jnp.broadcast_to(jnp.arange(doc_index.shape[0], dtype=jnp.int32)[:, None], doc_index.shape).ravel()
     block, column = jnp.divmod(doc_index.ravel(), tiling.docs)

@@ -42,7 +42,7 @@ _MOST_GATHERED_BYTES = 1 << 30
 
 
 class Plan(NamedTuple):
-    """Where and in what parts the sums are computed. mesh None: on one device, or wherever the compiler puts it.
+    """The devices and the parts of the computation. mesh None: one device, or wherever the compiler places it.
 
     axes: those of the mesh that queries and documents are split over, alike. tile: most rows and columns of a tile;
     the kernels have smaller ones inside it, or of their own. device_kind: decides the sizes of GPU kernels.
@@ -127,7 +127,7 @@ def named_scores(
 
 
 class _Saved(NamedTuple):
-    """What forward leaves for backward. expected: the mean of s - greatest over level 0."""
+    """The results of forward that backward needs. expected: the mean of s - greatest over level 0."""
 
     queries: Float[Array, "queries dim"]
     docs: Float[Array, "docs dim"]
@@ -229,7 +229,7 @@ def _engine(plan: Plan, queries, docs, temperatures, doc_index, offset, threshol
 
 
 def _tiling(plan: Plan, queries: Array, docs: Array, doc_index: Array) -> Tiling:
-    """Of one device's queries against blocks of documents as they pass by."""
+    """Computes the sums of one device's queries against the blocks of documents that it receives in turn."""
     blocks = plan.devices if plan.exchange == "ring" else 1
     columns = docs.shape[0] if plan.exchange == "ring" else docs.shape[0] * plan.devices
     return Tiling(
@@ -289,5 +289,5 @@ def _gathered(plan: Plan, docs: Array) -> Array:
 
 
 def _passed_on(plan: Plan, rows: Array) -> Array:
-    """What the next device held."""
+    """Returns the array that the next device held."""
     return jax.lax.ppermute(rows, plan.axes, [(i, (i - 1) % plan.devices) for i in range(plan.devices)])

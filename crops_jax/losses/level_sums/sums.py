@@ -13,7 +13,7 @@ LOWEST = -1e30
 
 
 class RawSums(NamedTuple):
-    """What an implementation computes: level 0 is every real column that a row neither names nor ignores.
+    """The results of an implementation. Level 0 is every real column that a row neither names nor ignores.
 
     greatest: the greatest score s of level 0; without derivative, as a constant of the row may be. LOWEST / 2 where
       the row has no level 0.

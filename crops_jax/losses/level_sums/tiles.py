@@ -158,7 +158,7 @@ def add_gradients(
     tiling: Tiling,
     derivative: Callable[..., Array] = level_0_derivative,
 ) -> Gradients:
-    """Both gradients with the part that one block of documents adds; float32, multiplied by nothing more.
+    """Returns both gradients with the part that one block of documents adds, as float32 and without further factors.
 
     derivative: what makes E of a tile; as level_0_derivative.
     """
@@ -227,7 +227,7 @@ def merged(
 
 
 class _Tile(NamedTuple):
-    """What one tile of scores is made of.
+    """The inputs of one tile of scores.
 
     offset: LOWEST too in columns that an earlier tile held. fresh_rows: rows that none held.
     """

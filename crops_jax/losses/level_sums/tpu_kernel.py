@@ -68,7 +68,7 @@ def add_block(
     doc_index: Int32[Array, "queries k"],
     interpret: bool,
 ) -> RunningSums:
-    """As `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks."""
     padded = _Block.of(queries, docs, doc_index, block, temperatures, offset, threshold)
     count, width = padded.queries.shape[0], temperatures.shape[0]
     outputs = [(1, jnp.float32), (width, jnp.float32), (width, jnp.float32), (1, jnp.int32)]
@@ -104,7 +104,7 @@ def add_gradients(
     doc_index: Int32[Array, "queries k"],
     interpret: bool,
 ) -> Gradients:
-    """As `crops_jax.losses.level_sums.tiles.add_gradients`; doc_index counts over all blocks."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_gradients`; doc_index counts over all blocks."""
     padded = _Block.of(queries, docs, doc_index, block, temperatures, offset, threshold)
     rest = ((0, -queries.shape[0] % _QUERY_TILE), (0, 0))
     rows = [jnp.pad(one, rest) for one in (pulls.greatest[:, None], pulls.log_total, pulls.level_0)]
@@ -205,7 +205,7 @@ def _product(left: Array, right: Array, *, contract: tuple[int, int]) -> Array:
 
 
 def _specs(block: _Block, *, queries_first: bool) -> list[Any]:
-    """Which part of each argument a turn of the grid sees; the grid is (queries, docs) or the other way round."""
+    """Returns the part of each argument that one step of the grid sees; the grid is (queries, docs) or the reverse."""
     of_queries, of_docs = _tile_of_queries(queries_first), _tile_of_queries(not queries_first)
     dim = block.queries.shape[1]
     return [
