@@ -1,4 +1,7 @@
-"""One self-contained page: what each perspective gained over the search log's own clicks, and on what evidence."""
+"""Writes one self-contained page: the positives of each perspective compared with the clicks of the search log.
+
+Theta is the relevance discriminator; alpha is the threshold that its probability must exceed.
+"""
 
 import dataclasses
 import sys
@@ -37,25 +40,26 @@ _MOST_EXAMPLES = 100
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportArguments:
     labels: str
-    """Directory of a label table: labels.parquet, or a folder labels of files."""
+    """The directory of a label table: labels.parquet, or a folder labels of files."""
     logs: str
     """The log tables that the labels were mined from."""
     output: str
-    """The page, such as report.html."""
+    """The file of the page, such as report.html."""
     knowledge_documents: str | None = None
-    """Directory with a table knowledge_documents, where data.mine was given one; its titles are needed."""
+    """The directory with a table knowledge_documents, if data.mine was called with one; the page shows its titles."""
     overwrite: bool = False
-    """Replace a page that is there."""
+    """Replace the page if it exists."""
     examples: int = 4
-    """How many positives of each perspective are shown with their evidence."""
+    """The number of positives of each perspective that are shown with their evidence."""
     seed: int = 0
-    """Of the draw of examples."""
+    """The seed of the random choice of examples."""
     memory_limit: str | None = None
-    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk. By default 80 % of the machine."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk. The default is 80 % of the machine's
+    memory."""
 
 
 class Figures(NamedTuple):
-    """Everything that is counted; see data.mining_report.figures."""
+    """The numbers of the page; see data.mining_report.figures."""
 
     gains: dict[str, Gain]
     beyond_log: Gain
@@ -72,7 +76,7 @@ class Figures(NamedTuple):
 
 
 def report(arguments: ReportArguments) -> dict[str, Any]:
-    """Writes a page about a label table: what each perspective gained, what was never shown, and why it is believed."""
+    """Writes a page about a label table: the gain of each perspective, the documents never shown, and the evidence."""
     inputs = _checked_inputs(arguments)
     mined = read_mined(Path(arguments.labels))
     sweep = read_alpha_sweep(Path(arguments.labels))
@@ -155,30 +159,31 @@ def _figures(tables: ReportTables) -> Figures:
 
 
 def _notes(found: Figures, mined: Mined, names: frozenset[str], *, written_given: bool) -> list[str]:
-    """What is to be read before the figures."""
+    """Returns the notes that a reader needs before the figures."""
     notes = []
     if not mined.known:
         notes.append(
-            "No manifest says how these labels were mined, or from which logs; that they belong to these logs is taken "
-            "on trust."
+            "No manifest says how these labels were mined, or from which logs. The report assumes that they belong to "
+            "these logs."
         )
     if "candidates" not in names:
         notes.append(
-            "The logs hold no candidates, so nobody can say what was shown for a query; figures that need it say so."
+            "The logs hold no candidates, so it is not known what was shown for a query; figures that need it say so."
         )
     if not found.gains:
-        notes.append("No label is of level 4 or higher: there are no positives to report on.")
+        notes.append("No label has level 4 or higher, so there are no positives to report.")
     notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
     if mined.written_elsewhere and not written_given:
         notes.append(
-            "These labels were mined with knowledge documents of another directory than the logs; name it with "
-            "--knowledge-documents to have their titles here."
+            "These labels were mined with knowledge documents from a directory other than the logs; name it with "
+            "--knowledge-documents to show their titles here."
         )
     for model, number in found.writers.items():
         notes.append(f"Knowledge-level positives written by {model}, which no search could have shown: {number:,}.")
     if found.without_evidence:
         notes.append(
-            f"Positives without evidence, which count for the source in their row alone: {found.without_evidence:,}."
+            f"Positives without evidence, which are counted for the source in their row alone: "
+            f"{found.without_evidence:,}."
         )
     if found.unknown_documents:
         notes.append(f"Labels of documents that the logs do not hold: {found.unknown_documents:,}.")
@@ -190,7 +195,7 @@ def _level_counts(found: Figures) -> dict[Level, int]:
 
 
 def _charts(found: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]]:
-    """Pictures by the section that they stand in; none where there is nothing to draw."""
+    """Returns the charts by section; the list of a section is empty if it has no numbers to draw."""
     order = list(found.gains)
     return {
         "places": place_chart(found.gains),
@@ -209,7 +214,7 @@ def _charts(found: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]
 
 
 def _print_table(found: Figures) -> None:
-    """The main table, for the terminal."""
+    """Prints the main table to the terminal (standard error)."""
     heads = ("perspective", "queries", "positives", "documents", "not clicked", "never shown", "never a candidate")
     rows: list[tuple[str, ...]] = [heads]
     named = {**found.gains, "beyond the search log": found.beyond_log} if found.gains else {}

@@ -1,4 +1,4 @@
-"""The pictures of data.report, by the section that they stand in."""
+"""The charts of data.report, one function for each section of the page."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ PLACE_WORDS = dict(
 
 
 class Picture(NamedTuple):
-    """A chart, its title, and what it is of."""
+    """A chart with its title and a note about its data."""
 
     title: str
     about: str
@@ -32,7 +32,7 @@ class Picture(NamedTuple):
 def distribution_charts(
     spreads: Mapping[str, Distribution], order: Sequence[str], *, title: str, unit: str
 ) -> list[Picture]:
-    """A histogram of each perspective, in the colour that it has everywhere: that of its place in `order`."""
+    """Returns a histogram of each perspective; its index in `order` decides the colour, on the whole page."""
     return [
         Picture(
             words(source),
@@ -44,22 +44,20 @@ def distribution_charts(
 
 
 def place_chart(gains: Mapping[str, Gain]) -> list[Picture]:
-    """How far positives came in the log; nothing where that is not known."""
+    """Returns the chart of the stages that positives reached in the log; empty if the log has no candidates."""
     rows = [(words(source), gain.places) for source, gain in gains.items() if gain.places is not None]
     if not rows:
         return []
     chart = stacked_shares(rows, parts=list(PLACE_WORDS.values()), title="Where the log had the positives")
     return [
-        Picture(
-            "Where the log had the positives", "how far they ever came for their query; n at the right", Markup(chart)
-        )
+        Picture("Where the log had the positives", "the furthest stage for their query; n at the right", Markup(chart))
     ]
 
 
 def sweep_charts(
     steps: Mapping[str, Sequence[tuple[float, int]]], order: Sequence[str], *, alpha: float
 ) -> list[Picture]:
-    """How many candidates of a perspective pass, by alpha."""
+    """Returns a histogram of the passing candidates by alpha, for each perspective."""
     pictures = []
     for source, passing in steps.items():
         bars = [(f"alpha {at:g}{', used' if at == alpha else ''}", number) for at, number in passing]
@@ -73,7 +71,7 @@ def sweep_charts(
 
 
 def level_chart(counts: Mapping[Level, int]) -> list[Picture]:
-    """Labels by level; level 0 only where there are any."""
+    """Returns the chart of labels by level; level 0 is left out if it has no labels."""
     bars = [(text, counts[level]) for level, text in LEVELS.items() if level or counts[level]]
     return [
         Picture("Labels by level", f"n = {sum(counts.values()):,}", Markup(histogram(bars, title="Labels by level")))
@@ -81,5 +79,5 @@ def level_chart(counts: Mapping[Level, int]) -> list[Picture]:
 
 
 def words(name: str) -> str:
-    """A name of the tables as a page writes it."""
+    """Returns a name of the tables as the page writes it, with blanks."""
     return name.replace("_", " ")

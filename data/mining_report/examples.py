@@ -1,4 +1,4 @@
-"""Positives drawn by hash, each with its evidence: how a perspective came from the query to the document."""
+"""Examples: positives that are chosen by hash, each with its evidence, which leads from the query to the document."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ _TITLE = 200
 
 
 class Way(NamedTuple):
-    """One entry of the evidence; None where it does not apply."""
+    """One entry of the evidence; a field is None if it does not apply."""
 
     source: str
     via_query: str | None
@@ -18,19 +18,22 @@ class Way(NamedTuple):
     score: float | None
 
     def facts(self) -> list[str]:
-        """What is known of it, in words."""
-        told = []
+        """Returns the known facts of the entry in words."""
+        facts = []
         if self.gap_seconds is not None:
-            told.append(f"{self.gap_seconds:,.4g} s apart")
+            facts.append(f"{self.gap_seconds:,.4g} s apart")
         if self.supporters is not None:
-            told.append(f"{self.supporters:,} {'user' if self.supporters == 1 else 'users'}")
+            facts.append(f"{self.supporters:,} {'user' if self.supporters == 1 else 'users'}")
         if self.score is not None:
-            told.append(f"theta {self.score:.3f}")
-        return told
+            facts.append(f"theta {self.score:.3f}")
+        return facts
 
 
 class Example(NamedTuple):
-    """One positive. title and model are None where the logs do not know the document, or it was not written."""
+    """One positive.
+
+    title is None if the logs do not hold the document; model is None if no language model wrote it.
+    """
 
     query: str
     searches: int | None
@@ -43,7 +46,7 @@ class Example(NamedTuple):
 
 
 def draw_examples(tables: ReportTables, source: str, *, number: int, seed: int) -> list[Example]:
-    """`number` positives of a perspective: not clicked for the query before clicked, then by MD5 of seed and pair."""
+    """Returns `number` positives of a perspective: unclicked ones before clicked ones, then by MD5 of seed and pair."""
     pairs = tables.rows(
         "SELECT query, doc_id FROM finds JOIN pairs USING (query, doc_id) WHERE source = $1 "
         "ORDER BY coalesce(place = 0, false), md5(concat_ws(chr(0), $2, query, doc_id)), query, doc_id LIMIT $3",
@@ -59,7 +62,7 @@ def _example(
     tables: ReportTables, source: str, query: str, doc_id: str, title: str | None, model: str | None
 ) -> Example:
     place = tables.rows("SELECT place FROM pairs WHERE query = $1 AND doc_id = $2", query, doc_id)[0][0]
-    # The perspective that it was drawn for comes first.
+    # The evidence of the perspective for which the example was chosen comes first.
     ways = tables.rows(
         "SELECT source, via_query, gap_seconds, supporters, score FROM ways WHERE query = $1 AND doc_id = $2 "
         "ORDER BY source <> $3, source, gap_seconds, via_query",
@@ -81,7 +84,7 @@ def _example(
 
 
 def _titles(tables: ReportTables, doc_ids: list[str]) -> dict[str, tuple[Any, ...]]:
-    """doc_id -> title, and the model where one wrote the document."""
+    """Returns doc_id -> (title, model); model is None if no language model wrote the document."""
     written = ""
     if "knowledge_documents" in tables.names:
         written = " UNION ALL SELECT doc_id, title, model FROM knowledge_documents WHERE doc_id IN (SELECT unnest($1))"

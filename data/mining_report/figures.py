@@ -1,4 +1,4 @@
-"""What each perspective gained, in numbers: plain data for a page, an outcome line or a test."""
+"""The numbers of data.report: the gain of each perspective as plain data for the page, the outcome and tests."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from data.labels.assign_levels import PRECEDENCE
 from data.mining_report.tables import PLACES, ReportTables
 
 LOG = "search_log"
-"""The perspective that the present retriever chose by itself; the others are held against it."""
+"""The perspective of what the current retriever showed; the others are compared with it."""
 
 PARTS = ("head", "torso", "tail", "not searched")
 _PER_QUERY = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, None))
@@ -19,14 +19,14 @@ _NEVER_SHOWN = PLACES.index("ranked_not_shown")
 
 
 class Gain(NamedTuple):
-    """A perspective's positives. never_shown and what follows is None where the log has no candidates."""
+    """The positives of a perspective. `places` and the numbers from it are None if the log has no candidates."""
 
     queries: int
     positives: int
     documents: int
     only_here: int
     places: tuple[int, ...] | None
-    """Positives by how far the document ever came for the query: PLACES."""
+    """The number of positives by the furthest stage that the document reached for the query: PLACES."""
 
     @property
     def not_clicked(self) -> int | None:
@@ -41,7 +41,7 @@ class Gain(NamedTuple):
         return None if self.places is None else self.places[-1]
 
     def share(self, name: str) -> float | None:
-        """Of the positives, those of a field; None where it is not known or there are none."""
+        """Returns the share of the positives that a field counts; None if it is not known or there are no positives."""
         value = getattr(self, name)
         return None if value is None or not self.positives else value / self.positives
 
@@ -54,7 +54,7 @@ class Gain(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """How a number is spread: how many there are, how many are not known, quantiles, and counts by bin."""
+    """The distribution of a value: the counts of known and unknown values, quantiles, and counts by bin."""
 
     known: int
     unknown: int
@@ -65,23 +65,23 @@ class Distribution(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Queries of one frequency: how many there are, with how many searches, and what they gained by perspective."""
+    """A group of queries: the number of queries and of searches, and their positives by perspective."""
 
     queries: int
     searches: int
     gained: dict[str, tuple[int, int]]
-    """Perspective -> queries, positives."""
+    """Perspective -> (queries, positives)."""
 
 
 def gains(tables: ReportTables) -> dict[str, Gain]:
-    """Perspective -> its gain, in the order of PRECEDENCE; perspectives without positives are not there."""
+    """Returns perspective -> gain, in the order of PRECEDENCE, without perspectives that have no positives."""
     return dict(sorted(_gains(tables, "source", "finds").items(), key=lambda item: _order(item[0])))
 
 
 def beyond_log(tables: ReportTables) -> Gain:
-    """What the other perspectives found together and the search log did not, each pair counted once.
+    """Returns the gain of all other perspectives together without the pairs of the search log; each pair counts once.
 
-    Only documents of the corpus: what a language model wrote could not have been shown.
+    Only documents of the corpus count, because a document that a language model wrote could not have been shown.
     """
     others = (
         "(SELECT DISTINCT query, doc_id FROM finds SEMI JOIN documents USING (doc_id) "
@@ -104,7 +104,7 @@ def _gains(tables: ReportTables, name: str, finds: str) -> dict[str, Gain]:
 
 
 def overlaps(tables: ReportTables) -> dict[tuple[str, str], int]:
-    """(perspective, other) -> pairs that both found."""
+    """Returns (perspective, other) -> the number of pairs that both have as positives."""
     rows = tables.rows(
         "SELECT one.source, other.source, count(*) FROM finds AS one JOIN finds AS other USING (query, doc_id) "
         "GROUP BY ALL"
@@ -113,19 +113,22 @@ def overlaps(tables: ReportTables) -> dict[tuple[str, str], int]:
 
 
 def positives_per_query(tables: ReportTables) -> dict[str, Distribution]:
-    """Perspective -> how many positives each query that gained any has."""
+    """Returns perspective -> the distribution of positives per query, over queries with at least one."""
     return _distributions(
         tables, "(SELECT source, query, count(*) AS value FROM finds GROUP BY source, query)", _PER_QUERY
     )
 
 
 def supporters(tables: ReportTables) -> dict[str, Distribution]:
-    """Perspective -> distinct users behind each positive; of several reformulations, behind the most supported."""
+    """Returns perspective -> the distribution of distinct users per positive; the maximum over its reformulations."""
     return _distributions(tables, "(SELECT source, supporters AS value FROM finds)", _SUPPORTERS)
 
 
 def gaps(tables: ReportTables) -> dict[str, Distribution]:
-    """Perspective -> least seconds between the query and what made the document known; a bin holds its upper end."""
+    """Returns perspective -> the distribution of the minimum seconds between the query and the evidence of a positive.
+
+    A bin includes its upper end.
+    """
     found = {}
     for source, most in tables.rows("SELECT source, max(gap_seconds) FROM finds GROUP BY source ORDER BY source"):
         if most is None:
@@ -147,7 +150,7 @@ def gaps(tables: ReportTables) -> dict[str, Distribution]:
 
 
 def levels(tables: ReportTables) -> dict[str, dict[int, int]]:
-    """Source -> level -> labels, in the order of PRECEDENCE."""
+    """Returns source -> level -> the number of labels, in the order of PRECEDENCE."""
     found: dict[str, dict[int, int]] = {}
     for source, level, labels in tables.rows("SELECT source, level, count(*) FROM labels GROUP BY ALL ORDER BY ALL"):
         found.setdefault(source, {})[level] = labels
@@ -155,7 +158,7 @@ def levels(tables: ReportTables) -> dict[str, dict[int, int]]:
 
 
 def parts(tables: ReportTables) -> dict[str, Part]:
-    """PARTS that there are -> what their queries gained. Empty where the logs have no searches."""
+    """Returns the numbers of each of PARTS that has queries. It is empty if the logs have no searches."""
     if not tables.searches:
         return {}
     asked = {row[0]: row[1:] for row in tables.rows("SELECT part, count(*), sum(searches) FROM asked GROUP BY part")}
@@ -174,10 +177,10 @@ def parts(tables: ReportTables) -> dict[str, Part]:
 
 
 def without_click(tables: ReportTables) -> tuple[Part, Part] | None:
-    """Queries of the log of which nothing was clicked, liked or watched long, and the others.
+    """Returns the numbers of the queries without any click, like or long watch, and of the other queries.
 
-    "together" among what they gained is every positive that the search log did not find, counted once. None where the
-    logs have no candidates.
+    In `gained`, "together" counts each positive that is not one of the search log once. The result is None if the logs
+    have no candidates.
     """
     if not tables.candidates:
         return None
@@ -201,13 +204,13 @@ def _by_click(tables: ReportTables, condition: str) -> Part:
 
 
 def unknown_documents(tables: ReportTables) -> int:
-    """Labels whose document is in neither documents nor knowledge_documents."""
+    """Returns the number of labels whose document is in neither documents nor knowledge_documents."""
     written = " ANTI JOIN knowledge_documents USING (doc_id)" if "knowledge_documents" in tables.names else ""
     return tables.rows(f"SELECT count(*) FROM labels ANTI JOIN documents USING (doc_id){written}")[0][0]
 
 
 def writers(tables: ReportTables) -> dict[str, int]:
-    """Language model -> positives of knowledge_level that it wrote."""
+    """Returns language model -> the number of positives of knowledge_level that it wrote."""
     if "knowledge_documents" not in tables.names:
         return {}
     return dict(
@@ -219,14 +222,14 @@ def writers(tables: ReportTables) -> dict[str, int]:
 
 
 def without_evidence(tables: ReportTables) -> int:
-    """Positive labels whose evidence does not name their own source."""
+    """Returns the number of positive labels whose evidence does not name their own source."""
     return tables.rows("SELECT count(*) FROM ways WHERE NOT told")[0][0]
 
 
 def _distributions(
     tables: ReportTables, values: str, bins: Sequence[tuple[int, int | None]]
 ) -> dict[str, Distribution]:
-    """Source -> the distribution of whole values; sources of which none is known are not there."""
+    """Returns source -> the distribution of integer values, without sources that have no known value."""
     counts: dict[str, list[int]] = {}
     for source, value, rows in tables.rows(
         f"SELECT source, value, count(*) FROM {values} WHERE value IS NOT NULL GROUP BY ALL"
@@ -248,7 +251,7 @@ def _quantiles(tables: ReportTables, values: str) -> dict[str, tuple[int, int, f
 
 
 def _trimmed(labels: Sequence[str], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Bins up to the last that holds anything."""
+    """Returns the bins up to the last one that is not empty."""
     last = max(at for at, count in enumerate(counts) if count)
     return list(zip(labels, counts, strict=True))[: last + 1]
 
@@ -260,7 +263,7 @@ def _bin_label(first: int, last: int | None) -> str:
 
 
 def _order(source: str) -> tuple[int, str]:
-    """Perspectives and log stages in the order of PRECEDENCE, others after them."""
+    """Returns a sort key: perspectives and log stages in the order of PRECEDENCE, other sources after them."""
     return (PRECEDENCE.index(source) if source in PRECEDENCE else len(PRECEDENCE), source)
 
 

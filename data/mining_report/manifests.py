@@ -1,4 +1,4 @@
-"""What manifests and alpha_sweep.json tell of the mining that a label table came from, for data.report."""
+"""The facts about mining that data.report reads from the manifests and alpha_sweep.json of a label table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,34 +32,38 @@ _STEPS = {
 
 
 class AlphaSweep(NamedTuple):
-    """alpha as mining used it, and by perspective how many candidates pass at others: (alpha, passing)."""
+    """The alpha that mining used, and by perspective the number of passing candidates at others: (alpha, passing)."""
 
     alpha: float
     steps: dict[str, list[tuple[float, int]]]
 
 
 class Mined(NamedTuple):
-    """What the manifests say of the mining: all empty for a table that somebody brought."""
+    """The facts about mining in the manifests; all are empty for a table that data.mine did not write."""
 
     arguments: Mapping[str, Any]
-    """Of data.mine."""
+    """The arguments of data.mine."""
     outcome: Mapping[str, Any]
-    """Of data.mine: counts, skipped perspectives, the discriminator."""
+    """The outcome of data.mine: counts, skipped perspectives, the discriminator."""
     known: bool
+    """Whether a manifest of data.mine was read."""
     program: str | None
-    """What wrote the table."""
+    """The program that wrote the table."""
     written_elsewhere: bool
-    """Whether the knowledge documents were none of the logs' own."""
+    """Whether the knowledge documents came from a directory other than the logs."""
     made: Mapping[str, Any]
-    """The outcome of launch.mine_negatives, where it wrote the table."""
+    """The outcome of launch.mine_negatives, if it wrote the table; otherwise empty."""
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Perspective -> why it could not be mined."""
+        """Perspective -> the reason why it could not be mined."""
         return dict(self.outcome.get("skipped", {}))
 
     def accounted(self, positives: Mapping[str, int]) -> dict[str, str]:
-        """Perspective -> what became of it, also of those without positives; `positives` are those that there are."""
+        """Returns the result of each perspective in words, also of those without positives.
+
+        positives: perspective -> the number of its positives, for perspectives that have any.
+        """
         states = {}
         for source in dict.fromkeys([*POSITIVE_SOURCES, *positives]):
             if source in positives:
@@ -69,7 +73,7 @@ class Mined(NamedTuple):
             elif not self.known:
                 states[source] = "no positives"
             elif not self._asked_for(source):
-                states[source] = "not asked for"
+                states[source] = "not requested"
             else:
                 states[source] = "mined, without a positive"
         return states
@@ -81,13 +85,13 @@ class Mined(NamedTuple):
         return asked is None or source in asked
 
     def discriminator(self) -> list[tuple[str, str]]:
-        """What is known of the discriminator, as names and values to be read; empty where none took part."""
+        """Returns the known facts about the discriminator as names and values; empty if none was used."""
         about = {name: value for name, value in (self.outcome.get("discriminator") or {}).items() if value is not None}
         others = {name: words(name).capitalize() for name in sorted(about) if name not in _DISCRIMINATOR}
         return [(text, _written(about[name])) for name, text in (_DISCRIMINATOR | others).items() if name in about]
 
     def funnel(self) -> list[tuple[str, str, int]]:
-        """Perspective, step and count: what was on the way to the positives that theta decided on."""
+        """Returns (perspective, step, count) for the steps of mining that lead to the positives that theta accepted."""
         rows = []
         for source in POSITIVE_SOURCES:
             counts = self.outcome.get(source)
@@ -97,13 +101,13 @@ class Mined(NamedTuple):
         return [row for row in rows if isinstance(row[2], int)]
 
     def set_aside(self) -> list[tuple[str, str, int]]:
-        """Table, reason and number of the rows of the logs that broke a rule and that mining left out."""
+        """Returns (table, reason, number) of the rows of the logs that broke a rule and that mining left out."""
         counts = self.outcome.get("quarantined", {})
         return [(table, reason, number) for table, reasons in counts.items() for reason, number in reasons.items()]
 
     def negatives(self) -> list[tuple[str, str]]:
-        """What mining negatives from a model tells, as names and values to be read."""
-        told = [
+        """Returns the outcome of mining negatives with a model, as names and values."""
+        facts = [
             (words(name).capitalize(), _written(value))
             for name, value in self.made.items()
             if isinstance(value, int | float | str)
@@ -112,12 +116,12 @@ class Mined(NamedTuple):
             share = (
                 "not known" if rate["rate"] is None else f"{rate['rate']:.4f} ({rate['low']:.4f} to {rate['high']:.4f})"
             )
-            told.append(("Share of them that is relevant after all", f"{share}; {rate['judged']:,} were judged"))
-        return told
+            facts.append(("Share of them that is relevant after all", f"{share}; {rate['judged']:,} were judged"))
+        return facts
 
 
 def read_mined(labels: Path) -> Mined:
-    """What the manifest of data.mine says that labels, or the labels that they were made from, go back to."""
+    """Reads the facts about mining from the manifest of labels, or of the labels from which they were made."""
     written_by = manifest_or_none(labels)
     if written_by is None:
         return Mined({}, {}, False, None, False, {})
@@ -131,7 +135,7 @@ def read_mined(labels: Path) -> Mined:
 
 
 def read_alpha_sweep(labels: Path) -> AlphaSweep | None:
-    """The sweep that mining left beside labels; None where there is none. Raises InputError for one that is broken."""
+    """Reads the sweep of alpha beside labels; None if there is no such file. Raises InputError for a broken file."""
     file = labels / "alpha_sweep.json"
     if not file.exists():
         return None

@@ -1,11 +1,12 @@
-"""The tables that data.report counts in, made by DuckDB from a label table and its logs; nothing is read into Python.
+"""The tables in which data.report counts. DuckDB makes them from a label table and its logs, outside Python's memory.
 
-finds   source, query, doc_id, gap_seconds (the least), supporters (the most), score: a positive of one perspective.
-ways    the same before grouping, with via_query: each way by which a perspective came to the document. told is false
-        where the evidence does not say so and the row's own source stands for it.
-pairs   query, doc_id, perspectives (how many), place: a positive of any perspective, and how far the document ever
-        came for that query in the log (an index of PLACES).
-asked   query, searches, clicked, part: a query of the log (clicked is null without candidates).
+finds   source, query, doc_id, gap_seconds (minimum), supporters (maximum), score (maximum): one row for each positive
+        of a perspective.
+ways    the same columns before grouping, and via_query: one row for each entry of evidence. told is false if the
+        evidence does not name the source of the label's row; that source is then used.
+pairs   query, doc_id, perspectives (their number), place: one row for each positive of any perspective. place is the
+        furthest stage that the document reached for that query in the log (an index of PLACES).
+asked   query, searches, clicked, part: one row for each query of the log (clicked is null without candidates).
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from data.tables.files import add_view
 from data.tables.knowledge_documents import open_written_documents
 
 PLACES = ("clicked", "shown", "ranked_not_shown", "filtered_before_ranking", "never_a_candidate")
-"""How far a document came for a query in any search; clicked stands for liked and watched long too."""
+"""The stages that a document can reach for a query in any search; clicked includes liked and watched long."""
 
 _MOST_SOURCES = 50
 _ENTRY = (
@@ -41,7 +42,7 @@ _ENTRY = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTables:
-    """A connection that holds the tables above beside labels and the log tables, and which of the logs are there."""
+    """A connection that holds the tables above, labels and the log tables; the names of the log tables that exist."""
 
     connection: duckdb.DuckDBPyConnection
     names: frozenset[str]
@@ -49,7 +50,7 @@ class ReportTables:
 
     @property
     def candidates(self) -> bool:
-        """Whether the log tells what was a candidate for which query."""
+        """Whether the log records the candidates of each query."""
         return "candidates" in self.names
 
     @property
@@ -57,7 +58,7 @@ class ReportTables:
         return "searches" in self.names
 
     def rows(self, query: str, *parameters: object) -> list[tuple]:
-        """The rows of a query, which are few."""
+        """Returns the rows of an SQL query; the result must be small."""
         return self.connection.execute(query, list(parameters)).fetchall()
 
 
@@ -75,17 +76,17 @@ def open_tables(
     """Checks labels and logs, and makes the tables.
 
     Args:
-      labels: LABELS.
-      logs: LOGS.
-      until: what mining read ends here (exclusive), and so does what the log is asked for.
-      long_watch_seconds: watched at least this long counts as clicked, as in mining.
-      knowledge_documents: a directory of written documents, in the place of the logs' own.
-      memory_limit: what DuckDB may hold, such as "4GB"; None for 80 % of the machine.
-      on_bad_rows: as mining did: rows of the logs that break a rule are refused, or left out here too.
+      labels: the directory of the label table.
+      logs: the directory of the log tables.
+      until: the end (exclusive) of the events that mining read; later events are not read here either.
+      long_watch_seconds: the minimum watch time that counts as clicked, as in mining.
+      knowledge_documents: a directory of written documents, which replace the table in the logs.
+      memory_limit: the limit of DuckDB's memory, such as "4GB"; None for 80 % of the machine's memory.
+      on_bad_rows: the value that mining used: rows of the logs that break a rule are refused or left out.
 
     Raises:
-      InputError: as `open_labels` and `open_logs`, and for a memory limit that is no size.
-      NamedFailure: neither memory nor the temporary directory has room.
+      InputError: as `open_labels` and `open_logs`, and for a memory limit that is not a size.
+      NamedFailure: memory and the temporary directory are full.
     """
     tables = open_logs(logs, on_bad_rows=on_bad_rows)
     read = [(tables, name) for name in sorted(tables.names)]
@@ -114,9 +115,10 @@ def open_tables(
 
 
 def _make_finds(connection: duckdb.DuckDBPyConnection) -> None:
-    """What evidence says of positives; the row itself where evidence does not name its source.
+    """Makes the tables ways and finds from the evidence of positives.
 
-    Evidence of another form, which a table brought by a user may hold, is read as none.
+    If evidence does not name the source of the label's row, the row itself is used. Evidence of another form, which a
+    user's own table can hold, is treated as missing.
     """
     connection.execute(
         f"""
@@ -143,7 +145,7 @@ def _make_finds(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _check_sources(connection: duckdb.DuckDBPyConnection, labels: Path | str) -> None:
-    """A source names a perspective or a stage of the log: a page has room for some, not for one a row."""
+    """Raises InputError if the labels name too many sources: a source is a perspective or a stage of the log."""
     number, first = connection.execute(
         "SELECT count(*), min(source) FROM (SELECT source FROM labels UNION SELECT source FROM finds)"
     ).fetchall()[0]
@@ -172,9 +174,10 @@ def _make_pairs(connection: duckdb.DuckDBPyConnection, backend: DuckDBConnection
 
 
 def _make_asked(connection: duckdb.DuckDBPyConnection, backend: DuckDBConnection, events: LogEvents) -> None:
-    """Head: the most searched queries, up to a third of all searches; torso: up to two thirds; tail: the rest.
+    """Makes the table asked, which divides queries into head, torso and tail.
 
-    Queries that were searched equally often are never parted, and what was searched once is always tail.
+    Head: the most searched queries, up to a third of all searches; torso: up to two thirds; tail: the rest. Queries
+    that were searched equally often are always in the same part, and a query that was searched once is always tail.
     """
     if events.searches is None:
         return

@@ -45,7 +45,7 @@ def test_the_page_says_everything_with_its_numbers(tmp_path, write_logs, write_l
         "found 5 positives in the corpus, for 3 queries. 3 of them (60.0 %) were never shown",
         "No manifest says how these labels were mined",
         "Knowledge-level positives written by m, which no search could have shown: 3.",
-        "count for the source in their row alone: 1.",
+        "are counted for the source in their row alone: 1.",
         "Labels of documents that the logs do not hold: 1.",
         "system level 2 4 4 4 100 % 3 75.0 % 1 25.0 % 3 75.0 %",
         "head 1 3 1 1 query 2 1 query 3 1 query 0 0 queries",
@@ -83,7 +83,7 @@ def test_a_manifest_tells_of_discriminator_sweep_skipped_and_quarantined(tmp_pat
         "query level reformulations 99 query level candidates that the discriminator scored, distinct pairs 88",
         "candidates stage: value is no stage 17",
         "window seconds 90",
-        "judgements not asked for",
+        "judgements not requested",
         "written by data.mine",
     ):
         assert said in text, said
@@ -167,10 +167,10 @@ def test_judgements_without_a_log_make_a_page_that_says_what_is_missing(tmp_path
     for said in (
         "What was shown for a query is not known",
         "An overlap needs positives of two perspectives; there are 1.",
-        "nobody can say how often a query was searched",
-        "nobody can say which queries had no click",
-        "No evidence tells how many users",
-        "No evidence tells a time",
+        "it is not known how often a query was searched",
+        "it is not known which queries had no click",
+        "No evidence records how many users",
+        "No evidence records a time",
         "do not say which discriminator",
         "There is no sweep of alpha",
         "judged relevant → title 0",

@@ -35,7 +35,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path, write_logs, write_labels, 
     evidence = '[{"source": "query_level", "level": 5, "gap_seconds": 1e999, "supporters": "many", "score": {}}]'
     labels = write_labels([label("red lamp", "d2", level=5, source="query_level", score=None, evidence=evidence)])
     _, html = page_of(tmp_path, labels, write_logs(**tables))
-    assert "No evidence tells a time" in text_of(html)
+    assert "No evidence records a time" in text_of(html)
 
 
 def test_other_logs_are_refused(tmp_path, write_logs, tables):
