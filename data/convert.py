@@ -1,6 +1,6 @@
 """Turns a public data set into log tables.
 
-Adapters live in data/sources, one module each; rows that the log tables would refuse are dropped and counted.
+data/sources has one adapter module for each data set. Rows that break a rule of the log tables are dropped and counted.
 """
 
 import importlib
@@ -38,24 +38,25 @@ Source = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArguments:
-    """Arguments of data.convert."""
+    """The arguments of data.convert."""
 
     source: Source
-    """Which data set the input is; mapping: any JSONL, CSV, TSV or Parquet files, see data/sources/mapping.py."""
+    """The data set of the input. "mapping" is for any JSONL, CSV, TSV or Parquet files; see data/sources/mapping.py."""
     input: str
-    """Folder of the source's files, as published."""
+    """The folder of the source's files, as they are published."""
     output: str
-    """Directory to write the log tables to."""
+    """The directory to write the log tables to."""
     mapping: str | None = None
-    """TOML file that says which column is which, for --source mapping; by default INPUT/mapping.toml."""
+    """The TOML file that maps the columns, for --source mapping. The default is INPUT/mapping.toml."""
     overwrite: bool = False
-    """Replace the output where it exists."""
+    """Replace the output if it exists."""
 
 
 def convert(arguments: ConvertArguments) -> dict[str, Any]:
     """Turns a public data set into log tables.
 
-    What the source lacks stays absent. Rows that the log tables would refuse are dropped and counted.
+    Tables and columns that the source lacks are left out. Rows that break a rule of the log tables are dropped and
+    counted.
     """
     inputs = {"input": arguments.input} | ({"mapping": arguments.mapping} if arguments.mapping else {})
     if arguments.mapping and arguments.source != "mapping":

@@ -1,1 +1,1 @@
-"""Raw files of a public data set in, accepted log tables out; the adapters stand in data/sources."""
+"""The conversion of the raw files of a public data set to accepted log tables; the adapters are in data/sources."""

@@ -1,4 +1,4 @@
-"""What the log tables would refuse is dropped and counted, in tables in memory and in sources that are streamed."""
+"""Drops and counts the rows that break a rule of the log tables, in tables in memory and in streamed sources."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +21,10 @@ from data.tables.schemas import KINDS
 
 
 def drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, dict[str, int]]]:
-    """Log tables as `open_logs` takes them, and by table and reason how many rows that cost.
+    """Returns log tables that `open_logs` accepts, and the number of dropped rows by table and reason.
 
-    Of rows with one key the first is kept; of references, those to rows that are kept themselves. Queries that log
-    tables keep normalised are normalised.
+    Of several rows with one key, the first is kept. A row whose reference names a missing or dropped row is dropped.
+    Queries are normalised in the tables that require it.
     """
     kept, dropped = {}, {}
     with connect_duckdb() as connection:
@@ -57,7 +57,7 @@ def _load_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Tabl
 
 
 def refusals(name: str, present: list[str]) -> Iterator[tuple[str, str]]:
-    """(reason, SQL condition on a row) in the order in which they apply."""
+    """Yields (reason, SQL condition of the rows to drop) in the order in which they apply."""
     for rule in value_rules(SCHEMAS[name], present):
         yield f"{rule.column}: {rule.problem.format(found='value')}", rule.broken.replace('"stored ', '"')
     for table, column, owner in REFERENCES:
@@ -69,7 +69,7 @@ def refusals(name: str, present: list[str]) -> Iterator[tuple[str, str]]:
 
 
 class Accepted(Protocol):
-    """Log tables of which what would be refused was dropped: rows of each, what was dropped by table and reason."""
+    """Accepted log tables: the number of rows of each, and the number of dropped rows by table and reason."""
 
     rows: dict[str, int]
     dropped: dict[str, dict[str, int]]
@@ -92,14 +92,14 @@ class _AcceptedInMemory:
 
 @dataclass(kw_only=True)
 class _AcceptedInDuckDB:
-    """Usable as long as its connection is open."""
+    """Accepted log tables in DuckDB. They can be used as long as the connection is open."""
 
     connection: duckdb.DuckDBPyConnection
     rows: dict[str, int]
     dropped: dict[str, dict[str, int]]
 
     def write(self, directory: Path) -> None:
-        """Writes NAME.parquet for every table: the same bytes for the same rows, a batch in memory at a time."""
+        """Writes NAME.parquet for every table: the same bytes for the same rows, with one batch in memory at a time."""
         for name in self.rows:
             self._write_table(directory, name)
 
@@ -108,7 +108,7 @@ class _AcceptedInDuckDB:
         filled = self.connection.execute(
             f"SELECT {', '.join(f'count({quoted(column.name)})' for column in columns)} FROM {quoted(name)}"
         ).fetchall()[0]
-        # Optional columns of nulls alone stay away, as in data.tables.write_table.
+        # Optional columns that hold only nulls are left out, as in data.tables.write_table.
         kept = [column for column, number in zip(columns, filled, strict=True) if number or column.required]
         schema = pa.schema([pa.field(column.name, column.arrow_type) for column in kept])
         selected = ", ".join(quoted(column.name) for column in kept)
@@ -122,9 +122,9 @@ class _AcceptedInDuckDB:
 
 @contextmanager
 def accept(source: Conversion | Streamed) -> Iterator[Accepted]:
-    """Makes a source's log tables and drops, and counts, what these would refuse.
+    """Makes the log tables of a source; rows that break a rule are dropped and counted.
 
-    Tables of which nothing is left are left out where judgements remain: these are enough by themselves.
+    If judgements remain, tables without rows are left out, because judgements and documents are sufficient.
 
     Raises:
       InputError: a file or column is missing, or a file does not hold what the source publishes.

@@ -1,4 +1,4 @@
-"""Raw files of a source: opened with errors that name file and column, and what an adapter makes of them."""
+"""Raw files of a source, read with errors that name file and column, and the tables that an adapter makes from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from data.tables import connect_duckdb
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """Log tables made from a source, before rows that the log tables would refuse are dropped.
+    """Log tables that an adapter made from a source, before the rows that break a rule are dropped.
 
-    dropped: by table, by reason, how many rows the adapter itself left out.
+    dropped: table -> reason -> the number of rows that the adapter itself left out.
     """
 
     tables: dict[str, pa.Table]
@@ -25,7 +25,7 @@ class Conversion:
 
 
 def raw_file(folder: Path, *names: str) -> Path:
-    """The first of the names that is a file in the folder. Raises InputError when there is none."""
+    """Returns the first of the names that is a file in the folder. Raises InputError if none of them is."""
     if not folder.is_dir():
         raise InputError(f"--input {folder}: no such directory; give the folder of the source's files")
     for name in names:
@@ -42,9 +42,9 @@ def query_parquet(
 
     Args:
       folder: the source's folder.
-      columns: by file stem, the columns needed of it; the file becomes a view of that name with `row`, its row
-        number from 0.
-      queries: by name of the result. `normalise_query(text)` can be called in them. Times are in UTC.
+      columns: file stem -> the columns to read. The file becomes a table of that name; its column `row` is the row
+        number, from 0.
+      queries: name of the result -> SQL. The queries can call `normalise_query(text)`. Times are in UTC.
 
     Raises:
       InputError: a file or column is missing, or a file does not hold what the source publishes.

@@ -1,7 +1,7 @@
-"""Sources that may be larger than memory: raw files as DuckDB views, log tables as queries over them.
+"""Sources that can be larger than memory: raw files are DuckDB views, and log tables are queries over them.
 
-An adapter names the files with the columns it needs and one query for each log table. Files are scanned, not loaded;
-intermediate tables spill to the system's temporary directory, and what is accepted is written batch by batch.
+An adapter names the files, the columns it needs, and one query for each log table. Files are scanned, not loaded.
+Intermediate tables spill to the system's temporary directory, and accepted rows are written batch by batch.
 """
 
 import csv
@@ -30,13 +30,15 @@ _LINE_BYTES = 1 << 26
 
 @dataclass(frozen=True, kw_only=True)
 class RawTable:
-    """Files of one layout, read as one view of `columns` and `optional` in their SQL types.
+    """Files of one layout, which are read as one view with the columns `columns` and `optional` in their SQL types.
 
-    files: patterns below the source's folder; the first that matches anything is taken, with all its matches by name.
-    columns: by name in the view. `a|b` is the first of a and b that the files have; the view calls it a.
-    optional: the same for columns, typed nulls where the files lack them; required: False for files that may lack.
-    layout: "csv" has a header and double quotes, between commas or tabs; "tsv" has neither header nor quotes, and
-      `columns` are its fields in order; "jsonl" is one object a line; csv, tsv and jsonl may be gzipped.
+    files: patterns below the source's folder. The first pattern with a match is used, with all its matches by name.
+    columns: name in the view -> SQL type. The name `a|b` reads the first of a and b that the files have, as column a.
+    optional: the same for columns that the files can lack; the view then has typed nulls.
+    required: False if the files themselves can be missing.
+    layout: "csv" has a header and double quotes, and commas or tabs between values; "tsv" has neither header nor
+      quotes, and `columns` are its fields in order; "jsonl" has one object on each line. csv, tsv and jsonl can be
+      gzipped.
     """
 
     files: tuple[str, ...]
@@ -48,10 +50,10 @@ class RawTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed:
-    """A source's raw files by view name, and by log table the query that makes it from them.
+    """The raw files of a source by view name, and the query that makes each log table from them.
 
-    `normalise_query(text)` can be called in the queries; times are in UTC.
-    counts: by (table, reason) a query for the number of rows that the adapter itself leaves out.
+    The queries can call `normalise_query(text)`; times are in UTC.
+    counts: (table, reason) -> a query for the number of rows that the adapter itself leaves out.
     """
 
     folder: Path
@@ -61,7 +63,7 @@ class Streamed:
 
 
 def raw_columns(files: list[Path], table: RawTable) -> list[str]:
-    """Names of the columns that the first of the files has. Raises InputError where it cannot be read."""
+    """Returns the column names of the first of the files. Raises InputError if it cannot be read."""
     file = files[0]
     try:
         match table.layout:
@@ -87,7 +89,7 @@ def raw_columns(files: list[Path], table: RawTable) -> list[str]:
 
 
 def raw_files(folder: Path, table: RawTable) -> list[Path]:
-    """The files of a raw table; none where they may lack. Raises InputError where they must not."""
+    """Returns the files of a raw table; none if they are optional. Raises InputError if required files are missing."""
     if not folder.is_dir():
         raise InputError(f"--input {folder}: no such directory; give the folder of the source's files")
     for pattern in table.files:
@@ -100,7 +102,7 @@ def raw_files(folder: Path, table: RawTable) -> list[Path]:
 
 
 def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, table: RawTable) -> None:
-    """The view NAME in the columns' types and, for messages, "as read NAME" as the files hold them."""
+    """Makes the view NAME with typed columns and, for messages, the view "as read NAME" with the files' own values."""
     files = raw_files(folder, table)
     present = raw_columns(files, table) if files else []
     places = {}
@@ -158,7 +160,7 @@ def _reader(
 
 
 def reading_error(connection: duckdb.DuckDBPyConnection, source: Streamed, error: Exception) -> str:
-    """What is wrong, with file and column: the first value that is not of its column's type, else what DuckDB says."""
+    """Returns a message with file and column: the first value that has not its column's type, else DuckDB's message."""
     for name, table in source.raw.items():
         files = raw_files(source.folder, table)
         if not files or table.layout == "jsonl":
@@ -177,7 +179,7 @@ def reading_error(connection: duckdb.DuckDBPyConnection, source: Streamed, error
                 continue
             if wrong:
                 return f"{files[0]}: column {found} holds {wrong[0][0]!r:.80}, which is no {kind}; get the file again"
-    # DuckDB's message ends with advice on its own options, and names a CSV file below that.
+    # DuckDB's message ends with advice about its own options, followed by the name of a CSV file.
     file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
     message = one_line(str(error).split("Possible fixes")[0], limit=400)
     place = file.group(1).strip() if file else source.folder
@@ -198,7 +200,7 @@ def _delimiter(file: Path) -> str:
 
 
 def quoted(name: str) -> str:
-    """The name of a table or column as SQL takes it."""
+    """Returns the name of a table or column, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
