@@ -1,7 +1,7 @@
-"""Knowledge-level documents: a language model writes, for queries of the log, documents that would satisfy them.
+"""Writes knowledge-level documents: a language model writes documents that answer the queries of the log.
 
-They become the table knowledge_documents, which data.mine's knowledge level reads (CroPS, arXiv 2511.15443, P3). They
-train the encoder and are never in the index.
+The documents become the table knowledge_documents, which the knowledge level of data.mine reads (CroPS, arXiv
+2511.15443, P3). They are used to train the encoder and are never in the index.
 """
 
 import asyncio
@@ -34,17 +34,17 @@ from data.tables import LogTables, open_logs, write_table
 from data.tables.quarantine import beside
 
 ANSWERS = "answers.jsonl"
-"""In the output: every answer that was paid for, one a line."""
+"""The file in the output that holds every paid answer, one on each line."""
 _PROGRAM = "data.synthesize"
 TABLE = "knowledge_documents"
 _QUERIES_AT_ONCE = 1000
 
 
 def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) -> dict[str, Any]:
-    """Has a language model write documents for the queries of a log; called again it goes on.
+    """Requests documents for the queries of a log from a language model; a further call continues the work.
 
-    Works in place: every answer is kept in OUTPUT/answers.jsonl as it comes, so nothing is paid for twice. When a
-    limit of tokens or money is reached, the table of what there is so far is written, and the outcome says so.
+    Every answer is written to OUTPUT/answers.jsonl when it arrives, so that no answer is paid for twice. If a limit of
+    tokens or money is reached, the table of the documents so far is written, and the outcome names the limit.
     """
     check_arguments(arguments)
     prompt = load_prompt(arguments.prompt)
@@ -95,7 +95,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
 
 
 class _Plan:
-    """The requests of these arguments, always in the same order: queries by how often they were searched."""
+    """The requests of these arguments, always in the same order: the most searched queries come first."""
 
     def __init__(self, arguments: SynthesizeArguments, logs: LogTables, prompt: Prompt):
         self._arguments, self._prompt = arguments, prompt
@@ -118,7 +118,7 @@ class _Plan:
             )
 
     def count_questions(self, cache: AnswerCache) -> int:
-        """How many requests have no valid answer yet and may be asked."""
+        """Returns the number of requests that have no valid answer yet and can be sent."""
         return sum(1 for _ in self.questions(cache))
 
     def questions(self, cache: AnswerCache) -> Generator[Question, None, None]:
@@ -217,9 +217,9 @@ def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | Non
 
 
 def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[str, Any]) -> None:
-    """Makes the directory, or takes up that of an earlier call. Raises InputError where it belongs to something else.
+    """Creates the directory or opens that of an earlier call. Raises InputError if it belongs to another output.
 
-    With --overwrite a directory that was made from other things goes on with these: its table goes, its answers stay.
+    With --overwrite, a directory of other inputs is used again: its table is removed, and its answers are kept.
     """
     if not (output / artifacts.MANIFEST).is_file():
         inputs = {"logs": arguments.logs, "discriminator": arguments.discriminator}
@@ -237,7 +237,7 @@ def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[st
 
 
 def _finish(output: Path, table: pa.Table, manifest: dict[str, Any], counts: dict[str, int]) -> None:
-    """Puts table and manifest in place; readers see the old or the new table."""
+    """Writes the table and the manifest; readers see either the old or the new table."""
     content = artifacts.content_fingerprint(write_table(output, TABLE, table))
     artifacts.write_manifest(output, {**manifest, "fingerprint": content, "synthesized": counts})
 

@@ -1,1 +1,1 @@
-"""Documents that a language model writes: asked for, validated, filtered and kept (knowledge level)."""
+"""Documents that a language model writes for the knowledge level: they are requested, validated, filtered and kept."""

@@ -1,4 +1,8 @@
-"""Answers become rows of knowledge_documents: parsed, echoes dropped, scored by theta, near-duplicates removed."""
+"""Turns answers into rows of knowledge_documents.
+
+Answers are parsed, repetitions of the prompt are dropped, the relevance discriminator (theta) filters the documents,
+and near-duplicates are removed.
+"""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -19,18 +23,18 @@ _AT_ONCE = 2000
 
 @dataclass
 class Dropped:
-    """What became of the requests, each counted once: `written` and these sum up to all of them."""
+    """The numbers of requests without a row; the sum of these and the written rows is the number of all requests."""
 
     left: int = 0
-    """No answer came yet."""
+    """Requests without an answer so far."""
     invalid: int = 0
-    """No answer was what the schema asks for."""
+    """Requests of which no answer fits the schema."""
     echoed: int = 0
-    """It repeated the prompt."""
+    """Documents that repeat the prompt."""
     filtered: int = 0
-    """theta <= alpha."""
+    """Documents with theta <= alpha, the threshold that theta must exceed."""
     duplicates: int = 0
-    """Nearly the same as one that was kept."""
+    """Documents that are nearly the same as a kept one."""
 
 
 class Row(NamedTuple):
@@ -55,13 +59,17 @@ def written_documents(
     with_related_queries: bool,
     dropped: Dropped,
 ) -> pa.Table:
-    """The rows of what is kept, in the order of the requests.
+    """Returns the rows of the kept documents, in the order of the requests.
 
     Args:
-      answered: (request, key, its answers).
-      discriminator: None keeps every document; otherwise theta(query, document) > alpha decides.
-      with_related_queries: adds the related queries to the text, never the query itself.
-      dropped: is counted up.
+      answered: (request, key, answers) of each request.
+      model: the name of the model, for the column model.
+      echoes: the detector of documents that repeat the prompt.
+      discriminator: keeps a document if theta(query, document) > alpha; None keeps every document.
+      alpha: the threshold that theta must exceed.
+      duplicates: the detector of near-duplicates.
+      with_related_queries: whether the related queries are added to the text; the query itself never is.
+      dropped: its counts are increased.
     """
     kept: list[Row] = []
     rows = _valid(answered, model, echoes, with_related_queries, dropped)
@@ -100,7 +108,7 @@ def _valid(
 
 
 def valid_document(answers: Iterable[Answer]) -> WrittenDocument | None:
-    """The document of the first valid answer."""
+    """Returns the document of the first valid answer; None if no answer is valid."""
     for answer in answers:
         try:
             return parse_answer(answer.content)

@@ -1,6 +1,6 @@
-"""Answers that were paid for, on disk: one line of JSON an answer, appended and flushed before it is used.
+"""The cache of paid answers on disk: each answer is one line of JSON, appended and flushed before it is used.
 
-A last line that was cut off by a crash is dropped when the file is opened. Only digests and places are held in memory.
+A last line that a crash cut off is dropped when the file is opened. Only digests and byte positions are in memory.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from crops_jax.errors import InputError
 
 
 class Answer(NamedTuple):
-    """What the endpoint returned for one request."""
+    """The answer of the endpoint to one request."""
 
     content: str
     prompt_tokens: int
@@ -22,22 +22,23 @@ class Answer(NamedTuple):
 
 
 class AnswerCache:
-    """The answers of a file by key; several to a key when earlier ones were not valid.
+    """The answers of a file by key; a key has several answers if earlier ones were not valid.
 
-    Use it as a context manager. One process at a time: a second one is refused with an InputError.
+    Use it as a context manager. Only one process can write at a time: a second one gets an InputError.
     """
 
     def __init__(self, file: Path | str, *, read_only: bool = False):
         """
         Args:
-          read_only: takes no lock and changes nothing, so that it works while another process writes.
+          file: the file of the answers.
+          read_only: whether the file is opened without a lock and never changed, so that another process can write.
         """
         self.file = Path(file)
         self._places: dict[bytes, tuple[tuple[int, int], ...]] = {}
         self.prompt_tokens = 0
-        """Of all answers in the file."""
+        """The number of prompt tokens of all answers in the file; completion_tokens is that of the answers."""
         self.completion_tokens = 0
-        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        # The file is unbuffered, so that bytes that could not be written are not written again when it is closed.
         self._opened = open(self.file, "rb" if read_only else "a+b", buffering=0)  # noqa: SIM115
         self._lock = contextlib.ExitStack()
         try:
@@ -61,11 +62,11 @@ class AnswerCache:
         self._close()
 
     def count(self, key: str) -> int:
-        """How many answers a key has."""
+        """Returns the number of answers of a key."""
         return len(self._places.get(bytes.fromhex(key), ()))
 
     def answers(self, key: str) -> list[Answer]:
-        """The answers of a key, oldest first."""
+        """Returns the answers of a key, the oldest first."""
         descriptor = self._opened.fileno()
         places = self._places.get(bytes.fromhex(key), ())
         return [self._parse(os.pread(descriptor, length, place), place)[1] for place, length in places]
@@ -80,7 +81,7 @@ class AnswerCache:
                 written += self._opened.write(line[written:])
             os.fsync(self._opened.fileno())
         except OSError:
-            # A full disk: half a line would spoil what other requests still bring in.
+            # If the disk is full, half a line would damage the answers that other requests append later.
             self._opened.truncate(place)
             raise
         self._remember(key, answer, (place, len(line)))

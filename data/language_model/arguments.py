@@ -22,76 +22,77 @@ WAYS = {
     "memory_limit",
     "prompt",  # its text is in the manifest
 }
-"""Arguments that decide how and for how much the endpoint is asked, but not what is written."""
+"""The arguments of the requests and their costs. They do not decide which documents are written."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthesizeArguments:
     logs: str
-    """Directory of log tables."""
+    """The directory of log tables."""
     output: str
-    """Directory to write knowledge_documents.parquet into, and the answers as they come."""
+    """The directory to write knowledge_documents.parquet and the answers into."""
     base_url: str
     """The OpenAI-compatible endpoint, such as http://localhost:8000/v1."""
     model: str
-    """The model's name at the endpoint, such as Qwen/Qwen2.5-14B-Instruct."""
+    """The name of the model at the endpoint, such as Qwen/Qwen2.5-14B-Instruct."""
     overwrite: bool = False
-    """Start from other arguments in an existing output. Answers that were paid for are kept, and used where model,
-    prompt and sampling are the same."""
+    """Use an existing output with other arguments. Paid answers are kept, and are used if model, prompt and sampling
+    are the same."""
     api_key_variable: str | None = None
-    """Name of the environment variable that holds the key. By default no key is sent."""
+    """The name of the environment variable that holds the key. By default no key is sent."""
     prompt: str | None = None
-    """A prompt file instead of data/language_model/one_shot_prompt.txt."""
+    """A prompt file. The default is data/language_model/one_shot_prompt.txt."""
     until: str | None = None
-    """Read only searches before this time (exclusive, ISO 8601, UTC without an offset)."""
+    """Read only searches before this time (exclusive, ISO 8601; UTC if it has no offset)."""
     documents_per_query: int = 1
-    """Documents that are asked for, each in a request of its own."""
+    """The number of documents that are requested for each query, each in its own request."""
     max_queries: int | None = None
-    """Only the most searched queries, so many."""
+    """The maximum number of queries; the most searched are used."""
     zero_shot: bool = False
-    """Also ask about queries for which no relevant document is known, without an example."""
+    """Also use queries without a known relevant document; their prompt has no example."""
     temperature: float | None = 0.7
-    """Of the model's sampling; None leaves it to the endpoint."""
+    """The temperature of the model's sampling; None uses the default of the endpoint."""
     max_tokens: int = 600
-    """The longest answer."""
+    """The maximum number of tokens in an answer."""
     max_answers: int = 2
-    """Answers to one request while they are not valid."""
+    """The maximum number of answers to one request; another one is requested only if the earlier ones are not valid."""
     discriminator: str | None = None
-    """Folder of a discriminator. By default LOGS/discriminator; without one nothing is filtered."""
+    """The folder of a relevance discriminator (theta), which gives the probability that a document answers a query. The
+    default is LOGS/discriminator; if that does not exist, no document is filtered."""
     alpha: float = 0.6
-    """A document is kept when theta > alpha."""
+    """The threshold that the discriminator's probability must exceed: a document is kept if theta > alpha."""
     duplicate_similarity: float = 0.9
-    """Cosine of character trigrams from which on two documents are the same."""
+    """The minimum cosine of character trigrams at which two documents count as duplicates."""
     with_related_queries: bool = False
-    """Put the related queries into the document's text too; never the query itself."""
+    """Add the related queries to the text of the document, but never the query itself."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
-    """A document watched at least this long is relevant, like a clicked one."""
+    """The minimum watch time at which a document counts as relevant, like a clicked one."""
     concurrency: int = 16
-    """Requests under way at once."""
+    """The maximum number of requests at the same time."""
     requests_per_minute: float | None = None
-    """At most so many requests, retries included."""
+    """The maximum number of requests per minute, including retries."""
     timeout_seconds: float = 300.0
-    """The longest wait for one answer."""
+    """The maximum time to wait for one answer."""
     max_retries: int = 6
-    """Further attempts after a failure that may pass."""
+    """The maximum number of further attempts after a temporary failure."""
     max_wait_seconds: float = 600.0
-    """The longest wait that the endpoint may ask for with Retry-After."""
+    """The maximum wait that the endpoint can request with Retry-After."""
     prompt_price: float = 0.0
-    """Money for a million tokens of prompt."""
+    """The price of a million tokens of prompts."""
     completion_price: float = 0.0
-    """Money for a million tokens of answer."""
+    """The price of a million tokens of answers."""
     max_spend: float | None = None
-    """Money that this output may cost in all, over all calls."""
+    """The limit of the money that this output costs, over all calls."""
     max_total_tokens: int | None = None
-    """Tokens that this output may use in all, over all calls."""
+    """The limit of the tokens that this output uses, over all calls."""
     on_bad_rows: OnBadRows = "fail"
-    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     memory_limit: str | None = None
-    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
 
 
 def check_arguments(arguments: SynthesizeArguments) -> None:
-    """Raises InputError where a value is out of range, or goes with another that is missing."""
+    """Raises InputError if a value is out of range, or if an argument needs another one that is missing."""
     check_url(arguments.base_url)
     least = {
         "documents_per_query": 1,

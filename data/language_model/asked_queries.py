@@ -1,4 +1,4 @@
-"""Which queries the language model is asked about, and the one relevant document that each is shown with."""
+"""The queries for which documents are requested from the language model, each with one relevant document."""
 
 import datetime
 
@@ -23,17 +23,18 @@ def asked_queries(
     with_example_only: bool,
     max_queries: int | None,
 ) -> ibis.Table:
-    """One row a query, the most searched first: query, searches, example_id and the example's fields.
+    """Returns one row for each query, the most searched first: query, searches, example_id and the example's fields.
 
     The queries are those of the searches and of judgements of split train. The example is the train judgement with
-    the highest grade (at least half the greatest), else the document that most users clicked, liked or watched long;
-    by doc_id where that leaves a choice. Judgements of dev and test, and test tables, are never read.
+    the highest grade (at least half of the maximum), else the document that the most users clicked, liked or watched
+    long; equal ones are ordered by doc_id. Judgements of dev and test, and test tables, are never read.
 
     Args:
-      connection: the log tables.
-      until: only searches before this time.
-      with_example_only: leaves out queries without a known relevant document.
-      max_queries: no more than so many.
+      connection, logs: the log tables.
+      until: only searches before this time are read; None reads all.
+      long_watch_seconds: the minimum watch time that counts as watched long.
+      with_example_only: whether queries without a known relevant document are left out.
+      max_queries: the maximum number of queries; None for no limit.
     """
     events = read_events(connection, logs.names, long_watch_seconds=long_watch_seconds).before(until)
     sources, relevant = [], []

@@ -1,4 +1,4 @@
-"""Many requests at once: bounded concurrency, retries, limits, and a stop that loses no answer that was paid for."""
+"""Sends many requests at the same time, with limited concurrency, retries and limits; a stop loses no paid answer."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from data.language_model.document_schema import InvalidAnswer, parse_answer
 from data.language_model.endpoint import Endpoint, OutOfQuota, Refused, Transient
 from data.language_model.limits import Backoff, Budget, Clock, Rate
 
-# What is under way when the program is told to stop has been paid for, but machines that are taken away wait 30 s.
+# Open requests at a stop have been paid for, so their answers are awaited; but a preempted machine waits only 30 s.
 _GRACE_SECONDS = 10.0
 _IN_A_ROW = 10
 
 
 class Question(NamedTuple):
-    """A request that has no valid answer yet."""
+    """A request without a valid answer so far."""
 
     key: str
     messages: tuple[tuple[str, str], ...]
@@ -34,22 +34,22 @@ class Question(NamedTuple):
 
 @dataclass
 class Tally:
-    """What happened in this call."""
+    """The counts of this call."""
 
     answered: int = 0
-    """Answers that came, valid or not."""
+    """Answers that arrived, valid or not."""
     retries: int = 0
     rate_limited: int = 0
     refused: int = 0
-    """Requests that the endpoint does not take."""
+    """Requests that the endpoint refused."""
     failed: int = 0
-    """Requests that failed again and again while the endpoint was up."""
+    """Requests that failed in all attempts while the endpoint was up."""
     stopped_by: str | None = None
 
 
 @dataclass(kw_only=True)
 class Asker:
-    """Asks an endpoint; see `ask`."""
+    """The sender of requests to an endpoint; see `ask`."""
 
     endpoint: Endpoint
     cache: AnswerCache
@@ -61,17 +61,17 @@ class Asker:
     max_retries: int
     max_wait_seconds: float
     max_answers: int
-    """Answers to one question, when the earlier ones are not valid."""
+    """The maximum number of answers to one question; another one is requested only if the earlier ones are invalid."""
     max_tokens: int
     tally: Tally = field(default_factory=Tally)
 
     async def ask(self, questions: Iterable[Question], *, total: int) -> Tally:
-        """Asks every question, `concurrency` at a time, and keeps each answer in the cache as it comes.
+        """Sends every question, `concurrency` at a time, and writes each answer to the cache when it arrives.
 
         Raises:
-          Interrupted: on SIGTERM, after what was under way came in or ten seconds have passed.
-          NamedFailure: the endpoint is down, or out of quota.
-          InputError: it refuses everything.
+          Interrupted: SIGTERM arrived; open requests are awaited for at most ten seconds first.
+          NamedFailure: the endpoint is down, or the quota is used up.
+          InputError: the endpoint refuses every request.
         """
         self._stop = asyncio.Event()
         self._terminated = False
@@ -119,7 +119,7 @@ class Asker:
                 return
 
     async def _persist(self, question: Question) -> Answer | None:
-        """Asks until an answer comes; None when this one never will."""
+        """Sends a question until an answer arrives; returns None if it is refused or fails in all attempts."""
         failures = 0
         while True:
             try:
@@ -144,7 +144,7 @@ class Asker:
 
     async def _ask_once(self, question: Question) -> Answer:
         await self._pause(self.rate.take())
-        while self.rate.held_seconds:  # a pause may have begun while this request waited for its place
+        while self.rate.held_seconds:  # a pause can have begun while this request waited for its start
             await self._pause(self.rate.held_seconds)
         reserved = question.prompt_bytes, self.max_tokens
         if not await self.budget.reserve(*reserved):
@@ -171,7 +171,7 @@ class Asker:
         await self._pause(self.backoff.seconds(failures, retry_after=error.retry_after))
 
     async def _give_up(self, error: Transient) -> None:
-        """Counts a request that fails while the endpoint is up. Raises NamedFailure when it is not."""
+        """Counts a request that fails while the endpoint is up. Raises NamedFailure if the endpoint is down."""
         down = NamedFailure(f"the endpoint is down: {1 + self.max_retries} attempts, the last: {error}; {self._kept()}")
         if error.rate_limited or not await self.endpoint.is_up():
             raise down from error
@@ -187,7 +187,7 @@ class Asker:
         return f"the answers so far are kept in {self.cache.file}; call the same command again to go on"
 
     async def _pause(self, seconds: float) -> None:
-        """Sleeps, unless the program is told to stop meanwhile, which raises _Stopped."""
+        """Sleeps for some seconds. Raises _Stopped if the program receives a stop before or during that time."""
         if seconds > 0 and not self._stop.is_set():
             sleep, stop = (asyncio.ensure_future(c) for c in (self.clock.sleep(seconds), self._stop.wait()))
             try:
@@ -200,12 +200,12 @@ class Asker:
 
 
 class _Stopped(Exception):
-    """No further request is to be made."""
+    """The signal that no further request is sent."""
 
 
 @contextlib.contextmanager
 def _on_sigterm(action) -> Iterator[None]:
-    """Calls `action` in the running loop on SIGTERM, instead of raising wherever the program just is."""
+    """Calls `action` in the running loop on SIGTERM, instead of an exception at the current line of the program."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What a language model has to answer: the metadata of one document, validated with pydantic."""
+"""The schema of a language model's answer: the metadata of one document, validated with pydantic."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ _MOST_WORDS = 50
 
 
 class WrittenDocument(NamedTuple):
-    """A valid answer."""
+    """The document of a valid answer."""
 
     title: str
     text: str
@@ -24,11 +24,11 @@ class WrittenDocument(NamedTuple):
 
 
 class InvalidAnswer(ValueError):
-    """An answer that is not what was asked for; the message says why."""
+    """The error for an answer that does not fit the schema; the message says why."""
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as structured output wants it: every field required, none besides, no length keywords."""
+    """Returns the JSON schema for structured output: all fields are required, others forbidden, lengths not limited."""
     listed = {"type": "array", "items": {"type": "string"}}
     properties: dict[str, Any] = {
         "title": {"type": "string"},
@@ -41,9 +41,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def parse_answer(content: str) -> WrittenDocument:
-    """The document in an answer: a JSON object, alone or in a code fence or between other words.
+    """Returns the document in an answer: a JSON object, alone, in a code fence or between other words.
 
-    Raises InvalidAnswer where there is no object, a field is missing, unknown or of another type, or the title is
+    Raises InvalidAnswer if the answer has no object, a field is missing, unknown or of another type, or the title is
     empty.
     """
     pydantic = require("pydantic")
@@ -81,7 +81,7 @@ def _answer_type() -> Any:
 
 
 def _json_object(content: str) -> Any:
-    # Reasoning models think aloud first where the server does not take it out.
+    # A reasoning model writes its reasoning first if the server does not remove it.
     answer = content.rpartition("</think>")[2]
     start = answer.find("{")
     if start < 0:
@@ -102,7 +102,7 @@ def _lines(texts: list[str]) -> tuple[str, ...]:
 
 
 def require(name: str) -> ModuleType:
-    """Imports a package. Raises InputError saying how to get it where it is not installed."""
+    """Imports a package. Raises InputError, which says how to install it, if it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
-"""One request to an OpenAI-compatible endpoint through the official client: what came back, or what kind of failure.
+"""Sends one request to an OpenAI-compatible endpoint through the official client: an answer or a kind of failure.
 
-Retries are not the client's (they could neither be counted nor tested); see data.language_model.asking.
+The retries of the client are not used, because they could be neither counted nor tested; see
+data.language_model.asking.
 """
 
 import datetime
@@ -21,31 +22,31 @@ FORMATS: tuple[dict[str, Any] | None, ...] = (
     {"type": "json_object"},
     None,
 )
-"""response_format, the strictest first; None is plain text."""
+"""The values of response_format, the strictest first; None is plain text."""
 _TRANSIENT_STATUS = {408, 409, 425, 429}
 _BYTES_PER_TOKEN = 4
 
 
 class Transient(Exception):
-    """It may go well when asked again."""
+    """The error for a temporary failure: another attempt can succeed."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, rate_limited: bool = False):
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds that the endpoint asked to wait."""
+        """The wait in seconds that the endpoint requested; None if it requested none."""
         self.rate_limited = rate_limited
 
 
 class Refused(Exception):
-    """The endpoint does not take this request, whatever its form."""
+    """The error for a request that the endpoint refuses in every response_format."""
 
 
 class OutOfQuota(Exception):
-    """The account has no money left; waiting does not help."""
+    """The error for an account without money; waiting does not help."""
 
 
 class Endpoint:
-    """A chat endpoint and what was found out about it: which response_format it takes, how it calls its limits."""
+    """A chat endpoint. It remembers the response_format and the name of the token limit that the endpoint accepts."""
 
     def __init__(
         self,
@@ -59,13 +60,15 @@ class Endpoint:
     ):
         """
         Args:
-          base_url: such as http://localhost:8000/v1.
-          key_variable: the environment variable that holds the key; None sends none.
-          max_tokens: of one answer.
-          temperature: None leaves it to the endpoint.
+          base_url: the URL, such as http://localhost:8000/v1.
+          model: the name of the model at the endpoint.
+          key_variable: the environment variable that holds the key; None sends no key.
+          timeout_seconds: the maximum time to wait for one answer.
+          max_tokens: the maximum number of tokens of one answer.
+          temperature: the temperature of sampling; None uses the default of the endpoint.
 
         Raises:
-          InputError: a bad URL, a variable that is not set, or the client is not installed.
+          InputError: the URL is invalid, the variable is not set, or the client is not installed.
         """
         self._openai = require("openai")
         check_url(base_url)
@@ -75,7 +78,7 @@ class Endpoint:
         self._max_tokens, self._temperature = max_tokens, temperature
         self._format = 0
         self._limit_name = "max_tokens"
-        # Without a key given here, the client would send OPENAI_API_KEY to whoever listens at base_url.
+        # Without an api_key here, the client would send OPENAI_API_KEY to the server at base_url.
         self._client = self._openai.AsyncOpenAI(
             base_url=base_url, api_key=self._key or "none", max_retries=0, timeout=timeout_seconds
         )
@@ -85,11 +88,11 @@ class Endpoint:
 
     @property
     def response_format(self) -> str:
-        """json_schema, json_object or text: what the endpoint took."""
+        """The response_format that the endpoint accepted: json_schema, json_object or text."""
         return (FORMATS[self._format] or {"type": "text"})["type"]
 
     async def complete(self, messages: Sequence[tuple[str, str]]) -> Answer:
-        """Asks once; where the endpoint refuses the response_format, again with a looser one.
+        """Sends one request; if the endpoint refuses the response_format, sends it again with a looser one.
 
         Raises:
           Transient, Refused, OutOfQuota.
@@ -102,13 +105,13 @@ class Endpoint:
                 if number + 1 == len(FORMATS):
                     raise
                 continue
-            # Only now: a refusal for another reason must not loosen the format of all others.
+            # The format is kept only after an answer: a refusal for another reason must not loosen later requests.
             self._format = max(self._format, number)
             return answer
         raise AssertionError("unreachable: the last format either answers or raises")
 
     async def is_up(self) -> bool:
-        """Whether the endpoint answers at all: any status below 500 to a look at its models."""
+        """Returns whether the endpoint answers: it returns any status below 500 to a request for its models."""
         try:
             await self._client.models.list()
         except self._openai.APIStatusError as error:
@@ -183,7 +186,7 @@ class Endpoint:
 
 
 def check_url(base_url: str) -> None:
-    """Raises InputError for a URL that is none, or that could carry a secret into manifests and logs."""
+    """Raises InputError for an invalid URL, or for one that could carry a secret into manifests and logs."""
     try:
         parts = urllib.parse.urlsplit(base_url)
         host = parts.hostname
@@ -197,7 +200,7 @@ def check_url(base_url: str) -> None:
 
 
 def read_key(variable: str | None) -> str | None:
-    """The key in an environment variable. Raises InputError where it is not set."""
+    """Returns the key in an environment variable; None without a variable. Raises InputError if it is not set."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
@@ -207,7 +210,7 @@ def read_key(variable: str | None) -> str | None:
 
 
 def retry_after_seconds(header: str | None) -> float | None:
-    """The Retry-After header in seconds from now: a number or an HTTP date; None where it says neither."""
+    """Returns the Retry-After header (a number or an HTTP date) in seconds from now; None if it is neither."""
     if not header:
         return None
     try:
@@ -224,5 +227,5 @@ def retry_after_seconds(header: str | None) -> float | None:
 
 
 def tokens_of(text: str) -> int:
-    """About how many tokens a text has, for endpoints that do not say."""
+    """Returns an estimate of the number of tokens of a text, for endpoints that do not report it."""
     return math.ceil(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)

@@ -1,6 +1,6 @@
-"""Answers that are left out: those that repeat the prompt, and near-duplicates of documents that were kept.
+"""Filters of answers: those that repeat the prompt and near-duplicates of kept documents are left out.
 
-Of any number of texts MinHash finds the candidates for near-duplicates, and the trigram cosine decides.
+MinHash finds the candidates for near-duplicates among any number of texts, and the trigram cosine decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,20 +12,21 @@ from crops_jax.text import document_text, words
 from crops_jax.text.forms import trigrams
 from data.language_model.prompt import Prompt, Request
 
-# 24 bands of 3: two texts whose trigram sets overlap by half meet with probability .96, at .7 and more almost surely.
+# 24 bands of 3: two texts whose trigram sets have a Jaccard similarity of .5 share a band with probability .96, and
+# almost surely if it is .7 or more.
 _BANDS, _ROWS = 24, 3
-# Documents of one pattern would fill a bucket; a text is compared with the newest of each.
+# Documents of one pattern would fill a bucket; a text is compared only with the newest texts of each bucket.
 _BUCKET = 32
-# Words of the instructions that make an echo when they stand in a row, and of the shortest piece that is looked for.
+# The number of consecutive words of the instructions that make an echo, and the minimum words of a piece to search for.
 _RUN, _SHORTEST_PIECE = 8, 3
 _PLACES = ("$query", "$example", "$number", "$documents", "[example]")
 
 
 class NearDuplicates:
-    """Remembers the texts that were kept, and says which new ones are as like one of them.
+    """A detector of near-duplicates that keeps the accepted texts and compares new ones with them.
 
     Args:
-      similarity: the cosine of character-trigram counts from which on two texts are duplicates.
+      similarity: the minimum cosine of character-trigram counts at which two texts are duplicates.
     """
 
     def __init__(self, *, similarity: float):
@@ -38,7 +39,7 @@ class NearDuplicates:
         self._offsets = random.integers(0, 1 << 63, _BANDS * _ROWS, np.uint64)
 
     def keep(self, texts: Sequence[str]) -> list[bool]:
-        """For each text in order, whether it is new; it is then compared with what follows."""
+        """Returns for each text in order whether it is new; a new text is compared with the texts after it."""
         texts = [" ".join(text.lower().split()) for text in texts]
         return [self._keep(text, bands) for text, bands in zip(texts, self._bands(texts), strict=True)]
 
@@ -63,7 +64,7 @@ class NearDuplicates:
         code = code.astype(np.uint64)
         minima = np.empty((len(present), _BANDS * _ROWS), np.uint32)
         for number, (factor, offset) in enumerate(zip(self._factors, self._offsets, strict=True)):
-            # Multiply, fold, multiply, and take the high half; the products wrap around by intention.
+            # The hash multiplies, folds, multiplies, and takes the high half; the products overflow intentionally.
             product = code * factor + offset
             hashed = ((product ^ (product >> np.uint64(32))) * factor) >> np.uint64(32)
             minima[:, number] = np.minimum.reduceat(hashed, starts)
@@ -74,11 +75,11 @@ class NearDuplicates:
 
 
 class EchoDetector:
-    """Finds the text of one prompt in documents.
+    """A detector of documents that repeat the text of one prompt (an echo).
 
-    An echo is a run of eight words of the instructions (all of a shorter piece, from three words), a line of the
-    question with the query filled in, a place that was not filled in, or a document as like the example as duplicates
-    are.
+    An echo is one of these: eight consecutive words of the instructions (or all words of a shorter piece of at least
+    three words), a line of the request with the query filled in, a placeholder, or a document that is a near-duplicate
+    of the example.
     """
 
     def __init__(self, prompt: Prompt, *, duplicate_similarity: float):
@@ -92,7 +93,7 @@ class EchoDetector:
         self._duplicate = duplicate_similarity
 
     def is_echo(self, request: Request, texts: Sequence[str]) -> bool:
-        """Whether a document, given as its fields, repeats the prompt of its request."""
+        """Returns whether a document repeats the prompt of its request. texts: the fields of the document."""
         if any(place in text for place in _PLACES for text in texts):
             return True
         for text in texts:
@@ -106,7 +107,7 @@ class EchoDetector:
     def _is_copy(self, example, texts: Sequence[str]) -> bool:
         shown, written = document_text(example), " ".join(texts)
         pairs = [(shown, written)]
-        # A short title in common is no copy; a whole text is.
+        # A short common title does not make a copy, but a whole common text does.
         if example.get("text"):
             pairs += [(example["text"], text) for text in texts if text]
         left, right = zip(*((a.lower(), b.lower()) for a, b in pairs))

@@ -1,4 +1,4 @@
-"""How fast and for how much the endpoint may be asked: requests a minute, tokens, money, and waiting after failures."""
+"""The limits of requests to the endpoint: requests per minute, tokens, money, and the wait after failures."""
 
 import asyncio
 import random
@@ -11,15 +11,15 @@ _MILLION = 1_000_000
 
 
 class Clock(NamedTuple):
-    """Where time comes from; tests give another one."""
+    """The source of time; tests use another one."""
 
     now: Callable[[], float] = time.monotonic
-    """Seconds."""
+    """Returns the time in seconds."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class Rate:
-    """At most so many requests a minute, evenly spaced; everybody waits when the endpoint asks for a pause."""
+    """A limit of requests per minute, evenly spaced; all requests wait if the endpoint requests a pause."""
 
     def __init__(self, requests_per_minute: float | None, clock: Clock):
         self._spacing = 60.0 / requests_per_minute if requests_per_minute else 0.0
@@ -27,11 +27,11 @@ class Rate:
         self._next = self._held = clock.now()
 
     def hold(self, seconds: float) -> None:
-        """No request starts within this time from now."""
+        """Starts a pause: no request begins within this time from now."""
         self._held = max(self._held, self._clock.now() + seconds)
 
     def take(self) -> float:
-        """Takes the next place, and says in how many seconds it comes."""
+        """Reserves the next start of a request, and returns the seconds until then."""
         now = self._clock.now()
         start = max(now, self._next, self._held)
         self._next = start + self._spacing
@@ -39,29 +39,30 @@ class Rate:
 
     @property
     def held_seconds(self) -> float:
-        """How much of a pause is left."""
+        """The remaining seconds of a pause."""
         return max(0.0, self._held - self._clock.now())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Exponential backoff with jitter: the k-th wait is drawn from [1/2, 1] of min(first 2^(k-1), longest)."""
+    """Exponential backoff with jitter: the k-th wait is random in [1/2, 1] times min(first 2^(k-1), longest)."""
 
     first_seconds: float = 1.0
     longest_seconds: float = 60.0
     jitter: random.Random = field(default_factory=random.Random)
 
     def seconds(self, failures: int, *, retry_after: float | None = None) -> float:
-        """The wait after so many failures in a row, never shorter than what the endpoint asked for."""
+        """Returns the wait after a number of failures in a row, at least the wait that the endpoint requested."""
         full = min(self.first_seconds * 2.0 ** min(failures - 1, 60), self.longest_seconds)
         return max(full * self.jitter.uniform(0.5, 1.0), retry_after or 0.0)
 
 
 class Budget:
-    """Tokens and money, all calls of the program on this output together.
+    """The tokens and money of an output, over all calls of the program.
 
-    Before a request is sent, the most that it may cost is set aside, so that requests under way together cannot pass
-    the limit: the prompt's bytes (a token is a byte or more) and the most tokens an answer may have.
+    Before a request is sent, its maximum cost is reserved, so that simultaneous requests together cannot exceed the
+    limit. The maximum is the number of bytes of the prompt (a token has at least one byte) plus the maximum number of
+    tokens of an answer.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Budget:
     ):
         """
         Args:
-          prompt_price, completion_price: money for a million tokens.
-          max_spend: money. max_total_tokens: of prompts and answers together.
-          prompt_tokens, completion_tokens: paid for before.
+          prompt_price, completion_price: the prices of a million tokens.
+          max_spend: the limit of money, in the unit of the prices; None for no limit.
+          max_total_tokens: the limit of the tokens of prompts and answers together; None for no limit.
+          prompt_tokens, completion_tokens: the tokens that earlier calls used.
         """
         self._prices = (prompt_price, completion_price)
         self._max_spend, self._max_tokens = max_spend, max_total_tokens
@@ -87,15 +89,15 @@ class Budget:
         self._under_way = 0
         self._changed = asyncio.Condition()
         self.exhausted: str | None = None
-        """The limit that was reached: max_spend or max_total_tokens."""
+        """The name of the limit that was reached, max_spend or max_total_tokens; None before that."""
 
     @property
     def spend(self) -> float:
-        """Money, in the unit of the prices."""
+        """The money spent, in the unit of the prices."""
         return self._cost(self.prompt_tokens, self.completion_tokens)
 
     async def reserve(self, prompt_bytes: int, max_tokens: int) -> bool:
-        """Sets aside what a request may cost; False when the limit does not allow it and nothing is under way."""
+        """Reserves the maximum cost of a request. Returns False if the limit does not allow it even without others."""
         async with self._changed:
             while self.exhausted is None and (limit := self._passed(prompt_bytes, max_tokens)):
                 if not self._under_way:
@@ -111,7 +113,7 @@ class Budget:
             return True
 
     async def settle(self, prompt_bytes: int, max_tokens: int, *, used: tuple[int, int] = (0, 0)) -> None:
-        """Gives back what was set aside and books what was used: tokens of prompt and answer."""
+        """Releases the reservation of a request and adds the used tokens of prompt and answer."""
         async with self._changed:
             self._under_way -= 1
             self._reserved[0] -= prompt_bytes

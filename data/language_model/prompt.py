@@ -1,9 +1,9 @@
-"""The one-shot prompt: a text file with places for the query and one relevant document, which users can replace.
+"""The one-shot prompt: a text file with placeholders for the query and one relevant document. Users can replace it.
 
-Above a line of three dashes stands what the system says, below it what the user asks; without such a line all of it is
-the user's. Lines between [example] and [/example] are left out for a query without a known relevant document. Places:
-$query, $example (a JSON object of the example's fields), $number and $documents (this is document 1 of 2); $$ is a
-dollar sign.
+The text above a line of three dashes is the system message, the text below it is the user message; without such a line
+all of it is the user message. Lines between [example] and [/example] are left out for a query without a known relevant
+document. The placeholders are $query, $example (a JSON object of the example's fields), $number and $documents (this is
+document 1 of 2); $$ is a dollar sign.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from data.language_model.document_schema import json_schema
 DEFAULT = Path(__file__).with_name("one_shot_prompt.txt")
 _PLACES = {"query", "example", "number", "documents"}
 _EXAMPLE = re.compile(r"^\[example\][ \t]*\n(.*?)^\[/example\][ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
-# A long article would take the context and the money; the first thousand characters show what documents look like.
+# A long article would fill the context and cost money; its first thousand characters show what documents look like.
 _FIELD_CHARACTERS = 1000
 
 
 class Request(NamedTuple):
-    """One question to the model."""
+    """One request to the model."""
 
     query: str
     messages: tuple[tuple[str, str], ...]
-    """(role, content)."""
+    """The (role, content) of each message."""
     example: Mapping[str, str | None] | None
     lines: tuple[tuple[str, ...], ...]
-    """Words of each line of the rendered prompt that says more than the query or the example."""
+    """The words of each line of the rendered prompt that has words besides the query or the example."""
 
     @property
     def text(self) -> str:
@@ -41,17 +41,17 @@ class Request(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the prompt's text, as in the column prompt_sha256."""
+        """The SHA-256 of the prompt's text, as in the column prompt_sha256."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def key(self, model: str, sampling: Mapping[str, Any]) -> str:
-        """SHA-256 of model, prompt and sampling settings: the key of its answers."""
+        """Returns the SHA-256 of model, prompt and sampling settings, which is the key of the answers."""
         identity = json.dumps([model, self.messages, dict(sampling)], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(identity.encode()).hexdigest()
 
 
 class Prompt:
-    """A prompt file that was checked."""
+    """The content of a prompt file, checked."""
 
     def __init__(self, text: str, *, name: str):
         self.text = text
@@ -70,17 +70,18 @@ class Prompt:
 
     @property
     def instructions(self) -> list[str]:
-        """The prompt's own words: what stands between the places, and the JSON schema."""
+        """The prompt's own words: the text between the placeholders, and the line with the JSON schema."""
         pieces = [re.split(r"\$\{?\w+\}?", part.template) for part in (self._system, self._user[True])]
         return [piece for part in pieces for piece in part] + [_schema_line()]
 
     def render(self, query: str, example: Mapping[str, str | None] | None, *, number: int, documents: int) -> Request:
-        """The messages for one document of one query.
+        """Returns the request for one document of one query.
 
         Args:
-          query: normalised.
-          example: the fields of a relevant document, None where none is known.
-          number: from 1, of `documents` that are asked for.
+          query: the normalised query.
+          example: the fields of a relevant document; None if none is known.
+          number: the number of this document, from 1 to `documents`.
+          documents: the number of documents that are requested for the query.
         """
         shown = None if example is None else _example_text(example)
         values = {"query": query, "example": shown or "", "number": str(number), "documents": str(documents)}
@@ -91,7 +92,7 @@ class Prompt:
 
 
 def load_prompt(path: str | None) -> Prompt:
-    """The prompt of a file, by default the one beside this module. Raises InputError for a broken one."""
+    """Reads the prompt of a file, by default the one beside this module. Raises InputError for an invalid prompt."""
     file = DEFAULT if path is None else Path(path)
     try:
         return Prompt(file.read_text(encoding="utf-8"), name=str(file))
