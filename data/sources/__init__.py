@@ -1,4 +1,4 @@
-"""Adapters of public data sets: one module each, from the files as they are published to log tables.
+"""Adapters of public data sets: each module turns the published files of one data set into log tables.
 
-What a source lacks, such as funnel stages or a feed, stays absent; nothing is invented.
+Tables and columns that a source lacks, such as funnel stages or a feed, are left out; no values are invented.
 """

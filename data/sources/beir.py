@@ -1,11 +1,11 @@
-"""Any data set in BEIR layout (SciFact and its like): a corpus, queries, and qrels in splits.
+"""Any data set in BEIR layout, such as SciFact: a corpus, queries, and qrels in splits.
 
 Has: documents with title and text, queries, judged pairs, a split by file.
 Lacks: any log (searches, users, times, clicks, feed).
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
 
-The score is the grade; negative scores become 0. A pair that is judged in several splits keeps its test, then its dev
-judgement, so that nothing of the test split is trained on. Queries without judgements are left out.
+The score is the grade; negative scores become 0. A pair that is judged in several splits keeps the judgement of test,
+else of dev, so that no pair of the test split is used for training. Queries without judgements are left out.
 Files: corpus.jsonl or corpus.jsonl.gz, queries.jsonl or queries.jsonl.gz, and at least one of qrels/train.tsv,
 qrels/dev.tsv, qrels/test.tsv (a header line, then query-id, corpus-id, score).
 """
@@ -29,7 +29,7 @@ _SPLITS = ("test", "dev", "train")
 
 
 def convert(folder: Path) -> Conversion:
-    """Log tables from the source's folder. Raises InputError naming file and line."""
+    """Returns the log tables of the source's folder. Raises InputError, which names file and line."""
     documents = _documents(raw_file(folder, "corpus.jsonl", "corpus.jsonl.gz"))
     queries = {
         _text(record, "_id", place): _text(record, "text", place)
@@ -64,7 +64,7 @@ def _documents(file: Path) -> pa.Table:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place for messages, object) of every line that is not blank."""
+    """Yields (file and line for messages, object) of every line that is not blank."""
     number = 0
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as lines:

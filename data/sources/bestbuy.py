@@ -2,11 +2,11 @@
 
 Has: user, query, time of the query, products clicked after it; names and descriptions of the products.
 Lacks: result lists, positions, searches without a click, documents that were not clicked, watch time, feed, grades.
-So it feeds the search log (clicks only; no negatives) and the query level (the same user's next query).
+It feeds the search log (clicks only; no negatives) and the query level (the same user's next query).
 
 A search is one (user, query, query_time); its clicked products become candidates that were shown and clicked.
 A document's title is the product's name, its text the short and the long description. Prices, ranks and reviews of
-the catalogue are later than every click and stay out. Times carry no zone in the source and are taken as UTC.
+the catalogue are later than every click and are left out. Times have no zone in the source and are read as UTC.
 Files: clicks.parquet, catalog.parquet.
 """
 
@@ -19,7 +19,7 @@ _COLUMNS = {
     "catalog": ("sku", "name", "short_description", "long_description"),
 }
 
-# Searches are numbered in the order in which the source first names them.
+# Searches are numbered in the order of their first row in the source.
 _SEARCHES = """
     SELECT "user" AS user_id, query, query_time, min(row) AS row,
         'search' || row_number() OVER (ORDER BY min(row)) AS search_id
@@ -43,5 +43,5 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Conversion:
-    """Log tables from the source's folder. Raises InputError for a missing file or column."""
+    """Returns the log tables of the source's folder. Raises InputError for a missing file or column."""
     return Conversion(tables=query_parquet(folder, _COLUMNS, _QUERIES))

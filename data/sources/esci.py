@@ -3,10 +3,10 @@
 Has: titles, descriptions, bullet points, brands and colours of products; labelled pairs in three languages, a split.
 Lacks: any log (searches, users, times, clicks, feed).
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
-Tested on sample rows (the sample's shorter column names are taken too).
+Tested on sample rows (it also reads the shorter column names of the sample).
 
-E, S, C, I become grades 3, 2, 1, 0. A document's id is locale:product_id, for one product has a page in each country.
-Descriptions keep their HTML. Pairs of the small and the large version are all taken.
+E, S, C, I become grades 3, 2, 1, 0. A document's id is locale:product_id, because a product has a page in each country.
+Descriptions keep their HTML. The pairs of the small and of the large version are all used.
 Files: shopping_queries_dataset_examples.parquet, shopping_queries_dataset_products.parquet; or examples_sample.parquet
 and products_sample.parquet.
 """
@@ -49,5 +49,5 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES)

@@ -29,5 +29,5 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Conversion:
-    """Log tables from the source's folder. Raises InputError for a missing file or column."""
+    """Returns the log tables of the source's folder. Raises InputError for a missing file or column."""
     return Conversion(tables=query_parquet(folder, _COLUMNS, _QUERIES))

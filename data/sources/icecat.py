@@ -4,7 +4,7 @@ Has: titles, descriptions with attributes, release dates; pairs of query and pro
 query. Lacks: any log (searches, users, times, clicks, feed).
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
 
-Grades 0 to 3 are kept as they are. published_at is the product's release date. Prices stay out.
+Grades 0 to 3 are unchanged. published_at is the product's release date. Prices are left out.
 Files: corpus.parquet, queries.parquet, judgements.parquet.
 """
 
@@ -30,5 +30,5 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Conversion:
-    """Log tables from the source's folder. Raises InputError for a missing file or column."""
+    """Returns the log tables of the source's folder. Raises InputError for a missing file or column."""
     return Conversion(tables=query_parquet(folder, _COLUMNS, _QUERIES))

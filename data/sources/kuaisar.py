@@ -3,15 +3,15 @@
 Has: user, search session with query and time, the items shown with clicks; the recommendation feed with time, playing
 time and likes; captions and upload dates of items.
 Lacks: readable text (words are numbers), positions, the stages before showing, watch time of searches, judgements.
-So it feeds the search log, the query level and the system level; a lexical discriminator works on the numbered words,
+It feeds the search log, the query level and the system level; a lexical discriminator works on the numbered words,
 a pretrained language model does not.
-Untested on the real files: written from the published schema.
+Untested on the real files: the adapter follows the published schema.
 
 A search is one (user_id, search_session_id). `[20, 34, 3]` becomes the text "20 34 3". Every row of rec_inter.csv is a
 view (click = 0 too; how long it was watched decides), playing_time is milliseconds. Times are the millisecond stamps;
-upload_time is Beijing time, and its padding, 1970-1-1, is no date. Live streams, users and whatever else the search
-shows without a row in item_features.csv is dropped and counted. Scanned, not loaded: the size of memory does not
-matter, that of the temporary directory does.
+upload_time is Beijing time; 1970-1-1 means that the date is missing. Live streams, users and other results of the
+search without a row in item_features.csv are dropped and counted. Files are scanned, not loaded: the temporary
+directory must be large, but memory need not be.
 Files: src_inter.csv, rec_inter.csv, item_features.csv.
 """
 
@@ -78,5 +78,5 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES)

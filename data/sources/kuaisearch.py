@@ -3,8 +3,8 @@
 Has: user, session, query, the items impressed, clicked and bought; titles, brands and categories of items; graded
 pairs of a query and an item's text.
 Lacks: calendar time, positions, the stages before showing, watch time, a feed.
-So it feeds the search log (clicks, and shown but not clicked) and the query level (the same user's next query).
-Tested on the authors' demo rows, whose files hardly join: nearly all of what was impressed is dropped there.
+It feeds the search log (clicks, and shown but not clicked) and the query level (the same user's next query).
+Tested on the authors' demo rows. Their files hardly join, so nearly all shown items are dropped there.
 
 A search is a row of recall.jsonl; buying implies a click. time_index has no stated unit and is taken as seconds after
 a fixed epoch: check this before trusting windows of time. Items without a row in items.jsonl are dropped and counted.
@@ -84,5 +84,5 @@ _COUNTS = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)

@@ -1,8 +1,8 @@
-"""Any JSONL, CSV, TSV or Parquet files, by a small TOML file that says which column is which.
+"""Any JSONL, CSV, TSV or Parquet files, with a small TOML file that maps their columns to the log tables.
 
-What it has and lacks, and so which perspectives it feeds, is what is mapped: searches with candidates feed the search
-log (with every stage that is there), searches of one user over time the query level, feed_views the system level,
-judgements none, but they become labels with `data.mine --judgements-as-labels`.
+The mapped tables decide which perspectives the data feeds: searches with candidates feed the search log (every stage
+in the data), several searches of one user feed the query level, and feed_views feed the system level. Judgements feed
+no perspective, but they become labels with `data.mine --judgements-as-labels`.
 
     data.convert --source mapping --input exports --mapping shop.toml --output logs
 
@@ -44,8 +44,8 @@ judgements none, but they become labels with `data.mine --judgements-as-labels`.
     [candidates.scale]
     watch_seconds = 0.001                   # numbers are multiplied by it
 
-Tables and columns are those of the log tables; what they would refuse (a value that is no time or number where one is
-required, an unknown stage) is dropped and counted. Scanned, not loaded.
+Tables and columns are those of the log tables. Rows that break a rule of the log tables (a required time or number that
+cannot be parsed, an unknown stage) are dropped and counted. Files are scanned, not loaded.
 """
 
 import tomllib
@@ -70,10 +70,10 @@ _PER_SECOND = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 
 
 def convert(folder: Path, mapping: Path | None = None) -> Streamed:
-    """Log tables from the files in a folder, as queries over them.
+    """Returns the log tables of the files in a folder, as queries over them.
 
     Raises:
-      InputError: naming the mapping's file and field, or the data's file and column.
+      InputError: the mapping or the data is invalid; it names file and field, or file and column.
     """
     file = mapping or folder / "mapping.toml"
     if not file.is_file():

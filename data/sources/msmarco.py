@@ -3,11 +3,11 @@
 Has: passages, queries, judged pairs, a split by file.
 Lacks: any log (searches, users, times, clicks, feed), titles, judged irrelevant passages.
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
-Untested on the real files: written from the published schema.
+Untested on the real files: the adapter follows the published schema.
 
-qrels.dev.small is what systems are compared on, and so the test split; the rest of qrels.dev is the dev split. A pair
-judged in several keeps its test, then its dev judgement. Titles are empty. Scanned, not loaded: 8.8 million passages
-convert in a few GB of memory, less where the temporary directory must help.
+Systems are compared on qrels.dev.small, so it is the test split; the rest of qrels.dev is the dev split. A pair judged
+in several splits keeps the judgement of test, else of dev. Titles are empty. Files are scanned, not loaded: 8.8 million
+passages need a few GB of memory, or less if intermediate data goes to the temporary directory.
 Files: collection.tsv, queries.train.tsv and qrels.train.tsv, and, where they are, queries.dev.tsv with qrels.dev.tsv
 and queries.dev.small.tsv with qrels.dev.small.tsv; also gzipped.
 """
@@ -50,5 +50,5 @@ _COUNTS = {("judgements", "query not in queries"): f"SELECT count(*) FROM {_JUDG
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)

@@ -3,10 +3,11 @@
 Has: about a million passages, 100,000 training and 1,000 further queries, one relevant passage for each, a split.
 Lacks: any log (searches, users, times, clicks, feed), titles, judged irrelevant passages.
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
-Untested on the real files: written from the published schema.
+Untested on the real files: the adapter follows the published schema.
 
-The dev file is the only one to compare systems on, and so the test split. A pair in both keeps its test judgement.
-Passages of e-commerce and video are titles in truth, but the source calls them passages: text, with empty titles.
+The dev file is the only one on which systems are compared, so it is the test split. A pair in both files keeps its test
+judgement. Passages of e-commerce and video are really titles, but the source calls them passages: they become the text,
+and titles are empty.
 Files (of one domain's folder): corpus.tsv, train.query.txt, dev.query.txt, qrels.train.tsv, qrels.dev.tsv.
 """
 
@@ -42,5 +43,5 @@ _COUNTS = {("judgements", "query not in the query files"): f"SELECT count(*) FRO
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)

@@ -23,7 +23,7 @@ _DOC_ID = "'title-' || left(sha256(title), 24)"
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files. Raises InputError where none is there."""
+    """Returns the log tables of the source's folder, as queries over its files. Raises InputError without any file."""
     raw = {split: _json_lines(*names) for split, names in _SPLITS.items()}
     raw = {split: table for split, table in raw.items() if raw_files(folder, table)}
     if not raw:

@@ -3,8 +3,8 @@
 Has: user, session, query, the notes shown with position, click, like and reading time; the recommendation feed of the
 same users; titles and contents of the notes.
 Lacks: the stages before showing, graded judgements by people.
-So it feeds the search log, the query level and the system level.
-Untested on the real files: written from the published schema.
+It feeds the search log, the query level and the system level.
+Untested on the real files: the adapter follows the published schema.
 
 A search is a row of search_train or search_test; its time is the earliest of its results. Recommended notes are views
 of the feed where they were clicked; page_time is taken as seconds. Times above 10^11 are milliseconds, others seconds.
@@ -80,5 +80,5 @@ _COUNTS = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)

@@ -2,16 +2,16 @@
 
 Has: user, request and its time, the videos at each stage, which were shown, watched, liked; numbers for everything.
 Lacks: queries, text, and so any search.
-So it feeds the search log with all three stages of negatives, but as recommendation: the "query" of a request is the
+It feeds the search log with all three stages of negatives, but as recommendation: the "query" of a request is the
 user's own numbered features as words ("user_17 age_3 ..."), the title of a video likewise, for towers over hashed ids.
 The query level and the system level have no meaning here, and no feed is written, since the requests are the feed.
-Untested on the real files: written from the published schema.
+Untested on the real files: the adapter follows the published schema.
 
 realshow is shown; rerank_pos, rerank_neg, rank_pos and rank_neg are ranked but not shown; coarse_neg and prerank_neg
 were filtered before ranking. effective_view (at least 30 % watched) is the click; playing_time is milliseconds. A
 video's numbers are those of its first day. request_timestamp above 10^11 is milliseconds, otherwise seconds. Positions
-are left out: rerank_index counts within a stage, not on the screen. Scanned, not loaded; the full data set's repeated
-keys are found by DuckDB on disk, for which the temporary directory needs several times the size of the files.
+are left out: rerank_index counts within a stage, not on the screen. Files are scanned, not loaded. DuckDB searches the
+repeated keys of the full data set on disk; the temporary directory needs several times the size of the files.
 Files: all_stage/*.feather (or *.parquet).
 """
 
@@ -74,7 +74,7 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     layout = "parquet" if any(folder.glob("all_stage/*.parquet")) else "feather"
     raw = {"all_stage": RawTable(files=(f"all_stage/*.{layout}",), layout=layout, columns=_COLUMNS)}
     return Streamed(folder=folder, raw=raw, queries=_QUERIES)

@@ -2,7 +2,7 @@
 
 Has: the queries of a session in order, the results shown for each, clicks with reading time, graded judgements of
 every topic. Lacks: calendar time, users across sessions, the stages before showing, a feed, the pages' texts.
-So it feeds the search log (clicks, and shown but not clicked) and the query level (the session's later queries).
+It feeds the search log (clicks, and shown but not clicked) and the query level (the session's later queries).
 
 user_id is the session, group the topic (98 sessions share 48 topics), time a fixed epoch + start_s. A session's
 last, current query is a search without candidates. watch_seconds is end_s - start_s, summed over the clicks on one
@@ -58,7 +58,7 @@ _QUERIES = {
 
 
 def convert(folder: Path) -> Conversion:
-    """Log tables from the source's folder. Raises InputError for a missing file or column."""
+    """Returns the log tables of the source's folder. Raises InputError for a missing file or column."""
     tables = query_parquet(folder, _COLUMNS, _QUERIES)
     unmatched = tables.pop("unmatched").column("clicks")[0].as_py()
     dropped = {"candidates": {"clicks on a result that was not shown": unmatched}} if unmatched else {}

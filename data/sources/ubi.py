@@ -3,13 +3,13 @@
 Has: queries with client, time and the ids of the hits; events, of which impressions and clicks on objects are read.
 Lacks: documents (bring documents.jsonl; without it, the names and descriptions that events carry are used), stages
 before ranking, watch time, a feed.
-So it feeds the search log and the query level (the same client's next query).
-Untested on the real files: written from the published schema.
+It feeds the search log and the query level (the same client's next query).
+Untested on the real files: the adapter follows the published schema.
 
-A search is a query_id, its user the client_id (or session_id where that is absent). Hits are the response's
-query_response_hit_ids: shown, unless the query has impressions of its own, when a hit without one is ranked but not
-shown. Objects that were seen or clicked without being among the hits are shown. The position is the place among the
-hits. Clicks are the actions named click or ending in _click, and click_through; impressions likewise. Timestamps are
+A search is a query_id; its user is the client_id, or the session_id if that is missing. Hits are the response's
+query_response_hit_ids. They are shown; but if the query has impressions, a hit without one is ranked and not shown.
+Objects that were seen or clicked but are not among the hits are shown. The position is the rank among the hits.
+Clicks are the actions named click or ending in _click, and click_through; impressions likewise. Timestamps are
 RFC 3339 or milliseconds. A query_id that is logged again (a further page, a retry) keeps its first row's text and
 time, and all hits. Both files are one document a line: the source, without a wrapper such as _source.
 Files: ubi_queries.jsonl, ubi_events.jsonl (.ndjson and .gz too), and, where it is, documents.jsonl with doc_id, title
@@ -112,5 +112,5 @@ _COUNTS = {
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)

@@ -3,11 +3,11 @@
 Has: names, classes, descriptions and features of products; labelled pairs for 480 queries.
 Lacks: any log (searches, users, times, clicks, feed) and a split.
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
-Untested on the real files: written from the published schema.
+Untested on the real files: the adapter follows the published schema.
 
-Exact, Partial, Irrelevant become grades 2, 1, 0. Ratings and reviews stay out. Judgements have no split: make one with
-`data.hold_out` or take them as they are. A pair labelled twice keeps its first label.
-Files (separated by tabs, in spite of their names): product.csv, query.csv, label.csv.
+Exact, Partial, Irrelevant become grades 2, 1, 0. Ratings and reviews are left out. Judgements have no split: make one
+with `data.hold_out` or use them unchanged. A pair labelled twice keeps its first label.
+Files (with tabs between values, although the names end in .csv): product.csv, query.csv, label.csv.
 """
 
 from pathlib import Path
@@ -54,5 +54,5 @@ _COUNTS = {("judgements", "query not in query.csv"): f"SELECT count(*) FROM {_JU
 
 
 def convert(folder: Path) -> Streamed:
-    """Log tables from the source's folder, as queries over its files."""
+    """Returns the log tables of the source's folder, as queries over its files."""
     return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, counts=_COUNTS)
