@@ -5,7 +5,7 @@ entry and the fitting of the lexical discriminator included. On a busy machine o
 costs; the load beside it tells how busy it was. With --discriminator RUN the rate at which that one scores pairs of the
 log is measured apart.
 
-Targets (targets.md): 10 M events on 2 cores in 300 s and 4 GB; a ratio of at most 1.15.
+Targets: 10 M events on 2 cores in 300 s and 4 GB; a ratio of at most 1.15.
 """
 
 import json

@@ -112,7 +112,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
 
 
 def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
-    """What the page is made from, after checks of the arguments and that the inputs belong together."""
+    """Returns the inputs of the page, after checks of the arguments and that the inputs belong together."""
     if not 0 <= arguments.examples <= _MOST_EXAMPLES:
         raise InputError(f"--examples {arguments.examples} is not between 0 and {_MOST_EXAMPLES}")
     if arguments.seed < 0:

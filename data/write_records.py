@@ -87,7 +87,7 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
 
 
 def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarray, "queries"]:
-    """Which queries are dev: those whose hash lies in the lowest part of its range.
+    """Returns a mask of the dev queries, whose hashes are in the lowest part of the range.
 
     With a fraction above 0 and at least two queries both splits get one: the query of the lowest hash that has a
     positive (or of the lowest hash) is dev, that of the highest hash is not.

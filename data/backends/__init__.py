@@ -1,1 +1,1 @@
-"""What runs the joins of mining: DuckDB on one machine, or Spark on one or many."""
+"""The engines that run the joins of mining: DuckDB on one machine, or Spark on one or many."""

@@ -1,4 +1,4 @@
-"""What runs the joins of mining: DuckDB on one machine, or Spark on one or many. The expressions are the same.
+"""The connection to what runs the joins of mining: DuckDB on one machine, or Spark on many. The expressions are equal.
 
 connection = connect(logs, backend="pyspark", spark_master="local[4]")
 connection.table("searches")                             # one view a log table
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from data.backends.spark_tables import SparkTables
 
 Connection: TypeAlias = "SQLBackend"
-"""What `connect` gives: tables in DuckDB or in Spark."""
+"""The type that `connect` returns: tables in DuckDB or in Spark."""
 DuckDBConnection: TypeAlias = "DuckDBBackend"
-"""What data.tables.LogTables.connect gives."""
+"""The type that data.tables.LogTables.connect returns."""
 SparkConnection: TypeAlias = "SparkTables"
-"""What data.backends.spark_tables.connect_spark gives."""
+"""The type that data.backends.spark_tables.connect_spark returns."""
 
 LOCAL_MASTER = "local[*]"
 """Spark inside this process's machine, a thread a core."""
@@ -60,7 +60,7 @@ def connect(
 
 
 def is_spark(connection: Connection) -> TypeGuard[SparkConnection]:
-    """Whether the tables are in Spark."""
+    """Returns whether the tables are in Spark."""
     return connection.name == "pyspark"
 
 

@@ -1,1 +1,1 @@
-"""What data.inspect shows: what each kind of directory holds."""
+"""The descriptions that data.inspect prints of each kind of directory."""

@@ -1,4 +1,4 @@
-"""What a directory of data.synthesize holds."""
+"""The description of a directory of data.synthesize."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What directories of tables hold: log tables, labels, an evaluation. Each function reads all of its directory."""
+"""Descriptions of directories of tables: log tables, labels, an evaluation. Each function reads the whole directory."""
 
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def describe_quarantine(path: Path) -> dict[str, Any]:
 
 
 def describe_mining_state(path: Path) -> dict[str, Any]:
-    """What mining by days remembers: rows of each day and of the scores, and what every day is mined with."""
+    """Describes the state of mining by days: rows of each day and of the scores, and the parameters of every day."""
     rows = {
         folder: {file.stem: _read_parquet(file) for file in sorted((path / folder).glob("[0-9]*.parquet"))}
         for folder in ("days", "scores")

@@ -1,4 +1,4 @@
-"""What the directories around training hold: records, runs, embeddings, encoders, discriminators.
+"""Descriptions of the directories around training: records, runs, embeddings, encoders, discriminators.
 
 Each function reads all of its directory, with the readers of crops_jax, which are imported where they are needed.
 """

@@ -20,7 +20,7 @@ from data.labels.assign_levels import LABEL_SCHEMA
 
 ROW_GROUP_ROWS = 131_072
 ROWS_A_PART = 5_000_000
-"""In which parts Spark writes when nobody says how many."""
+"""The number of rows in each part that Spark writes if no number of parts is given."""
 
 MOST_PARTS = 10_000
 _SORTED_BY = ("query", "doc_id")

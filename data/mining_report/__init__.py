@@ -1,1 +1,1 @@
-"""What data.report shows: what each perspective gained."""
+"""The parts of the page of data.report: what each perspective gained."""

@@ -1,4 +1,4 @@
-"""What the perspectives read: searches with normalised queries, their candidates, and feed views.
+"""The events that the perspectives read: searches with normalised queries, their candidates, and feed views.
 
 Times are compared as timestamps and never as differences of clock fields, so that midnight and month ends are like
 any other moment.

@@ -68,7 +68,7 @@ def reformulations(
 
 
 def supports(events: LogEvents, pairs: ibis.Table, similarity: ibis.Table, *, beta: float = BETA) -> ibis.Table:
-    """What was consumed among the candidates of the later query itself, where the two queries are similar.
+    """Returns the documents consumed among the later query's own candidates, if the two queries are similar.
 
     These are candidates: theta decides on them, and those with theta(query, document) > alpha get level 5.
 

@@ -20,7 +20,7 @@ LEVELS = {SOURCE: Level.POSITIVE, **STAGES}
 
 
 def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ibis.Table:
-    """What the log's funnel says of its queries, one support a candidate.
+    """Returns the supports of the log's funnel for its queries, one for each candidate.
 
     Shown and clicked, liked or watched long: source search_log, level 4. Shown and none of these: shown_not_clicked, 3.
     Ranked but not shown: 2. Filtered out before ranking: 1. A document that met two fates has supports of both.
@@ -44,7 +44,7 @@ def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ib
 
 
 def behaviour_recorded(events: LogEvents, *, since: datetime.datetime | None = None) -> bool:
-    """Whether a click, like or watch time was recorded at all: without any, the log does not tell what users passed
+    """Returns whether a click, like or watch time was recorded: without any, the log does not show what users passed
     over, and supports of shown_not_clicked say nothing."""
     assert events.impressions is not None
     impressions = events.impressions.filter(events.impressions.recorded)

@@ -7,14 +7,16 @@ from data.backends.connection import LOCAL_MASTER
 from data.tables import OnBadRows
 
 _GREATEST = 10_000_000
-"""Of the sizes on the command line: more is a slip, and the vocabulary's trainer asks for its memory at once."""
+"""The limit of sizes on the command line. A larger size is a mistake, and training a vocabulary allocates it at
+once.
+"""
 
 _MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteRecordsArguments:
-    """What to write records of, and how much of it."""
+    """The arguments of data.write_records."""
 
     labels: str
     """Directory with the label table, as data.mine writes it."""
@@ -27,9 +29,11 @@ class WriteRecordsArguments:
     on_bad_rows: OnBadRows = "fail"
     """Rows of LOGS that break a rule: fail refuses them, quarantine sets them aside in OUTPUT.quarantine."""
     backend: Literal["duckdb", "pyspark"] = "duckdb"
-    """What brings labels and texts together and writes the shards: this machine, or Spark, a task a shard."""
+    """The engine that joins labels and texts and writes the shards: this machine, or Spark with one task for each
+    shard.
+    """
     spark_master: str = LOCAL_MASTER
-    """Where Spark runs, with --backend pyspark. OUTPUT has to lie on a file system that all its machines share, and
+    """The address of Spark, with --backend pyspark. OUTPUT must be on a file system that all its machines share, and
     they import crops_jax and data."""
     workers: int | None = None
     """Worker processes; the records are the same for any number. 1 works without any. By default one for each core
@@ -52,7 +56,7 @@ class WriteRecordsArguments:
     dev_fraction: float = 0.05
     """Share of the queries, by their hash, that keep-best is judged on and that are not trained on."""
     seed: int = 0
-    """Of the choice of documents where a query has more than documents_per_query."""
+    """The seed of the choice of documents if a query has more than documents_per_query."""
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "max_tokens", "max_query_tokens", "documents_per_query", "num_shards"):

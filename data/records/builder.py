@@ -21,7 +21,7 @@ _NO_TOKENS = np.zeros(0, np.int32)
 
 
 class RecordArrays(NamedTuple):
-    """What records are built from: labels of queries, those of one query together, and the tokens of documents.
+    """The inputs of records: the labels of queries, those of one query together, and the tokens of documents.
 
     bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
     documents: of every row, its document's place in id_words, starts and lengths.
@@ -113,7 +113,7 @@ class RecordWorker:
 
 
 def token_file(folder: Path) -> Path:
-    """Where a RecordBuilder's folder holds the tokens of the documents."""
+    """Returns the file in a RecordBuilder's folder that holds the tokens of the documents."""
     return folder / "tokens.int32"
 
 
@@ -192,7 +192,7 @@ def sum_counts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def nothing_to_train_on(labels: str, logs: str) -> InputError:
-    """What is said where no record of the split train can be written."""
+    """Returns the error for labels from which no record of the split train can be written."""
     return InputError(
         f"--labels {labels}: no query to train on has a document whose text --logs {logs} knows; give the logs that "
         "hold the labelled documents"
@@ -200,6 +200,6 @@ def nothing_to_train_on(labels: str, logs: str) -> InputError:
 
 
 def with_positive(groups: LabelGroups) -> Bool[np.ndarray, "queries"]:
-    """Which queries have a document of level 4 or 5."""
+    """Returns a mask of the queries that have a document of level 4 or 5."""
     # The highest level of a query stands first.
     return groups.levels[groups.bounds[:-1]] >= Level.POSITIVE

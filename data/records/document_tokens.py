@@ -26,7 +26,7 @@ _DOCUMENTS_A_TASK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentTokens:
-    """Where the tokens of some documents stand in a file of int32.
+    """The positions of documents' tokens in a file of int32.
 
     known: whether a table has the document. lengths: 0 where it has no text or is not known.
     cut: how many texts were longer than the limit.

@@ -68,7 +68,9 @@ def group_labels(labels: pa.Table) -> LabelGroups:
 
 
 def same_hash(first: str, second: str, *, pairs: int) -> InputError:
-    """What is said of documents with one hash, by which alone records know them; `pairs` such there are."""
+    """Returns the error for two documents with the same hash, which records use as identity; `pairs` is their
+    number.
+    """
     return InputError(
         f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records know "
         f"documents ({pairs} such {'pairs' if pairs > 1 else 'pair'}); give one of them another id"
@@ -83,7 +85,7 @@ def dev_threshold(dev_fraction: float) -> int:
 def choose_texts(
     groups: LabelGroups, has_text: Bool[np.ndarray, "rows"], *, documents_per_query: int, seed: int
 ) -> Bool[np.ndarray, "rows"]:
-    """Which rows get their document's tokens written: at most `documents_per_query` of each query.
+    """Returns a mask of the rows whose tokens are written: at most `documents_per_query` of each query.
 
     Positives (level 4 and 5) come first, higher levels before lower ones, by chance within a level; but a quarter of
     the places is kept for hard negatives, drawn by chance from all of them, as far as there are any. Places that one

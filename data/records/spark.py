@@ -125,7 +125,7 @@ class ShardWriter:
 
 
 def _arrays(groups: LabelGroups, rows: pa.Table) -> RecordArrays:
-    """What the records of these rows are built from; which texts are written is not chosen yet."""
+    """Returns the inputs of these rows' records, before the texts that are written are chosen."""
     firsts = pc.index_in(groups.doc_ids, value_set=rows.column("doc_id").combine_chunks())
     joined = rows.column("tokens").cast(pa.large_binary()).take(firsts).combine_chunks().fill_null(b"")
     if isinstance(joined, pa.ChunkedArray):

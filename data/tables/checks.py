@@ -1,4 +1,4 @@
-"""What is refused when log tables are opened (product.md, "Log tables"), found by DuckDB without a loop over rows."""
+"""The rules that log tables are checked against when they are opened, by DuckDB and without a loop over rows."""
 
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def check_presence(directory: Path, tables: dict[str, TableFiles]) -> None:
 
 
 def required_tables(tables: dict[str, TableFiles]) -> list[str]:
-    """Which of the tables that are there must have rows."""
+    """Returns the tables that are present and must have rows."""
     required = {"documents", "searches", "candidates"} if "candidates" in tables else {"documents", "judgements"}
     return sorted(required | ({"searches"} & set(tables)))
 

@@ -38,7 +38,9 @@ def of_days(table: str, place: Path, files: Sequence[Path], days: DaySpan) -> li
 
 
 def misplaced(connection: duckdb.DuckDBPyConnection, view: str) -> tuple[int, dict | None]:
-    """How many rows of a view with file, row and time lie in the folder of another day, and the first of them."""
+    """Returns the number of rows of a view with file, row and time that are in another day's folder, and the first
+    one.
+    """
     of_folder = "regexp_extract(file, '/day=([0-9-]+)/', 1)"
     row = connection.execute(
         f"SELECT count(*), min({{'file': file, 'row': row, 'time': CAST(time AS VARCHAR)}}) FROM {view} "

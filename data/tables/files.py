@@ -1,4 +1,4 @@
-"""Which Parquet files a log table consists of, and whether their columns are those of its schema."""
+"""The Parquet files of a log table, and the check that their columns are those of its schema."""
 
 import contextlib
 import difflib

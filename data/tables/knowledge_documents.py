@@ -62,7 +62,7 @@ def check_same_documents(labels: Path | str, documents: Path | str | None) -> No
 def missing_documents(
     *, labels: str, logs: str, knowledge_documents: str | None, number: int, examples: Sequence[str]
 ) -> InputError:
-    """What data.write_records says where labels name written documents that nobody has."""
+    """Returns the error of data.write_records for labels that name written documents that no table holds."""
     named, where = ", ".join(map(repr, examples)), f"not in --logs {logs}"
     if knowledge_documents:
         where = f"neither in --logs {logs} nor in --knowledge-documents {knowledge_documents}"

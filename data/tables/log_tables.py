@@ -1,4 +1,4 @@
-"""The log tables: opened with every check of product.md, read through Arrow or Ibis, written.
+"""The log tables: opened with all checks, read through Arrow or Ibis, written.
 
 logs = open_logs("logs")
 logs.names                            # frozenset({"documents", "searches", "candidates"})
@@ -44,15 +44,15 @@ class LogTables:
     path: Path
     tables: dict[str, TableFiles]
     rewrites: dict[str, pa.Table] = field(repr=False)
-    """By table whose queries are kept normalised: (query, normalised) of those stored in another form."""
+    """For each table whose queries are kept normalised, the (query, normalised) of those stored in another form."""
     quarantined: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By table and reason, how many rows were set aside."""
+    """The number of rows that were set aside, by table and reason."""
     quarantine: Path | None = None
-    """Where these rows were written; None where there were none, or no place was given."""
+    """The directory to which these rows were written; None if there were none, or if no directory was given."""
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """For the outcome line and the manifest of a program that reads these tables."""
+        """The fields for the outcome line and the manifest of a program that reads these tables."""
         if not self.quarantined:
             return {}
         return {"quarantined": self.quarantined, "quarantine": self.quarantine and str(self.quarantine)}

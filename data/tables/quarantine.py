@@ -39,7 +39,7 @@ COLUMNS = ("table", "file", "row", "column", "reason", "value")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """What readers of the log tables have to know about the rows that were set aside.
+    """The facts about the rows that were set aside that readers of the log tables need.
 
     tables: that know which of their rows are left out. rewrites: as check_tables returns them. counts: by table and
     reason.
@@ -51,7 +51,7 @@ class SetAside:
 
 
 def beside(output: Path | str) -> Path:
-    """Where a program that writes `output` puts the rows that it set aside."""
+    """Returns the directory for the rows that a program which writes `output` sets aside."""
     output = Path(output)
     return output.with_name(f"{output.name}.quarantine")
 

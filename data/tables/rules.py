@@ -1,4 +1,4 @@
-"""The rules for single rows of the log tables and the label table (product.md), as SQL conditions."""
+"""The rules for single rows of the log tables and the label table, as SQL conditions."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Columns, the types these may be stored in, and keys of the log tables and the label table (product.md)."""
+"""The columns of the log tables and the label table, the types in which files can store them, and their keys."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ _ISO_8601 = r"\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*([Zz]|[+-]
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnKind:
-    """What a column means: the type that readers get, and how it may be stored."""
+    """The kind of a column: the type that readers get, and the types in which files can store it."""
 
     arrow: pa.DataType
     sql: str
     stored_as: str
-    """For messages: the types in which a file may hold it."""
+    """The names, for messages, of the types in which a file can store the column."""
 
 
 _TEXT = ColumnKind(arrow=pa.string(), sql="VARCHAR", stored_as="text (string)")
@@ -54,7 +54,7 @@ class Column:
         return KINDS[self.kind].arrow
 
     def accepts(self, stored: pa.DataType) -> bool:
-        """Whether a file may hold this column as `stored`. A column of nulls alone has no type of its own."""
+        """Returns whether a file can store this column as `stored`. A column of nulls alone has no type of its own."""
         if pa.types.is_null(stored):
             return True
         if pa.types.is_dictionary(stored):

@@ -90,7 +90,7 @@ class WorldConstants:
     secondary_topic_share: float = 0.25
     """Share of documents that touch a second topic of the same field."""
     synonym_loyalty: float = 0.8
-    """How often a document repeats its own word for a thing rather than a synonym."""
+    """The probability that a document repeats its own word for a thing rather than a synonym."""
     noise_word_share: float = 0.08
     """Share of a document's words that have nothing to do with it."""
     vocabulary_gap: float = 0.5
@@ -103,7 +103,9 @@ class WorldConstants:
     phrasings_per_need: int = 4
     """Query texts that are made for each need drawn."""
     phrasing_loyalty: float = 0.7
-    """How often they name a thing by the same word (people rather add, drop or change one word than all)."""
+    """The probability that users name a thing by the same word (people rather add, drop or change one word than
+    all).
+    """
 
     sessions_per_user_per_day: float = 1.3
     """Mean number of needs that a user searches for in a day (gamma-distributed over users)."""
@@ -169,7 +171,7 @@ class WorldConstants:
     knowledge_query_share: float = 0.6
     """Share of queries that the simulated language model writes for."""
     knowledge_documents_per_query: int = 2
-    """How many it writes for each of them."""
+    """The number of documents that it writes for each of them."""
     knowledge_error_rate: float = 0.1
     """Share of its documents that are about something else."""
 

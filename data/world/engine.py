@@ -26,10 +26,10 @@ _QUERIES_AT_ONCE = 256
 
 
 class Pages(NamedTuple):
-    """What happened to the candidates of each search: document numbers, -1 is padding."""
+    """The stages that each search's candidates reached, as document numbers; -1 is padding."""
 
     shown: Int[np.ndarray, "searches page"]
-    """In the order shown."""
+    """The documents in the order in which they were shown."""
     ranked: Int[np.ndarray, "searches logged"]
     """A random sample of what was ranked and not shown."""
     filtered: Int[np.ndarray, "searches logged"]

@@ -19,7 +19,7 @@ _SCORE_STEPS = 10_000
 
 
 class Stock(NamedTuple):
-    """What the engine has of the catalogue on the morning of a day."""
+    """The part of the catalogue that the engine knows on the morning of a day."""
 
     published: int
     """The first so many documents exist (documents are sorted by publication)."""
@@ -34,7 +34,7 @@ class Retriever(Protocol):
 
 
 class Terms:
-    """How often each word occurs in each of some texts, and in later texts as far as their words are known."""
+    """The frequency of each word in each text, and in later texts for the words that are known."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         tokens = [words(text) for text in texts]

@@ -15,7 +15,7 @@ class Field(NamedTuple):
 
 
 class Facet(NamedTuple):
-    """What one may want of a topic; `before` says where the word stands in a phrase: cheap sofa, sofa repair."""
+    """An aspect of a topic that users want; `before` is the word's position in a phrase: cheap sofa, sofa repair."""
 
     names: tuple[str, ...]
     before: bool

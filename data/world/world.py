@@ -15,7 +15,7 @@ from data.world.truth.users import Users, draw_users
 
 MAX_GRADE = 3
 RELEVANT_GRADE = 2
-"""From this grade on a document is relevant."""
+"""The minimum grade of a relevant document."""
 _INITIAL_POPULARITY_SPREAD = 1.2
 
 
@@ -34,7 +34,7 @@ class World:
     users: Users
 
     def intent_grades(self, intents: Int[np.ndarray, "*n"], documents: Int[np.ndarray, "*n"]) -> Int8[np.ndarray, "*n"]:
-        """How well each document answers the intent beside it (the two broadcast), 0 to 3.
+        """Returns how well each document answers its intent (the two arrays broadcast), 0 to 3.
 
         3: its topic and facet; 2: its topic, another facet; 1: its topic is the document's second one; 0: neither.
         One less, not below 0, for documents of poor quality.

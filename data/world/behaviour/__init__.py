@@ -1,1 +1,1 @@
-"""What users do: sessions, clicks, the feed, and a day of it."""
+"""The behaviour of users: sessions, clicks, the feed, and a day of them."""

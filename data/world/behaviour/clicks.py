@@ -1,4 +1,4 @@
-"""How users click and watch: the position-based model, each probability one function with its formula.
+"""The clicks and watch times of users: the position-based model, each probability one function with its formula.
 
 Position-based model (Richardson, Dominowska and Ragno 2007; Craswell et al. 2008): a click is an examination and an
 attraction, the first depends on the position alone, the second on the document and the need alone. Attractiveness by
@@ -43,5 +43,5 @@ def watch_seconds(
 
 
 def likes(fit: Int[np.ndarray, "*n"], uniforms: Float[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
-    """Whether someone who watched also likes: chance .005, .02, .06, .15 by fit 0 to 3."""
+    """Returns whether users who watched also like: the probability is .005, .02, .06, .15 for fit 0 to 3."""
     return uniforms < _LIKE_CHANCES[fit]

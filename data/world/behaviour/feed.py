@@ -19,7 +19,7 @@ _NO_NEED = -1
 
 
 class FeedViews(NamedTuple):
-    """By time, then user and document."""
+    """The views, sorted by time, then user and document."""
 
     user: Int[np.ndarray, "views"]
     document: Int[np.ndarray, "views"]
@@ -57,7 +57,7 @@ class _Shelves:
 
 
 def draw_feed(world: World, sessions: Sessions, *, day: int, popularity: Float[np.ndarray, "documents"]) -> FeedViews:
-    """What users saw in the feed on a day: visits around their searches, and other ones.
+    """Returns the feed views of a day: visits around the users' searches, and other visits.
 
     Each view is of the topic of the user's present need, of a lasting interest, of what is popular, or of any
     published document (shares in the constants). No document is viewed before it is published, none twice in a visit.
@@ -137,7 +137,7 @@ def _shelves(world: World) -> _Shelves:
 
 
 def _fit(world: World, user: np.ndarray, intent: np.ndarray, document: np.ndarray) -> np.ndarray:
-    """How well a document suits a viewer: its grade for the present need, or that of a lasting interest."""
+    """Returns how well a document suits a viewer: its grade for the present need, or that of a lasting interest."""
     for_need = np.where(intent >= 0, world.intent_grades(np.maximum(intent, 0), document), 0)
     topic = world.documents.subject.topic[document]
     liked_topic = (world.users.interests[user] == topic[:, None]).any(axis=1)

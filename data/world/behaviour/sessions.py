@@ -22,7 +22,7 @@ _UNLIKELY_WORDS_WEIGHT = 0.2
 
 
 class Need(NamedTuple):
-    """What somebody types, and what is meant by it."""
+    """The query that a user types, and the intent behind it."""
 
     query: Int[np.ndarray, "*n"]
     intent: Int[np.ndarray, "*n"]
@@ -44,7 +44,7 @@ class Sessions(NamedTuple):
     watch: Float[np.ndarray, "sessions rounds page"]
     """Standard normal; the others are uniform in [0, 1)."""
     goes_on: Bool[np.ndarray, "sessions rounds"]
-    """Whether the user searches again after that round, if unsatisfied."""
+    """True if the user searches again after that round when unsatisfied."""
     drops_need: Bool[np.ndarray, "sessions rounds"]
     choice: Float[np.ndarray, "sessions rounds"]
     gap_seconds: Float[np.ndarray, "sessions rounds"]

@@ -56,7 +56,7 @@ def write_knowledge(world: World, days: Sequence[Day]) -> pa.Table:
 
 
 def prompt(query: str, example: str | None, *, number: int) -> str:
-    """What a language model would be asked, with one relevant example where the log has one."""
+    """Returns the queries for the language model, each with one relevant example if the log has one."""
     lines = ["Write the metadata of a document that satisfies a search query: title, text, keywords."]
     if example:
         lines += ["One document that satisfied it:", example]

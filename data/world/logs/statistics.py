@@ -1,4 +1,4 @@
-"""What a served world looks like from outside and from above: is it plausible, is there anything to gain?"""
+"""Statistics of a served world, from its log and from its truth: whether it is plausible, and what can be gained."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def mean_grade_by_stage(world: World, searches: Searches) -> dict[str, float]:
 
 
 def retrieval_against_truth(world: World, engine: Engine, searches: Searches) -> dict[str, float]:
-    """Of the documents that are relevant to the queries that were asked, mean shares a query.
+    """Returns statistics of the documents that are relevant to the searched queries, as mean shares of a query.
 
     Returns:
       hidden_relevant: never shown for the query; and, for each retriever, its recall in the first 100.
@@ -78,7 +78,7 @@ def retrieval_against_truth(world: World, engine: Engine, searches: Searches) ->
 
 
 def feed_novelty(world: World, days: Sequence[Day]) -> dict[str, float]:
-    """What the feed adds to search, over (search, feed view within 30 minutes, same user) pairs.
+    """Returns what the feed adds to search, over (search, feed view within 30 minutes, same user) pairs.
 
     Returns:
       relevant: share of pairs whose document is relevant to the search's query.

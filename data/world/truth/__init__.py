@@ -1,1 +1,1 @@
-"""What is true in the world: its words, documents, queries and users."""
+"""The truth of the world: its words, documents, queries and users."""

@@ -25,7 +25,7 @@ _FIELD_IN_TITLE_SHARE = 0.25
 
 
 class Subject(NamedTuple):
-    """What each of some documents is about; `secondary` is -1 where there is no second topic."""
+    """The topics of documents; `secondary` is -1 if there is no second topic."""
 
     topic: Int[np.ndarray, "documents"]
     secondary: Int[np.ndarray, "documents"]

@@ -1,4 +1,4 @@
-"""Which words name which things, and how often documents and searchers use each of them."""
+"""The words that name things, and the frequency with which documents and users use each of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +49,7 @@ class Lexicon:
 
     @cached_property
     def document_share_of_word(self) -> Float[np.ndarray, "words"]:
-        """How much documents like a word beside its synonyms; 1/3 for words that are not names of things."""
+        """Returns how much documents prefer a word to its synonyms; 1/3 for words that are not names of things."""
         share = np.full(len(self.words), 1 / 3)
         share[self.things.ravel()[::-1]] = self.thing_document_shares.ravel()[::-1]
         return share

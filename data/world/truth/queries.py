@@ -1,4 +1,4 @@
-"""What people type: texts, and the needs (intents) that may stand behind each."""
+"""The queries of users: texts, and the intents that each can have."""
 
 from dataclasses import dataclass
 
@@ -79,7 +79,7 @@ def draw_queries(lexicon: Lexicon, constants: WorldConstants, streams: Streams) 
 
 
 def topic_demand(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
-    """How often each topic is wanted: half in line with supply (in logarithms), half in an order of its own."""
+    """Returns the demand for each topic: half follows the supply (in logarithms), half an order of its own."""
     own = topic_supply(constants, streams)[streams.generator("topic demand").permutation(constants.topics)]
     demand = np.sqrt(topic_supply(constants, streams) * own)
     return demand / demand.sum()

@@ -1,6 +1,6 @@
 """Log tables with broken values, columns, types and bytes: refused, or read to the last row that is right.
 
-The oracle below is written from the table of product.md, over plain Python rows, and knows nothing of DuckDB.
+The oracle below is written from the table of docs/logs.md, over plain Python rows, and knows nothing of DuckDB.
 """
 
 import datetime
