@@ -10,7 +10,7 @@ from crops_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class CompileArguments:
     config: program.ConfigArgument
     """The experiment; every field can be overridden."""
     topology: str
@@ -21,7 +21,7 @@ class Arguments:
     """Tokens of a document on average; 0: encoder.max_document_tokens."""
 
 
-def compile(arguments: Arguments) -> dict[str, Any]:
+def compile(arguments: CompileArguments) -> dict[str, Any]:
     """Compiles the train step for a TPU slice that is not attached, and says what it needs of each chip.
 
     Prints memory, FLOPs and the compiler's estimate of a step's time a chip; exits with status 4 when the step does not

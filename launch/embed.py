@@ -32,7 +32,7 @@ _SPEED = {"batch_tokens"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class EmbedArguments:
     run: str
     """A run, the folder of an untrained encoder, or the name of a Hugging Face hub repository."""
     texts: str
@@ -57,7 +57,7 @@ class Arguments:
     """Starts anew whatever is at --output."""
 
 
-def embed(arguments: Arguments) -> dict[str, Any]:
+def embed(arguments: EmbedArguments) -> dict[str, Any]:
     """Embeds texts into sharded files of unit vectors with their ids; finished shards are kept.
 
     Several processes share the shards when all are started with this same command
@@ -68,7 +68,7 @@ def embed(arguments: Arguments) -> dict[str, Any]:
         return _embed(arguments, cluster)
 
 
-def _embed(arguments: Arguments, cluster: Processes) -> dict[str, Any]:
+def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
     for name in ("shard_size", "batch_tokens"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, found {value}")
@@ -111,7 +111,7 @@ def _embed(arguments: Arguments, cluster: Processes) -> dict[str, Any]:
     }
 
 
-def _manifest(arguments: Arguments, table: TextTable, encoder: Encoder, layout: Layout) -> dict[str, Any]:
+def _manifest(arguments: EmbedArguments, table: TextTable, encoder: Encoder, layout: Layout) -> dict[str, Any]:
     named = asdict(arguments)
     # Log tables with a manifest are known by it, so that later steps see which logs these are; else by the table read.
     has_manifest = (Path(arguments.texts) / artifacts.MANIFEST).is_file()
@@ -129,7 +129,7 @@ def _manifest(arguments: Arguments, table: TextTable, encoder: Encoder, layout: 
     )
 
 
-def _open_output(output: Path, arguments: Arguments, manifest: Mapping[str, Any]) -> None:
+def _open_output(output: Path, arguments: EmbedArguments, manifest: Mapping[str, Any]) -> None:
     """Makes the directory and its manifest, or takes up those of an earlier call. InputError on a foreign one."""
     run = arguments.run if Path(arguments.run).exists() else None
     in_place.claim(

@@ -14,7 +14,7 @@ from typing import Any
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
-from crops_jax.retrieval.evaluation import HeldOut, Value, values
+from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.scann_index import build_index
 from crops_jax.runs.encoder import open_encoder
 from data.tables import LogTables, open_logs
@@ -24,11 +24,11 @@ from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes
 from launch.evaluation.searching import Retrieved, SearchResults, index_depth, search_bm25, search_exactly
-from launch.evaluation.test_sets import log_queries, read_held_out
+from launch.evaluation.test_sets import log_queries, read_test_sets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class EvaluateArguments:
     run: str
     """A run of launch.train, or the folder or hub name of an untrained encoder."""
     logs: str
@@ -53,7 +53,7 @@ class Arguments:
     """Replaces what is at --output."""
 
 
-def evaluate(arguments: Arguments) -> dict[str, Any]:
+def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measures a retriever on what was held out: later clicks (CT), later reformulations (QR), test judgements.
 
     Writes each figure with its number of queries and a bootstrap interval, queries and pairs that the log already
@@ -66,7 +66,7 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     logs = open_logs(arguments.logs)
     trained = trained_on(arguments.run, arguments.logs)
     corpus = read_corpus(logs)
-    tests, absent = read_held_out(logs, corpus.doc_ids, relevant_grade=arguments.relevant_grade)
+    tests, absent = read_test_sets(logs, corpus.doc_ids, relevant_grade=arguments.relevant_grade)
     results = _search(arguments, logs, corpus, tests)
     per_query = {
         system: [value for test in tests for value in values(test, rankings)]
@@ -96,14 +96,14 @@ def evaluate(arguments: Arguments) -> dict[str, Any]:
     }
 
 
-def _check(arguments: Arguments) -> None:
+def _check(arguments: EvaluateArguments) -> None:
     if arguments.k1 < 0 or not 0 <= arguments.b <= 1:
         raise InputError(f"--k1 must be >= 0 and --b in [0, 1], found {arguments.k1} and {arguments.b}")
     if arguments.bootstrap_samples < 100:
         raise InputError(f"--bootstrap-samples must be at least 100, found {arguments.bootstrap_samples}")
 
 
-def _inputs(arguments: Arguments) -> dict[str, str | None]:
+def _inputs(arguments: EvaluateArguments) -> dict[str, str | None]:
     """Inputs that a manifest describes by their files; a hub name has none here."""
     return {
         "run": arguments.run if Path(arguments.run).exists() else None,
@@ -112,7 +112,7 @@ def _inputs(arguments: Arguments) -> dict[str, str | None]:
     }
 
 
-def _search(arguments: Arguments, logs: LogTables, corpus: Corpus, tests: Sequence[HeldOut]) -> SearchResults:
+def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests: Sequence[TestSet]) -> SearchResults:
     """What the encoder, its index and BM25 retrieve for the queries of the test sets."""
     queries = sorted({query for test in tests for query in test.grades})
     if not queries:
@@ -140,7 +140,7 @@ def _search(arguments: Arguments, logs: LogTables, corpus: Corpus, tests: Sequen
     )
 
 
-def _setting(arguments: Arguments, results: SearchResults, trained: bool | None) -> dict[str, Any]:
+def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool | None) -> dict[str, Any]:
     """What was measured on what, and how."""
     return {
         "format": 1,

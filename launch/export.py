@@ -10,7 +10,7 @@ from crops_jax.runs.encoder import open_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class ExportArguments:
     run: str
     """A run (its best checkpoint is taken), or the folder or hub name of an encoder."""
     output: str
@@ -19,7 +19,7 @@ class Arguments:
     """Replaces what is at --output, if a program of this project wrote it."""
 
 
-def export(arguments: Arguments) -> dict[str, Any]:
+def export(arguments: ExportArguments) -> dict[str, Any]:
     """Exports an encoder: config.json, safetensors, tokenizer, and the modules of sentence-transformers."""
     processes.refuse_several("launch.export")
     run = arguments.run if Path(arguments.run).exists() else None

@@ -30,7 +30,7 @@ from launch.evaluation.lineage import refuse_seen_answers
 from launch.negatives.false_negatives import false_negative_rate
 from launch.negatives.judged_pairs import JudgedLogs
 from launch.negatives.mined_labels import Asked, MinedLabels
-from launch.negatives.neighbours import Block, Corpus, Tally, mine_block
+from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
 
 # Queries whose rankings are searched together.
 _BLOCK_QUERIES = 65_536
@@ -152,7 +152,7 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
         judged = JudgedLogs(arguments.logs, labels.connection, with_texts=arguments.exclude_same_text)
         judged.check_corpus(arguments.document_embeddings)
     equals = judged.equal_texts() if judged is not None and arguments.exclude_same_text else None
-    corpus = Corpus(
+    corpus = NegativesCorpus(
         vectors.documents,
         search=arguments.search,
         equals=equals,
@@ -186,7 +186,7 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
 
 
 def _mine_all(
-    selection: Selection, vectors: EmbeddingPair, labels: MinedLabels, corpus: Corpus, *, pairs: int
+    selection: Selection, vectors: EmbeddingPair, labels: MinedLabels, corpus: NegativesCorpus, *, pairs: int
 ) -> Tally:
     tally = Tally(selection)
     with tqdm(total=pairs, desc="mining", unit=" pairs", unit_scale=True, delay=1) as bar:

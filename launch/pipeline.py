@@ -30,7 +30,7 @@ ARMS: dict[str, tuple[str, ...] | None] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class PipelineArguments:
     logs: str
     """Log tables: a directory of Parquet tables."""
     output: str
@@ -63,7 +63,7 @@ class Arguments:
     config: program.ConfigArgument
 
 
-def run_pipeline(arguments: Arguments) -> dict[str, Any]:
+def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     """Runs the whole road, step by step, and goes on at the first unfinished step when called again.
 
     Each step is one of this project's programs; its command is printed and can be run by hand. The last line of
@@ -88,7 +88,7 @@ def run_pipeline(arguments: Arguments) -> dict[str, Any]:
     return {**outcomes[-1], "work": str(work), **set_aside}
 
 
-def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
+def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterator[Step]:
     split, discriminator = work / "split", work / "discriminator"
     if arguments.discriminator == "cross_encoder":
         # It may learn from what is left to train on only, and then decides what is tested: the split is made twice.
@@ -124,19 +124,19 @@ def _steps(arguments: Arguments, arms: list[str], work: Path) -> Iterator[Step]:
     )
 
 
-def _hold_out(name: str, arguments: Arguments, split: Path, discriminator: Path | None = None) -> Step:
+def _hold_out(name: str, arguments: PipelineArguments, split: Path, discriminator: Path | None = None) -> Step:
     decided = ("--discriminator", str(discriminator)) if discriminator else ()
     return Step(
         name=name,
         module="data.hold_out",
-        arguments=("--logs", arguments.logs, *_held_out(arguments), *_bad_rows(arguments), *decided)
+        arguments=("--logs", arguments.logs, *_split_arguments(arguments), *_bad_rows(arguments), *decided)
         + (*_flags(arguments.hold_out_flags), "--output", str(split)),
         inputs=(Path(arguments.logs), *([discriminator] if discriminator else [])),
         output=split,
     )
 
 
-def _arm_steps(arguments: Arguments, arm: str, split: Path, folder: Path) -> Iterator[Step]:
+def _arm_steps(arguments: PipelineArguments, arm: str, split: Path, folder: Path) -> Iterator[Step]:
     labels, records, run = folder / "labels", folder / "records", folder / "run"
     perspectives = ARMS[arm]
     chosen = ("--perspectives", ",".join(perspectives)) if perspectives else ()
@@ -176,7 +176,13 @@ def _arm_steps(arguments: Arguments, arm: str, split: Path, folder: Path) -> Ite
 
 
 def _evaluation(
-    name: str, arguments: Arguments, run: Path, split: Path, folder: Path, system: str, embeddings: Path | None = None
+    name: str,
+    arguments: PipelineArguments,
+    run: Path,
+    split: Path,
+    folder: Path,
+    system: str,
+    embeddings: Path | None = None,
 ) -> Step:
     embedded = ("--document-embeddings", str(embeddings)) if embeddings else ()
     return Step(
@@ -189,18 +195,18 @@ def _evaluation(
     )
 
 
-def _held_out(arguments: Arguments) -> tuple[str, ...]:
+def _split_arguments(arguments: PipelineArguments) -> tuple[str, ...]:
     if arguments.from_time:
         return ("--from", arguments.from_time)
     fraction = ("--fraction", str(arguments.fraction)) if arguments.fraction else ()
     return (*fraction, "--by", arguments.by)
 
 
-def _bad_rows(arguments: Arguments) -> tuple[str, ...]:
+def _bad_rows(arguments: PipelineArguments) -> tuple[str, ...]:
     return () if arguments.on_bad_rows == "fail" else ("--on-bad-rows", arguments.on_bad_rows)
 
 
-def _record_arguments(arguments: Arguments) -> tuple[str, ...]:
+def _record_arguments(arguments: PipelineArguments) -> tuple[str, ...]:
     encoder = arguments.config.encoder
     tokenizer = arguments.tokenizer or encoder.weights
     vocabulary = ("--tokenizer", tokenizer) if tokenizer else ("--vocabulary-size", str(encoder.vocabulary_size))
@@ -215,7 +221,7 @@ def _flags(text: str) -> tuple[str, ...]:
         raise InputError(f"flags {text!r} cannot be split into words: {error}") from error
 
 
-def _arms(arguments: Arguments) -> list[str]:
+def _arms(arguments: PipelineArguments) -> list[str]:
     arms = [arm.strip() for arm in arguments.arms.split(",") if arm.strip()]
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown or not arms or len(set(arms)) < len(arms):
@@ -223,7 +229,7 @@ def _arms(arguments: Arguments) -> list[str]:
     return arms
 
 
-def _claim(work: Path, arguments: Arguments) -> None:
+def _claim(work: Path, arguments: PipelineArguments) -> None:
     """Writes WORK's manifest and configuration, or refuses a WORK where steps were done with others."""
     manifest = artifacts.new_manifest(
         program=_PROGRAM, kind="work", arguments=arguments, inputs={"logs": arguments.logs}

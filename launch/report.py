@@ -23,7 +23,7 @@ _TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class RunReportArguments:
     paths: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Runs, evaluations and label tables, or a work directory of launch.pipeline."""
     output: str
@@ -32,7 +32,7 @@ class Arguments:
     """Replaces a page that is there."""
 
 
-def report(arguments: Arguments) -> dict[str, Any]:
+def report(arguments: RunReportArguments) -> dict[str, Any]:
     """Writes one self-contained page: figures side by side with intervals, labels, loss curves, examples."""
     return write_report(arguments.paths, arguments.output, overwrite=arguments.overwrite)
 

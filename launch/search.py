@@ -27,7 +27,7 @@ Ranking = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class SearchArguments:
     query: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """What to look for, its words joined; further queries are read from standard input, one a line."""
     run: str
@@ -42,7 +42,7 @@ class Arguments:
     """Documents a query."""
 
 
-def search(arguments: Arguments) -> dict[str, Any]:
+def search(arguments: SearchArguments) -> dict[str, Any]:
     """Prints the best documents of each query, with titles and scores, for a person to look at.
 
     The outcome line holds the results of every query: rank, doc_id, title and score (the inner product of unit

@@ -16,12 +16,12 @@ _DISCRIMINATORS = "launch.train_discriminator"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class StatusArguments:
     run: Annotated[str, tyro.conf.Positional]
     """A run of launch.train or launch.train_discriminator, finished or under way."""
 
 
-def status(arguments: Arguments) -> dict[str, Any]:
+def status(arguments: StatusArguments) -> dict[str, Any]:
     """Says where a run is: step, loss, speed, time left, goodput, share of input wait, last checkpoint."""
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)

@@ -14,7 +14,7 @@ from crops_jax import program
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
+class TrainArguments:
     config: program.ConfigArgument
     """The experiment; every field can be overridden."""
     records: str
@@ -23,7 +23,7 @@ class Arguments:
     """The run: config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl, tensorboard."""
 
 
-def train(arguments: Arguments) -> dict[str, Any]:
+def train(arguments: TrainArguments) -> dict[str, Any]:
     """Trains a dual encoder with H-InfoNCE on records of data.write_records.
 
     Works in place and can be watched while it runs. SIGTERM saves a checkpoint and exits with status 3; the same
@@ -40,7 +40,7 @@ def train(arguments: Arguments) -> dict[str, Any]:
         return _train(arguments)
 
 
-def _train(arguments: Arguments) -> dict[str, Any]:
+def _train(arguments: TrainArguments) -> dict[str, Any]:
     # Imported here: what stands above says before anything slow what is wrong with the environment.
     from crops_jax import pretrained, training
     from crops_jax.devices import processes

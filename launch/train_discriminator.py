@@ -44,7 +44,7 @@ _FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "memory_limit"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class TrainDiscriminatorArguments:
     logs: str
     """Log tables, as a rule those that data.hold_out left to train on."""
     output: str
@@ -88,7 +88,7 @@ class Arguments:
     """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
 
 
-def train_discriminator(arguments: Arguments) -> dict[str, Any]:
+def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any]:
     """Trains a cross-encoder on query-document pairs and calibrates it on queries that it never saw.
 
     Pairs are graded judgements of split train (target grade / greatest grade), or else what was clicked and what was
@@ -119,7 +119,7 @@ def train_discriminator(arguments: Arguments) -> dict[str, Any]:
         return {**_outcome(run), **logs.outcome}
 
 
-def _config(arguments: Arguments) -> CrossEncoderConfig:
+def _config(arguments: TrainDiscriminatorArguments) -> CrossEncoderConfig:
     """The configuration, resolved. Raises InputError where arguments or weights cannot be used."""
     from_weights = bool(arguments.weights)
     sizes: dict[str, Any] = {
@@ -168,7 +168,7 @@ def _config(arguments: Arguments) -> CrossEncoderConfig:
         raise InputError(str(error)) from error
 
 
-def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bool:
+def _open_run(run: Path, arguments: TrainDiscriminatorArguments, config: CrossEncoderConfig) -> bool:
     """Makes RUN whole (True), or takes up that of an earlier call. Raises InputError on one of something else."""
     from crops_jax.training.cross_encoder import check_machine
 
@@ -190,7 +190,11 @@ def _open_run(run: Path, arguments: Arguments, config: CrossEncoderConfig) -> bo
 
 
 def _train(
-    arguments: Arguments, config: CrossEncoderConfig, logs: LogTables, until: datetime.datetime | None, run: Path
+    arguments: TrainDiscriminatorArguments,
+    config: CrossEncoderConfig,
+    logs: LogTables,
+    until: datetime.datetime | None,
+    run: Path,
 ) -> None:
     # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
     from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
@@ -208,9 +212,9 @@ def _train(
         connection, logs.names, events, until=until, max_pairs=config.pairs.max_pairs, seed=arguments.seed
     )
     print(f"{len(found.queries)} pairs: {found.source}", file=sys.stderr, flush=True)
-    held_out = slices(found.queries, found.targets, CROSS_ENCODER)
+    parts = slices(found.queries, found.targets, CROSS_ENCODER)
     documents = published_before(connection, until)
-    train = held_out.train.nonzero()[0].tolist()
+    train = parts.train.nonzero()[0].tolist()
     queries, texts = ([side[pair] for pair in train] for side in (found.queries, found.documents))
     if not (run / _TOKENIZER).is_dir():
         _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))
@@ -235,12 +239,12 @@ def _train(
         found.targets[train][few],
         corpus=CorpusStatistics.from_texts(texts_of(connection, documents)),
     )
-    calibrate(theta, found.queries, found.documents, found.targets, held_out=held_out, lexical=lexical)
+    calibrate(theta, found.queries, found.documents, found.targets, parts=parts, lexical=lexical)
     # Last of all fitted.json, which says that the run is finished.
     save_theta(theta_of("cross_encoder", theta, found, report=theta.report), run)
 
 
-def _put_tokenizer(run: Path, arguments: Arguments, texts: Any) -> None:
+def _put_tokenizer(run: Path, arguments: TrainDiscriminatorArguments, texts: Any) -> None:
     """RUN/tokenizer, whole or not at all."""
     artifacts.remove_temporaries(run)
     with artifacts.appears_whole(run / _TOKENIZER) as temporary:

@@ -30,7 +30,7 @@ from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import batch_tokens
-from crops_jax.text.pair_tokens import TokenizedPairs, row_width
+from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width
 
 KIND = "cross_encoder"
 TOKENIZER = "tokenizer"
@@ -179,7 +179,7 @@ class CrossEncoderDiscriminator:
         tokens = batch_tokens(self._devices.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         start = 0
         while start < len(order):
-            width = row_width(int(lengths[order[start]]), self.max_tokens)
+            width = pair_row_width(int(lengths[order[start]]), self.max_tokens)
             rows = -(-max(1, tokens // width) // devices) * devices
             chosen = order[start : start + rows]
             yield width, np.concatenate([chosen, np.full(rows - len(chosen), -1)])

@@ -19,7 +19,7 @@ def calibrate(
     documents: Sequence[str],
     targets: Float64[np.ndarray, "pairs"],
     *,
-    held_out: Slices,
+    parts: Slices,
     lexical: LexicalDiscriminator,
 ) -> dict[str, Any]:
     """Sets the temperature and the report of the discriminator, and returns the report.
@@ -27,19 +27,19 @@ def calibrate(
     Args:
       discriminator: the trained cross-encoder.
       queries, documents, targets: the query, the document and the target in [0, 1] of each pair.
-      held_out: the slices; the discriminator was trained on held_out.train.
-      lexical: a discriminator that was fitted on held_out.train, for the comparison.
+      parts: the slices; the discriminator was trained on parts.train.
+      lexical: a discriminator that was fitted on parts.train, for the comparison.
 
     Returns:
-      The report: pairs, queries, mean_target; temperature; ece_before and ece_after (on held_out.measure);
+      The report: pairs, queries, mean_target; temperature; ece_before and ece_after (on parts.measure);
       calibrated_on; held_out_pairs; auc: cross_encoder, lexical and difference on all held-out pairs, each with its
       interval over queries; alpha_sweep of these pairs, with the mean target of the pairs that pass.
     """
-    chosen = np.flatnonzero(held_out.temperature | held_out.measure)
+    chosen = np.flatnonzero(parts.temperature | parts.measure)
     texts = tuple([side[pair] for pair in chosen.tolist()] for side in (queries, documents))
     target = np.asarray(targets, np.float64)[chosen]
     logits = discriminator.logits(*texts, progress=True).astype(np.float64)
-    tune, measure = held_out.temperature[chosen], held_out.measure[chosen]
+    tune, measure = parts.temperature[chosen], parts.measure[chosen]
     discriminator.temperature = fit_temperature(logits[tune], target[tune])
     scores = sigmoid(logits / discriminator.temperature)
     auc = auc_intervals(
@@ -55,7 +55,7 @@ def calibrate(
         "temperature": discriminator.temperature,
         "ece_before": round(expected_calibration_error(sigmoid(logits[measure]), target[measure]), 6),
         "ece_after": round(expected_calibration_error(scores[measure], target[measure]), 6),
-        "calibrated_on": "held-out queries" if held_out.apart else "the pairs it was fitted on",
+        "calibrated_on": "held-out queries" if parts.apart else "the pairs it was fitted on",
         "held_out_pairs": len(chosen),
         "auc": {name: interval.as_json() for name, interval in auc.items()},
         "alpha_sweep": _sweep(scores, target),

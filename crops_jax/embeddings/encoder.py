@@ -20,7 +20,7 @@ from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import DualEncoder, Tower
 from crops_jax.models.pooling import unit_norm
 from crops_jax.text import packing, tokenizer
-from crops_jax.text.packing import RowBatch, row_batches, row_width
+from crops_jax.text.packing import RowBatch, packed_row_width, row_batches
 
 # Rows of 64 tokens were the fastest for short texts; a program is compiled for each width.
 _SHORTEST_ROW_TOKENS = 64
@@ -156,7 +156,9 @@ class Encoder:
         prompt = self._prompt(tower)
         tokens = self.tokenizer.encode([prompt + text for text in texts], max_tokens=limit)
         self._check_vocabulary(tokens)
-        batches = row_batches(tokens, widths=row_widths(limit), batch_tokens=batch_tokens, multiple=self._devices.size)
+        batches = row_batches(
+            tokens, widths=encoder_row_widths(limit), batch_tokens=batch_tokens, multiple=self._devices.size
+        )
         with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
             for batch in batches:
                 vectors[batch.texts] = self._run(batch, tower or "document", dim)
@@ -192,9 +194,9 @@ def _encode(
     return vectors if dim == vectors.shape[-1] else unit_norm(vectors[..., :dim])
 
 
-def row_widths(limit: int) -> tuple[int, ...]:
+def encoder_row_widths(limit: int) -> tuple[int, ...]:
     """Returns the row widths for texts of at most `limit` tokens: powers of two from 64 and one for the longest."""
     widths = []
     while (width := _SHORTEST_ROW_TOKENS << len(widths)) < limit:
         widths.append(width)
-    return (*widths, min(width, row_width(limit)))
+    return (*widths, min(width, packed_row_width(limit)))

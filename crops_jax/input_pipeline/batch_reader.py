@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int32, Int64
 from crops_jax.config import Config
 from crops_jax.input_pipeline.document_choice import choose_documents
 from crops_jax.records import QueryRecord, RecordSource
-from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, row_counts, row_width
+from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, packed_row_width, row_counts
 
 _NO_TOKENS = np.zeros(0, np.int32)
 
@@ -74,7 +74,8 @@ class BatchReader:
             columns=config.data.documents_per_query,
             query_tokens=encoder.max_query_tokens,
             document_tokens=encoder.max_document_tokens,
-            row_tokens=config.data.row_tokens or row_width(encoder.max_query_tokens, encoder.max_document_tokens),
+            row_tokens=config.data.row_tokens
+            or packed_row_width(encoder.max_query_tokens, encoder.max_document_tokens),
             shared_towers=encoder.shared_towers,
             groups=groups,
             own_groups=own_groups,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
-from crops_jax.text.pair_tokens import TokenizedPairs, row_width
+from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width
 
 _BATCHES_SORTED_TOGETHER = 32
 
@@ -53,7 +53,7 @@ def pair_batches(
         first = max(start_step - epoch * per_epoch, 0)
         for chosen in order[first : num_steps - epoch * per_epoch]:
             real = chosen >= 0
-            width = row_width(int(pairs.lengths[chosen[real]].max()), pairs.max_tokens)
+            width = pair_row_width(int(pairs.lengths[chosen[real]].max()), pairs.max_tokens)
             tokens, types = pairs.rows(chosen, width=width)
             yield PairBatch(
                 tokens, types, np.where(real, targets[chosen], 0).astype(np.float32), real.astype(np.float32)

@@ -16,7 +16,7 @@ PAIRS = ("all", "seen", "unseen")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class TestSet:
     """A test set. `grades` has only documents of the corpus, and every query in it has a relevant document."""
 
     name: str
@@ -48,7 +48,7 @@ class Value(NamedTuple):
     """Whether the query is in seen_queries."""
 
 
-def values(test: HeldOut, rankings: Mapping[str, Sequence[str]]) -> Iterator[Value]:
+def values(test: TestSet, rankings: Mapping[str, Sequence[str]]) -> Iterator[Value]:
     """Yields every metric of every query over all pairs, over the seen pairs and over the unseen pairs.
 
     Args:
@@ -130,7 +130,7 @@ def _by_query(
 
 
 def _residual(
-    test: HeldOut, query: str, ranking: Sequence[str], pairs: str
+    test: TestSet, query: str, ranking: Sequence[str], pairs: str
 ) -> tuple[Mapping[str, float], Sequence[str]]:
     grades = test.grades[query]
     if pairs == "all":

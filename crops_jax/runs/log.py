@@ -71,7 +71,7 @@ class Stopwatch:
         self._spent = dict.fromkeys(PARTS, 0.0)
 
     @contextlib.contextmanager
-    def of(self, part: str, *, computing: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def measure(self, part: str, *, computing: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Counts what is done within.
 
         Args:

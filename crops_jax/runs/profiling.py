@@ -25,7 +25,7 @@ class ProfiledSteps:
         self._is_tracing = False
 
     @contextlib.contextmanager
-    def of(self, step: int) -> Iterator[None]:
+    def step(self, step: int) -> Iterator[None]:
         """Around all that one step dispatches."""
         if step not in self._steps:
             yield

@@ -68,7 +68,7 @@ def segments_per_row(row_tokens: int) -> int:
     return max(1, row_tokens // _TOKENS_PER_SEGMENT)
 
 
-def row_width(*limits: int) -> int:
+def packed_row_width(*limits: int) -> int:
     """Returns the number of tokens of the shortest row that holds a text of any of the limits: a multiple of 8."""
     return -(-max(limits) // 8) * 8
 

@@ -117,15 +117,15 @@ class TokenizedPairs:
         return tokens, types
 
 
-def row_widths(max_tokens: int) -> tuple[int, ...]:
+def pair_row_widths(max_tokens: int) -> tuple[int, ...]:
     """Returns the widths to which rows of pairs are padded, ascending. Four widths at most keep compilations few."""
     steps = (max_tokens * part / _WIDTHS for part in range(1, _WIDTHS + 1))
     return tuple(sorted({min(-(-int(step) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE, max_tokens) for step in steps}))
 
 
-def row_width(length: int, max_tokens: int) -> int:
-    """Returns the smallest of `row_widths` that holds a pair of `length` tokens."""
-    return next(width for width in row_widths(max_tokens) if width >= length)
+def pair_row_width(length: int, max_tokens: int) -> int:
+    """Returns the smallest of `pair_row_widths` that holds a pair of `length` tokens."""
+    return next(width for width in pair_row_widths(max_tokens) if width >= length)
 
 
 def _lengths(rows: Sequence[np.ndarray]) -> Int64[np.ndarray, "rows"]:

@@ -15,7 +15,7 @@ from crops_jax.devices.accelerators import Accelerator, accelerator_of
 from crops_jax.errors import NamedFailure, one_line
 from crops_jax.input_pipeline import Batch
 from crops_jax.models.dual_encoder import abstract_dual_encoder
-from crops_jax.text.packing import PackedTexts, assign_rows, row_counts, row_width
+from crops_jax.text.packing import PackedTexts, assign_rows, packed_row_width, row_counts
 from crops_jax.training.flops import step_flops
 from crops_jax.training.state import abstract_state
 from crops_jax.training.step import make_train_step
@@ -127,7 +127,7 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
     """
     groups, data, encoder = sharding.num_groups(mesh), config.data, config.encoder
     queries, documents = data.queries_per_batch, data.queries_per_batch * data.documents_per_query
-    row_tokens = data.row_tokens or row_width(encoder.max_query_tokens, encoder.max_document_tokens)
+    row_tokens = data.row_tokens or packed_row_width(encoder.max_query_tokens, encoder.max_document_tokens)
 
     def array(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.batch_sharding(mesh))

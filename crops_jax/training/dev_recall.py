@@ -16,7 +16,7 @@ from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
 from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.retrieval.exact import exact_top_k
-from crops_jax.text.packing import batch_tokens, row_batches, row_width
+from crops_jax.text.packing import batch_tokens, packed_row_width, row_batches
 
 CUTOFF = 10
 _BATCH_TOKENS = 16_384
@@ -38,7 +38,7 @@ class DevRecall:
           mesh: devices that encode.
         """
         self._mesh = mesh
-        self._width = row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
+        self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
         self._dim = config.encoder.width
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = []

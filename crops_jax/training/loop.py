@@ -157,10 +157,10 @@ class TrainingLoop:
             feed = self._task.batches(self._first)
             pending: tuple[int, Any] | None = None
             for step in range(self._first + 1, steps + 1):
-                with profile.of(step):
+                with profile.step(step):
                     metrics = self._dispatch(feed, pending[1] if pending else None)
                 profile.after(step, self._state)
-                with self._watch.of("compute"):
+                with self._watch.measure("compute"):
                     # The step before is looked at while this one runs, so that the device never waits for us.
                     if pending:
                         self._check(*pending)
@@ -169,7 +169,7 @@ class TrainingLoop:
                 pending = (step, metrics)
                 cadence = self._cadence(step)
                 if any(cadence) or stopping:
-                    with self._watch.of("compute"):
+                    with self._watch.measure("compute"):
                         last = self._check(*pending)
                     pending = None
                     self._after(step, last, cadence, stopping=stopping)
@@ -186,15 +186,15 @@ class TrainingLoop:
 
     def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
         """Starts the next step, whose batch is the next of `feed`. before: metrics of a step that may still run."""
-        with self._watch.of("input_wait", computing=lambda: before is not None and not before.loss.is_ready()):
+        with self._watch.measure("input_wait", computing=lambda: before is not None and not before.loss.is_ready()):
             batch = next(feed)
         # On a CPU a step takes its memory when it is dispatched, and two would take twice as much.
         if before is not None and self._task.mesh.devices.flat[0].platform == "cpu":
-            with self._watch.of("compute"):
+            with self._watch.measure("compute"):
                 jax.block_until_ready(before)
         # The first call with a shape compiles before it computes.
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-        with self._watch.of("compute" if shapes in self._compiled else "compilation"):
+        with self._watch.measure("compute" if shapes in self._compiled else "compilation"):
             self._state, metrics = self._task.step(self._state, batch)
         self._compiled.add(shapes)
         return metrics
@@ -220,7 +220,7 @@ class TrainingLoop:
         evaluated, best, improved = {}, self._progress.best, False
         if cadence.evaluates and self._task.evaluation is not None:
             field, measure = self._task.evaluation
-            with self._watch.of("evaluation"):
+            with self._watch.measure("evaluation"):
                 evaluated[field] = measure(self._state.final_parameters)
             if best is None or evaluated[field] > best.metric:
                 best, improved = Best(step, evaluated[field]), True
@@ -228,7 +228,7 @@ class TrainingLoop:
             self._write_line(step, metrics, evaluated)
         self._progress = Progress(best, dict(self._sums))
         if cadence.saves or improved or stopping:
-            with self._watch.of("checkpoint"):
+            with self._watch.measure("checkpoint"):
                 flag = self._task.learning_rate_flag
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)
                 save_state(self._checkpoints, self._state, self._progress)

@@ -23,7 +23,7 @@ from crops_jax.losses.log_q import DocumentIntervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
 from crops_jax.runs import checksums
-from crops_jax.text.packing import row_width
+from crops_jax.text.packing import packed_row_width
 from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
 
@@ -105,7 +105,7 @@ def implementation_name(config: Config) -> str:
 def attention_name(config: Config, *, mesh: Mesh) -> str:
     """The attention that the train step of this configuration runs. Raises InputError when the named one cannot."""
     limits = config.encoder
-    row_tokens = config.data.row_tokens or row_width(limits.max_query_tokens, limits.max_document_tokens)
+    row_tokens = config.data.row_tokens or packed_row_width(limits.max_query_tokens, limits.max_document_tokens)
     try:
         return attention_that_runs(config.encoder, mesh=mesh, row_tokens=row_tokens)
     except ValueError as error:

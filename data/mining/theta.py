@@ -177,7 +177,7 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
       logs: the logs that are divided.
       split: the arguments that decide which part is held out.
     """
-    source = _held_out_manifest(folder)
+    source = _split_manifest(folder)
     same = (
         source is not None
         and input_fingerprint(source, "logs") == fingerprint(logs.path)
@@ -191,7 +191,7 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
         )
 
 
-def _held_out_manifest(folder: Path | str) -> Manifest | None:
+def _split_manifest(folder: Path | str) -> Manifest | None:
     """Returns the manifest of the data.hold_out that fitted a discriminator, or on whose output it was fitted."""
     manifest = read_manifest(folder)
     links = (manifest, input_manifest(manifest, "logs"))

@@ -38,7 +38,7 @@ class DocumentTokens:
     cut: int
 
 
-class TokenizedTexts(NamedTuple):
+class JoinedTokens(NamedTuple):
     """Tokens of some texts one after the other, sizes of each, and how many texts were cut."""
 
     tokens: Int32[np.ndarray, "tokens"]
@@ -53,13 +53,13 @@ class DocumentTokenizer:
     tokenizer: Tokenizer
     max_tokens: int
 
-    def __call__(self, rows: pa.RecordBatch) -> TokenizedTexts:
+    def __call__(self, rows: pa.RecordBatch) -> JoinedTokens:
         texts = list(map(document_text, rows.to_pylist()))
         tokens, cut = self.tokenizer.tokenize(texts, max_tokens=self.max_tokens)
         # A tokenizer may have special tokens to say even of nothing.
         tokens = [one if text else one[:0] for one, text in zip(tokens, texts, strict=True)]
         sizes = np.array(list(map(len, tokens)), np.int32)
-        return TokenizedTexts(np.concatenate([np.zeros(0, np.int32), *tokens]), sizes, cut)
+        return JoinedTokens(np.concatenate([np.zeros(0, np.int32), *tokens]), sizes, cut)
 
 
 def document_texts(tables: Iterable[LogTables]) -> Iterator[str]:
@@ -77,7 +77,7 @@ def tokenize_documents(
     tables: Sequence[LogTables],
     doc_ids: pa.Array,
     *,
-    tokenize: Callable[[Iterable[pa.RecordBatch]], Iterator[TokenizedTexts]],
+    tokenize: Callable[[Iterable[pa.RecordBatch]], Iterator[JoinedTokens]],
     file: Path,
 ) -> DocumentTokens:
     """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents.

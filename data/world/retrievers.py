@@ -59,8 +59,9 @@ class Bm25:
     """Lexical scores over what is published: Lucene's BM25 with k1 = .9, b = .4.
 
     sum over the query's words of log(1 + (N - n + .5) / (n + .5)) f / (f + k1 (1 - b + b length / mean length)), for
-    N documents, n of them with the word, f times in this one. The same as bm25s's "lucene", whose import would take
-    hold of an accelerator.
+    N documents, n of them with the word, f times in this one. It is crops_jax.retrieval.bm25 without stop words and
+    stems, written out here because that module imports bm25s, whose import starts JAX's backend: a simulation would
+    take hold of an accelerator that it does not use.
     """
 
     def __init__(self, terms: Terms) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax import artifacts
-from crops_jax.retrieval.evaluation import HeldOut, Value
+from crops_jax.retrieval.evaluation import TestSet, Value
 from crops_jax.retrieval.metrics import is_relevant
 from launch.corpus.documents import Corpus
 from launch.evaluation.searching import SearchResults
@@ -68,7 +68,7 @@ def write_evaluation(
     directory: Path,
     metrics: Mapping[str, Any],
     per_query: Mapping[str, Sequence[Value]],
-    tests: Sequence[HeldOut],
+    tests: Sequence[TestSet],
     results: SearchResults,
 ) -> None:
     """Writes all files of EVAL.
@@ -95,7 +95,7 @@ def write_evaluation(
     pq.write_table(pa.table(documents), directory / "index" / "documents.parquet")
 
 
-def _retrieved(test: HeldOut, corpus: Corpus, answers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _retrieved(test: TestSet, corpus: Corpus, answers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for query in sorted(test.grades):
         for system, of_query in answers.items():
             scores, indices = (part[:_SHOWN] for part in of_query[query])
@@ -116,7 +116,7 @@ def _retrieved(test: HeldOut, corpus: Corpus, answers: Mapping[str, Any]) -> Ite
                 }
 
 
-def _relevant(test: HeldOut, titles: Mapping[str, str], rankings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _relevant(test: TestSet, titles: Mapping[str, str], rankings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for query in sorted(test.grades):
         ranks = {
             system: {doc: rank for rank, doc in enumerate(rankings[system][query], start=1)}

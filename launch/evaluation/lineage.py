@@ -22,11 +22,11 @@ def trained_on(run: str, split: str) -> bool | None:
     Raises:
       InputError: they were mined from the logs that SPLIT was cut from, with the test period in them.
     """
-    manifest, held_out = manifest_or_none(run), manifest_or_none(split)
+    manifest, split_manifest = manifest_or_none(run), manifest_or_none(split)
     mined = _mined_from(manifest)
     if not mined:
         return None
-    _refuse_answers(mined, held_out, run=run, split=split)
+    _refuse_answers(mined, split_manifest, run=run, split=split)
     return {fingerprint for _, fingerprint in mined} == {artifacts.fingerprint(split)}
 
 
@@ -47,10 +47,12 @@ def _mined_from(manifest: Manifest | None) -> list[tuple[Manifest, str]]:
     return [(link, logs) for link in labels if (logs := input_fingerprint(link, "logs"))]
 
 
-def _refuse_answers(mined: Iterable[tuple[Manifest, str]], held_out: Manifest | None, *, run: str, split: str) -> None:
-    source = input_fingerprint(held_out, "logs")
+def _refuse_answers(
+    mined: Iterable[tuple[Manifest, str]], split_manifest: Manifest | None, *, run: str, split: str
+) -> None:
+    source = input_fingerprint(split_manifest, "logs")
     for link, fingerprint in mined:
-        if held_out and fingerprint == source and not _has_no_answer(link, held_out):
+        if split_manifest and fingerprint == source and not _has_no_answer(link, split_manifest):
             raise InputError(
                 f"{run} was trained on labels mined from the logs that {split} holds a test period of, so it has seen "
                 f"the answers; mine from {split} (data.mine --logs), or with --until the time it begins"
@@ -62,9 +64,9 @@ def programs_of(path: str | Path) -> set[str]:
     return {link["program"] for link in chain(manifest_or_none(path))}
 
 
-def _has_no_answer(labels: Manifest, held_out: Manifest) -> bool:
-    """Whether mining the whole logs read nothing of what was held out of them."""
-    arguments = held_out["arguments"]
+def _has_no_answer(labels: Manifest, split_manifest: Manifest) -> bool:
+    """Returns whether mining the whole logs read nothing of what was held out of them."""
+    arguments = split_manifest["arguments"]
     if arguments.get("by") == "split":  # only judgements of split = test are held out, which data.mine never reads
         return True
     until, begin = labels["arguments"].get("until"), arguments.get("from_")

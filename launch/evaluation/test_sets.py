@@ -7,7 +7,7 @@ import ibis
 import pyarrow as pa
 
 from crops_jax.errors import InputError
-from crops_jax.retrieval.evaluation import HeldOut
+from crops_jax.retrieval.evaluation import TestSet
 from crops_jax.retrieval.metrics import is_relevant
 from crops_jax.text import normalise_query
 from data.tables import LogTables
@@ -20,9 +20,9 @@ _METRICS = {
 }
 
 
-def read_held_out(
+def read_test_sets(
     logs: LogTables, doc_ids: Iterable[str], *, relevant_grade: float | None = None
-) -> tuple[list[HeldOut], dict[str, str]]:
+) -> tuple[list[TestSet], dict[str, str]]:
     """The test sets that are there, and for each that is not, why.
 
     Documents that are not in the corpus are left out and counted (nobody could find them), and so are queries that
@@ -52,7 +52,7 @@ def read_held_out(
     asked = {query for grades in judged.values() for query in grades}
     seen_queries, seen_pairs = _seen(logs, asked)
     return [
-        _held_out(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)
+        _test_set(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)
         for name, grades in judged.items()
     ], absent
 
@@ -86,14 +86,14 @@ def _pairs(logs: LogTables, name: str, table: str) -> dict[str, dict[str, float]
     return grades or "no judgement has split = test"
 
 
-def _held_out(
+def _test_set(
     name: str,
     judged: dict[str, dict[str, float]],
     corpus: frozenset[str],
     seen_queries: frozenset[str],
     seen_pairs: frozenset[tuple[str, str]],
     relevant_grade: float | None,
-) -> HeldOut:
+) -> TestSet:
     known = {query: {doc: g for doc, g in docs.items() if doc in corpus} for query, docs in judged.items()}
     grades = {
         query: docs for query, docs in known.items() if any(is_relevant(g, relevant_grade) for g in docs.values())
@@ -112,7 +112,7 @@ def _held_out(
         "unknown_pairs": sum(doc not in corpus for docs in judged.values() for doc in docs),
         "queries_without_known_relevant": len(judged) - len(grades),
     }
-    return HeldOut(
+    return TestSet(
         name=name,
         metrics=_METRICS[name],
         grades=grades,

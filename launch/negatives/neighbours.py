@@ -33,7 +33,7 @@ class Block(NamedTuple):
     labelled: Labelled
 
 
-class Found(NamedTuple):
+class MinedPairs(NamedTuple):
     """What was mined for some queries of a block, one entry a pair; new: False for negatives that were known."""
 
     query: Int64[np.ndarray, "pairs"]
@@ -42,7 +42,7 @@ class Found(NamedTuple):
     new: Bool[np.ndarray, "pairs"]
 
 
-class Corpus:
+class NegativesCorpus:
     """Embedded documents, searched exactly or with ScaNN, with what decides among them beside scores."""
 
     def __init__(
@@ -188,8 +188,8 @@ class _Summary:
 
 
 def mine_block(
-    block: Block, corpus: Corpus, selection: Selection, tally: Tally, *, progress: Callable[[int], object]
-) -> Iterator[Found]:
+    block: Block, corpus: NegativesCorpus, selection: Selection, tally: Tally, *, progress: Callable[[int], object]
+) -> Iterator[MinedPairs]:
     """Negatives of a block of queries, some thousands of queries at a time, each query once."""
     labelled = block.labelled
     is_positive = labelled.positive
@@ -216,10 +216,10 @@ def mine_block(
             )
             tally.add(chosen, cosines)
             at = np.nonzero(chosen.new | chosen.known)
-            yield Found(queries[at[0]], indices[some][at].astype(np.int64), cosines[at], chosen.new[at])
+            yield MinedPairs(queries[at[0]], indices[some][at].astype(np.int64), cosines[at], chosen.new[at])
 
 
-def _left_out(block: Block, corpus: Corpus) -> Int64[np.ndarray, "queries"]:
+def _left_out(block: Block, corpus: NegativesCorpus) -> Int64[np.ndarray, "queries"]:
     """How many documents of the corpus are positives of each query, or equal one."""
     labelled = block.labelled
     row, document = labelled.query[labelled.positive], labelled.document[labelled.positive]

@@ -34,7 +34,7 @@ class Example:
 def examples(evaluations: Sequence[Evaluation], labels: Sequence[Labels]) -> dict[str, list[Example]]:
     """Perspective -> some queries, each with all systems of evaluations of one SPLIT."""
     retrieved = _by_query(evaluations)
-    chosen = {perspective: _held_out_examples(evaluations, retrieved, test) for perspective, test in _TEST_OF.items()}
+    chosen = {perspective: _test_set_examples(evaluations, retrieved, test) for perspective, test in _TEST_OF.items()}
     chosen["system_level"] = _mined_examples(evaluations, retrieved, labels, "system_level")
     return {perspective: chosen[perspective] for perspective in PERSPECTIVES if chosen[perspective]}
 
@@ -50,7 +50,7 @@ def _by_query(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], dict[s
     return grouped
 
 
-def _held_out_examples(evaluations: Sequence[Evaluation], retrieved: Mapping, test: str) -> list[Example]:
+def _test_set_examples(evaluations: Sequence[Evaluation], retrieved: Mapping, test: str) -> list[Example]:
     wanted: dict[str, dict[str, dict[str, Any]]] = {}
     for place, evaluation in enumerate(evaluations):
         for row in evaluation.relevant():

@@ -15,7 +15,7 @@ from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.runs.encoder import open_encoder
 from launch import embed as embed_program
-from launch.embed import Arguments, embed
+from launch.embed import EmbedArguments, embed
 from tests.model_folders import TEXTS, write_bert
 from tests.paths import ROOT
 
@@ -32,7 +32,9 @@ def write(path, columns, **options):
 
 
 def arguments(folder, texts, output, **given):
-    return Arguments(**({"run": str(folder), "texts": str(texts), "output": str(output), "tower": "document"} | given))
+    return EmbedArguments(
+        **({"run": str(folder), "texts": str(texts), "output": str(output), "tower": "document"} | given)
+    )
 
 
 def files_of(path):

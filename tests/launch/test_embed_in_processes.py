@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.embeddings import open_embeddings
-from launch.embed import Arguments, embed
+from launch.embed import EmbedArguments, embed
 from tests import clusters
 from tests.model_folders import TEXTS, write_bert
 
@@ -20,7 +20,7 @@ def test_two_processes_share_the_shards_and_one_finishes_what_they_left(tmp_path
     texts, output = tmp_path / "texts.parquet", tmp_path / "output"
     pq.write_table(pa.table({"id": [f"t{i}" for i in range(50)], "text": TEXTS * 5}), texts)
     shared = {"run": str(folder), "texts": str(texts), "tower": "document", "shard_size": 7}
-    embed(Arguments(output=str(tmp_path / "alone"), **shared))
+    embed(EmbedArguments(output=str(tmp_path / "alone"), **shared))
     expected = open_embeddings(tmp_path / "alone")
 
     command = ["launch.embed", "--output", str(output)]
@@ -40,5 +40,5 @@ def test_two_processes_share_the_shards_and_one_finishes_what_they_left(tmp_path
 
     for lost in (2, 3, 5):
         (output / f"ids-{lost:05d}-of-00008.parquet").unlink()
-    assert embed(Arguments(output=str(output), **shared))["shards_written"] == 3
+    assert embed(EmbedArguments(output=str(output), **shared))["shards_written"] == 3
     np.testing.assert_allclose(open_embeddings(output).array(), expected.array(), atol=1e-6)

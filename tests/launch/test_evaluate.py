@@ -15,7 +15,7 @@ from crops_jax.retrieval.metrics import ndcg_at_k
 from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as module
-from launch.evaluate import Arguments, evaluate
+from launch.evaluate import EvaluateArguments, evaluate
 
 COLOURS = ["red", "blue", "green", "grey"]
 THINGS = ["car", "boat", "lamp", "chair", "kite"]
@@ -90,7 +90,7 @@ def encoder(monkeypatch):
 @pytest.fixture
 def arguments(split, tmp_path):
     (tmp_path / "model").mkdir()
-    return Arguments(
+    return EvaluateArguments(
         run=str(tmp_path / "model"), logs=str(split), output=str(tmp_path / "evaluation"), bootstrap_samples=200
     )
 

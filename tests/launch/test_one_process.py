@@ -6,8 +6,8 @@ from crops_jax.errors import InputError
 from launch import evaluate, export, mine_negatives
 
 _CALLS = {
-    "evaluate": lambda out: evaluate.evaluate(evaluate.Arguments(run="run", logs="logs", output=out)),
-    "export": lambda out: export.export(export.Arguments(run="run", output=out)),
+    "evaluate": lambda out: evaluate.evaluate(evaluate.EvaluateArguments(run="run", logs="logs", output=out)),
+    "export": lambda out: export.export(export.ExportArguments(run="run", output=out)),
     "mine_negatives": lambda out: mine_negatives.mine_negatives(
         mine_negatives.MineNegativesArguments(
             labels="labels", query_embeddings="queries", document_embeddings="documents", level=1, output=out

@@ -29,7 +29,7 @@ def asked(tmp_path, monkeypatch):
         commands.clear()
         config = load_config(config).replace(**(sections or {}))
         given = {"logs": "logs", "output": "work", "from_time": "2026-01-05", "config": config} | changes
-        outcome = pipeline.run_pipeline(pipeline.Arguments(**given))
+        outcome = pipeline.run_pipeline(pipeline.PipelineArguments(**given))
         return outcome, list(commands)
 
     return run

@@ -14,7 +14,7 @@ from crops_jax.errors import InputError
 from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as evaluation
-from launch.report import Arguments, report, write_report
+from launch.report import RunReportArguments, report, write_report
 from launch.run_report.comparison import HEADLINE
 from tests.pages import browser, overflow, text_of, unclosed
 
@@ -126,7 +126,7 @@ def work(tmp_path_factory):
             make_run(work / arm / "run", work / arm / "labels", loss=2.0)
             patch.setattr(evaluation, "open_encoder", lambda _, dim=dim: HashingEncoder(dim))
             evaluation.evaluate(
-                evaluation.Arguments(
+                evaluation.EvaluateArguments(
                     run=str(work / arm / "run"),
                     logs=str(work / "split"),
                     output=str(work / arm / "evaluation"),
@@ -246,7 +246,7 @@ def test_the_manifest_is_inside(page):
 
 
 def test_a_work_directory_stands_for_what_is_in_it(work, tmp_path):
-    outcome = report(Arguments(paths=(str(work),), output=str(tmp_path / "r.html")))
+    outcome = report(RunReportArguments(paths=(str(work),), output=str(tmp_path / "r.html")))
     assert set(outcome["metrics"]) == {"search_log", "cross_perspective", "bm25"}
 
 

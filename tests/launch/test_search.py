@@ -9,7 +9,7 @@ from crops_jax import program
 from crops_jax.errors import InputError
 from data.tables import write_table
 from launch import search as module
-from launch.search import Arguments, search
+from launch.search import SearchArguments, search
 from tests.embedding_folders import write_embeddings
 
 TITLES = ["red car", "blue boat", "red boat\x1b[31m", "grey " + "very " * 60 + "kite"]
@@ -43,7 +43,7 @@ def logs(tmp_path):
 
 
 def test_the_best_documents_are_printed_with_titles_and_scores(logs, capsys):
-    outcome = search(Arguments(query=("Red", "  CAR"), run="run", logs=logs, k=2))
+    outcome = search(SearchArguments(query=("Red", "  CAR"), run="run", logs=logs, k=2))
     (answered,) = outcome["queries"]
     assert answered["query"] == "red car"
     assert answered["results"][0] == {"rank": 1, "doc_id": "d0", "title": "red car", "score": 1.0}
@@ -55,12 +55,12 @@ def test_the_best_documents_are_printed_with_titles_and_scores(logs, capsys):
 
 def test_further_queries_come_from_standard_input(logs, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("blue boat\n\nred boat\n"))
-    outcome = search(Arguments(query=("red car",), run="run", logs=logs))
+    outcome = search(SearchArguments(query=("red car",), run="run", logs=logs))
     assert [answered["query"] for answered in outcome["queries"]] == ["red car", "blue boat", "red boat"]
 
 
 def test_stored_vectors_of_any_type_are_searched(logs, tmp_path, monkeypatch):
-    asked = Arguments(query=("red car",), run="run", logs=logs, dim=20)
+    asked = SearchArguments(query=("red car",), run="run", logs=logs, dim=20)
     computed = search(asked)
     assert (computed["dim"], computed["document_vectors"]) == (20, "float32")
     vectors = LetterEncoder().encode(TITLES, tower="document", dim=20)
@@ -86,13 +86,13 @@ def test_stored_vectors_of_any_type_are_searched(logs, tmp_path, monkeypatch):
 
 
 def test_an_empty_query_is_answered_with_a_message(logs, capsys):
-    assert search(Arguments(query=(" ",), run="run", logs=logs))["queries"] == []
+    assert search(SearchArguments(query=(" ",), run="run", logs=logs))["queries"] == []
     assert "empty query" in capsys.readouterr().err
 
 
 def test_what_is_no_text_is_passed_over(logs, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("\udcff\udcfe\n\x1b[31mred boat\n"))
-    outcome = search(Arguments(run="run", logs=logs))
+    outcome = search(SearchArguments(run="run", logs=logs))
     assert len(outcome["queries"]) == 1
     printed = capsys.readouterr().err
     assert "not UTF-8" in printed
@@ -100,11 +100,13 @@ def test_what_is_no_text_is_passed_over(logs, capsys, monkeypatch):
 
 
 def test_k_beyond_the_corpus_gives_all_of_it(logs):
-    assert len(search(Arguments(query=("a",), run="run", logs=logs, k=50))["queries"][0]["results"]) == len(TITLES)
+    assert len(search(SearchArguments(query=("a",), run="run", logs=logs, k=50))["queries"][0]["results"]) == len(
+        TITLES
+    )
 
 
 def test_titles_are_one_line_that_a_terminal_does_not_obey(logs, capsys):
-    search(Arguments(query=("boat kite",), run="run", logs=logs))
+    search(SearchArguments(query=("boat kite",), run="run", logs=logs))
     printed = capsys.readouterr().err
     assert "\x1b" not in printed
     assert "…" in printed
@@ -112,7 +114,7 @@ def test_titles_are_one_line_that_a_terminal_does_not_obey(logs, capsys):
 
 def test_an_impossible_k_is_refused(logs):
     with pytest.raises(InputError, match="--k"):
-        search(Arguments(query=("a",), run="run", logs=logs, k=0))
+        search(SearchArguments(query=("a",), run="run", logs=logs, k=0))
 
 
 def test_the_command_line(logs):

@@ -4,7 +4,7 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from launch.status import Arguments, status
+from launch.status import StatusArguments, status
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_run_under_way(run, capsys):
         ],
         torn='{"seco',
     )
-    found = status(Arguments(run=str(run)))
+    found = status(StatusArguments(run=str(run)))
     assert found["step"] == 30
     assert found["steps"] == 100
     assert found["loss"] == pytest.approx(1 / 30)
@@ -48,7 +48,7 @@ def test_a_run_under_way(run, capsys):
 
 
 def test_a_run_that_has_not_begun_to_log(run):
-    found = status(Arguments(run=str(run)))
+    found = status(StatusArguments(run=str(run)))
     assert (found["step"], found["loss"], found["seconds_left"], found["goodput"]) == (0, None, None, None)
 
 
@@ -56,9 +56,9 @@ def test_steps_that_follow_from_epochs_are_those_that_training_named(run):
     (run / "config.json").write_text(
         json.dumps({"training": {"steps": 0, "epochs": 2.0}, "data": {"queries_per_batch": 10}})
     )
-    assert status(Arguments(run=str(run)))["steps"] is None
+    assert status(StatusArguments(run=str(run)))["steps"] is None
     write_lines(run / "goodput.jsonl", [{"event": "start", "step": 0, "steps": 42, "seconds": 1.0}])
-    assert status(Arguments(run=str(run)))["steps"] == 42
+    assert status(StatusArguments(run=str(run)))["steps"] == 42
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_what_is_no_run_is_refused(run, kind, config, words):
     artifacts.write_manifest(run, artifacts.new_manifest(program="x", kind=kind, arguments={}, inputs={}))
     (run / "config.json").write_text(config)
     with pytest.raises(InputError, match=words):
-        status(Arguments(run=str(run)))
+        status(StatusArguments(run=str(run)))
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json"):
-        status(Arguments(run=str(tmp_path)))
+        status(StatusArguments(run=str(tmp_path)))

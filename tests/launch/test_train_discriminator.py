@@ -23,9 +23,8 @@ from data.mine import MineArguments, mine
 from data.mining.parameters import MiningParameters
 from data.mining.theta import open_theta
 from data.tables import SCHEMAS, open_logs, write_table
-from launch.status import Arguments as StatusArguments
-from launch.status import status
-from launch.train_discriminator import Arguments, train_discriminator
+from launch.status import StatusArguments, status
+from launch.train_discriminator import TrainDiscriminatorArguments, train_discriminator
 from tests.model_folders import write_bert
 from tests.paths import ROOT
 
@@ -103,7 +102,7 @@ def judged(tmp_path_factory):
 
 
 def arguments(logs, run, **changed):
-    return Arguments(logs=str(logs), output=str(run), **(SMALL | changed))
+    return TrainDiscriminatorArguments(logs=str(logs), output=str(run), **(SMALL | changed))
 
 
 @pytest.fixture(scope="module")

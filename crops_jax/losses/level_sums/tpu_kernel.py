@@ -40,7 +40,7 @@ class _Block(NamedTuple):
     threshold: Float[Array, "queries 1"]
 
     @classmethod
-    def of(cls, queries, docs, doc_index, block, temperatures, offset, threshold) -> "_Block":
+    def padded(cls, queries, docs, doc_index, block, temperatures, offset, threshold) -> "_Block":
         count = docs.shape[0]
         here = jax.lax.dynamic_slice_in_dim(offset, block * count, count)
         threshold = jnp.full(queries.shape[0], -LOWEST, jnp.float32) if threshold is None else threshold
@@ -69,7 +69,7 @@ def add_block(
     interpret: bool,
 ) -> RunningSums:
     """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks."""
-    padded = _Block.of(queries, docs, doc_index, block, temperatures, offset, threshold)
+    padded = _Block.padded(queries, docs, doc_index, block, temperatures, offset, threshold)
     count, width = padded.queries.shape[0], temperatures.shape[0]
     outputs = [(1, jnp.float32), (width, jnp.float32), (width, jnp.float32), (1, jnp.int32)]
     greatest, total, moment, ignored = (
@@ -105,7 +105,7 @@ def add_gradients(
     interpret: bool,
 ) -> Gradients:
     """Computes `crops_jax.losses.level_sums.tiles.add_gradients`; doc_index counts over all blocks."""
-    padded = _Block.of(queries, docs, doc_index, block, temperatures, offset, threshold)
+    padded = _Block.padded(queries, docs, doc_index, block, temperatures, offset, threshold)
     rest = ((0, -queries.shape[0] % _QUERY_TILE), (0, 0))
     rows = [jnp.pad(one, rest) for one in (pulls.greatest[:, None], pulls.log_total, pulls.level_0)]
     found = []

@@ -146,11 +146,11 @@ attend_segments.defvjp(_forward, _backward)
 
 def _forward_kernel(query, key, value, segments, mixed, lse, *, shape: _Shape, causal: bool) -> None:
     block = pl.program_id(2)
-    q = _of_block(query, block, shape)
+    q = _load_block(query, block, shape)
 
     def add(other: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         old, total, mixed = carry
-        k, v = (_of_row(array, other, shape) for array in (key, value))
+        k, v = (_load_row_block(array, other, shape) for array in (key, value))
         seen = _seen(segments, block, other, shape, causal)
         scores = jnp.where(seen, _product(q, k, (1, 1)) / shape.width**0.5, MASKED)
         new = jnp.maximum(old, scores.max(axis=1))
@@ -173,12 +173,12 @@ def _query_gradient_kernel(
     query, key, value, segments, d_mixed, lse, expected, d_query, *, shape: _Shape, causal: bool
 ) -> None:
     block = pl.program_id(2)
-    q, d = (_of_block(array, block, shape) for array in (query, d_mixed))
+    q, d = (_load_block(array, block, shape) for array in (query, d_mixed))
     inside = _tokens(block, shape) < shape.tokens
     total, mean = (plgpu.load(array, mask=inside, other=0.0)[:, None] for array in (lse, expected))
 
     def add(other: Array, gradient: Array) -> Array:
-        k, v = (_of_row(array, other, shape) for array in (key, value))
+        k, v = (_load_row_block(array, other, shape) for array in (key, value))
         seen = _seen(segments, block, other, shape, causal)
         weights = jnp.where(seen, jnp.exp(_product(q, k, (1, 1)) / shape.width**0.5 - total), 0.0)
         d_scores = weights * (_product(d, v, (1, 1)) - mean) / shape.width**0.5
@@ -193,12 +193,12 @@ def _key_gradient_kernel(
     query, key, value, segments, d_mixed, lse, expected, d_key, d_value, *, shape: _Shape, causal: bool
 ) -> None:
     block = pl.program_id(2)
-    k, v = (_of_block(array, block, shape) for array in (key, value))
+    k, v = (_load_block(array, block, shape) for array in (key, value))
 
     def add_head(head: Array, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
         # The rows of these matrices are keys, and their columns are queries.
         def add(other: Array, gradients: tuple[Array, Array]) -> tuple[Array, Array]:
-            q, d = (_of_row(array, other, shape, head=head) for array in (query, d_mixed))
+            q, d = (_load_row_block(array, other, shape, head=head) for array in (query, d_mixed))
             inside = _tokens(other, shape) < shape.tokens
             total, mean = (
                 plgpu.load(array.at[head, _span(other, shape)], mask=inside, other=0.0)[None, :]
@@ -240,22 +240,22 @@ def _tokens(block: Array, shape: _Shape) -> Array:
     return block * shape.block + jnp.arange(shape.block)
 
 
-def _of_block(array, block: Array, shape: _Shape) -> Array:
+def _load_block(array, block: Array, shape: _Shape) -> Array:
     """Returns the block of `array` that the program owns, with 0 beyond the row and the width."""
-    return plgpu.load(array, mask=_there(block, shape), other=0.0)
+    return plgpu.load(array, mask=_inside(block, shape), other=0.0)
 
 
-def _of_row(array, block: Array, shape: _Shape, *, head: Array | None = None) -> Array:
+def _load_row_block(array, block: Array, shape: _Shape, *, head: Array | None = None) -> Array:
     """Returns a block of the tokens of a row, of head `head` if the row has several heads, with 0 beyond the row."""
     part = array.at[_span(block, shape), :] if head is None else array.at[_span(block, shape), head, :]
-    return plgpu.load(part, mask=_there(block, shape), other=0.0)
+    return plgpu.load(part, mask=_inside(block, shape), other=0.0)
 
 
 def _store(array, values: Array, block: Array, shape: _Shape) -> None:
-    plgpu.store(array, values.astype(array.dtype), mask=_there(block, shape))
+    plgpu.store(array, values.astype(array.dtype), mask=_inside(block, shape))
 
 
-def _there(block: Array, shape: _Shape) -> Array:
+def _inside(block: Array, shape: _Shape) -> Array:
     return (_tokens(block, shape) < shape.tokens)[:, None] & (jnp.arange(shape.columns) < shape.width)[None, :]
 
 

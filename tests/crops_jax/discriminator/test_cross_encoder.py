@@ -12,7 +12,7 @@ from crops_jax.discriminator.calibration import sigmoid
 from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.text import packing
-from crops_jax.text.pair_tokens import row_widths
+from crops_jax.text.pair_tokens import pair_row_widths
 from tests.tiny_pairs import CONFIG, tiny_cross_encoder, tiny_tokenizer, toy_pairs
 
 QUERIES, DOCUMENTS, _ = toy_pairs(60)
@@ -67,7 +67,7 @@ def test_batches_have_at_most_four_shapes_and_hold_every_pair_once(folder, monke
         assert len(chosen) % jax.device_count() == 0
         assert (lengths[chosen[chosen >= 0]] <= width).all()
     assert sorted(seen) == list(range(500))
-    assert len(shapes) <= len(row_widths(24)) <= 4
+    assert len(shapes) <= len(pair_row_widths(24)) <= 4
 
 
 def test_saved_and_loaded_it_is_the_same_in_the_same_bytes(theta, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from crops_jax import artifacts
-from crops_jax.embeddings.encoder import Encoder, row_widths
+from crops_jax.embeddings.encoder import Encoder, encoder_row_widths
 from crops_jax.errors import InputError
 from crops_jax.runs import checkpoints
 from crops_jax.runs.encoder import open_encoder
@@ -107,10 +107,10 @@ def test_few_shapes_are_compiled(small, monkeypatch):
 
 
 def test_row_widths_are_powers_of_two_up_to_the_limit():
-    assert row_widths(3) == (8,)
-    assert row_widths(64) == (64,)
-    assert row_widths(100) == (64, 104)
-    assert row_widths(512) == (64, 128, 256, 512)
+    assert encoder_row_widths(3) == (8,)
+    assert encoder_row_widths(64) == (64,)
+    assert encoder_row_widths(100) == (64, 104)
+    assert encoder_row_widths(512) == (64, 128, 256, 512)
 
 
 def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):

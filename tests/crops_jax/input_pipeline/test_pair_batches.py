@@ -5,7 +5,7 @@ import pytest
 
 from crops_jax.input_pipeline.pair_batches import epoch_order, pair_batches, steps_per_epoch
 from crops_jax.text import tokenizer
-from crops_jax.text.pair_tokens import TokenizedPairs, row_widths
+from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_widths
 from tests.model_folders import write_tokenizer
 
 PAIRS = 45
@@ -44,7 +44,7 @@ def test_every_epoch_holds_every_pair_once_in_another_order(pairs):
 def test_batches_have_few_shapes_and_padding_weighs_nothing(pairs):
     found = batches(pairs)
     assert len(found) == 17
-    assert {batch.tokens.shape[1] for batch in found} <= set(row_widths(32))
+    assert {batch.tokens.shape[1] for batch in found} <= set(pair_row_widths(32))
     for batch in found:
         assert batch.tokens.shape == batch.token_types.shape
         assert batch.tokens.shape[0] == 8

@@ -132,7 +132,9 @@ def test_training_says_at_once_what_will_not_be_exported(tmp_path, monkeypatch, 
     monkeypatch.setattr(folder, "open_run", opened)
 
     def said(**encoder):
-        arguments = train_program.Arguments(config=small_config(**encoder), records="r", output=str(tmp_path / "run"))
+        arguments = train_program.TrainArguments(
+            config=small_config(**encoder), records="r", output=str(tmp_path / "run")
+        )
         assert train_program.train(arguments)["steps"] == 1
         return capsys.readouterr().err
 

@@ -67,7 +67,7 @@ def test_a_log_is_checked_line_by_line(tmp_path):
 
 def test_the_parts_of_a_stopwatch_add_up():
     watch = Stopwatch()
-    with watch.of("compute"):
+    with watch.measure("compute"):
         sum(range(10000))
     reading = watch.read()
     parts = sum(reading[f"{part}_seconds"] for part in PARTS) + reading["other_seconds"]
@@ -78,7 +78,7 @@ def test_the_parts_of_a_stopwatch_add_up():
 def test_a_wait_during_which_the_devices_compute_is_no_wait():
     watch = Stopwatch()
     for busy in (True, False):
-        with watch.of("input_wait", computing=lambda busy=busy: busy):
+        with watch.measure("input_wait", computing=lambda busy=busy: busy):
             sum(range(10000))
         reading = watch.read()
         assert (reading["compute_seconds"] > 0, reading["input_wait_seconds"] > 0) == (busy, not busy)

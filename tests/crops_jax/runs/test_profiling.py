@@ -15,7 +15,7 @@ def calls(monkeypatch):
 
 def run_steps(profile, calls, steps):
     for step in steps:
-        with profile.of(step):
+        with profile.step(step):
             calls.append(step)
         profile.after(step, None)
     profile.close()

@@ -8,9 +8,9 @@ from crops_jax.text.packing import (
     PackedTexts,
     assign_rows,
     lay_out,
+    packed_row_width,
     row_batches,
     row_counts,
-    row_width,
     segments_per_row,
 )
 from tests.unpacking import unpacked
@@ -89,7 +89,7 @@ def test_numbers_of_rows_hold_any_batch_and_are_few():
 
 
 def test_a_row_holds_the_longest_text():
-    assert [row_width(*limits) for limits in ((6, 12), (32, 64), (129,))] == [16, 64, 136]
+    assert [packed_row_width(*limits) for limits in ((6, 12), (32, 64), (129,))] == [16, 64, 136]
 
 
 @pytest.mark.parametrize("multiple", [1, 3])

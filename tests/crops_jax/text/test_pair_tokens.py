@@ -7,7 +7,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from crops_jax.errors import InputError
 from crops_jax.text import tokenizer
-from crops_jax.text.pair_tokens import TokenizedPairs, row_width, row_widths
+from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width, pair_row_widths
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from tests.model_folders import VOCABULARY, write_tokenizer
@@ -73,10 +73,10 @@ def test_a_tokenizer_without_special_tokens_is_refused():
 
 @pytest.mark.parametrize("max_tokens", [8, 10, 48, 100, 128, 512])
 def test_rows_have_at_most_four_widths_and_hold_every_length(max_tokens):
-    widths = row_widths(max_tokens)
+    widths = pair_row_widths(max_tokens)
     assert len(widths) <= 4
     assert widths[-1] == max_tokens
     for length in range(1, max_tokens + 1):
-        width = row_width(length, max_tokens)
+        width = pair_row_width(length, max_tokens)
         assert width >= length
         assert all(narrower < length for narrower in widths if narrower < width)

@@ -163,12 +163,12 @@ def test_steps_follow_from_epochs():
 def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_queries(tmp_path):
     folder = tiny_tokenizer(tmp_path / "tokenizer")
     queries, documents, targets = toy_pairs(1500)
-    held_out = slices(queries, targets, CROSS_ENCODER)
-    assert held_out.apart
+    parts = slices(queries, targets, CROSS_ENCODER)
+    assert parts.apart
     names = np.array(queries)
-    assert not set(names[held_out.train]) & set(names[held_out.temperature | held_out.measure])
-    assert held_out.train.sum() + held_out.temperature.sum() + held_out.measure.sum() == 1500
-    train = np.flatnonzero(held_out.train).tolist()
+    assert not set(names[parts.train]) & set(names[parts.temperature | parts.measure])
+    assert parts.train.sum() + parts.temperature.sum() + parts.measure.sum() == 1500
+    train = np.flatnonzero(parts.train).tolist()
     texts = [queries[i] for i in train], [documents[i] for i in train]
     pairs = TokenizedPairs(*texts, tokenizer=tokenizer.load(folder), max_tokens=8)
     parameters = cross_encoder.train(CONFIG, pairs, targets[train], run=tmp_path)
@@ -178,13 +178,13 @@ def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_quer
         from_parameters(CONFIG.encoder, parameters), config=CONFIG.encoder, max_tokens=8, tokenizer_folder=folder
     )
     lexical = LexicalDiscriminator.fit(*texts, targets[train], corpus=documents)
-    report = calibrate(theta, queries, documents, targets, held_out=held_out, lexical=lexical)
+    report = calibrate(theta, queries, documents, targets, parts=parts, lexical=lexical)
     assert report is theta.report
     assert report["auc"]["cross_encoder"]["value"] > 0.9
     assert report["auc"]["difference"]["low"] > 0
     assert report["calibrated_on"] == "held-out queries"
     assert report["temperature"] == theta.temperature
-    rest = np.flatnonzero(~held_out.train).tolist()
+    rest = np.flatnonzero(~parts.train).tolist()
     assert report["held_out_pairs"] == len(rest)
     scores = theta.score([queries[i] for i in rest], [documents[i] for i in rest])
     assert report["auc"]["cross_encoder"]["value"] == pytest.approx(graded_auc(scores, targets[rest]), abs=1e-3)

@@ -12,8 +12,7 @@ from crops_jax.runs.log import read_metrics
 from crops_jax.training import train
 from data.mine import MineArguments, mine
 from data.write_records import WriteRecordsArguments, write_records
-from launch.embed import Arguments as EmbedArguments
-from launch.embed import embed
+from launch.embed import EmbedArguments, embed
 from launch.mine_negatives import MineNegativesArguments, mine_negatives
 from tests.model_folders import write_bert
 from tests.tiny_run import CONFIG as TINY
