@@ -1,6 +1,7 @@
 """The origin of a directory, read from the manifests that each step carries along.
 
-A manifest keeps, of each input, its fingerprint and, where it has one, its manifest. Here alone they are followed.
+A manifest keeps the fingerprint of each input, and the manifest of each input that has one. Only this module follows
+them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,22 +14,22 @@ Manifest = Mapping[str, Any]
 
 
 def manifest_or_none(path: str | Path) -> dict[str, Any] | None:
-    """The manifest of a directory; None where it has none. Raises InputError when there is one that is broken."""
+    """Reads the manifest of a directory; None when it has none. Raises InputError when the manifest is broken."""
     return read_manifest(path) if (Path(path) / MANIFEST).is_file() else None
 
 
 def input_manifest(manifest: Manifest | None, name: str) -> Manifest | None:
-    """The manifest of an input; None where there is no such input, or where it had none."""
+    """Returns the manifest of an input; None when there is no such input, or when the input has no manifest."""
     return manifest["inputs"].get(name, {}).get("manifest") if manifest else None
 
 
 def input_fingerprint(manifest: Manifest | None, name: str) -> str | None:
-    """The fingerprint of an input; None where there is no such input."""
+    """Returns the fingerprint of an input; None when there is no such input."""
     return manifest["inputs"].get(name, {}).get("fingerprint") if manifest else None
 
 
 def chain(manifest: Manifest | None) -> Iterator[Manifest]:
-    """A manifest, and those of everything that it goes back to."""
+    """Yields a manifest and the manifests of all its inputs, of their inputs, and so on."""
     if manifest:
         yield manifest
         for name in manifest["inputs"]:
@@ -36,9 +37,9 @@ def chain(manifest: Manifest | None) -> Iterator[Manifest]:
 
 
 def line(manifest: Manifest | None, name: str) -> Iterator[Manifest]:
-    """A manifest, that of its input `name`, that of the same input of this one, and so on.
+    """Yields a manifest, the manifest of its input `name`, the manifest of that one's input `name`, and so on.
 
-    So launch.mine_negatives makes labels from labels, and their line ends with data.mine.
+    launch.mine_negatives makes labels from labels, so the line of its labels ends with those of data.mine.
     """
     while manifest:
         yield manifest
@@ -46,9 +47,9 @@ def line(manifest: Manifest | None, name: str) -> Iterator[Manifest]:
 
 
 def read_from(labels: Manifest | None, name: str) -> tuple[str, Manifest | None] | None:
-    """Fingerprint and manifest of an input of the mining that labels, or those that they were made from, go back to.
+    """Returns the fingerprint and the manifest of an input `name` of labels, or of the labels that they were made from.
 
-    None where no manifest tells of such an input.
+    The nearest labels with such an input decide. Returns None when no manifest names one.
     """
     for link in line(labels, "labels"):
         if fingerprint := input_fingerprint(link, name):
