@@ -17,7 +17,7 @@ from data.labels.assign_levels import LABEL_SCHEMA, PRECEDENCE
 from data.labels.table import open_labels
 from launch.mine_negatives import mine_negatives
 from launch.negatives.mined_labels import SOURCE, MinedLabels
-from launch.negatives.neighbours import Block, Corpus, Tally, mine_block
+from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
 from tests.embedding_folders import at_cosines, write_embeddings
 from tests.launch.negatives.labelled import COSINES, ENTRY, KEPT, LABELS, arguments, new_rows, read_rows, write_labels
 
@@ -171,7 +171,7 @@ def test_no_known_positive_is_ever_mined_and_tiles_decide_nothing(tmp_path_facto
     found = []
     for block_rows, block_queries in ((3, 2), (100, 100)):
         embedded = open_embeddings(path / "queries"), open_embeddings(path / "documents")
-        corpus = Corpus(embedded[1], block_rows=block_rows)
+        corpus = NegativesCorpus(embedded[1], block_rows=block_rows)
         mined = set()
         with open_labels(labels) as (connection, _):
             table = MinedLabels(connection, query_ids=query_ids, doc_ids=doc_ids, memory_limit="100MB")
