@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ibis
 
@@ -33,6 +33,9 @@ from data.mining.training_pairs import NothingToFit, published_before, texts_of,
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.quarantine import beside
+
+if TYPE_CHECKING:
+    from crops_jax.text.pair_tokens import TokenizedPairs
 
 _PROGRAM = "launch.train_discriminator"
 _TOKENIZER = "tokenizer"
@@ -201,7 +204,6 @@ def _train(
     from crops_jax.discriminator.report import calibrate
     from crops_jax.discriminator.slices import CROSS_ENCODER, slices
     from crops_jax.models.cross_encoder import from_parameters
-    from crops_jax.text.pair_tokens import TokenizedPairs
     from crops_jax.training import cross_encoder
     from crops_jax.training.dual_encoder import enable_compilation_cache
 
@@ -218,13 +220,7 @@ def _train(
     queries, texts = ([side[pair] for pair in train] for side in (found.queries, found.documents))
     if not (run / _TOKENIZER).is_dir():
         _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))
-    tokens = tokenizer.load(run / _TOKENIZER)
-    pairs = TokenizedPairs(queries, texts, tokenizer=tokens, max_tokens=config.pairs.max_tokens)
-    if pairs.greatest_token >= config.encoder.vocabulary_size:
-        raise InputError(
-            f"--tokenizer {arguments.tokenizer}: token {pairs.greatest_token} is beyond the "
-            f"{config.encoder.vocabulary_size} rows of the vocabulary of --weights; give the tokenizer of the weights"
-        )
+    pairs = _tokenized(queries, texts, arguments, config, run)
     parameters = cross_encoder.train(config, pairs, found.targets[train], run=run)
     theta = CrossEncoderDiscriminator(
         from_parameters(config.encoder, parameters),
@@ -242,6 +238,22 @@ def _train(
     calibrate(theta, found.queries, found.documents, found.targets, parts=parts, lexical=lexical)
     # Last of all fitted.json, which says that the run is finished.
     save_theta(theta_of("cross_encoder", theta, found, report=theta.report), run)
+
+
+def _tokenized(
+    queries: list[str], texts: list[str], arguments: TrainDiscriminatorArguments, config: CrossEncoderConfig, run: Path
+) -> "TokenizedPairs":
+    """The pairs as tokens of RUN/tokenizer. Raises InputError where the vocabulary of the weights is smaller."""
+    from crops_jax.text.pair_tokens import TokenizedPairs
+
+    tokens = tokenizer.load(run / _TOKENIZER)
+    pairs = TokenizedPairs(queries, texts, tokenizer=tokens, max_tokens=config.pairs.max_tokens)
+    if pairs.greatest_token >= config.encoder.vocabulary_size:
+        raise InputError(
+            f"--tokenizer {arguments.tokenizer}: token {pairs.greatest_token} is beyond the "
+            f"{config.encoder.vocabulary_size} rows of the vocabulary of --weights; give the tokenizer of the weights"
+        )
+    return pairs
 
 
 def _put_tokenizer(run: Path, arguments: TrainDiscriminatorArguments, texts: Any) -> None:

@@ -188,20 +188,25 @@ def write_with_spark(
         documents_per_query=arguments.documents_per_query,
         seed=arguments.seed,
     )
-    rows = connection.raw_sql(_ROWS_OF_PARTS)
-    partitions = rows.repartitionById(len(writer.names), rows.part)
-    told = [json.loads(row.told) for row in partitions.mapInArrow(writer.__call__, "told string").collect()]
-    told.sort(key=lambda one: one["part"])
-    if absent := [name for name in writer.names if not (directory / name).is_file()]:
-        raise NamedFailure(
-            f"{directory / absent[0]} is not there, so Spark's executors do not share this file system; give an "
-            "--output that lies on one that they share"
-        )
+    told = _written_parts(connection, writer, directory)
     for split, own in names.items():
         first = place.first_part[split]
         infos = [_info(one["info"]) for one in told[first : first + len(own)]]
         records.add_split(directory, infos, split=split)
     return sizes | counts | sum_counts(one["counts"] for one in told)
+
+
+def _written_parts(connection: SparkConnection, writer: ShardWriter, directory: Path) -> list[dict[str, Any]]:
+    """Writes the shards on the executors; what each says of its shard, in the order of the shards."""
+    rows = connection.raw_sql(_ROWS_OF_PARTS)
+    partitions = rows.repartitionById(len(writer.names), rows.part)
+    told = [json.loads(row.told) for row in partitions.mapInArrow(writer.__call__, "told string").collect()]
+    if absent := [name for name in writer.names if not (directory / name).is_file()]:
+        raise NamedFailure(
+            f"{directory / absent[0]} is not there, so Spark's executors do not share this file system; give an "
+            "--output that lies on one that they share"
+        )
+    return sorted(told, key=lambda one: one["part"])
 
 
 def _together(labels: tuple[TableFiles, pa.Table], tables: Sequence[LogTables]) -> LogTables:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import SparseLabels
 from crops_jax.losses.level_sums.dense import dense_sums
-from crops_jax.losses.level_sums.streaming import Engine, named_scores, plan_over, streaming_sums
+from crops_jax.losses.level_sums.streaming import Engine, Plan, named_scores, plan_over, streaming_sums
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums, level_sums_of, margin_threshold
 
 Implementation = Literal["dense", "streaming", "pallas", "auto"]
@@ -56,8 +56,7 @@ def level_sums(
         this margin are ignored. Queries without a positive ignore none.
       split: where the batch lies; None: on one device, or left to the compiler.
     """
-    queries, dim = query_embeddings.shape
-    docs = doc_embeddings.shape[0]
+    queries, docs = query_embeddings.shape[0], doc_embeddings.shape[0]
     device = split.mesh.devices.flat[0] if split else jax.devices()[0]
     name = implementation_that_runs(implementation, labels, queries=queries, docs=docs, platform=device.platform)
     mask = jnp.ones(docs, bool) if doc_mask is None else doc_mask
@@ -73,17 +72,8 @@ def level_sums(
         raw = dense_sums(query_embeddings, doc_embeddings, labels, temperatures, offset, ignore_margin)
         return level_sums_of(raw, level, temperatures)
     assert isinstance(labels, SparseLabels)
-    plan = plan_over(
-        split and split.mesh,
-        split.axes if split else (),
-        queries=queries,
-        docs=docs,
-        dim=dim,
-        itemsize=doc_embeddings.dtype.itemsize,
-        exchange=split.exchange if split else "auto",
-        engine=_KERNELS[device.platform] if name == "pallas" else "tiles",
-        device_kind=device.device_kind,
-    )
+    engine = _KERNELS[device.platform] if name == "pallas" else "tiles"
+    plan = _plan(query_embeddings, doc_embeddings, split, engine=engine, device_kind=device.device_kind)
     threshold = None
     if ignore_margin is not None:
         scores = named_scores(plan, query_embeddings, doc_embeddings, labels.doc_index)
@@ -130,6 +120,29 @@ def implementation_that_runs(
             "'streaming' (exact, linear memory), 'dense' or 'auto'"
         )
     return implementation
+
+
+def _plan(
+    query_embeddings: Float[Array, "queries dim"],
+    doc_embeddings: Float[Array, "docs dim"],
+    split: Split | None,
+    *,
+    engine: Engine,
+    device_kind: str,
+) -> Plan:
+    """Where and in what parts a batch of these shapes is computed."""
+    queries, dim = query_embeddings.shape
+    return plan_over(
+        split and split.mesh,
+        split.axes if split else (),
+        queries=queries,
+        docs=doc_embeddings.shape[0],
+        dim=dim,
+        itemsize=doc_embeddings.dtype.itemsize,
+        exchange=split.exchange if split else "auto",
+        engine=engine,
+        device_kind=device_kind,
+    )
 
 
 def _real(
