@@ -1,4 +1,4 @@
-"""Programs that use accelerators."""
+"""The programs that use accelerators."""
 
 from crops_jax import errors
 

@@ -12,22 +12,24 @@ from crops_jax.errors import InputError
 @dataclass(frozen=True, kw_only=True)
 class CompileArguments:
     config: program.ConfigArgument
-    """The experiment; every field can be overridden."""
+    """The configuration of the experiment; a flag overrides each field."""
     topology: str
-    """The slice, such as v5e:16x16."""
+    """The TPU slice, such as v5e:16x16."""
     query_tokens: int = 0
-    """Tokens of a query on average, for the number of rows into which texts are packed; 0: encoder.max_query_tokens."""
+    """The average number of tokens of a query, from which the number of packed rows follows. 0 means
+    encoder.max_query_tokens."""
     document_tokens: int = 0
-    """Tokens of a document on average; 0: encoder.max_document_tokens."""
+    """The average number of tokens of a document. 0 means encoder.max_document_tokens."""
 
 
 def compile(arguments: CompileArguments) -> dict[str, Any]:
-    """Compiles the train step for a TPU slice that is not attached, and says what it needs of each chip.
+    """Compiles the train step for a TPU slice that is not attached, and prints what it needs of each chip.
 
-    Prints memory, FLOPs and the compiler's estimate of a step's time a chip; exits with status 4 when the step does not
-    fit a chip's memory. The sizes are the configuration's: neither weights nor tokenizer nor network is needed
-    (encoder.weights is not opened). The rows of a batch are those that texts of --query-tokens and --document-tokens
-    take with at most a tenth of padding; without these flags every text is as long as it may be.
+    The program prints the memory, the FLOPs and the compiler's estimate of the time of a step, each per chip. It exits
+    with status 4 if the step does not fit the memory of a chip. All sizes come from the configuration: neither weights
+    nor tokenizer nor network is needed (encoder.weights is not opened). The number of rows of a batch is computed for
+    texts of --query-tokens and --document-tokens, with at most a tenth of padding. Without these flags every text has
+    the maximum length.
     """
     from crops_jax.devices.tpu_topology import slice_devices
 
@@ -45,15 +47,15 @@ def compile(arguments: CompileArguments) -> dict[str, Any]:
         )
     print(f"compiling for {len(devices)} x {devices[0].device_kind}; this takes up to minutes", file=sys.stderr)
     started = time.monotonic()
-    found = compile_step(arguments.config, lengths, devices=devices)
-    print(_table(found), file=sys.stderr)
-    return {"topology": arguments.topology, **found, "compilation_seconds": round(time.monotonic() - started, 1)}
+    sizes = compile_step(arguments.config, lengths, devices=devices)
+    print(_table(sizes), file=sys.stderr)
+    return {"topology": arguments.topology, **sizes, "compilation_seconds": round(time.monotonic() - started, 1)}
 
 
-def _table(found: dict[str, Any]) -> str:
-    """What compile_step found, a line each, with sizes in GiB."""
+def _table(sizes: dict[str, Any]) -> str:
+    """Returns the results of compile_step as text, one line for each, with sizes in GiB."""
     lines = []
-    for name, value in found.items():
+    for name, value in sizes.items():
         if name.endswith("_bytes") and value is not None:
             name, value = f"{name.removesuffix('_bytes')} GiB", f"{value / 2**30:.3f}"
         elif isinstance(value, float):

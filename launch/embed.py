@@ -1,4 +1,4 @@
-"""Embeds a table of texts with a run or an untrained encoder, shard by shard; called again it goes on."""
+"""Embeds a table of texts with a run or an untrained encoder, shard by shard. A second call continues the first."""
 
 from crops_jax.devices.process_memory import keep_freed_memory
 
@@ -25,44 +25,44 @@ from crops_jax.errors import InputError, NamedFailure
 from crops_jax.runs.encoder import open_encoder
 from launch.corpus.text_table import TextTable, open_text_table
 
-# Texts that are sorted by length together; the bar moves so often.
+# The number of texts that are sorted by length together, and the step of the progress bar.
 _CHUNK_TEXTS = 4096
-# Arguments that change how fast, never what.
+# Arguments that change the speed and never the result.
 _SPEED = {"batch_tokens"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedArguments:
     run: str
-    """A run, the folder of an untrained encoder, or the name of a Hugging Face hub repository."""
+    """A run, the folder of an untrained encoder, or the name of a repository on the Hugging Face hub."""
     texts: str
-    """A Parquet file or folder with id and text or with the columns of documents, or log tables with documents. With
-    --tower query a directory of labels is taken too: its distinct queries, each its own id."""
+    """A Parquet file or folder that has the columns id and text or the columns of documents, or log tables with
+    documents. --tower query also accepts a directory of labels: its distinct queries are embedded, and the id of a
+    query is the query."""
     tower: Literal["query", "document"]
-    """Which side of the dual encoder, with its token limit and prompt."""
+    """The side of the dual encoder. It decides the token limit and the prompt."""
     output: str
-    """Where the shards go; read by crops_jax.embeddings.open_embeddings."""
+    """The directory for the shards. crops_jax.embeddings.open_embeddings reads it."""
     dtype: VectorType = "float32"
-    """How vectors are stored: float32 takes 4 bytes a number, bfloat16 2 and int8 1
+    """The type of stored vectors: float32 takes 4 bytes for each component, bfloat16 2 and int8 1
     (crops_jax.embeddings.stored_vectors).
     """
     dim: int | None = None
-    """So many leading components, normalised again; of a run, one of those it was trained for
-    (--loss.matryoshka-dims). Default: all."""
+    """The number of leading components that are kept and normalised again. For a run it must be one that the run was
+    trained for (--loss.matryoshka-dims). The default is all."""
     shard_size: int = 32768
-    """Rows of a shard: what is lost at most when the program is stopped."""
+    """The number of rows of a shard. At most one unfinished shard is lost when the program is stopped."""
     batch_tokens: int | None = None
-    """Tokens of one batch, padding included. Default: 2048 on a CPU, 16384 elsewhere."""
+    """The number of tokens of one batch, padding included. The default is 2048 on a CPU and 16384 elsewhere."""
     overwrite: bool = False
-    """Starts anew whatever is at --output."""
+    """Replaces the directory at --output and starts from the first shard."""
 
 
 def embed(arguments: EmbedArguments) -> dict[str, Any]:
     """Embeds texts into sharded files of unit vectors with their ids; finished shards are kept.
 
-    Several processes share the shards when all are started with this same command
-    (crops_jax.devices.cluster_environment says how they find one another) and share the file system of --output. Their
-    number may change from call to call.
+    Several processes share the work if all are started with the same command and see the same file system at --output
+    (crops_jax.devices.cluster_environment describes how they connect). Their number can change from call to call.
     """
     with processes.joined() as cluster:
         return _embed(arguments, cluster)
@@ -83,8 +83,8 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
         if cluster.is_first:
             _open_output(output, arguments, manifest)
 
-    left = _unfinished(output, layout, table, cluster)
-    own, done = left[cluster.index :: cluster.count], layout.rows - _rows(layout, left)
+    unfinished = _unfinished(output, layout, table, cluster)
+    own, done = unfinished[cluster.index :: cluster.count], layout.rows - _rows(layout, unfinished)
     total, silent = done + _rows(layout, own), not cluster.is_first
     with tqdm(total=total, initial=done, unit="text", desc="embedding", disable=silent) as bar:
         for shard in own:
@@ -99,7 +99,7 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
                 bar.update(len(texts))
             _check_finite(vectors, table, first, arguments.run)
             write_shard(output, layout, shard, ids=table.ids[first:last], vectors=vectors)
-    cluster.gathered(None)  # said to be done when all are
+    cluster.gathered(None)  # the outcome is printed only when every process has finished
     return {
         "output": arguments.output,
         "tower": arguments.tower,
@@ -107,13 +107,13 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
         "dim": layout.dim,
         "dtype": layout.dtype,
         "shards": layout.shards,
-        "shards_written": len(left),
+        "shards_written": len(unfinished),
     }
 
 
 def _manifest(arguments: EmbedArguments, table: TextTable, encoder: Encoder, layout: Layout) -> dict[str, Any]:
     named = asdict(arguments)
-    # Log tables with a manifest are known by it, so that later steps see which logs these are; else by the table read.
+    # Log tables with a manifest are identified by it, so that later steps know the logs; others by the table itself.
     has_manifest = (Path(arguments.texts) / artifacts.MANIFEST).is_file()
     inputs: dict[str, Path | str | None] = {"texts": arguments.texts if has_manifest else table.path}
     if Path(arguments.run).is_dir():
@@ -124,13 +124,13 @@ def _manifest(arguments: EmbedArguments, table: TextTable, encoder: Encoder, lay
         arguments={name: value for name, value in named.items() if name not in _SPEED},
         inputs=inputs,
         layout=layout._asdict(),
-        # The manifest of a run that trained on is the same; its best weights are not.
+        # A run that was trained further has the same manifest but other best weights.
         encoder=encoder.fingerprint,
     )
 
 
 def _open_output(output: Path, arguments: EmbedArguments, manifest: Mapping[str, Any]) -> None:
-    """Makes the directory and its manifest, or takes up those of an earlier call. InputError on a foreign one."""
+    """Makes the directory with its manifest, or continues an earlier call. Raises InputError on another output."""
     run = arguments.run if Path(arguments.run).exists() else None
     in_place.claim(
         output,
@@ -143,18 +143,18 @@ def _open_output(output: Path, arguments: EmbedArguments, manifest: Mapping[str,
 
 
 def _check_alike(manifest: Mapping[str, Any], cluster: Processes) -> None:
-    """Raises InputError, in all processes, when one was started with other arguments or inputs."""
+    """Raises InputError in all processes if one of them was started with other arguments or inputs."""
     first, *others = cluster.gathered(manifest)
-    for index, found in enumerate(others, start=1):
-        if not in_place.is_same(found, first):
+    for index, other in enumerate(others, start=1):
+        if not in_place.is_same(other, first):
             raise InputError(
-                f"process {index} was not started as process 0 ({in_place.difference(found, first)}); give the same "
+                f"process {index} was not started as process 0 ({in_place.difference(other, first)}); give the same "
                 "command to all"
             )
 
 
 def _unfinished(output: Path, layout: Layout, table: TextTable, cluster: Processes) -> list[int]:
-    """Shards that are not there or not whole. Each process reads its share of those that are."""
+    """Returns the shards that are missing or incomplete. Each process checks its part of the existing shards."""
     own = [
         shard
         for shard in range(cluster.index, layout.shards, cluster.count)

@@ -30,34 +30,37 @@ from launch.evaluation.test_sets import log_queries, read_test_sets
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
     run: str
-    """A run of launch.train, or the folder or hub name of an untrained encoder."""
+    """A run of launch.train, or the folder or the Hugging Face hub name of an untrained encoder."""
     logs: str
-    """SPLIT: log tables with test_clicks, test_reformulations, or judgements of split = test."""
+    """SPLIT, the log tables with test_clicks, test_reformulations, or judgements of split test."""
     output: str
-    """EVAL: metrics.json, per_query.parquet, retrieved.parquet, relevant.parquet and index/."""
+    """EVAL, the directory for metrics.json, per_query.parquet, retrieved.parquet, relevant.parquet and index/."""
     document_embeddings: str = ""
-    """Vectors of the documents from launch.embed; default: they are computed."""
+    """The vectors of the documents, as launch.embed writes them. By default they are computed."""
     dim: int | None = None
-    """So many leading components of each vector; default: those of --document-embeddings, or all."""
+    """The number of leading components of each vector. The default is that of --document-embeddings, or all."""
     name: str = ""
-    """What tables and pages call this system; default: the folder's name."""
+    """The name of this system in tables and pages. The default is the name of the folder."""
     k1: float = 1.2
-    """BM25: saturation of term frequency."""
+    """The saturation of the term frequency in BM25."""
     b: float = 0.75
-    """BM25: share of length normalisation."""
+    """The strength of the length normalisation in BM25, 0 to 1."""
     relevant_grade: float | None = None
-    """Least grade of a relevant judgement; default: every grade above 0."""
+    """The minimum grade of a relevant judgement. By default every grade above 0 is relevant."""
     bootstrap_samples: int = 2000
-    """Samples of each interval."""
+    """The number of bootstrap samples for each interval."""
     overwrite: bool = False
-    """Replaces what is at --output."""
+    """Replaces the output if it exists."""
 
 
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
-    """Measures a retriever on what was held out: later clicks (CT), later reformulations (QR), test judgements.
+    """Measures a retriever on the held-out part of the logs, and BM25 on the same queries.
 
-    Writes each figure with its number of queries and a bootstrap interval, queries and pairs that the log already
-    holds apart from those that it does not, BM25 on the same queries, and the gap between the index and exact search.
+    The tests are the click test (CT: documents that were clicked later), the query reformulation test (QR: documents
+    that were consumed after a later reformulation of the query) and the judgements of split test. The program writes
+    each figure with its number of queries and a bootstrap interval. It also writes the figures separately for queries
+    and pairs that the log already contains and for those that it does not, and the difference between the index and
+    exact search.
     """
     processes.refuse_several("launch.evaluate")
     _check(arguments)

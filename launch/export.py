@@ -1,4 +1,4 @@
-"""Writes a run's encoder as a folder that sentence-transformers loads as it is."""
+"""Writes the encoder of a run as a folder that sentence-transformers loads without conversion."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,15 @@ from crops_jax.runs.encoder import open_encoder
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments:
     run: str
-    """A run (its best checkpoint is taken), or the folder or hub name of an encoder."""
+    """A run (its best checkpoint is exported), or the folder or the Hugging Face hub name of an encoder."""
     output: str
-    """The new folder: one Transformer for shared towers, a Router with query and document routes for two."""
+    """The new folder. It has one Transformer for shared towers, and a Router with query and document routes for two."""
     overwrite: bool = False
-    """Replaces what is at --output, if a program of this project wrote it."""
+    """Replaces the output if it exists and a program of this project wrote it."""
 
 
 def export(arguments: ExportArguments) -> dict[str, Any]:
-    """Exports an encoder: config.json, safetensors, tokenizer, and the modules of sentence-transformers."""
+    """Exports an encoder as config.json, safetensors, tokenizer, and the modules of sentence-transformers."""
     processes.refuse_several("launch.export")
     run = arguments.run if Path(arguments.run).exists() else None
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"run": run})

@@ -1,12 +1,12 @@
-"""Negatives from a model: the nearest documents of an encoder run that are no known positives, added to a label table.
+"""Mines negatives with a model: the nearest documents of a query that are not known positives enter a label table.
 
-For each query of LABELS that has a positive and a vector: rank the documents by cosine; take out its known positives;
-of the ranks --skip + 1 to --top take at most --per-query that score below the margin; add them at --level. Vectors are
-those that launch.embed wrote; nothing is encoded here.
+For each query of LABELS that has a positive and a vector, the program ranks the documents by cosine, removes the known
+positives of the query, selects at most --per-query documents of the ranks --skip + 1 to --top whose scores are below
+the margin, and adds them at --level. launch.embed writes the vectors; this program encodes nothing.
 
-Mining again during training, as ANCE does (arXiv 2007.00808), is these same steps in a loop: train some steps, embed
-with the run, mine from the labels that data.mine wrote (not from those of the last round, whose stale negatives would
-stay), write records, go on with a new run from the weights of the old one.
+Mining again during training, as ANCE does (arXiv 2007.00808), repeats these steps in a loop: train some steps, embed
+with the run, mine from the labels that data.mine wrote (not from those of the last round, which would keep its stale
+negatives), write records, and train a new run from the weights of the old one.
 """
 
 from dataclasses import dataclass, fields
@@ -32,57 +32,60 @@ from launch.negatives.judged_pairs import JudgedLogs
 from launch.negatives.mined_labels import Asked, MinedLabels
 from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
 
-# Queries whose rankings are searched together.
+# The number of queries whose rankings are searched together.
 _BLOCK_QUERIES = 65_536
 _SAMPLE_QUERIES = 256
-# Arguments that say where the inputs are, or how much memory there is.
+# Arguments that name a path that is an input already, or the memory, and do not change the result.
 _NOT_WHAT = {"logs", "memory_limit"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MineNegativesArguments:
     labels: str
-    """Label table, as data.mine writes it."""
+    """The directory of the label table, as data.mine writes it."""
     query_embeddings: str
-    """Of the queries of LABELS: launch.embed --texts LABELS --tower query."""
+    """The vectors of the queries of LABELS, from launch.embed --texts LABELS --tower query."""
     document_embeddings: str
-    """Of the documents, by the same run: launch.embed --texts LOGS --tower document."""
+    """The vectors of the documents by the same run, from launch.embed --texts LOGS --tower document."""
     output: str
-    """Directory for the label table with the mined rows in it."""
+    """The directory for the label table with the mined rows added."""
     overwrite: bool = False
-    """Replace the output if it exists."""
+    """Replaces the output if it exists."""
     level: int
-    """The level of mined negatives: 0, 1, 2 or 3. A document that has a higher one already keeps it."""
+    """The level of mined negatives: 0, 1, 2 or 3. A document that already has a higher level keeps it."""
     top: int = Selection.top
-    """The lowest rank that is considered. Ranks count from 1, known positives left out."""
+    """The last rank that is considered. Ranks count from 1 and omit known positives."""
     skip: int = Selection.skip
-    """So many of the first ranks are passed over: the likeliest false negatives stand there."""
+    """The number of first ranks that are skipped, because the most probable false negatives have the first ranks."""
     per_query: int = Selection.per_query
-    """At most so many new negatives of a query."""
+    """The maximum number of new negatives of a query."""
     sampling: Literal["top", "random"] = Selection.sampling
-    """top: the first ranks that are left. random: drawn among all that are left, by --seed."""
+    """With "top", the first of the considered ranks are selected. With "random", documents are drawn from all
+    considered ranks by --seed."""
     absolute_margin: float | None = Selection.absolute_margin
-    """A negative's score lies below that of the positive by more than this."""
+    """The score of a negative must be below that of the positive by more than this difference."""
     relative_margin: float | None = Selection.relative_margin
-    """A negative's score lies below that of the positive by more than this share of it, such as .05."""
+    """The score of a negative must be below that of the positive by more than this share of it, such as .05."""
     margin_to: Literal["best", "least"] = Selection.margin_to
-    """Margins are measured from the query's best positive, or from its least one and so from each."""
+    """The positive from which margins are measured: the one with the best score, or the one with the least score, so
+    that the margins hold for every positive."""
     seed: int = Selection.seed
-    """Of --sampling random."""
+    """The seed of --sampling random."""
     logs: str | None = None
-    """The log tables that LABELS were mined from: their judgements of split train tell how many of the mined
-    negatives are none."""
+    """The log tables that LABELS were mined from. Their judgements of split train show how many of the mined negatives
+    are false."""
     relevant_grade: float | None = None
-    """Least grade of --logs that makes a document relevant. By default any above 0."""
+    """The minimum grade in --logs of a relevant document. By default every grade above 0 is relevant."""
     exclude_same_text: bool = False
-    """Take documents of --logs whose text is that of a positive for positives too."""
+    """Treats documents of --logs that have the same text as a positive as positives too."""
     missing_queries: Literal["refuse", "count"] = "refuse"
-    """What to do where a query of LABELS has no vector."""
+    """The treatment of queries of LABELS that have no vector. With "refuse", the program ends with an error. With
+    "count", it leaves them out and counts them."""
     search: Literal["exact", "scann"] = "exact"
-    """scann is faster on large corpora and misses some neighbours; it holds all vectors in memory, and two runs may
-    differ."""
+    """The search method. scann is faster on large corpora but misses some neighbours; it holds all vectors in memory,
+    and two runs can differ."""
     memory_limit: str = "1GB"
-    """What DuckDB may hold of the label table; more is spilled to disk."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
 
     def __post_init__(self) -> None:
         if not Level.IN_BATCH_NEGATIVE <= self.level <= Level.SHOWN_NOT_CLICKED:
@@ -99,16 +102,17 @@ class MineNegativesArguments:
 
 
 def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
-    """Adds the nearest documents of an encoder run that are no known positives to a label table, as negatives.
+    """Adds the nearest documents of each query that are not known positives to a label table, as negatives.
 
-    Prints what share of the mined negatives is relevant after all, as far as judgements tell.
+    The vectors of an encoder run decide which documents are the nearest. The outcome line also has the share of the
+    mined negatives that are relevant (false negatives), measured on judged pairs.
     """
     processes.refuse_several("launch.mine_negatives")
     inputs = {
         "labels": arguments.labels,
         "query_embeddings": arguments.query_embeddings,
         "document_embeddings": arguments.document_embeddings,
-        # Not "logs", which are what a label table was mined from.
+        # The key is not "logs", because that key names the logs that a label table was mined from.
         "judged_logs": arguments.logs,
     }
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
@@ -116,7 +120,7 @@ def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
     if arguments.logs is not None:
         check_mined_from(arguments.labels, arguments.logs)
     vectors = open_pair(arguments.query_embeddings, arguments.document_embeddings)
-    kept = {f.name: getattr(arguments, f.name) for f in fields(arguments) if f.name not in _NOT_WHAT}
+    recorded = {f.name: getattr(arguments, f.name) for f in fields(arguments) if f.name not in _NOT_WHAT}
     mined: dict[str, Any] = {}
     with (
         artifacts.output_directory(
@@ -124,7 +128,7 @@ def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
             overwrite=arguments.overwrite,
             program="launch.mine_negatives",
             kind="labels",
-            arguments=kept,
+            arguments=recorded,
             inputs=inputs,
             mined=mined,
         ) as out,
@@ -192,8 +196,13 @@ def _mine_all(
     with tqdm(total=pairs, desc="mining", unit=" pairs", unit_scale=True, delay=1) as bar:
         for first, rows, queries, labelled in labels.blocks(_BLOCK_QUERIES):
             block = Block(take_rows(vectors.queries.shards, rows), id_hashes(queries), labelled)
-            for found in mine_block(block, corpus, selection, tally, progress=bar.update):
-                labels.add(place=first + found.query, document=found.document, score=found.score, new=found.new)
+            for negatives in mine_block(block, corpus, selection, tally, progress=bar.update):
+                labels.add(
+                    place=first + negatives.query,
+                    document=negatives.document,
+                    score=negatives.score,
+                    new=negatives.new,
+                )
     return tally
 
 
@@ -218,7 +227,7 @@ def _check_asked(arguments: MineNegativesArguments, asked: Asked) -> None:
 
 
 def _sample(vectors: EmbeddingPair) -> np.ndarray:
-    """Queries spread over all of them, for ScaNN to be tuned with."""
+    """Returns the vectors of evenly spaced queries, on which ScaNN is tuned."""
     count = len(vectors.queries.ids)
     return take_rows(vectors.queries.shards, np.unique(np.linspace(0, count - 1, _SAMPLE_QUERIES).astype(np.int64)))
 

@@ -1,4 +1,4 @@
-"""The whole road with one resumable command: hold out, mine, write records, train, embed, index, evaluate, report."""
+"""Runs all steps with one resumable command: hold out, mine, write records, train, embed, index, evaluate, report."""
 
 import dataclasses
 import shlex
@@ -26,48 +26,54 @@ ARMS: dict[str, tuple[str, ...] | None] = {
     "knowledge_level": ("search_log", "knowledge_level"),
     "cross_perspective": None,
 }
-"""What each arm mines; None: every perspective whose tables are there."""
+"""The perspectives that each arm mines; None means every perspective whose tables are present."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineArguments:
     logs: str
-    """Log tables: a directory of Parquet tables."""
+    """The directory of log tables in Parquet."""
     output: str
-    """WORK: everything lies under it; called again with the same arguments it goes on."""
+    """WORK, the directory for all outputs. A second call with the same arguments continues the first."""
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Hold out what happened from this time on (ISO 8601, UTC)."""
+    """Hold out the events at this time or later (ISO 8601; UTC if it has no offset)."""
     fraction: float = 0.0
-    """With --by group: the share of groups to hold out."""
+    """The share of the groups to hold out; it is needed with --by group."""
     by: str = ""
-    """group: hold out whole groups (a topic, a session), not a period; split: keep the judgements' own split."""
+    """With "group", whole groups (a topic, a session) are held out instead of a period. With "split", the split of the
+    judgements decides."""
     arms: str = "search_log,cross_perspective"
-    """Label sets to compare, each mined on its own."""
+    """The arms, separated by commas. An arm is one system of the comparison: a set of labels, and the encoder that is
+    trained on it. The arms are search_log, query_level, system_level, knowledge_level and cross_perspective, which has
+    all perspectives."""
     tokenizer: str = ""
-    """A Hugging Face tokenizer folder; default: that of --encoder.weights, or one learnt from the documents."""
+    """The folder of a Hugging Face tokenizer. The default is that of --encoder.weights, or else one that is learnt from
+    the documents."""
     on_bad_rows: OnBadRows = "fail"
-    """quarantine: rows of the logs that break a rule are left out, counted, and written to WORK/split.quarantine."""
+    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to
+    WORK/split.quarantine."""
     hold_out_flags: str = ""
-    """Further flags of data.hold_out, in one text."""
+    """Further flags of data.hold_out, in one string."""
     discriminator: Literal["lexical", "cross_encoder"] = "lexical"
-    """Which discriminator decides what is a positive. cross_encoder: one is trained on what is not held out, and the
-    hold-out is made again with it."""
+    """The relevance discriminator (theta), which gives the probability that a document answers a query and so decides
+    which documents become positives. With "cross_encoder", one is trained on the part that is not held out, and then
+    the hold-out is made again with it."""
     discriminator_flags: str = ""
-    """Further flags of launch.train_discriminator, in one text."""
+    """Further flags of launch.train_discriminator, in one string."""
     mine_flags: str = ""
-    """Further flags of data.mine, in one text, for every arm."""
+    """Further flags of data.mine for every arm, in one string."""
     records_flags: str = ""
-    """Further flags of data.write_records, in one text."""
+    """Further flags of data.write_records, in one string."""
     evaluate_flags: str = ""
-    """Further flags of launch.evaluate, in one text."""
+    """Further flags of launch.evaluate, in one string."""
     config: program.ConfigArgument
 
 
 def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
-    """Runs the whole road, step by step, and goes on at the first unfinished step when called again.
+    """Runs all steps from log tables to the report; a second call continues at the first unfinished step.
 
-    Each step is one of this project's programs; its command is printed and can be run by hand. The last line of
-    standard output names the report and, for each arm, its headline figures.
+    Each step is one program of this project. Its command is printed and can be run by hand. The last line of standard
+    output has the path of the report and the main figures of each arm (one system of the comparison).
     """
     processes.refuse_several(_PROGRAM)
     arms = _arms(arguments)
@@ -79,7 +85,7 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     steps = list(_steps(arguments, arms, work))
     work.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {work}; wait until it ends, or stop it"
-    # Held by the steps too: a chain that was killed is not started a second time beside a step that still ends.
+    # The steps inherit the lock: after a chain was killed, no second chain starts while one of its steps still runs.
     with exclusive(work / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         _claim(work, arguments)
         chain = Chain(work, total=len(steps))
@@ -91,7 +97,7 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
 def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterator[Step]:
     split, discriminator = work / "split", work / "discriminator"
     if arguments.discriminator == "cross_encoder":
-        # It may learn from what is left to train on only, and then decides what is tested: the split is made twice.
+        # It must learn only from the training part, and then it decides the test sets: so the split is made twice.
         before = work / "split_for_discriminator"
         yield _hold_out("hold out for the discriminator", arguments, before)
         yield Step(
@@ -230,7 +236,7 @@ def _arms(arguments: PipelineArguments) -> list[str]:
 
 
 def _claim(work: Path, arguments: PipelineArguments) -> None:
-    """Writes WORK's manifest and configuration, or refuses a WORK where steps were done with others."""
+    """Writes the manifest and the configuration of WORK. Raises InputError if WORK has steps of others."""
     manifest = artifacts.new_manifest(
         program=_PROGRAM, kind="work", arguments=arguments, inputs={"logs": arguments.logs}
     )

@@ -1,4 +1,4 @@
-"""One self-contained page of runs, evaluations and label tables."""
+"""Writes one self-contained page of runs, evaluations and label tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ _TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
 @dataclass(frozen=True, kw_only=True)
 class RunReportArguments:
     paths: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Runs, evaluations and label tables, or a work directory of launch.pipeline."""
+    """The directories of runs, evaluations and label tables, or a work directory of launch.pipeline."""
     output: str
-    """The page, such as report.html."""
+    """The file of the page, such as report.html."""
     overwrite: bool = False
-    """Replaces a page that is there."""
+    """Replaces the page if it exists."""
 
 
 def report(arguments: RunReportArguments) -> dict[str, Any]:
-    """Writes one self-contained page: figures side by side with intervals, labels, loss curves, examples."""
+    """Writes one self-contained page: figures side by side with their intervals, labels, loss curves and examples."""
     return write_report(arguments.paths, arguments.output, overwrite=arguments.overwrite)
 
 
@@ -41,13 +41,14 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
     """Writes the page.
 
     Args:
-      paths: directories of kind evaluation, run or labels, or a work directory that holds them. The first evaluation
-        is the one that the others are compared with.
-      output: the file.
-      overwrite: replaces a page of ours.
+      paths: directories of kind evaluation, run or labels, or a work directory that contains them. The others are
+        compared with the first evaluation.
+      output: the file of the page.
+      overwrite: whether to replace a page that a program of this project wrote.
 
     Returns:
-      report (the path); metrics: system -> headline label -> value; differences: the rows of `compare`.
+      A dictionary with "report" (the path), "metrics" (system -> headline label -> value) and "differences" (the rows
+      of `compare`).
     """
     check_page(output, overwrite=overwrite)
     sources = read_sources(paths)
@@ -62,7 +63,7 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         manifest=manifest,
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         sections=sections,
-        labels=[_label_card(table, place) for place, table in enumerate(sources.labels)],
+        labels=[_label_card(table, position) for position, table in enumerate(sources.labels)],
         sources_of_labels=_label_sources(sources.labels),
         sweeps=[table for table in sources.labels if table.alpha_sweep],
         training=_training(sources.runs),
@@ -86,7 +87,7 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
 
 
 def _section(sources: Sources, split: str) -> dict[str, Any]:
-    """Everything about the evaluations of one SPLIT."""
+    """Returns the content of the section about the evaluations of one SPLIT."""
     evaluations = [evaluation for evaluation in sources.evaluations if evaluation.split == split]
     systems = systems_of(evaluations)
     return {
@@ -107,13 +108,13 @@ def _charts(systems: Sequence[System], evaluation: Evaluation) -> list[tuple[str
     charts = []
     for label, (test, metric) in HEADLINE.items():
         rows = [
-            Row(system.name, figure["value"], figure["low"], figure["high"], place)
-            for place, system in enumerate(systems)
+            Row(system.name, figure["value"], figure["low"], figure["high"], position)
+            for position, system in enumerate(systems)
             if (figure := system.figures.get(test, {}).get(metric)) and figure["queries"]
         ]
         if rows:
-            chance = evaluation.metrics["random"].get(metric)
-            reference = ("a random order", chance) if chance is not None else None
+            of_random = evaluation.metrics["random"].get(metric)
+            reference = ("a random order", of_random) if of_random is not None else None
             charts.append((label, Markup(interval_plot(rows, title=label, reference=reference))))
     return charts
 
@@ -128,7 +129,7 @@ def _label_card(labels: Labels, place: int) -> dict[str, Any]:
 
 
 def _label_sources(tables: Sequence[Labels]) -> dict[str, list[int]]:
-    """Source -> its number of labels in each table, in the order of the tables."""
+    """Returns the number of labels of each source in each table, in the order of the tables."""
     names = dict.fromkeys(name for table in tables for name in table.sources)
     return {name: [table.sources.get(name, 0) for table in tables] for name in names}
 
@@ -141,7 +142,7 @@ def _training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
         of_levels = {f"{prefix}_{level}": f"{text}, level {name}" for level, name in LEVELS.items()}
         titles |= {field: title for field, title in of_levels.items() if field in names}
     for field, title in titles.items():
-        curves = [Curve(run.name, _points(run, field), place) for place, run in enumerate(runs)]
+        curves = [Curve(run.name, _points(run, field), position) for position, run in enumerate(runs)]
         if any(curve.points for curve in curves):
             charts.append((title, Markup(line_chart(curves, title=title))))
     return charts

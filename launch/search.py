@@ -1,4 +1,4 @@
-"""Prints what a retriever finds for typed queries."""
+"""Prints the documents that a retriever finds for typed queries."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,30 +23,30 @@ from launch.corpus.documents import Corpus, document_vectors, read_corpus
 _TITLE_CHARACTERS = 100
 
 Ranking = tuple[np.ndarray, np.ndarray]
-"""Scores and indices into the corpus, best first, of one query."""
+"""The scores of the documents of one query and their indices in the corpus, best first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchArguments:
     query: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """What to look for, its words joined; further queries are read from standard input, one a line."""
+    """The words of the first query. Further queries are read from standard input, one for each line."""
     run: str
-    """A run of launch.train, or the folder or hub name of an encoder."""
+    """A run of launch.train, or the folder or the Hugging Face hub name of an encoder."""
     logs: str
-    """Log tables whose documents are searched."""
+    """The log tables whose documents are searched."""
     document_embeddings: str = ""
-    """Vectors of the documents from launch.embed; default: they are computed."""
+    """The vectors of the documents, as launch.embed writes them. By default they are computed."""
     dim: int | None = None
-    """So many leading components of each vector; default: those of --document-embeddings, or all."""
+    """The number of leading components of each vector. The default is that of --document-embeddings, or all."""
     k: int = 10
-    """Documents a query."""
+    """The number of documents that are printed for each query."""
 
 
 def search(arguments: SearchArguments) -> dict[str, Any]:
-    """Prints the best documents of each query, with titles and scores, for a person to look at.
+    """Prints the best documents of each query with their titles and scores.
 
     The outcome line holds the results of every query: rank, doc_id, title and score (the inner product of unit
-    vectors, 1 at most).
+    vectors, at most 1).
     """
     if arguments.k < 1:
         raise InputError(f"--k must be at least 1, found {arguments.k}")
@@ -71,9 +71,9 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         if not query:
             _say("(an empty query finds nothing; type some words)")
             continue
-        found = _answer(search_for(encoder.encode([query], tower="query", dim=vectors.dim)), corpus)
-        _print(query, found)
-        answered.append({"query": query, "results": found})
+        results = _answer(search_for(encoder.encode([query], tower="query", dim=vectors.dim)), corpus)
+        _print(query, results)
+        answered.append({"query": query, "results": results})
     return {
         "run": str(Path(arguments.run)),
         "documents": len(corpus.doc_ids),
@@ -84,11 +84,10 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
 
 
 def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
-    """The query of the command line, then the lines of standard input; a terminal is asked only with a prompt."""
+    """Yields the query of the command line, then the lines of standard input; on a terminal a prompt comes first."""
     if first:
         yield " ".join(first)
-    asks = sys.stdin.isatty()
-    if asks:
+    if sys.stdin.isatty():
         _say("type a query a line; an end of file (Ctrl-D) ends")
     try:
         yield from lines
@@ -97,34 +96,34 @@ def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
 
 
 def _is_text(query: str) -> bool:
-    """Whether a query is whole Unicode: bytes that are not UTF-8 come in as lone surrogates, in some locales."""
+    """Returns whether a query is valid Unicode. In some locales, bytes that are not UTF-8 become lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in query)
 
 
 def _searcher(vectors: Embeddings, corpus: Corpus, *, k: int) -> Callable[[np.ndarray], Ranking]:
-    """What answers a query: over documents that are on the device once, or block by block where they are many."""
+    """Returns the search function: it keeps the documents on the device, or reads them in blocks if they are many."""
     if len(corpus.doc_ids) * vectors.dim * 4 > BLOCK_BYTES:
         return lambda query: mapped_top_k(query, vectors.shards, k, order=corpus.order, mesh=local_mesh())
-    held = jnp.asarray(vectors.array())
-    return lambda query: exact_top_k(query, held, k, order=corpus.order)
+    documents = jnp.asarray(vectors.array())
+    return lambda query: exact_top_k(query, documents, k, order=corpus.order)
 
 
-def _answer(found: Ranking, corpus: Corpus) -> list[dict[str, Any]]:
-    scores, indices = found
+def _answer(ranking: Ranking, corpus: Corpus) -> list[dict[str, Any]]:
+    scores, indices = ranking
     return [
         {"rank": rank, "doc_id": corpus.doc_ids[at], "title": corpus.titles[at], "score": round(float(score), 4)}
         for rank, (score, at) in enumerate(zip(scores[0], indices[0], strict=True), start=1)
     ]
 
 
-def _print(query: str, found: list[dict[str, Any]]) -> None:
+def _print(query: str, results: list[dict[str, Any]]) -> None:
     _say(f"\n{_printable(query)}")
-    for row in found:
+    for row in results:
         _say(f"{row['rank']:4}  {row['score']:7.4f}  {_printable(row['title'])}  [{_printable(row['doc_id'])}]")
 
 
 def _printable(text: str) -> str:
-    """One line without control characters, which a terminal would obey."""
+    """Returns the text in one line without control characters, which a terminal would execute."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return shown if len(shown) <= _TITLE_CHARACTERS else shown[: _TITLE_CHARACTERS - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""Prints where a run is, while it trains or after."""
+"""Prints the state of a run, while it trains or afterwards."""
 
 import sys
 from dataclasses import dataclass
@@ -11,26 +11,30 @@ from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.runs.status import run_status
 
-# Their runs are discriminators' folders.
+# A run of this program is the folder of a discriminator.
 _DISCRIMINATORS = "launch.train_discriminator"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusArguments:
     run: Annotated[str, tyro.conf.Positional]
-    """A run of launch.train or launch.train_discriminator, finished or under way."""
+    """A run of launch.train or launch.train_discriminator, finished or unfinished."""
 
 
 def status(arguments: StatusArguments) -> dict[str, Any]:
-    """Says where a run is: step, loss, speed, time left, goodput, share of input wait, last checkpoint."""
+    """Prints the state of a run.
+
+    It consists of the step, the loss, the speed, the remaining time, the goodput (the share of time that training steps
+    take), the share of time that steps wait for input, and the last checkpoint.
+    """
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)
     if manifest["kind"] != "run" and manifest["program"] != _DISCRIMINATORS:
         raise InputError(f"{run} holds {manifest['kind']}, not a run; give the output of launch.train")
-    found = run_status(run)
-    for name, value in found.items():
+    state = run_status(run)
+    for name, value in state.items():
         print(f"{name.replace('_', ' '):18} {'-' if value is None else value}", file=sys.stderr)
-    return {"run": arguments.run, **found}
+    return {"run": arguments.run, **state}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains a dual encoder on records; called again with the same RUN it goes on where it was."""
+"""Trains a dual encoder on records. A second call with the same RUN continues from the last checkpoint."""
 
 from crops_jax.devices.process_memory import keep_freed_memory
 
@@ -16,23 +16,24 @@ from crops_jax import program
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
     config: program.ConfigArgument
-    """The experiment; every field can be overridden."""
+    """The configuration of the experiment; a flag overrides each field."""
     records: str
-    """What data.write_records wrote."""
+    """RECORDS, the directory that data.write_records wrote."""
     output: str
-    """The run: config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl, tensorboard."""
+    """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
 
 
 def train(arguments: TrainArguments) -> dict[str, Any]:
-    """Trains a dual encoder with H-InfoNCE on records of data.write_records.
+    """Trains a dual encoder on the records of data.write_records, with the loss that --loss.name selects.
 
-    Works in place and can be watched while it runs. SIGTERM saves a checkpoint and exits with status 3; the same
-    command goes on from the newest checkpoint, whatever stopped it before, and ends as if nothing had. Compiled
-    programs are kept in OUTPUT/compilation_cache, or where JAX_COMPILATION_CACHE_DIR says.
+    The program writes into RUN while it trains; launch.status shows its state. SIGTERM saves a checkpoint and exits
+    with status 3. The same command continues from the newest checkpoint, whatever stopped it before, and the result is
+    the same as without an interruption. Compiled programs are kept in RUN/compilation_cache, or in the directory that
+    JAX_COMPILATION_CACHE_DIR names.
 
-    Several processes train one model when all are started with this same command
-    (crops_jax.devices.cluster_environment says how they find one another; launch/scripts holds examples) and share the
-    file system of RECORDS and OUTPUT. Their number may change whenever the run goes on.
+    Several processes train one model if all are started with the same command and see the same file system at RECORDS
+    and RUN (crops_jax.devices.cluster_environment describes how they connect; launch/scripts has examples). Their
+    number can change each time the run continues.
     """
     from crops_jax.devices import processes
 
@@ -41,13 +42,13 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
 
 
 def _train(arguments: TrainArguments) -> dict[str, Any]:
-    # Imported here: what stands above says before anything slow what is wrong with the environment.
+    # The imports are here because they are slow: an error in the environment is reported before them.
     from crops_jax import pretrained, training
     from crops_jax.devices import processes
     from crops_jax.runs import folder
 
     config = pretrained.resolve_config(arguments.config)
-    training.check_machine(config)  # before RUN is made: a run keeps the configuration that it was made with
+    training.check_machine(config)  # before RUN is made, because a run keeps its first configuration
     with folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
         obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:

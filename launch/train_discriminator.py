@@ -1,4 +1,8 @@
-"""Trains and calibrates the cross-encoder theta; called again with the same RUN it goes on where it was."""
+"""Trains and calibrates the relevance discriminator (theta), a cross-encoder.
+
+Theta is the probability that a document answers a query. A second call with the same RUN continues from the last
+checkpoint.
+"""
 
 from crops_jax.devices.process_memory import keep_freed_memory
 
@@ -40,66 +44,69 @@ if TYPE_CHECKING:
 _PROGRAM = "launch.train_discriminator"
 _TOKENIZER = "tokenizer"
 _MAX_LEXICAL_PAIRS = 60_000
-# What is trained from weights, and what from scratch.
+# The default learning rates: with weights to start from (True), and from scratch (False).
 _LEARNING_RATES = {True: 2e-5, False: 3e-4}
-# Arguments that change where a run works and how often it writes, never what it learns.
+# Arguments that change the devices, the memory or the writing interval of a run, and never its result.
 _FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "memory_limit"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainDiscriminatorArguments:
     logs: str
-    """Log tables, as a rule those that data.hold_out left to train on."""
+    """The log tables; normally those of the training part that data.hold_out wrote."""
     output: str
-    """The run, which is a discriminator's folder once it is finished."""
+    """RUN, the directory of the run. When it is finished, it is the folder of the discriminator."""
     weights: str = ""
-    """A Hugging Face folder or hub name of a BERT-family encoder or cross-encoder to start from; empty: from scratch,
-    with the sizes below."""
+    """The folder or the Hugging Face hub name of a BERT-family encoder or cross-encoder to start from. If it is empty,
+    the model starts from random parameters, with the sizes below."""
     tokenizer: str = ""
-    """A Hugging Face tokenizer folder; by default that of --weights, or a WordPiece vocabulary learnt here."""
+    """The folder of a Hugging Face tokenizer. The default is that of --weights, or else a WordPiece vocabulary that is
+    learnt from the logs."""
     vocabulary_size: int = 30_000
-    """Of a vocabulary that is learnt."""
+    """The number of tokens of a vocabulary that is learnt."""
     layers: int = 6
     width: int = 384
     heads: int = 12
     feed_forward_width: int = 1536
     dropout: float = 0.1
     max_tokens: int = 128
-    """Of a pair: the query is kept whole first, then the document."""
+    """The maximum number of tokens of a query-document pair. If a pair is longer, the document is cut first."""
     max_pairs: int = 400_000
-    """Where there are more training pairs, those with the least SHA-256 are taken."""
+    """The maximum number of training pairs. If there are more, those with the smallest SHA-256 are used."""
     pairs_per_batch: int = 32
     epochs: float = 2.0
     steps: int = 0
-    """Optimiser steps; 0: as many as --epochs takes."""
+    """The number of optimiser steps. 0 means that --epochs decides."""
     learning_rate: float | None = None
-    """By default 2e-5 from weights and 3e-4 from scratch."""
+    """The peak learning rate. The default is 2e-5 with --weights and 3e-4 without."""
     weight_decay: float = 0.01
     warmup_fraction: float = 0.1
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     until: str | None = None
-    """Read only what was searched before this time (exclusive, ISO 8601, UTC without an offset)."""
+    """Read only searches before this time (exclusive, ISO 8601; UTC if it has no offset)."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
-    """Watched at least this long counts as consumed."""
+    """The minimum watch time in seconds of a consumed document."""
     on_bad_rows: OnBadRows = "fail"
-    """quarantine: rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     seed: int = 0
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     log_every_steps: int = 10
     checkpoint_every_steps: int = 200
     memory_limit: str | None = None
-    """What DuckDB may hold in memory, such as 4GB; more is spilled to disk."""
+    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
 
 
 def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any]:
-    """Trains a cross-encoder on query-document pairs and calibrates it on queries that it never saw.
+    """Trains a cross-encoder as the relevance discriminator (theta), and calibrates it on held-out queries.
 
-    Pairs are graded judgements of split train (target grade / greatest grade), or else what was clicked and what was
-    shown without a click, or, in a log of clicks only, clicked documents and sampled ones. Judgements of split test are
-    never read. A fifth of the queries, by hash, is held out for temperature, calibration error and AUC beside that of
-    the lexical discriminator.
+    The training pairs are the graded judgements of split train (the target is grade / maximum grade). Without
+    judgements they are the documents that were clicked and those that were shown without a click; in a log that has
+    only clicks, they are clicked documents and sampled ones. Judgements of split test are never read. A fifth of the
+    queries, selected by hash, is held out: the temperature, the calibration error and the AUC are measured on it, and
+    the AUC of the lexical discriminator for comparison.
 
-    Works in place. SIGTERM saves a checkpoint and exits with status 3; the same command goes on from the newest one.
+    The program writes into RUN while it trains. SIGTERM saves a checkpoint and exits with status 3; the same command
+    continues from the newest checkpoint.
     """
     processes.refuse_several(_PROGRAM)
     config = _config(arguments)
@@ -111,11 +118,11 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
         if (run / FITTED).exists():
             print(f"{run} is finished", file=sys.stderr)
         else:
-            write_config(run / CONFIG, config)  # which follows mesh and cadence
+            write_config(run / CONFIG, config)  # a continued run can have another mesh and other intervals
             try:
                 _train(arguments, config, logs, until, run)
             except NothingToFit:
-                # Other logs or another --until may have something: OUTPUT stays free for them.
+                # Other logs or another --until can have training pairs, so that OUTPUT must not stay claimed.
                 if is_new:
                     shutil.rmtree(run)
                 raise
@@ -123,7 +130,7 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
 
 
 def _config(arguments: TrainDiscriminatorArguments) -> CrossEncoderConfig:
-    """The configuration, resolved. Raises InputError where arguments or weights cannot be used."""
+    """Returns the resolved configuration. Raises InputError if arguments or weights cannot be used."""
     from_weights = bool(arguments.weights)
     sizes: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("layers", "width", "heads", "feed_forward_width")
@@ -172,7 +179,10 @@ def _config(arguments: TrainDiscriminatorArguments) -> CrossEncoderConfig:
 
 
 def _open_run(run: Path, arguments: TrainDiscriminatorArguments, config: CrossEncoderConfig) -> bool:
-    """Makes RUN whole (True), or takes up that of an earlier call. Raises InputError on one of something else."""
+    """Makes RUN atomically (True), or continues that of an earlier call (False).
+
+    Raises InputError if RUN was made with other arguments or inputs.
+    """
     from crops_jax.training.cross_encoder import check_machine
 
     check_machine(config)
@@ -199,7 +209,7 @@ def _train(
     until: datetime.datetime | None,
     run: Path,
 ) -> None:
-    # Imported here: JAX takes seconds, and a finished run or a wrong argument needs none of it.
+    # The imports are here because JAX takes seconds, and a finished run or a wrong argument does not need it.
     from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
     from crops_jax.discriminator.report import calibrate
     from crops_jax.discriminator.slices import CROSS_ENCODER, slices
@@ -228,15 +238,15 @@ def _train(
         max_tokens=config.pairs.max_tokens,
         tokenizer_folder=run / _TOKENIZER,
     )
-    few = slice(_MAX_LEXICAL_PAIRS)
+    first = slice(_MAX_LEXICAL_PAIRS)
     lexical = LexicalDiscriminator.fit(
-        queries[few],
-        texts[few],
-        found.targets[train][few],
+        queries[first],
+        texts[first],
+        found.targets[train][first],
         corpus=CorpusStatistics.from_texts(texts_of(connection, documents)),
     )
     calibrate(theta, found.queries, found.documents, found.targets, parts=parts, lexical=lexical)
-    # Last of all fitted.json, which says that the run is finished.
+    # fitted.json is written last, because it marks the run as finished.
     save_theta(theta_of("cross_encoder", theta, found, report=theta.report), run)
 
 
@@ -257,7 +267,7 @@ def _tokenized(
 
 
 def _put_tokenizer(run: Path, arguments: TrainDiscriminatorArguments, texts: Any) -> None:
-    """RUN/tokenizer, whole or not at all."""
+    """Writes RUN/tokenizer atomically."""
     artifacts.remove_temporaries(run)
     with artifacts.appears_whole(run / _TOKENIZER) as temporary:
         if arguments.tokenizer:
