@@ -1,1 +1,1 @@
-"""The documents that are searched: their texts, vectors and ids."""
+"""The texts, vectors and ids of the documents that are searched."""

@@ -1,4 +1,4 @@
-"""The documents of log tables with their vectors, as evaluation and search need them."""
+"""The documents of log tables and their vectors, for evaluation and search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ from data.tables import LogTables
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in the order of their table."""
+    """The documents in the order of their table."""
 
     doc_ids: Sequence[str]
     titles: Sequence[str]
     texts: Sequence[str]
-    """As the encoder takes them."""
+    """The texts that the encoder embeds."""
 
     @property
     def order(self) -> Int32[np.ndarray, "documents"]:
-        """The place of each document among equals: that of its id, so that the table's order decides nothing."""
-        place = np.empty(len(self.doc_ids), np.int32)
-        place[np.argsort(np.asarray(self.doc_ids, dtype=np.str_), kind="stable")] = np.arange(len(self.doc_ids))
-        return place
+        """The position of each document in the order of ids. It breaks ties."""
+        positions = np.empty(len(self.doc_ids), np.int32)
+        positions[np.argsort(np.asarray(self.doc_ids, dtype=np.str_), kind="stable")] = np.arange(len(self.doc_ids))
+        return positions
 
 
 def read_corpus(logs: LogTables) -> Corpus:
-    """Ids, titles and encoder texts of the table documents."""
+    """Returns the ids, titles and encoder texts of the table documents."""
     rows = logs.read("documents", ["doc_id", *DOCUMENT_FIELDS]).to_pylist()
     return Corpus(
         doc_ids=[row["doc_id"] for row in rows],
@@ -47,24 +47,24 @@ def read_corpus(logs: LogTables) -> Corpus:
 def document_vectors(
     encoder: Any, corpus: Corpus, *, embeddings: str, logs: LogTables, run: str, dim: int | None = None
 ) -> Embeddings:
-    """The vectors of a corpus in its order: mapped from EMBEDDINGS where it is named, computed otherwise.
+    """Returns the vectors of a corpus in its order, mapped from `embeddings` if it is not empty, or else computed.
 
     Args:
       encoder: a crops_jax.embeddings.encoder.Encoder.
       corpus: the documents.
-      embeddings: a directory of launch.embed; empty: encode now.
-      logs: the tables of the corpus.
-      run: for messages.
-      dim: leading components of a vector; None: those of EMBEDDINGS, or all.
+      embeddings: a directory that launch.embed wrote, or "" to compute the vectors.
+      logs: the log tables of the corpus.
+      run: the name of the encoder in messages.
+      dim: the number of leading components of a vector; None means that of `embeddings`, or all.
 
     Raises:
-      InputError: the embeddings are of another encoder, tower, corpus, text or dimension.
+      InputError: the embeddings belong to another encoder, tower, corpus, text or dimension.
     """
     ids = list(corpus.doc_ids)
     if not embeddings:
         return Embeddings(ids, (encoder.encode(corpus.texts, tower="document", dim=dim, progress=True),))
     manifest = artifacts.read_manifest(embeddings)
-    found = open_embeddings(embeddings)
+    stored = open_embeddings(embeddings)
     if manifest["arguments"].get("tower") != "document":
         raise InputError(f"{embeddings}: vectors of the {manifest['arguments'].get('tower')} tower; embed documents")
     if manifest.get("encoder") != encoder.fingerprint:
@@ -72,20 +72,22 @@ def document_vectors(
     texts = input_fingerprint(manifest, "texts")
     if texts not in _fingerprints(logs):
         raise InputError(f"{embeddings}: vectors of other texts than the documents of {logs.path}; embed these")
-    if dim not in (None, found.dim):
-        raise InputError(f"{embeddings}: vectors of {found.dim} components, and --dim is {dim}; give --dim {found.dim}")
-    if found.ids == ids:
-        return found
-    place = {doc_id: row for row, doc_id in enumerate(found.ids)}
-    missing = [doc_id for doc_id in corpus.doc_ids if doc_id not in place]
-    if missing or len(found.ids) != len(corpus.doc_ids):
+    if dim not in (None, stored.dim):
         raise InputError(
-            f"{embeddings}: {len(found.ids)} vectors for the {len(corpus.doc_ids)} documents of {logs.path}"
+            f"{embeddings}: vectors of {stored.dim} components, and --dim is {dim}; give --dim {stored.dim}"
+        )
+    if stored.ids == ids:
+        return stored
+    row_of = {doc_id: row for row, doc_id in enumerate(stored.ids)}
+    missing = [doc_id for doc_id in corpus.doc_ids if doc_id not in row_of]
+    if missing or len(stored.ids) != len(corpus.doc_ids):
+        raise InputError(
+            f"{embeddings}: {len(stored.ids)} vectors for the {len(corpus.doc_ids)} documents of {logs.path}"
             + (f", none for {missing[0]!r}" if missing else "")
             + "; embed again with launch.embed"
         )
-    rows = take_rows(found.shards, np.asarray([place[doc_id] for doc_id in ids]))
-    return Embeddings(ids, (rows,), found.dtype)
+    rows = take_rows(stored.shards, np.asarray([row_of[doc_id] for doc_id in ids]))
+    return Embeddings(ids, (rows,), stored.dtype)
 
 
 def _fingerprints(logs: LogTables) -> set[str]:

@@ -1,4 +1,4 @@
-"""The embeddings of queries and documents that one encoder made, as launch.embed left them."""
+"""The embeddings of queries and documents by one encoder, as launch.embed writes them."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,21 +10,23 @@ from crops_jax import artifacts
 from crops_jax.embeddings import Embeddings, iterate, open_embeddings, read_layout, shard_is_finished
 from crops_jax.errors import InputError
 
-# Storing vectors in fewer bytes moves the length of a unit vector by less than this.
+# Storing a unit vector in fewer bytes changes its length by less than this.
 _LENGTH_TOLERANCE = 1e-2
 
 
 class EmbeddingPair(NamedTuple):
+    """The embeddings of queries and of documents by one encoder."""
+
     queries: Embeddings
     documents: Embeddings
 
 
 def open_pair(query_embeddings: str, document_embeddings: str) -> EmbeddingPair:
-    """Opens both, having read every vector.
+    """Opens the embeddings of queries and of documents, after checking every vector.
 
     Raises:
-      InputError: one is of the other tower, they are of different encoders, a shard is missing or damaged, or a vector
-        is no unit vector.
+      InputError: one belongs to the wrong tower, they belong to different encoders, a shard is missing or damaged, or a
+        vector is not a unit vector.
     """
     queries = _open(query_embeddings, tower="query")
     documents = _open(document_embeddings, tower="document")
@@ -45,14 +47,15 @@ def open_pair(query_embeddings: str, document_embeddings: str) -> EmbeddingPair:
 
 def _open(path: str, *, tower: Literal["query", "document"]) -> Embeddings:
     argument = "query" if tower == "query" else "document"
-    layout, found = read_layout(Path(path)), open_embeddings(path)
-    given = artifacts.read_manifest(path)["arguments"].get("tower")
-    if given != tower:
+    layout, embeddings = read_layout(Path(path)), open_embeddings(path)
+    written_tower = artifacts.read_manifest(path)["arguments"].get("tower")
+    if written_tower != tower:
         raise InputError(
-            f"--{argument}-embeddings {path}: vectors of the {given} tower; embed with launch.embed --tower {tower}"
+            f"--{argument}-embeddings {path}: vectors of the {written_tower} tower; embed with launch.embed --tower "
+            f"{tower}"
         )
     with tqdm(total=layout.rows, desc=f"checking {tower} vectors", unit=" rows", delay=3, leave=False) as progress:
-        for shard, (ids, vectors) in enumerate(iterate(found)):
+        for shard, (ids, vectors) in enumerate(iterate(embeddings)):
             file = Path(path) / layout.file("embeddings", shard)
             if not shard_is_finished(Path(path), layout, shard, ids=ids):
                 raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
@@ -64,4 +67,4 @@ def _open(path: str, *, tower: Literal["query", "document"]) -> Embeddings:
                     "check the run, then embed again"
                 )
             progress.update(len(ids))
-    return found
+    return embeddings

@@ -1,4 +1,4 @@
-"""A Parquet table of texts with ids: (id, text), the columns of the log table documents, or the queries of labels."""
+"""Tables of texts with ids in Parquet: (id, text), the log table documents, or the queries of a label table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ _READ_ROWS = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """Where the texts lie, and their ids, which are unique."""
+    """The files of a table of texts, and the ids of the texts, which are unique."""
 
     path: Path
-    """The file or folder of the table itself, also where the directory of log tables was named."""
+    """The file or folder of the table itself, even if the caller named the directory of log tables."""
     files: tuple[Path, ...]
     id_column: Literal["id", "doc_id"]
     text_columns: tuple[str, ...]
     ids: Sequence[str]
 
     def texts(self, first: int, last: int, *, tower: Literal["query", "document"]) -> Iterator[str]:
-        """The texts of rows first to last - 1 as an encoder takes them, read as they are asked for.
+        """Yields the texts of rows first to last - 1 as an encoder embeds them; they are read one batch at a time.
 
-        A query is normalised (`text.normalise_query`); a document is its fields joined (`text.document_text`). Raises
-        InputError, naming file and row, where a table of (id, text) has a null text.
+        A query is normalised (`text.normalise_query`). The fields of a document are joined (`text.document_text`).
+        Raises InputError with file and row if a table of (id, text) has a null text.
         """
         start = 0
         for file in self.files:
@@ -55,18 +55,18 @@ class TextTable:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryTable(TextTable):
-    """The distinct queries of a label table, each of which is its own id."""
+    """The distinct queries of a label table. The id of a query is the query."""
 
     def texts(self, first: int, last: int, *, tower: Literal["query", "document"]) -> Iterator[str]:
-        """Queries first to last - 1; they are kept normalised."""
+        """Yields queries first to last - 1, which are stored normalised."""
         yield from self.ids[first:last]
 
 
 def open_text_table(path: str | Path, *, tower: Literal["query", "document"]) -> TextTable:
-    """Opens a Parquet file, a folder of them, the documents of a directory of log tables, or the queries of LABELS.
+    """Opens a Parquet file, a folder of them, the documents of log tables, or the queries of a label table.
 
-    Raises InputError, naming file, column and row, on a missing column, an id that is null or occurs twice, a table
-    without rows, a file that is not Parquet, documents for the query tower, and queries for the document tower.
+    Raises InputError with file, column and row on a missing column, an id that is null or occurs twice, a table without
+    rows, a file that is not Parquet, documents for the query tower, and queries for the document tower.
     """
     path = Path(path)
     if _holds_labels(path):
@@ -91,7 +91,7 @@ def _holds_labels(path: Path) -> bool:
     if (path / artifacts.MANIFEST).is_file():
         return artifacts.read_manifest(path)["kind"] == "labels"
     has = {
-        name: any((path / place).exists() for place in (name, f"{name}.parquet")) for name in ("labels", "documents")
+        name: any((path / entry).exists() for entry in (name, f"{name}.parquet")) for name in ("labels", "documents")
     }
     return has["labels"] and not has["documents"]
 
@@ -137,7 +137,7 @@ def _ids(files: Sequence[Path], column: str) -> list[str]:
     ids: list[str] = []
     seen: set[str] = set()
     for file in files:
-        # Not read as a data set, where a folder's name could put a column in.
+        # The file is not read as a data set, because the name of a folder could then add a column.
         values = pc.cast(pq.ParquetFile(file).read(columns=[column])[column], pa.string()).to_pylist()
         for row, value in enumerate(values):
             if value is None:
@@ -152,7 +152,7 @@ def _ids(files: Sequence[Path], column: str) -> list[str]:
 
 
 def _row_groups(opened: pq.ParquetFile, first: int, last: int) -> tuple[list[int], int]:
-    """The row groups that hold rows first to last - 1, and the row at which the first of them starts."""
+    """Returns the row groups that contain rows first to last - 1, and the first row of the first of these groups."""
     groups, begins, start = [], 0, 0
     for group in range(opened.num_row_groups):
         rows = opened.metadata.row_group(group).num_rows
