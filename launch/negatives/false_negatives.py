@@ -1,4 +1,4 @@
-"""How many mined negatives are none: counted on those that somebody judged."""
+"""The rate of false negatives among mined negatives, measured on the pairs that have a judgement."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ _NORMAL_QUANTILE = 1.959964
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927), which says something of shares of 0 and 1 too.
+    """Returns the 95 % score interval of a share (Wilson 1927), which is also valid for shares of 0 and 1.
 
     (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
@@ -19,7 +19,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     middle = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    # At the ends rounding would leave the least bit beyond 0 or 1.
+    # At shares of 0 and 1, rounding could put the bound slightly outside of [0, 1].
     low = 0.0 if successes == 0 else (middle - half) / scale
     return low, 1.0 if successes == trials else (middle + half) / scale
 
@@ -27,17 +27,18 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def false_negative_rate(
     judged: list[tuple[str, float]], *, mined: int, relevant_grade: float | None, absent: str | None = None
 ) -> dict[str, Any]:
-    """The share of judged mined negatives that are relevant, with its interval.
+    """Returns the share of judged mined negatives that are relevant, with its interval.
 
     Args:
-      judged: query and grade of each mined row that a judgement of split train, or without split, names.
-      mined: how many rows were mined.
-      relevant_grade: the least relevant grade; None: above 0.
-      absent: why nothing could be judged.
+      judged: the query and the grade of each mined row that has a judgement of split train or without a split.
+      mined: the number of mined rows.
+      relevant_grade: the minimum relevant grade; None means every grade above 0.
+      absent: the reason why there are no judgements.
 
     Returns:
-      {"rate", "low", "high", "judged", "relevant", "queries", "mined"}; without anything judged the first three are
-      null and "why" says so. Pairs of one query are alike, so the interval is too narrow where few queries hold many.
+      A dictionary of "rate", "low", "high", "judged", "relevant", "queries" and "mined". Without judged rows the first
+      three are null and "why" has the reason. The pairs of one query are correlated, so the interval is too narrow if
+      few queries have many pairs.
     """
     relevant = sum(is_relevant(grade, relevant_grade) for _, grade in judged)
     counts = {

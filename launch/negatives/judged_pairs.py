@@ -1,4 +1,4 @@
-"""What the log tables say of mined pairs: judgements, and documents of equal texts."""
+"""The information that the log tables have about mined pairs: judgements, and documents with equal texts."""
 
 import hashlib
 
@@ -15,16 +15,16 @@ _ROWS = 16_384
 
 
 class JudgedLogs:
-    """Judgements and documents of LOGS beside the tables of a launch.negatives.mined_labels.MinedLabels, in its
-    connection.
+    """The judgements and documents of LOGS. They are copied into the connection of a MinedLabels
+    (launch.negatives.mined_labels), where they are joined with its tables.
     """
 
     def __init__(self, logs: str, connection: duckdb.DuckDBPyConnection, *, with_texts: bool = False):
         """
         Args:
-          logs: log tables.
-          connection: of MinedLabels.
-          with_texts: reads the documents' texts too, for equal_texts.
+          logs: the directory of log tables.
+          connection: the connection of the MinedLabels.
+          with_texts: whether to read the texts of the documents too, which equal_texts needs.
         """
         self.path = logs
         self._connection = connection
@@ -33,7 +33,7 @@ class JudgedLogs:
         self._read_documents(with_texts)
         self.absent = None if "judgements" in tables.names else f"there is no table judgements in {logs}"
         if self.absent is None:
-            # Those of split = test are never read: what they say would go into training.
+            # Judgements of split test are never read, because their content would enter training.
             judged = self._logs.sql(
                 "SELECT query, doc_id, grade FROM judgements WHERE coalesce(split, 'train') = 'train'"
             ).to_arrow_reader(_ROWS)
@@ -57,7 +57,7 @@ class JudgedLogs:
         self._connection.unregister("arriving")
 
     def check_corpus(self, embeddings: str) -> None:
-        """Raises InputError where EMBEDDINGS has documents that are not in the log tables."""
+        """Raises InputError if the embeddings have documents that are not in the log tables."""
         number, first = self._connection.execute(
             "SELECT count(*), min(doc_id) FROM corpus ANTI JOIN documents USING (doc_id)"
         ).fetchall()[0]
@@ -68,18 +68,18 @@ class JudgedLogs:
             )
 
     def equal_texts(self) -> Int64[np.ndarray, "documents"]:
-        """For each document of the corpus the first one of the same text, white space and case aside.
+        """Returns for each document of the corpus the index of the first one with the same text.
 
-        A document without any text equals only itself.
+        White space and case are ignored. A document without text is equal only to itself.
         """
-        found = self._connection.sql(
+        firsts = self._connection.sql(
             "SELECT CASE WHEN digest IS NULL THEN document ELSE min(document) OVER (PARTITION BY digest) END AS first "
             "FROM corpus JOIN documents USING (doc_id) ORDER BY document"
         )
-        return found.to_arrow_table().column("first").to_numpy()
+        return firsts.to_arrow_table().column("first").to_numpy()
 
     def of_mined(self) -> list[tuple[str, float]]:
-        """Query and grade of the mined pairs that are judged."""
+        """Returns the query and the grade of each mined pair that has a judgement."""
         if self.absent is not None:
             return []
         return self._connection.execute(

@@ -1,6 +1,7 @@
-"""The label side of launch.mine_negatives: what is known of each query, and the table that mined rows are added to.
+"""The label table of launch.mine_negatives: the labels of each query, and the mined rows that are added.
 
-Everything that grows with the label table stays in DuckDB, which spills what does not fit, or passes by in batches.
+All data that grows with the label table stays in DuckDB, which spills it to disk if it does not fit in memory, or is
+read in batches.
 """
 
 import json
@@ -27,10 +28,10 @@ SOURCE = "model_mined"
 class Asked(NamedTuple):
     """Counts of the queries of a label table.
 
-    queries: with a positive and a vector. missing: with a positive but no vector; first_missing is the first of these.
-    without_positive: the others, for which nothing is mined. unembedded_positives: positives of `queries` whose
-    document has no vector. indexed: labels of `queries`, but for written documents, which no index holds; embedded:
-    those whose document has a vector.
+    queries: queries with a positive and a vector. missing: queries with a positive but without a vector; first_missing
+    is the first of these. without_positive: the other queries, for which nothing is mined. unembedded_positives:
+    positives of `queries` whose document has no vector. indexed: labels of `queries` except those of generated
+    documents, which are in no index. embedded: labels among `indexed` whose document has a vector.
     """
 
     queries: int
@@ -43,19 +44,19 @@ class Asked(NamedTuple):
 
 
 class MinedLabels:
-    """A label table, the vectors' ids beside it, and what has been mined so far."""
+    """A label table, the ids of the vectors, and the rows that were mined so far."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, *, query_ids: list[str], doc_ids: list[str], memory_limit: str
     ):
         """
         Args:
-          connection: with a view `labels`, as data.labels.table.open_labels gives it.
-          query_ids, doc_ids: of the vectors, in their order.
-          memory_limit: of DuckDB, such as "1GB".
+          connection: a connection with a view `labels`, as data.labels.table.open_labels returns it.
+          query_ids, doc_ids: the ids of the vectors of queries and of documents, in the order of the vectors.
+          memory_limit: the memory limit of DuckDB, such as "1GB".
 
         Raises:
-          InputError: a memory limit that is no size.
+          InputError: the memory limit is not a size.
         """
         self.connection = connection
         connection.execute("SET memory_limit = $1", [duckdb_size(memory_limit)])
@@ -65,7 +66,7 @@ class MinedLabels:
             "CREATE TEMP TABLE positives AS SELECT query, count(*) AS positives FROM labels "
             f"WHERE level >= {Level.POSITIVE:d} GROUP BY query"
         )
-        # Queries with as many positives stand together: their rankings are searched to one depth.
+        # Queries with the same number of positives are adjacent, because their rankings are searched to the same depth.
         connection.execute(
             "CREATE TEMP TABLE asked AS SELECT row_number() OVER (ORDER BY positives, query) - 1 AS place, query, "
             "vector FROM positives JOIN vectors USING (query)"
@@ -83,6 +84,7 @@ class MinedLabels:
         self.connection.unregister("arriving")
 
     def asked(self) -> Asked:
+        """Returns the counts of the queries of the label table."""
         every, queries, missing, first = self._row(
             "SELECT (SELECT count(DISTINCT query) FROM labels), count(vector), count(*) FILTER (vector IS NULL), "
             "min(query) FILTER (vector IS NULL) FROM positives LEFT JOIN vectors USING (query)"
@@ -102,9 +104,10 @@ class MinedLabels:
         )
 
     def blocks(self, queries: int) -> Iterator[tuple[int, Int64[np.ndarray, "block"], list[str], Labelled]]:
-        """Stretches of the queries that are asked: the place of the first, their vectors, themselves, their labels.
+        """Yields blocks of the queries that have a positive and a vector.
 
-        Only labelled documents that have a vector are among the labels; a query is counted from the block's first.
+        Each block is (position of its first query, rows of its vectors, queries, labels). The labels have only
+        documents with a vector, and the row of a query in them counts from the first query of the block.
         """
         (count,) = self._row("SELECT count(*) FROM asked")
         for first in range(0, count, queries):
@@ -125,7 +128,7 @@ class MinedLabels:
         score: Float64[np.ndarray, "rows"],
         new: Bool[np.ndarray, "rows"],
     ) -> None:
-        """Adds what was mined: new rows, and negatives of the table that were met again."""
+        """Adds mined rows: new ones, and negatives of the table that were mined again."""
         self.connection.register(
             "arriving", pa.table({"place": place, "document": document, "score": score, "new": new})
         )
@@ -135,11 +138,13 @@ class MinedLabels:
     def write(self, directory: Path, *, level: int) -> dict[str, int]:
         """Writes DIRECTORY/labels.parquet: the rows of the table and the mined ones, sorted by query and doc_id.
 
-        A negative that was met again keeps its row and gets an entry of evidence; where the mined level is higher
-        than its own, the row gets that level, source and score, as data.labels.assign_levels has it on conflict.
+        A negative of the table that was mined again keeps its row and gets an entry of evidence. If the mined level is
+        higher than its own, the row also gets the mined level, source and score, as data.labels.assign_levels resolves
+        conflicts.
 
         Returns:
-          Counts: rows, new, met_again, raised.
+          The counts "rows", "new", "met_again" (negatives of the table that were mined again) and "raised" (those that
+          got a higher level).
         """
         counts: dict[str, int] = dict.fromkeys(("rows", "new", "met_again", "raised"), 0)
         merged = self.connection.sql(
@@ -153,18 +158,18 @@ class MinedLabels:
         return counts
 
     def histogram(self, directory: Path, column: str) -> dict[str, int]:
-        """Rows by value of a column of the table that was written."""
+        """Returns the number of rows for each value of a column of the table that `write` wrote."""
         file = str(directory / "labels.parquet")
         table = self.connection.read_parquet(file)
-        found = table.aggregate(f"CAST({column} AS VARCHAR) AS value, count(*) AS rows", column).order("value")
-        return dict(found.fetchall())
+        counts = table.aggregate(f"CAST({column} AS VARCHAR) AS value, count(*) AS rows", column).order("value")
+        return dict(counts.fetchall())
 
     def _row(self, query: str) -> tuple:
         return self.connection.execute(query).fetchall()[0]
 
 
 def _with_mined(batch: pa.RecordBatch, level: int, counts: dict[str, int]) -> pa.RecordBatch:
-    """The label rows of a batch of the join: what was mined becomes a row or an entry of evidence."""
+    """Returns the label rows of a batch of the join: each mined pair becomes a row or an entry of evidence."""
     scores = batch.column("mined")
     is_mined = pc.is_valid(scores)
     is_new = pc.is_null(batch.column("level"))
@@ -173,8 +178,8 @@ def _with_mined(batch: pa.RecordBatch, level: int, counts: dict[str, int]) -> pa
     counts["new"] += pc.sum(is_new).as_py() or 0
     counts["met_again"] += pc.sum(pc.and_not(is_mined, is_new)).as_py() or 0
     counts["raised"] += pc.sum(pc.and_not(is_raised, is_new)).as_py() or 0
-    found = zip(batch.column("evidence").filter(is_mined).to_pylist(), scores.filter(is_mined).to_pylist())
-    evidence = pa.array([_with_entry(old, level, score) for old, score in found], pa.string())
+    again = zip(batch.column("evidence").filter(is_mined).to_pylist(), scores.filter(is_mined).to_pylist())
+    evidence = pa.array([_with_entry(old, level, score) for old, score in again], pa.string())
     columns = {
         "query": batch.column("query"),
         "doc_id": batch.column("doc_id"),
@@ -187,7 +192,7 @@ def _with_mined(batch: pa.RecordBatch, level: int, counts: dict[str, int]) -> pa
 
 
 def _with_entry(evidence: str | None, level: int, score: float) -> str:
-    """Evidence with one entry more, in the form that data.labels.assign_levels writes; the others keep their bytes."""
+    """Returns the evidence with a new entry in the form of data.labels.assign_levels; others keep their bytes."""
     number = f"{score:.6f}".rstrip("0")
     number += "0" if number.endswith(".") else ""
     entry = (
@@ -198,7 +203,7 @@ def _with_entry(evidence: str | None, level: int, score: float) -> str:
 
 
 def _entries(evidence: str | None) -> Iterator[str]:
-    """The entries of a JSON list, each as it is written; anything else is one entry."""
+    """Yields the entries of a JSON list, each with unchanged text. Any other text is one entry."""
     text = (evidence or "").strip()
     if not text.startswith("["):
         yield from [text] if text else []

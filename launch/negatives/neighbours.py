@@ -1,4 +1,4 @@
-"""The rankings of some queries over embedded documents, and what is taken of them as negatives."""
+"""Ranks embedded documents for queries, and selects negatives from the rankings."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -16,9 +16,9 @@ from crops_jax.retrieval.hard_negatives import Chosen, Labelled, Selection, choo
 from crops_jax.retrieval.mapped import mapped_top_k, take_rows
 from crops_jax.retrieval.scann_index import build_index
 
-# Places of rankings that are held at once: 128 MiB.
-_HELD_PLACES = 1 << 24
-# Queries that are decided on together, and pairs that are scored together.
+# The number of positions of rankings that are in memory at once: 128 MiB.
+_POSITIONS_IN_MEMORY = 1 << 24
+# The number of queries whose negatives are selected together, and of pairs that are scored together.
 _CHOSEN_AT_ONCE = 4096
 _PAIRS_AT_ONCE = 65_536
 
@@ -26,7 +26,7 @@ Ranking = tuple[Float32[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]
 
 
 class Block(NamedTuple):
-    """Some queries: their vectors, a hash of each, and their labelled documents."""
+    """A block of queries: their vectors, their hashes and their labelled documents."""
 
     vectors: Float32[np.ndarray, "queries dim"]
     hashes: UInt64[np.ndarray, "queries"]
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 
 class MinedPairs(NamedTuple):
-    """What was mined for some queries of a block, one entry a pair; new: False for negatives that were known."""
+    """The mined pairs of some queries of a block. new is False for pairs that already have a negative label."""
 
     query: Int64[np.ndarray, "pairs"]
     document: Int64[np.ndarray, "pairs"]
@@ -43,7 +43,7 @@ class MinedPairs(NamedTuple):
 
 
 class NegativesCorpus:
-    """Embedded documents, searched exactly or with ScaNN, with what decides among them beside scores."""
+    """Embedded documents that are searched exactly or with ScaNN, and the order that breaks ties of scores."""
 
     def __init__(
         self,
@@ -57,21 +57,22 @@ class NegativesCorpus:
     ):
         """
         Args:
-          documents: unit vectors, mapped, of any type.
-          search: ScaNN holds all vectors in memory and misses some neighbours.
-          equals: a number for each document, the same for those that count as one (hard_negatives.choose_negatives).
-          sample_queries, depth: what ScaNN is tuned for.
-          block_rows: documents in memory at once, in exact search.
+          documents: the memory-mapped unit vectors, of any stored type.
+          search: the search method. ScaNN holds all vectors in memory and misses some neighbours.
+          equals: a number for each document, the same for documents that are treated as equal
+            (hard_negatives.choose_negatives).
+          sample_queries, depth: the queries and the depth of the rankings for which ScaNN is tuned.
+          block_rows: the number of documents that are in memory at once in exact search.
 
         Raises:
-          InputError: ScaNN is asked for and not installed.
+          InputError: `search` is "scann" and ScaNN is not installed.
         """
         self.shards, self._dtype = documents.shards, documents.dtype
         self.count = len(documents.ids)
         self.hashes = id_hashes(documents.ids)
         self.equals = equals
         self.sizes = None if equals is None else np.bincount(equals, minlength=self.count)
-        # Ties go by id, so that the order of the table decides nothing.
+        # Ties are broken by id, so that the order of the table does not matter.
         self.order = np.empty(self.count, np.int32)
         self.order[pc.sort_indices(pa.array(documents.ids)).to_numpy()] = np.arange(self.count, dtype=np.int32)
         self._block_rows = block_rows
@@ -86,14 +87,14 @@ class NegativesCorpus:
 
     @property
     def settings(self) -> dict:
-        """What the search is and how its documents are stored, for the outcome line."""
+        """The settings of the search and the type of the stored vectors, for the outcome line."""
         settings = {"kind": "exact"} if self._index is None else self._index.settings
         return {**settings, "document_vectors": self._dtype}
 
     def search(
         self, queries: Float32[np.ndarray, "queries dim"], k: int, *, progress: Callable[[int], object]
     ) -> Ranking:
-        """The k nearest documents of each query, best first; index -1 where ScaNN found fewer."""
+        """Returns the k nearest documents of each query, best first. The index is -1 where ScaNN found fewer than k."""
         if self._index is None:
             return mapped_top_k(
                 queries,
@@ -107,15 +108,15 @@ class NegativesCorpus:
         scores, indices = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int32)
         for start in range(0, len(queries), _CHOSEN_AT_ONCE):
             rows = slice(start, start + _CHOSEN_AT_ONCE)
-            found = self._index.search(queries[rows], k)[1]
-            scores[rows], indices[rows] = self._exactly_scored(queries[rows], found)
-            progress(len(found) * self.count)
+            approximate = self._index.search(queries[rows], k)[1]
+            scores[rows], indices[rows] = self._exactly_scored(queries[rows], approximate)
+            progress(len(approximate) * self.count)
         return scores, indices
 
     def _exactly_scored(
         self, queries: Float32[np.ndarray, "queries dim"], indices: Int32[np.ndarray, "queries k"]
     ) -> Ranking:
-        """The documents that ScaNN found, in the order and with the scores of exact search."""
+        """Returns the documents that ScaNN found, with the scores and in the order of exact search."""
         query, column = np.nonzero(indices >= 0)
         scores = np.full(indices.shape, -np.inf, np.float32)
         scores[query, column] = self.pair_scores(queries, query, indices[query, column])
@@ -128,7 +129,7 @@ class NegativesCorpus:
         query: Int[np.ndarray, "pairs"],
         document: Int[np.ndarray, "pairs"],
     ) -> Float32[np.ndarray, "pairs"]:
-        """Cosines of pairs, bit-equal to those of exact search."""
+        """Returns the cosines of pairs, bit-equal to those of exact search."""
         scores = np.empty(len(query), np.float32)
         for start in range(0, len(query), _PAIRS_AT_ONCE):
             some = slice(start, start + _PAIRS_AT_ONCE)
@@ -137,7 +138,7 @@ class NegativesCorpus:
 
 
 class Tally:
-    """Counts and scores of all that was mined, for the outcome line."""
+    """Counts and scores of the mined pairs of all blocks, for the outcome line."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -160,10 +161,12 @@ class Tally:
         self._scores["mined"].add(scores[chosen.new])
 
     def outcome(self) -> dict:
-        """positives_passed_over: known positives in the rankings. too_near_a_positive: pairs that the margin took out.
+        """Returns the counts and the summaries of scores.
 
-        queries_with_fewer: queries that got fewer than per_query, those with none among them.
-        queries_without_scored_positive: those to whose positive no margin could be kept; they get none.
+        positives_passed_over: known positives in the rankings. too_near_a_positive: pairs that the margin excluded.
+        queries_with_fewer: queries that got fewer than per_query negatives; queries_with_none (no negative) is
+        included. queries_without_scored_positive: queries without a scored positive, for which no margin can be
+        measured; they get no negatives.
         """
         margin = {"queries_without_scored_positive": self._without_scored_positive}
         scores = {name: summary.outcome() for name, summary in self._scores.items()}
@@ -190,7 +193,7 @@ class _Summary:
 def mine_block(
     block: Block, corpus: NegativesCorpus, selection: Selection, tally: Tally, *, progress: Callable[[int], object]
 ) -> Iterator[MinedPairs]:
-    """Negatives of a block of queries, some thousands of queries at a time, each query once."""
+    """Yields the negatives of a block of queries, for some thousands of queries at a time. Each query occurs once."""
     labelled = block.labelled
     is_positive = labelled.positive
     row, document = labelled.query[is_positive], labelled.document[is_positive]
@@ -220,7 +223,7 @@ def mine_block(
 
 
 def _left_out(block: Block, corpus: NegativesCorpus) -> Int64[np.ndarray, "queries"]:
-    """How many documents of the corpus are positives of each query, or equal one."""
+    """Returns for each query the number of documents of the corpus that are its positives or equal to one."""
     labelled = block.labelled
     row, document = labelled.query[labelled.positive], labelled.document[labelled.positive]
     if corpus.equals is None or corpus.sizes is None:
@@ -234,23 +237,23 @@ def _left_out(block: Block, corpus: NegativesCorpus) -> Int64[np.ndarray, "queri
 def _groups(
     left_out: Int64[np.ndarray, "queries"], top: int, documents: int
 ) -> Iterator[tuple[Int64[np.ndarray, "members"], int]]:
-    """Queries that are searched together, and how deep: `top` ranks and room for the positives among them.
+    """Yields groups of queries that are searched together, each with its depth: `top` and room for positives.
 
-    Room is the next power of two, so that a query with many positives makes the rankings of few others longer, and few
-    depths are compiled.
+    The room is the number of positives, rounded up to a power of two. So a query with many positives makes the rankings
+    of few other queries longer, and few depths are compiled.
     """
     room = np.where(left_out == 0, 0, 1 << np.ceil(np.log2(np.maximum(left_out, 1))).astype(np.int64))
     for size in np.unique(room):
         depth = min(documents, top + int(size))
         members = np.flatnonzero(room == size)
-        at_once = max(1, _HELD_PLACES // depth)
+        at_once = max(1, _POSITIONS_IN_MEMORY // depth)
         for start in range(0, len(members), at_once):
             yield members[start : start + at_once], depth
 
 
 def _labels_of(labelled: Labelled, queries: Int64[np.ndarray, "some"], count: int) -> Labelled:
-    """The labels of some of a block's `count` queries, which are counted anew."""
-    place = np.full(count, -1, np.int64)
-    place[queries] = np.arange(len(queries))
-    here = place[labelled.query] >= 0
-    return Labelled(place[labelled.query[here]], labelled.document[here], labelled.positive[here])
+    """Returns the labels of some of the `count` queries of a block. The rows of queries are numbered again from 0."""
+    rows = np.full(count, -1, np.int64)
+    rows[queries] = np.arange(len(queries))
+    is_member = rows[labelled.query] >= 0
+    return Labelled(rows[labelled.query[is_member]], labelled.document[is_member], labelled.positive[is_member])
