@@ -1,1 +1,1 @@
-"""The parts of launch.report."""
+"""The parts of launch.report: sources, comparison of systems, and examples."""

@@ -1,4 +1,4 @@
-"""Systems side by side on one SPLIT: headline figures, and differences with what may be said of them."""
+"""Compares systems on one SPLIT: their main figures, and paired differences with a verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SUBSETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One row of every table."""
+    """A system of the comparison, which is one row of every table: an encoder or BM25."""
 
     name: str
     figures: dict[str, dict[str, dict[str, Any]]]
@@ -31,7 +31,7 @@ class System:
     values: list[Value]
 
     def headline(self) -> dict[str, dict[str, Any]]:
-        """Label -> figure, of the headline figures that are there."""
+        """Returns the main figures that the system has, by label."""
         return {
             label: self.figures[test][metric]
             for label, (test, metric) in HEADLINE.items()
@@ -40,21 +40,21 @@ class System:
 
 
 def systems_of(evaluations: Sequence[Evaluation]) -> list[System]:
-    """The systems of evaluations of one SPLIT: encoders as given, then BM25, once for each of its settings."""
+    """Returns the systems of evaluations of one SPLIT: the encoders, then BM25 once for each of its settings."""
     systems = [_system(evaluation, "encoder", evaluation.name) for evaluation in evaluations]
     settings: dict[tuple[float, float], Evaluation] = {}
     for evaluation in evaluations:
         bm25 = evaluation.metrics["bm25"]
         settings.setdefault((bm25["k1"], bm25["b"]), evaluation)
-    for place, ((k1, b), evaluation) in enumerate(settings.items()):
-        systems.append(_system(evaluation, "bm25", "bm25" if place == 0 else f"bm25 (k1 {k1:g}, b {b:g})"))
+    for position, ((k1, b), evaluation) in enumerate(settings.items()):
+        systems.append(_system(evaluation, "bm25", "bm25" if position == 0 else f"bm25 (k1 {k1:g}, b {b:g})"))
     return systems
 
 
 def compare(systems: Sequence[System]) -> list[dict[str, Any]]:
-    """Paired differences: every other system against the first, and every encoder against BM25.
+    """Returns paired differences: of every other encoder to the first, and of every encoder to each BM25.
 
-    "better" and "worse" are said only where the interval excludes 0.
+    The verdict is "better" or "worse" only if the interval excludes 0.
     """
     encoders = [system for system in systems if not system.name.startswith("bm25")]
     others = [system for system in systems if system.name.startswith("bm25")]
@@ -62,9 +62,9 @@ def compare(systems: Sequence[System]) -> list[dict[str, Any]]:
     pairs += [(system, other) for other in others for system in encoders]
     rows = []
     for order, (one, other) in enumerate(pairs):
-        found = differences(one.values, other.values)
+        intervals = differences(one.values, other.values)
         for label, (test, metric) in HEADLINE.items():
-            interval = found.get(test, {}).get(metric)
+            interval = intervals.get(test, {}).get(metric)
             if interval is None or not interval.queries:
                 continue
             verdict = "no difference shown"

@@ -1,4 +1,4 @@
-"""The directories that a report is made from, read: evaluations, runs and label tables."""
+"""Reads the directories from which a report is made: evaluations, runs and label tables."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -19,16 +19,16 @@ from crops_jax.runs.log import read_metrics
 from crops_jax.runs.status import run_status
 
 KINDS = ("evaluation", "run", "labels")
-# What every metrics.json holds.
+# The fields that every metrics.json has.
 _FIELDS = {"name", "logs_fingerprint", "documents", "bm25", "tests", "random", "systems", "subsets", "index", "notes"}
-# Names that the steps of a pipeline give to folders; what is in them is called after the folder above.
+# Folder names of the steps of a pipeline. The content of such a folder is named after the parent folder.
 _STEP_FOLDERS = {"labels", "run", "evaluation", "evaluate", "eval"}
 _MINED_LATER = ("query_level", "system_level", "knowledge_level")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One EVAL."""
+    """An EVAL, the output of launch.evaluate."""
 
     path: Path
     name: str
@@ -37,11 +37,11 @@ class Evaluation:
 
     @property
     def split(self) -> str:
-        """The fingerprint of the log tables that it was made on; only evaluations of one can be compared."""
+        """The fingerprint of the evaluated log tables. Only evaluations with the same fingerprint can be compared."""
         return self.metrics["logs_fingerprint"]
 
     def values(self, system: str) -> list[Value]:
-        """The values a query of "encoder" or "bm25"."""
+        """Returns the values of each query for `system`, "encoder" or "bm25"."""
         rows = _rows(self.path / "per_query.parquet", [("system", "==", system)])
         names = Value._fields
         return [Value(**{name: row[name] for name in names}) for row in rows]
@@ -53,7 +53,7 @@ class Evaluation:
         return _rows(self.path / "relevant.parquet")
 
     def titles(self, doc_ids: Iterable[str]) -> dict[str, str]:
-        """Titles of documents of the corpus; empty for an evaluation that kept none."""
+        """Returns the titles of documents of the corpus, by id; nothing if the evaluation has no titles."""
         file = self.path / "index" / "documents.parquet"
         if not file.is_file() or "title" not in pq.read_schema(file).names:
             return {}
@@ -62,7 +62,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One RUN, finished or under way."""
+    """A RUN of launch.train, finished or unfinished."""
 
     path: Path
     name: str
@@ -72,7 +72,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """One LABELS."""
+    """A label table, LABELS."""
 
     path: Path
     name: str
@@ -82,7 +82,7 @@ class Labels:
     mined: dict[str, Any]
 
     def cross_pairs(self, queries: Iterable[str]) -> dict[tuple[str, str], str]:
-        """(query, document) -> perspective, of the given queries' positives that the search log did not give."""
+        """Returns the perspective of each labelled pair of these queries that is not from the search log."""
         table = _label_files(self.path).to_table(
             columns=["query", "doc_id", "source"],
             filter=pc.field("query").isin(sorted(set(queries))) & pc.field("source").isin(list(_MINED_LATER)),
@@ -92,36 +92,40 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
+    """The evaluations, runs and label tables of a report."""
+
     evaluations: list[Evaluation]
     runs: list[Run]
     labels: list[Labels]
     manifests: dict[str, Path]
-    """What the page was made from, by a name without its place on this machine."""
+    """The directories of the sources, by names that do not contain their paths."""
 
 
 def read_sources(paths: Sequence[str]) -> Sources:
-    """Reads every directory; a WORK of launch.pipeline stands for the label tables, runs and evaluations in it.
+    """Reads every directory; for a WORK of launch.pipeline, the label tables, runs and evaluations in it are read.
 
     Raises:
-      InputError: a path is no directory of ours, or of another kind; two evaluations of one SPLIT share a name; there
-        is nothing to report.
+      InputError: a path is not the output of a program of this project, or has another kind; two evaluations of one
+        SPLIT have the same name; there is nothing to report.
     """
-    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    sources: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     manifests: dict[str, Path] = {}
-    for path in dict.fromkeys(place for given in paths for place in _expand(Path(given))):
+    for path in dict.fromkeys(directory for named in paths for directory in _expand(Path(named))):
         kind = artifacts.read_manifest(path)["kind"]
         if kind not in KINDS:
             raise InputError(f"{path} holds {kind}; a report is made from {', '.join(KINDS)} or work directories")
-        made = {"evaluation": _evaluation, "run": _run, "labels": _labels}[kind](path)
-        found[kind].append(made)
-        manifests[_unused(f"{kind} {made.name}", manifests)] = path
+        source = {"evaluation": _evaluation, "run": _run, "labels": _labels}[kind](path)
+        sources[kind].append(source)
+        manifests[_unused(f"{kind} {source.name}", manifests)] = path
     if not manifests:
         raise InputError("nothing to report: name runs, evaluations, label tables or a work directory")
-    named = [(evaluation.split, evaluation.name) for evaluation in found["evaluation"]]
+    named = [(evaluation.split, evaluation.name) for evaluation in sources["evaluation"]]
     for split, name in named:
         if named.count((split, name)) > 1 or name == "bm25":
             raise InputError(f"two systems are called {name}; evaluate one again with another --name")
-    return Sources(evaluations=found["evaluation"], runs=found["run"], labels=found["labels"], manifests=manifests)
+    return Sources(
+        evaluations=sources["evaluation"], runs=sources["run"], labels=sources["labels"], manifests=manifests
+    )
 
 
 def _expand(path: Path) -> list[Path]:
