@@ -65,23 +65,33 @@ class TrainDiscriminatorArguments:
     vocabulary_size: int = 30_000
     """The number of tokens of a vocabulary that is learnt."""
     layers: int = 6
+    """The number of transformer layers."""
     width: int = 384
+    """The width of the token states."""
     heads: int = 12
+    """The number of attention heads."""
     feed_forward_width: int = 1536
+    """The width of the feed-forward layers."""
     dropout: float = 0.1
+    """The dropout rate."""
     max_tokens: int = 128
     """The maximum number of tokens of a query-document pair. If a pair is longer, the document is cut first."""
     max_pairs: int = 400_000
     """The maximum number of training pairs. If there are more, those with the smallest SHA-256 are used."""
     pairs_per_batch: int = 32
+    """The number of pairs in a batch."""
     epochs: float = 2.0
+    """The number of passes over the training pairs, if --steps is 0."""
     steps: int = 0
     """The number of optimiser steps. 0 means that --epochs decides."""
     learning_rate: float | None = None
     """The peak learning rate. The default is 2e-5 with --weights and 3e-4 without."""
     weight_decay: float = 0.01
+    """The weight decay of AdamW."""
     warmup_fraction: float = 0.1
+    """The share of the steps in which the learning rate rises from 0."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """The number type of activations."""
     until: str | None = None
     """Read only searches before this time (exclusive, ISO 8601; UTC if it has no offset)."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
@@ -89,9 +99,12 @@ class TrainDiscriminatorArguments:
     on_bad_rows: OnBadRows = "fail"
     """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     seed: int = 0
+    """The seed of all random numbers of the training."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     log_every_steps: int = 10
+    """The interval of log lines, in steps."""
     checkpoint_every_steps: int = 200
+    """The interval of checkpoints, in steps."""
     memory_limit: str | None = None
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
 
@@ -253,7 +266,7 @@ def _train(
 def _tokenized(
     queries: list[str], texts: list[str], arguments: TrainDiscriminatorArguments, config: CrossEncoderConfig, run: Path
 ) -> "TokenizedPairs":
-    """The pairs as tokens of RUN/tokenizer. Raises InputError where the vocabulary of the weights is smaller."""
+    """Returns the pairs as tokens of RUN/tokenizer. Raises InputError if the vocabulary of the weights is smaller."""
     from crops_jax.text.pair_tokens import TokenizedPairs
 
     tokens = tokenizer.load(run / _TOKENIZER)
