@@ -27,7 +27,7 @@ def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]
     if index.settings["kind"] == "exact":
         notes.append(index.settings["reason"] + ".")
     if trained is False:
-        notes.append("The run was not trained on labels of this SPLIT; seen and unseen are told by this SPLIT's log.")
+        notes.append("The run was not trained on labels of this SPLIT; seen and unseen refer to the log of this SPLIT.")
     if trained is None:
         notes.append("No manifest says what the encoder was trained on; whether it saw the test period is not known.")
     return notes
