@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Several processes of one program on this machine, such as one for each GPU:
+# Runs several processes of one program on this machine, such as one for each GPU:
 #
 #     launch/scripts/one_machine.sh 8 launch.train qwen2_5_0_5b --records records --output run
 #
-# Process i takes GPU i (JAX_LOCAL_DEVICE_IDS, which CPUs and TPUs do not heed). One process drives all GPUs of a machine
-# as well; several read their parts of a batch in parallel.
-# SIGTERM and SIGINT go to all of them. When one fails, the others end too, and its exit status is this script's.
+# Process i uses GPU i (JAX_LOCAL_DEVICE_IDS; it has no effect on CPUs and TPUs). One process can use all GPUs of a
+# machine too, but several processes read their parts of a batch in parallel.
+# SIGTERM and SIGINT are forwarded to all processes. When one fails, the others end too, and the script exits with its
+# status.
 set -euo pipefail
 
 if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -31,7 +32,7 @@ trap stop TERM INT
 
 status=0
 for process in "${started[@]}"; do
-    # `wait` comes back early when a signal is trapped: it is called again until the process has ended.
+    # `wait` returns early when a signal is trapped, so it is called again until the process has ended.
     while true; do
         own=0
         wait "$process" || own=$?

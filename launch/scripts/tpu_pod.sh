@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU pod: the same command on every VM of it, which JAX joins by what the machines' metadata says.
+# Trains on a Cloud TPU pod. The same command runs on every VM, and JAX connects the VMs with the metadata of the pod.
 #
 #     TPU=pod ZONE=us-east5-a launch/scripts/tpu_pod.sh qwen2_5_0_5b /mnt/shared/records /mnt/shared/run
 #
-# FOLDER is a clone of this repository on every VM, made ready with `make setup` and "jax[tpu]" (see BUILD.md); RECORDS
-# and RUN lie on a file system that all VMs mount. Called again it goes on, also on a pod of another size.
+# FOLDER is a clone of this repository on every VM, prepared with `make setup` and "jax[tpu]" (see BUILD.md). RECORDS
+# and RUN are on a file system that all VMs mount. A second call continues the run, even on a pod of another size.
 set -euo pipefail
 
 if (($# < 3)) || [[ -z ${TPU:-} || -z ${ZONE:-} ]]; then
