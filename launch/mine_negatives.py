@@ -29,7 +29,7 @@ from launch.corpus.embedding_pair import EmbeddingPair, open_pair
 from launch.evaluation.lineage import refuse_seen_answers
 from launch.negatives.false_negatives import false_negative_rate
 from launch.negatives.judged_pairs import JudgedLogs
-from launch.negatives.mined_labels import Asked, MinedLabels
+from launch.negatives.mined_labels import MinedLabels, QueryCounts
 from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
 
 # The number of queries whose rankings are searched together.
@@ -149,8 +149,8 @@ def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
 
 
 def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: MinedLabels, out: Path) -> dict[str, Any]:
-    asked = labels.asked()
-    _check_asked(arguments, asked)
+    query_counts = labels.query_counts()
+    _check_counts(arguments, query_counts)
     judged = None
     if arguments.logs is not None:
         judged = JudgedLogs(arguments.logs, labels.connection, with_texts=arguments.exclude_same_text)
@@ -163,7 +163,7 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
         sample_queries=_sample(vectors),
         depth=arguments.top,
     )
-    tally = _mine_all(arguments.selection, vectors, labels, corpus, pairs=asked.queries * corpus.count)
+    tally = _mine_all(arguments.selection, vectors, labels, corpus, pairs=query_counts.queries * corpus.count)
     counts = labels.write(out, level=arguments.level)
     mined = counts.pop("new")
     return {
@@ -171,10 +171,10 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
         "mined": mined,
         "level": arguments.level,
         **counts,
-        "queries": asked.queries,
-        "queries_without_positive": asked.without_positive,
-        "queries_without_vector": asked.missing,
-        "positives_without_vector": asked.unembedded_positives,
+        "queries": query_counts.queries,
+        "queries_without_positive": query_counts.without_positive,
+        "queries_without_vector": query_counts.missing,
+        "positives_without_vector": query_counts.unembedded_positives,
         "documents": corpus.count,
         **tally.outcome(),
         "search": corpus.settings,
@@ -206,23 +206,23 @@ def _mine_all(
     return tally
 
 
-def _check_asked(arguments: MineNegativesArguments, asked: Asked) -> None:
-    if asked.missing and arguments.missing_queries == "refuse":
+def _check_counts(arguments: MineNegativesArguments, counts: QueryCounts) -> None:
+    if counts.missing and arguments.missing_queries == "refuse":
         raise InputError(
-            f"--query-embeddings {arguments.query_embeddings}: {asked.missing} queries of {arguments.labels} have no "
-            f"vector, {asked.first_missing!r} the first; embed them with launch.embed --texts {arguments.labels} "
+            f"--query-embeddings {arguments.query_embeddings}: {counts.missing} queries of {arguments.labels} have no "
+            f"vector, {counts.first_missing!r} the first; embed them with launch.embed --texts {arguments.labels} "
             "--tower query (an id is the normalised query), or leave them out with --missing-queries count"
         )
-    if not asked.queries:
+    if not counts.queries:
         raise InputError(
             f"{arguments.labels}: no query has both a positive and a vector in {arguments.query_embeddings}, so there "
             "is nothing to mine for; mine positives first, and embed the queries of these labels"
         )
-    if asked.indexed and not asked.embedded:
+    if counts.indexed and not counts.embedded:
         raise InputError(
-            f"--document-embeddings {arguments.document_embeddings}: none of the {asked.indexed} labelled documents of "
-            f"{arguments.labels} is among these, so no positive would be known; embed the documents of the logs that "
-            "the labels were mined from"
+            f"--document-embeddings {arguments.document_embeddings}: none of the {counts.indexed} labelled documents "
+            f"of {arguments.labels} is among these, so no positive would be known; embed the documents of the logs "
+            "that the labels were mined from"
         )
 
 

@@ -25,7 +25,7 @@ from data.tables.duckdb_session import duckdb_size
 SOURCE = "model_mined"
 
 
-class Asked(NamedTuple):
+class QueryCounts(NamedTuple):
     """Counts of the queries of a label table.
 
     queries: queries with a positive and a vector. missing: queries with a positive but without a vector; first_missing
@@ -83,7 +83,7 @@ class MinedLabels:
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM arriving")
         self.connection.unregister("arriving")
 
-    def asked(self) -> Asked:
+    def query_counts(self) -> QueryCounts:
         """Returns the counts of the queries of the label table."""
         every, queries, missing, first = self._row(
             "SELECT (SELECT count(DISTINCT query) FROM labels), count(vector), count(*) FILTER (vector IS NULL), "
@@ -93,7 +93,7 @@ class MinedLabels:
             "SELECT count(*) FILTER (positive AND document IS NULL), count(*) FILTER (NOT written), "
             "count(*) FILTER (NOT written AND document IS NOT NULL) FROM known"
         )
-        return Asked(
+        return QueryCounts(
             queries=queries,
             missing=missing,
             first_missing=first,
