@@ -26,9 +26,9 @@ class Example:
     """One query: its relevant documents with their rank in each system, and the first documents of each system."""
 
     query: str
-    wanted: list[dict[str, Any]]
-    more_wanted: int
-    found: dict[str, list[dict[str, Any]]]
+    relevant: list[dict[str, Any]]
+    more_relevant: int
+    retrieved: dict[str, list[dict[str, Any]]]
 
 
 def examples(evaluations: Sequence[Evaluation], labels: Sequence[Labels]) -> dict[str, list[Example]]:
@@ -107,9 +107,9 @@ def _example(query: str, documents: list[dict[str, Any]], systems: Mapping[str, 
     ]
     return Example(
         query=query,
-        wanted=ordered[:_MISSED_SHOWN],
-        more_wanted=max(0, len(ordered) - _MISSED_SHOWN),
-        found={name: sorted(systems[name], key=lambda row: row["rank"])[:_SHOWN] for name in _ordered(systems)},
+        relevant=ordered[:_MISSED_SHOWN],
+        more_relevant=max(0, len(ordered) - _MISSED_SHOWN),
+        retrieved={name: sorted(systems[name], key=lambda row: row["rank"])[:_SHOWN] for name in _ordered(systems)},
     )
 
 
