@@ -233,18 +233,18 @@ def _train(
     enable_compilation_cache(run)
     connection = logs.connect(memory_limit=arguments.memory_limit)
     events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds).before(until)
-    found = training_pairs(
+    all_pairs = training_pairs(
         connection, logs.names, events, until=until, max_pairs=config.pairs.max_pairs, seed=arguments.seed
     )
-    print(f"{len(found.queries)} pairs: {found.source}", file=sys.stderr, flush=True)
-    parts = slices(found.queries, found.targets, CROSS_ENCODER)
+    print(f"{len(all_pairs.queries)} pairs: {all_pairs.source}", file=sys.stderr, flush=True)
+    parts = slices(all_pairs.queries, all_pairs.targets, CROSS_ENCODER)
     documents = published_before(connection, until)
     train = parts.train.nonzero()[0].tolist()
-    queries, texts = ([side[pair] for pair in train] for side in (found.queries, found.documents))
+    queries, texts = ([side[pair] for pair in train] for side in (all_pairs.queries, all_pairs.documents))
     if not (run / _TOKENIZER).is_dir():
         _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))
     pairs = _tokenized(queries, texts, arguments, config, run)
-    parameters = cross_encoder.train(config, pairs, found.targets[train], run=run)
+    parameters = cross_encoder.train(config, pairs, all_pairs.targets[train], run=run)
     theta = CrossEncoderDiscriminator(
         from_parameters(config.encoder, parameters),
         config=config.encoder,
@@ -255,12 +255,12 @@ def _train(
     lexical = LexicalDiscriminator.fit(
         queries[first],
         texts[first],
-        found.targets[train][first],
+        all_pairs.targets[train][first],
         corpus=CorpusStatistics.from_texts(texts_of(connection, documents)),
     )
-    calibrate(theta, found.queries, found.documents, found.targets, parts=parts, lexical=lexical)
+    calibrate(theta, all_pairs.queries, all_pairs.documents, all_pairs.targets, parts=parts, lexical=lexical)
     # fitted.json is written last, because it marks the run as finished.
-    save_theta(theta_of("cross_encoder", theta, found, report=theta.report), run)
+    save_theta(theta_of("cross_encoder", theta, all_pairs, report=theta.report), run)
 
 
 def _tokenized(
