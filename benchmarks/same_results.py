@@ -1,0 +1,300 @@
+"""Whether two commits make the same bytes from the same seeds, over the whole road, from made-up logs to the pages.
+
+    python -m benchmarks.same_results record BEFORE.json    # at one commit
+    python -m benchmarks.same_results record AFTER.json     # at another one, on the same machine
+    python -m benchmarks.same_results compare BEFORE.json AFTER.json
+
+`record` calls the programs by their command lines in a work directory, and keeps a SHA-256 of each file that they
+leave, of each array in a checkpoint and of each outcome line. It imports nothing of this project, so that this file can
+be copied into a checkout of any commit. `compare` names what differs, is missing or is new, and exits 0 only where
+nothing does. With --work DIR the files stay, to be looked at where something differs.
+
+Files are compared byte for byte; what the clock or chance decides is in MASKS and LEFT_OUT, with the reason. Nothing
+depends on the place: programs run in the work directory, with relative paths.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+_DAILY = "data.mine --logs logs --discriminator split/discriminator --state state --output days/labels"
+_CADENCE = "--training.log-every-steps 1 --training.evaluate-every-steps 3 --training.checkpoint-every-steps 3"
+_FEW = f"--training.steps 3 {_CADENCE} --encoder.layers 1"
+_INSPECTED = ("logs", "split", "all/labels", "all/records", "all/run", "all/vectors", "all/evaluation", "all/exported")
+
+# A line a call: the name of its outcome, program and arguments. data.inspect reads checkpoints by absolute paths only.
+ROAD = f"""
+simulate: data.simulate --output logs --documents 400 --queries 150 --users 300 --first-day 2024-03-04 --days 3
+hold_out: data.hold_out --logs logs --from 2024-03-06 --output split
+hold_out_groups: data.hold_out --logs logs --fraction 0.25 --by group --output split_groups
+mine_log: data.mine --logs split --perspectives search_log --min-supporters 2 --partitions 3 --output log/labels
+mine_all: data.mine --logs split --output all/labels
+mine_day_4: {_DAILY} --perspectives search_log,query_level,system_level --day 2024-03-04
+mine_day_5: {_DAILY} --perspectives search_log,query_level,system_level --day 2024-03-05
+records: data.write_records --labels all/labels --logs split --max-tokens 32 --max-query-tokens 16 --output all/records
+records_of_workers: data.write_records --labels log/labels --logs split --workers 2 --documents-per-query 4 \
+    --output log/records
+train: launch.train tiny_cpu --records all/records --output all/run --training.steps 9 {_CADENCE}
+train_hashed: launch.train tiny_hashed --records all/records --output hashed/run --training.steps 9 {_CADENCE}
+train_on_two_devices: launch.train tiny_hashed --records all/records --output mesh/run {_FEW} --mesh.fsdp 2 \
+    --mesh.documents ring --loss.implementation streaming
+train_qwen: launch.train tiny_cpu --records all/records --output qwen/run {_FEW} --encoder.family qwen3 \
+    --encoder.key-value-heads 2 --encoder.pooling last --loss.name rince
+train_with_options: launch.train tiny_cpu --records all/records --output options/run {_FEW} \
+    --encoder.no-shared-towers --encoder.dropout 0.1 --optimizer.ema-decay 0.9 --training.micro-batches 2 \
+    --loss.implementation streaming --loss.matryoshka-dims 32 --loss.ignore-margin 0.1 --loss.log-q-correction \
+    --loss.log-q-buckets 1024
+train_discriminator: launch.train_discriminator --logs split --output theta --layers 1 --width 64 --heads 4 \
+    --feed-forward-width 128 --dropout 0 --vocabulary-size 2000 --max-tokens 48 --pairs-per-batch 64 \
+    --learning-rate 2e-3 --steps 120 --log-every-steps 20 --checkpoint-every-steps 60
+mine_by_theta: data.mine --logs split --discriminator theta --alpha 0.3 --output theta_labels
+embed: launch.embed --run all/run --texts split --tower document --output all/vectors
+embed_queries: launch.embed --run all/run --texts all/labels --tower query --output all/queries
+embed_int8: launch.embed --run options/run --texts split --tower document --dtype int8 --dim 32 --output options/vectors
+mine_negatives: launch.mine_negatives --labels all/labels --query-embeddings all/queries \
+    --document-embeddings all/vectors --level 1 --relative-margin .05 --logs split --output mined
+evaluate: launch.evaluate --run all/run --logs split --document-embeddings all/vectors --output all/evaluation
+evaluate_int8: launch.evaluate --run options/run --logs split --document-embeddings options/vectors --name options \
+    --output options/evaluation
+export: launch.export --run all/run --output all/exported
+export_two_towers: launch.export --run options/run --output options/exported
+search: launch.search --run all/run --logs split --document-embeddings all/vectors "touchpad pointer"
+status: launch.status all/run
+label_report: data.report --labels all/labels --logs split --output gains.html
+report: launch.report all/labels all/run all/evaluation options/run options/evaluation --output report.html
+convert: data.convert --source mapping --input raw --output converted
+synthesize: data.synthesize --logs split --output written --base-url ENDPOINT --model none --max-queries 20 \
+    --concurrency 1
+mine_written: data.mine --logs split --knowledge-documents written --output written_labels
+pipeline: launch.pipeline tiny_cpu --logs logs --from 2024-03-06 --arms cross_perspective --output work {_FEW}
+""" + "\n".join(
+    f"inspect_{name.replace('/', '_')}: data.inspect WORK/{name}" for name in (*_INSPECTED, "theta", "work")
+)
+
+# A source for data.convert; some of its rows are refused.
+RAW = {
+    "mapping.toml": """
+[documents]
+files = "products.jsonl"
+columns = { doc_id = "sku", title = ["brand", "name"] }
+[searches]
+files = "searches.csv"
+time_format = "%d/%m/%Y %H:%M:%S"
+time_zone = "Asia/Shanghai"
+columns = { search_id = "id", user_id = "visitor", query = "typed", time = "at" }
+[candidates]
+files = "results.csv"
+columns = { search_id = "id", doc_id = "sku", stage = "state", watch_seconds = "ms" }
+values = { stage = { seen = "shown" } }
+scale = { watch_seconds = 0.001 }
+""",
+    "products.jsonl": '{"sku": "s1", "brand": "Acme", "name": "Tv"}\n{"sku": "s2", "brand": null, "name": "Lamp"}\n',
+    "searches.csv": "id,visitor,typed,at\n1,u,tv,31/05/2024 20:00:00\n2,u,lamp,tomorrow\n",
+    "results.csv": "id,sku,state,ms\n1,s1,seen,2500\n1,s2,missed,\n2,s1,seen,1\n",
+}
+
+
+def _blank(pattern: str) -> Callable[[bytes], bytes]:
+    """Blanks what a regular expression matches after its first group."""
+    compiled = re.compile(pattern.encode(), re.DOTALL)
+    return lambda content: compiled.sub(rb"\1...", content)
+
+
+def _without_users(content: bytes) -> bytes:
+    """The schema and the sorted rows of a table without its column `user`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(content)).drop_columns("user")
+    return "\n".join([str(table.schema), *sorted(map(str, table.to_pylist()))]).encode()
+
+
+_SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization)": )[^,}\n]+')
+_RANDOM_NAME = _blank(r'("state": )"[0-9a-f]{32}"')
+
+# Of which files what is not compared: pattern of the path, what makes the bytes that are compared, reason.
+MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
+    ("*/metrics.jsonl", _SPEEDS, "speeds"),
+    ("*/goodput.jsonl", _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+'), "seconds, and the share of some in others"),
+    ("outcomes/inspect_all_run.json", _SPEEDS, "speeds"),
+    ("outcomes/status.json", _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'), "the same"),
+    ("state/days/*.parquet", _without_users, "users are hashes under a random key"),
+    ("state/manifest.json", _RANDOM_NAME, "a state of mining by days has a random name"),
+    ("days/labels/manifest.json", _RANDOM_NAME, "the same name"),
+    ("outcomes/mine_day_*.json", _RANDOM_NAME, "the same name"),
+    ("*report.html", _blank(r"(<td>\d+ of \d+</td><td>[^<]*</td>)(?:<td>[^<]*</td>){2}"), "speed and goodput of a run"),
+)
+LEFT_OUT = {
+    "messages/*": "standard error tells times",
+    "*/compilation_cache/*": "machine code, under names that depend on the place",
+    "*/tensorboard/*": "the numbers of metrics.jsonl again, with the time at which each was written",
+    "state/key": "random",
+}
+
+
+def record(work: Path) -> dict[str, Any]:
+    """Goes the whole road in an empty directory, and gives the digest of each artefact."""
+    work = work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    if any(work.iterdir()):
+        raise SystemExit(f"{work} is not empty; choose another directory")
+    for name, text in RAW.items():
+        _write(work / "raw" / name, text.encode())
+    start = time.monotonic()
+    with _endpoint() as url:
+        for line in ROAD.strip().splitlines():
+            name, command = line.split(": ", 1)
+            before = time.monotonic()
+            _call(work, name, [w.replace("ENDPOINT", url).replace("WORK", str(work)) for w in shlex.split(command)])
+            print(f"{name}: {time.monotonic() - before:.1f} s", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - start, 1)
+    left_out = [*LEFT_OUT.items(), *((pattern, why) for pattern, _, why in MASKS)]
+    return {"about": _about(), "not_compared": left_out, "seconds": seconds, "artefacts": dict(sorted(digests(work)))}
+
+
+def _call(work: Path, name: str, command: list[str]) -> None:
+    """Runs one program of this checkout, and writes its outcome line, paths relative, to outcomes/NAME.json."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "PYTHON"))}
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    if "--mesh.fsdp" in command:
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    done = subprocess.run([sys.executable, "-m", *command], cwd=work, env=environment, capture_output=True)
+    _write(work / "messages" / f"{name}.txt", done.stderr)
+    if done.returncode or not done.stdout:
+        raise SystemExit(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stderr.decode()[-3000:]}")
+    _write(work / "outcomes" / f"{name}.json", done.stdout.splitlines()[-1].replace(f"{work}/".encode(), b""))
+
+
+class _Writer(BaseHTTPRequestHandler):
+    """Answers in the place of a language model, by the query alone."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        query = re.findall(r"^Search query: (.*)$", body["messages"][-1]["content"], re.MULTILINE)[-1]
+        document = {"title": f"All about {query}", "text": f"A long look at {query}, with prices.", "cover_text": ""}
+        document |= {"keywords": [query, "guide"], "related_queries": [f"cheap {query}"]}
+        message = {"role": "assistant", "content": json.dumps(document)}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        completion = {"id": "0", "object": "chat.completion", "created": 0, "model": "none", "choices": choices}
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps({**completion, "usage": usage}).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _endpoint() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Writer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+def digests(work: Path) -> Iterator[tuple[str, str]]:
+    """Name and SHA-256 of each artefact: a file by its path, an array of a checkpoint by its place in the tree."""
+    for file in sorted(path for path in work.rglob("*") if path.is_file()):
+        name = file.relative_to(work).as_posix()
+        in_checkpoint = re.search(r"/checkpoints/\d+/(.*)", name)
+        if in_checkpoint and in_checkpoint[1].endswith("/_METADATA"):
+            yield from _array_digests(file.parent, name.removesuffix("/_METADATA"))
+        elif in_checkpoint and in_checkpoint[1] != "progress/metadata":
+            continue  # how Orbax stores the arrays: under random names, with times
+        elif not any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT):
+            yield name, hashlib.sha256(masked(name, file.read_bytes())).hexdigest()
+
+
+def masked(name: str, content: bytes) -> bytes:
+    """The part of a file that is compared."""
+    for pattern, mask, _ in MASKS:
+        if fnmatch.fnmatch(name, pattern):
+            content = mask(content)
+    return content
+
+
+def _array_digests(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        tree = handler.metadata(folder.resolve()).tree
+        to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        arrays = handler.restore(folder.resolve(), args=ocp.args.PyTreeRestore(restore_args=to_host))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
+        array = np.asarray(leaf)
+        content = f"{array.dtype} {array.shape}\n".encode() + array.tobytes()
+        yield name + jax.tree_util.keystr(path), hashlib.sha256(content).hexdigest()
+
+
+def _about() -> dict[str, Any]:
+    """What else decides about bytes."""
+    cpu = (
+        re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    )
+    names = ("jax", "jaxlib", "numpy", "pyarrow", "duckdb", "scann", "tokenizers")
+    versions = {"python": sys.version, **{name: importlib.metadata.version(name) for name in names}}
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return {"same_results.py": own, "processor": cpu and cpu[1], "cores": len(os.sched_getaffinity(0)), **versions}
+
+
+def compare(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """A line for each artefact that differs, is missing or is new; none where all are equal."""
+    differing = [f"differs: {name}" for name in before if name in after and before[name] != after[name]]
+    missing = [f"missing: {name}" for name in before if name not in after]
+    return [*differing, *missing, *(f"new: {name}" for name in after if name not in before)]
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording = commands.add_parser("record", help="run the programs and keep digests of what they make")
+    recording.add_argument("output", type=Path)
+    recording.add_argument("--work", type=Path, help="keep the files here; by default they are removed")
+    comparing = commands.add_parser("compare", help="exit status 0 where two recordings are equal, else 1")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    given = parser.parse_args(arguments)
+    if given.command == "record":
+        with tempfile.TemporaryDirectory() as temporary:
+            recorded = record(given.work or Path(temporary))
+        given.output.write_text(json.dumps(recorded, indent=1) + "\n")
+        print(f"{len(recorded['artefacts'])} artefacts in {recorded['seconds']} s")
+        return 0
+    before, after = (json.loads(file.read_text()) for file in (given.before, given.after))
+    for name, value in before["about"].items():
+        if value != after["about"].get(name):
+            print(f"made with another {name}: {value} and {after['about'].get(name)}")
+    lines = compare(before["artefacts"], after["artefacts"])
+    equal = len(before["artefacts"].items() & after["artefacts"].items())
+    print("\n".join([*lines, f"{equal} artefacts are equal, {len(lines)} are not"]))
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
