@@ -116,7 +116,7 @@ def _inputs(arguments: EvaluateArguments) -> dict[str, str | None]:
 
 
 def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests: Sequence[TestSet]) -> SearchResults:
-    """What the encoder, its index and BM25 retrieve for the queries of the test sets."""
+    """Returns what the encoder, its index and BM25 retrieve for the queries of the test sets."""
     queries = sorted({query for test in tests for query in test.grades})
     if not queries:
         raise InputError(f"{logs.path}: no test query has a relevant document among the documents; check their ids")
@@ -144,7 +144,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
 
 
 def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool | None) -> dict[str, Any]:
-    """What was measured on what, and how."""
+    """Returns the description of the measurement: the system, the test sets and the settings."""
     return {
         "format": 1,
         "name": arguments.name or Path(arguments.run).name,

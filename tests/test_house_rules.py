@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,24 @@ def test_tests_mirror_the_tree():
         for folder in sorted(path for path in (ROOT / "tests" / package).rglob("*") if path.is_dir()):
             if list(folder.glob("test_*.py")) and folder.name != "mined_days":
                 assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), f"{folder} mirrors nothing"
+
+
+FRAGMENT = re.compile(r"(Of|Those|Where|What|So many|As|By|From|Which|Among|Both|Like|To)\b")
+"""The beginnings of docstrings without a subject."""
+
+
+def docstrings(file: Path) -> Iterator[tuple[int, str]]:
+    """The strings that stand alone in a file, with their lines: docstrings, and those of fields and constants."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value.strip()
+
+
+def test_docstrings_begin_with_their_subject():
+    found = [(file, line, text) for file in modules().values() for line, text in docstrings(file)]
+    assert len(found) > 2000
+    wrong = [f"{file.relative_to(ROOT)}:{line}: {text[:60]}" for file, line, text in found if FRAGMENT.match(text)]
+    assert not wrong
 
 
 def test_importing_the_library_loads_no_heavy_package():

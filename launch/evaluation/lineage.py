@@ -1,4 +1,4 @@
-"""Where an encoder and a SPLIT come from, read from the manifests that each step carries along."""
+"""The origin of an encoder and of a SPLIT, read from the manifests that each step carries along."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ from data.perspectives.log_events import parse_time
 
 
 def trained_on(run: str, split: str) -> bool | None:
-    """Whether the labels of a run were mined from this SPLIT; None where its manifests name no logs.
+    """Returns whether the labels of a run were mined from this SPLIT; None if its manifests name no logs.
 
     Raises:
       InputError: they were mined from the logs that SPLIT was cut from, with the test period in them.

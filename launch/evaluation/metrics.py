@@ -35,7 +35,7 @@ def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
 def index_gap(
     index: Index, served: Retrieved, exact: Retrieved, per_query: Mapping[str, Sequence[Value]], *, samples: int
 ) -> dict[str, Any]:
-    """What serving from the index costs: its recall against exact search, and each figure's change."""
+    """Returns the cost of serving from the index: its recall against exact search, and each figure's change."""
     depth = served.indices.shape[1]
     recalls = {
         f"recall@{k}": bootstrap_mean(

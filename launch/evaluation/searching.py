@@ -1,4 +1,4 @@
-"""What each system retrieves for the queries of the test sets: the encoder by exact search and from its index, BM25."""
+"""The retrieval for the queries of the test sets: by the encoder with exact search, by its index, and by BM25."""
 
 import functools
 from collections.abc import Sequence
@@ -30,18 +30,18 @@ class Retrieved(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResults:
-    """What the systems retrieve from one corpus for the same queries."""
+    """The documents that the systems retrieve from one corpus for the same queries."""
 
     corpus: Corpus
     queries: Sequence[str]
     encoder: Retrieved
-    """By exact search."""
+    """The encoder's documents by exact search."""
     bm25: Retrieved
     served: Retrieved
-    """By the encoder from its index."""
+    """The encoder's documents from its index."""
     index: Index
     vectors: Embeddings
-    """Of the documents."""
+    """The vectors of the documents."""
 
     @functools.cached_property
     def rankings(self) -> dict[str, dict[str, list[str]]]:
@@ -86,5 +86,5 @@ def search_bm25(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) 
 
 
 def index_depth(corpus: Corpus) -> int:
-    """How many documents a query is served from the index."""
+    """The number of documents that the index returns for a query."""
     return min(_INDEX_DEPTH, len(corpus.doc_ids))

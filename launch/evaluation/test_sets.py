@@ -124,7 +124,7 @@ def _test_set(
 
 
 def _seen(logs: LogTables, asked: set[str]) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
-    """Of the queries asked those that occur in the log, and the pairs that were clicked or liked there.
+    """Returns the test queries that occur in the log, and the pairs that were clicked or liked there.
 
     Judgements outside split = test are something that training may read, too.
     """

@@ -130,7 +130,7 @@ def _plan(
     engine: Engine,
     device_kind: str,
 ) -> Plan:
-    """Where and in what parts a batch of these shapes is computed."""
+    """Returns the devices and the parts on which a batch of these shapes is computed."""
     queries, dim = query_embeddings.shape
     return plan_over(
         split and split.mesh,
