@@ -64,6 +64,10 @@ def begin(
     Raises InputError as `crops_jax.artifacts.check_output`, whose arguments the others are.
     """
     check_output(directory, overwrite=overwrite, inputs=inputs)
+    if (directory / MANIFEST).is_file() and (held := read_manifest(directory)["kind"]) != manifest["kind"]:
+        raise InputError(
+            f"{directory} holds {held}, not {manifest['kind']}, so it is not replaced; choose another output"
+        )
     if fill is not None:
         with appears_whole(directory, replaces=bool(overwrite)) as temporary:
             fill(temporary)
