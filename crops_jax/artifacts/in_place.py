@@ -41,6 +41,7 @@ def claim(
     Raises InputError when the directory was made from other things, naming the differences, or must not be written.
     """
     if (directory / MANIFEST).is_file() and not overwrite:
+        _check_kind(directory, manifest)
         check_same(directory, manifest, remedy=remedy)
         return False
     begin(directory, manifest, overwrite=overwrite, inputs=inputs, fill=fill)
@@ -64,10 +65,7 @@ def begin(
     Raises InputError as `crops_jax.artifacts.check_output`, whose arguments the others are.
     """
     check_output(directory, overwrite=overwrite, inputs=inputs)
-    if (directory / MANIFEST).is_file() and (held := read_manifest(directory)["kind"]) != manifest["kind"]:
-        raise InputError(
-            f"{directory} holds {held}, not {manifest['kind']}, so it is not replaced; choose another output"
-        )
+    _check_kind(directory, manifest)
     if fill is not None:
         with appears_whole(directory, replaces=bool(overwrite)) as temporary:
             fill(temporary)
@@ -103,6 +101,18 @@ def check_written_by(directory: Path, *, program: str, kind: str, noun: str) -> 
     if (kept["program"], kept["kind"]) != (program, kind):
         raise InputError(
             f"{directory} was written by {kept['program']} and is no {noun} of {program}; choose another --output"
+        )
+
+
+def _check_kind(directory: Path, manifest: Manifest) -> None:
+    """Raises InputError when a directory holds work of another kind, which no program replaces or takes up."""
+    if not (directory / MANIFEST).is_file():
+        return
+    kept = read_manifest(directory)
+    if kept["kind"] != manifest["kind"]:
+        raise InputError(
+            f"{directory} was written by {kept['program']} and holds {kept['kind']}, not {manifest['kind']}, so it is "
+            "not replaced; choose another output"
         )
 
 

@@ -33,7 +33,7 @@ def fingerprint(path: Path | str) -> str:
     if path.is_dir() and (path / MANIFEST).exists():
         return read_manifest(path)["fingerprint"]
     if not path.exists():
-        raise InputError(f"{path}: no such file or directory")
+        raise InputError(f"{path}: no such file or directory; check the path")
     return content_fingerprint(path)
 
 
@@ -41,7 +41,7 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
     """The manifest of a directory of ours. Raises InputError where there is none or it cannot be read."""
     file = Path(path) / MANIFEST
     if not Path(path).is_dir():
-        raise InputError(f"{path}: no such directory")
+        raise InputError(f"{path}: no such directory; check the path")
     if not file.exists():
         raise InputError(f"{path}: no {MANIFEST} in it, so no program of crops_jax wrote it; check the path")
     manifest = read_object(file, remedy=_REMEDY)

@@ -21,7 +21,7 @@ def open_encoder(run_or_folder: str | Path) -> Encoder:
 def _open_run(run: Path) -> Encoder:
     kind = artifacts.read_manifest(run)["kind"]
     if kind != "run":
-        raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder")
+        raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder; give one of these")
     config = read_config(run / CONFIG)
     parameters = checkpoints.restore_parameters(run, which="best")
     try:

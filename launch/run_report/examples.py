@@ -36,7 +36,7 @@ def examples(evaluations: Sequence[Evaluation], labels: Sequence[Labels]) -> dic
     retrieved = _by_query(evaluations)
     chosen = {perspective: _test_set_examples(evaluations, retrieved, test) for perspective, test in _TEST_OF.items()}
     chosen["system_level"] = _mined_examples(evaluations, retrieved, labels, "system_level")
-    return {perspective: chosen[perspective] for perspective in PERSPECTIVES if chosen[perspective]}
+    return {perspective: chosen[perspective] for perspective in PERSPECTIVES if chosen.get(perspective)}
 
 
 def _by_query(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:

@@ -145,3 +145,14 @@ def test_many_differences_are_counted():
 
 def test_another_version_is_named():
     assert in_place.difference({**manifest(), "version": "0.0.1"}, manifest()).startswith("version 0.0.1, now ")
+
+
+@pytest.mark.parametrize("overwrite", [None, False, True])
+def test_work_of_another_kind_is_neither_taken_up_nor_replaced(tmp_path, overwrite):
+    labels = manifest(program="data.mine", kind="labels")
+    claim(tmp_path / "out", labels)
+    (tmp_path / "out" / "labels.parquet").write_text("mined")
+    with pytest.raises(InputError, match=r"written by data\.mine and holds labels, not embeddings.*another output"):
+        claim(tmp_path / "out", manifest(), overwrite=overwrite)
+    assert artifacts.read_manifest(tmp_path / "out") == labels
+    assert (tmp_path / "out" / "labels.parquet").read_text() == "mined"
