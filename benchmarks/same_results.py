@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 _DAILY = "data.mine --logs logs --discriminator split/discriminator --state state --output days/labels"
 _CADENCE = "--training.log-every-steps 1 --training.evaluate-every-steps 3 --training.checkpoint-every-steps 3"
-_FEW = f"--training.steps 3 {_CADENCE} --encoder.layers 1"
+_FEW = f"--training.steps 3 {_CADENCE} --encoder.layers 1 --data.queries-per-batch 32"
 _INSPECTED = ("logs", "split", "all/labels", "all/records", "all/run", "all/vectors", "all/evaluation", "all/exported")
 
 # A line a call: the name of its outcome, program and arguments. data.inspect reads checkpoints by absolute paths only.
@@ -102,7 +102,6 @@ columns = { search_id = "id", user_id = "visitor", query = "typed", time = "at" 
 files = "results.csv"
 columns = { search_id = "id", doc_id = "sku", stage = "state", watch_seconds = "ms" }
 values = { stage = { seen = "shown" } }
-scale = { watch_seconds = 0.001 }
 """,
     "products.jsonl": '{"sku": "s1", "brand": "Acme", "name": "Tv"}\n{"sku": "s2", "brand": null, "name": "Lamp"}\n',
     "searches.csv": "id,visitor,typed,at\n1,u,tv,31/05/2024 20:00:00\n2,u,lamp,tomorrow\n",
@@ -126,32 +125,37 @@ def _without_users(content: bytes) -> bytes:
 
 
 _SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization)": )[^,}\n]+')
-_RANDOM_NAME = _blank(r'("state": )"[0-9a-f]{32}"')
+# The name of a state, and its fingerprint, which is made of that.
+_STATE = _blank(
+    r'("state": (?:\{\s+"fingerprint": )?|"fingerprint": (?="\w{64}",\s+"inputs": \{\},\s+"kind": "mining_state"))'
+    r'"\w{32,64}"'
+)
 
 # Of which files what is not compared: pattern of the path, what makes the bytes that are compared, reason.
 MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("*/metrics.jsonl", _SPEEDS, "speeds"),
     ("*/goodput.jsonl", _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+'), "seconds, and the share of some in others"),
-    ("outcomes/inspect_all_run.json", _SPEEDS, "speeds"),
+    ("outcomes/inspect_*.json", _SPEEDS, "speeds"),
     ("outcomes/status.json", _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'), "the same"),
     ("state/days/*.parquet", _without_users, "users are hashes under a random key"),
-    ("state/manifest.json", _RANDOM_NAME, "a state of mining by days has a random name"),
-    ("days/labels/manifest.json", _RANDOM_NAME, "the same name"),
-    ("outcomes/mine_day_*.json", _RANDOM_NAME, "the same name"),
+    ("state/manifest.json", _STATE, "a state of mining by days has a random name, and a fingerprint of that"),
+    ("days/labels/manifest.json", _STATE, "that name"),
+    ("outcomes/mine_day_*.json", _STATE, "that name"),
     ("*report.html", _blank(r"(<td>\d+ of \d+</td><td>[^<]*</td>)(?:<td>[^<]*</td>){2}"), "speed and goodput of a run"),
+    ("work/steps.json", _blank(r'(\n  "report": \{.*?"output": )"\w{64}"'), "fingerprint of report.html"),
 )
 LEFT_OUT = {
     "messages/*": "standard error tells times",
     "*/compilation_cache/*": "machine code, under names that depend on the place",
     "*/tensorboard/*": "the numbers of metrics.jsonl again, with the time at which each was written",
+    "work/__pycache__/*": "the pipeline's configuration, compiled, with the time of its source",
     "state/key": "random",
 }
 
 
 def record(work: Path) -> dict[str, Any]:
     """Goes the whole road in an empty directory, and gives the digest of each artefact."""
-    work = work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
+    (work := work.resolve()).mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise SystemExit(f"{work} is not empty; choose another directory")
     for name, text in RAW.items():
@@ -160,12 +164,10 @@ def record(work: Path) -> dict[str, Any]:
     with _endpoint() as url:
         for line in ROAD.strip().splitlines():
             name, command = line.split(": ", 1)
-            before = time.monotonic()
             _call(work, name, [w.replace("ENDPOINT", url).replace("WORK", str(work)) for w in shlex.split(command)])
-            print(f"{name}: {time.monotonic() - before:.1f} s", file=sys.stderr, flush=True)
-    seconds = round(time.monotonic() - start, 1)
-    left_out = [*LEFT_OUT.items(), *((pattern, why) for pattern, _, why in MASKS)]
-    return {"about": _about(), "not_compared": left_out, "seconds": seconds, "artefacts": dict(sorted(digests(work)))}
+            print(f"{time.monotonic() - start:.0f} s: {name} done", file=sys.stderr, flush=True)
+    recorded = {"about": _about(), "seconds": round(time.monotonic() - start, 1)}
+    return {**recorded, "artefacts": dict(sorted(digests(work)))}
 
 
 def _call(work: Path, name: str, command: list[str]) -> None:
@@ -189,14 +191,14 @@ class _Writer(BaseHTTPRequestHandler):
         query = re.findall(r"^Search query: (.*)$", body["messages"][-1]["content"], re.MULTILINE)[-1]
         document = {"title": f"All about {query}", "text": f"A long look at {query}, with prices.", "cover_text": ""}
         document |= {"keywords": [query, "guide"], "related_queries": [f"cheap {query}"]}
-        message = {"role": "assistant", "content": json.dumps(document)}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-        completion = {"id": "0", "object": "chat.completion", "created": 0, "model": "none", "choices": choices}
+        message = {"role": "assistant", "content": json.dumps(document)}
+        answer = {"id": "0", "object": "chat.completion", "created": 0, "model": "none", "usage": usage}
+        answer |= {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
-        self.wfile.write(json.dumps({**completion, "usage": usage}).encode())
+        self.wfile.write(json.dumps(answer).encode())
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -216,7 +218,7 @@ def digests(work: Path) -> Iterator[tuple[str, str]]:
         name = file.relative_to(work).as_posix()
         in_checkpoint = re.search(r"/checkpoints/\d+/(.*)", name)
         if in_checkpoint and in_checkpoint[1].endswith("/_METADATA"):
-            yield from _array_digests(file.parent, name.removesuffix("/_METADATA"))
+            yield from _array_digests(file.parent.resolve(), name.removesuffix("/_METADATA"))
         elif in_checkpoint and in_checkpoint[1] != "progress/metadata":
             continue  # how Orbax stores the arrays: under random names, with times
         elif not any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT):
@@ -238,9 +240,9 @@ def _array_digests(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     import orbax.checkpoint as ocp
 
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-        tree = handler.metadata(folder.resolve()).tree
+        tree = handler.metadata(folder).tree
         to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        arrays = handler.restore(folder.resolve(), args=ocp.args.PyTreeRestore(restore_args=to_host))
+        arrays = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=to_host))
     for path, leaf in jax.tree_util.tree_flatten_with_path(arrays)[0]:
         array = np.asarray(leaf)
         content = f"{array.dtype} {array.shape}\n".encode() + array.tobytes()
@@ -249,11 +251,8 @@ def _array_digests(folder: Path, name: str) -> Iterator[tuple[str, str]]:
 
 def _about() -> dict[str, Any]:
     """What else decides about bytes."""
-    cpu = (
-        re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
-    )
-    names = ("jax", "jaxlib", "numpy", "pyarrow", "duckdb", "scann", "tokenizers")
-    versions = {"python": sys.version, **{name: importlib.metadata.version(name) for name in names}}
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    versions = {name: importlib.metadata.version(name) for name in ("jaxlib", "numpy", "pyarrow", "duckdb")}
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     return {"same_results.py": own, "processor": cpu and cpu[1], "cores": len(os.sched_getaffinity(0)), **versions}
 
@@ -281,6 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     comparing.add_argument("after", type=Path)
     given = parser.parse_args(arguments)
     if given.command == "record":
+        given.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
             recorded = record(given.work or Path(temporary))
         given.output.write_text(json.dumps(recorded, indent=1) + "\n")

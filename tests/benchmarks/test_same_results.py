@@ -16,6 +16,8 @@ GOODPUT = '{"event": "start", "step": %s, "steps": 9, "seconds": %s, "compute_se
 PAGE = (
     '<th scope="row">run</th><td>9 of 9</td><td>%s</td><td>%s</td><td>0.12</td><td>6</td><td class="left">finished</td>'
 )
+STATE = '{"fingerprint": "%s",\n  "inputs": {},\n  "kind": "mining_state",\n  "state": "%s"}'
+STEPS = '{\n  "train": {\n    "output": "%s"\n  },\n  "report": {\n    "output": "%s",\n    "outcome": {}\n  }\n}'
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,18 @@ PAGE = (
             f'{{"rows": 3, "state": "{"01" * 16}"}}',
             f'{{"rows": 3, "state": "{"ef" * 16}"}}',
             f'{{"rows": 4, "state": "{"01" * 16}"}}',
+        ),
+        (
+            "state/manifest.json",
+            STATE % ("ab" * 32, "01" * 16),
+            STATE % ("cd" * 32, "ef" * 16),
+            STATE % ("ab", "01" * 16),
+        ),
+        (
+            "work/steps.json",
+            STEPS % ("ab" * 32, "cd" * 32),
+            STEPS % ("ab" * 32, "ef" * 32),
+            STEPS % ("ef" * 32, "cd" * 32),
         ),
         (
             "outcomes/status.json",
