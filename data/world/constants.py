@@ -69,37 +69,37 @@ class WorldConstants:
     """Sizes and behaviour of the simulated world."""
 
     documents: int = 3500
-    """Documents of the catalogue at the end of the last day."""
+    """The number of documents of the catalogue at the end of the last day."""
     queries: int = 1000
-    """Distinct query texts that users can think of."""
+    """The number of distinct query texts that users can think of."""
     users: int = 3000
-    """People, whether or not they search."""
+    """The number of users, whether or not they search."""
     days: int = 3
-    """Days that are served and logged."""
+    """The number of days that are served and logged."""
     first_day: str = "2024-03-04"
-    """Date of the first day, UTC."""
+    """The date of the first day, UTC."""
 
     topics: int = 120
-    """Topics of the built-in vocabulary that exist in this world."""
+    """The number of topics of the built-in vocabulary that exist in this world."""
     supply_exponent: float = 0.6
     """Zipf exponent of documents over topics."""
     initial_share: float = 0.8
-    """Share of the documents published before the first day; the others arrive evenly over the days."""
+    """The share of the documents published before the first day; the others arrive evenly over the days."""
     mean_initial_age_days: float = 30.0
     """Mean age of the former when the first day begins (exponential)."""
     secondary_topic_share: float = 0.25
-    """Share of documents that touch a second topic of the same field."""
+    """The share of documents that touch a second topic of the same field."""
     synonym_loyalty: float = 0.8
     """The probability that a document repeats its own word for a thing rather than a synonym."""
     noise_word_share: float = 0.08
-    """Share of a document's words that have nothing to do with it."""
+    """The share of a document's words that have nothing to do with it."""
     vocabulary_gap: float = 0.5
-    """Share of things for which people search with the words that documents use least."""
+    """The share of things for which people search with the words that documents use least."""
     poor_quality: float = -1.0
     """Documents of lower quality (standard normal) answer any need one grade worse."""
 
     query_exponent: float = 0.7
-    """Zipf exponent of how often a query is asked."""
+    """The Zipf exponent of the frequency of queries."""
     phrasings_per_need: int = 4
     """Query texts that are made for each need drawn."""
     phrasing_loyalty: float = 0.7
@@ -112,68 +112,70 @@ class WorldConstants:
     interests_per_user: int = 4
     """Topics a user comes back to."""
     interest_share: float = 0.8
-    """Share of needs that come from the user's interests rather than from what everybody asks."""
+    """The share of needs that come from the user's interests rather than from what everybody asks."""
     queries_per_session: int = 4
     """Most searches for one need."""
     patience: float = 0.6
-    """Mean chance that an unsatisfied user searches again."""
+    """The mean probability that an unsatisfied user searches again."""
     other_need_share: float = 0.15
-    """Share of such searches that are for another need altogether."""
+    """The share of such searches that are for another need altogether."""
     reformulation_median_seconds: float = 30.0
     """Median time to the next search of a session (log-normal: 82 % come within 90 s)."""
     reformulation_spread: float = 1.2
-    """Standard deviation of that time's logarithm."""
+    """The standard deviation of that time's logarithm."""
 
     recall_depth: int = 30
-    """Documents that each recall channel brings."""
+    """The number of documents that each recall channel brings."""
     prerank_depth: int = 25
-    """Documents that pre-ranking lets through to ranking."""
+    """The number of documents that pre-ranking lets through to ranking."""
     page_size: int = 10
-    """Documents shown."""
+    """The number of documents shown."""
     logged_not_shown_per_stage: int = 8
     """Logged candidates of either stage before showing, a search; drawn at random among those that were there."""
     popularity_bias: float = 0.3
     """Weight of log-popularity in the present retriever, beside a cosine."""
     prerank_noise: float = 0.1
-    """Standard deviation of the noise in the pre-ranking score, which lies in about [0, 1.2]."""
+    """The standard deviation of the noise in the pre-ranking score, which lies in about [0, 1.2]."""
     rank_noise: float = 0.05
     """The same for the ranking score, in about [0, 1.5]."""
 
     click_noise: float = 0.1
-    """Attractiveness of a document of grade 0, given that it is examined."""
+    """The attractiveness of a document of grade 0, given that it is examined."""
     position_exponent: float = 0.7
     """Examination of position k is k ** -position_exponent."""
     watch_spread: float = 0.8
-    """Standard deviation of the logarithm of a watch time."""
+    """The standard deviation of the logarithm of a watch time."""
     satisfied_watch_seconds: float = 20.0
     """A search is a success for its user when one clicked document was watched this long."""
 
     feed_with_search_share: float = 0.7
-    """Share of search sessions with a visit to the feed in the minutes around them."""
+    """The share of search sessions with a visit to the feed in the minutes around them."""
     feed_only_bursts_per_day: float = 0.5
     """Mean number of other visits to the feed, a user and day."""
     feed_views_per_burst: float = 5.0
     """Mean number of documents seen in a visit."""
     feed_need_share: float = 0.35
-    """Share of the feed spent on the topic the user is searching for at the time."""
+    """The share of the feed spent on the topic the user is searching for at the time."""
     feed_interest_share: float = 0.3
     """... on the user's lasting interests."""
     feed_popular_share: float = 0.2
     """... on what is popular. The rest is exploration: any published document."""
 
     judged_depth: int = 10
-    """Depth of the BM25 and ranking-model runs that are pooled for judgement, beside all that was shown."""
+    """The depth of the BM25 and ranking-model runs that are pooled for judgement, beside all that was shown."""
     judged_relevant: int = 10
-    """Relevant documents added to a query's pool at random, so that not only what the engine finds is judged."""
+    """The number of relevant documents added to a query's pool at random, so that not only what the engine finds is
+    judged.
+    """
     judged_random: int = 5
-    """Documents added at random."""
+    """The number of documents added at random."""
 
     knowledge_query_share: float = 0.6
-    """Share of queries that the simulated language model writes for."""
+    """The share of queries that the simulated language model writes for."""
     knowledge_documents_per_query: int = 2
     """The number of documents that it writes for each of them."""
     knowledge_error_rate: float = 0.1
-    """Share of its documents that are about something else."""
+    """The share of its documents that are about something else."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE_INTEGERS:
