@@ -24,21 +24,7 @@ from crops_jax.records.dataset_info import (
     shard_names,
     write_dataset_info,
 )
-from crops_jax.records.query_record import QueryRecord, decode_record, encode_record, feature_values, serialise
-
-__all__ = [
-    "EncodedRecords",
-    "QueryRecord",
-    "RecordSource",
-    "add_split",
-    "decode_record",
-    "encode_record",
-    "encode_records",
-    "shard_bounds",
-    "splits",
-    "write_records",
-    "write_shard",
-]
+from crops_jax.records.query_record import QueryRecord, decode_record, feature_values, serialise
 
 
 class EncodedRecords(NamedTuple):

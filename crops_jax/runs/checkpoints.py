@@ -206,7 +206,7 @@ def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
 
     Raises InputError when it cannot be read or its arrays are not those that were saved.
     """
-    path = checkpoint / name
+    path = checkpoint.absolute() / name  # Orbax refuses relative paths
     # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
     with closing(ocp.PyTreeCheckpointHandler()) as handler:
         try:

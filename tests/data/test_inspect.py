@@ -296,3 +296,11 @@ def test_exit_statuses_and_the_outcome_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "labels.parquet is not a Parquet file or is cut off" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_a_relative_path_is_described_as_an_absolute_one(tmp_path, monkeypatch, kind):
+    made = MAKERS[kind](tmp_path / kind)
+    monkeypatch.chdir(tmp_path)
+    relative, absolute = (json.dumps(describe(path), default=str) for path in (Path(kind), made))
+    assert relative == absolute.replace(str(made), kind)
