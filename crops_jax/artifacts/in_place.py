@@ -10,7 +10,7 @@ from typing import Any
 
 from crops_jax.artifacts.atomic import appears_whole
 from crops_jax.artifacts.manifest import MANIFEST, read_manifest, write_manifest
-from crops_jax.artifacts.output import check_output
+from crops_jax.artifacts.output import check_kind, check_output
 from crops_jax.errors import InputError
 
 Manifest = Mapping[str, Any]
@@ -41,7 +41,7 @@ def claim(
     Raises InputError when the directory was made from other things, naming the differences, or must not be written.
     """
     if (directory / MANIFEST).is_file() and not overwrite:
-        _check_kind(directory, manifest)
+        check_kind(directory, manifest["kind"])
         check_same(directory, manifest, remedy=remedy)
         return False
     begin(directory, manifest, overwrite=overwrite, inputs=inputs, fill=fill)
@@ -65,7 +65,7 @@ def begin(
     Raises InputError as `crops_jax.artifacts.check_output`, whose arguments the others are.
     """
     check_output(directory, overwrite=overwrite, inputs=inputs)
-    _check_kind(directory, manifest)
+    check_kind(directory, manifest["kind"])
     if fill is not None:
         with appears_whole(directory, replaces=bool(overwrite)) as temporary:
             fill(temporary)
@@ -101,18 +101,6 @@ def check_written_by(directory: Path, *, program: str, kind: str, noun: str) -> 
     if (kept["program"], kept["kind"]) != (program, kind):
         raise InputError(
             f"{directory} was written by {kept['program']} and is no {noun} of {program}; choose another --output"
-        )
-
-
-def _check_kind(directory: Path, manifest: Manifest) -> None:
-    """Raises InputError when a directory holds work of another kind, which no program replaces or takes up."""
-    if not (directory / MANIFEST).is_file():
-        return
-    kept = read_manifest(directory)
-    if kept["kind"] != manifest["kind"]:
-        raise InputError(
-            f"{directory} was written by {kept['program']} and holds {kept['kind']}, not {manifest['kind']}, so it is "
-            "not replaced; choose another output"
         )
 
 

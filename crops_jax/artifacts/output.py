@@ -29,9 +29,7 @@ def output_directory(
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, inputs=inputs)
-    if (path / MANIFEST).exists() and (held := read_manifest(path)["kind"]) != kind:
-        # A run or a mining state cost more than a mistyped name should take.
-        raise InputError(f"{path} holds {held}, not {kind}, so it is not replaced; choose another output")
+    check_kind(path, kind)
     with appears_whole(path, replaces=overwrite) as temporary:
         yield temporary
         manifest = new_manifest(
@@ -43,6 +41,21 @@ def output_directory(
             **extra,
         )
         write_manifest(temporary, manifest)
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Raises InputError when a directory holds work of another kind, which no program replaces or continues.
+
+    A run or a mining state costs more than a mistyped name should take.
+    """
+    if not (path / MANIFEST).is_file():
+        return
+    kept = read_manifest(path)
+    if kept["kind"] != kind:
+        raise InputError(
+            f"{path} was written by {kept['program']} and holds {kept['kind']}, not {kind}, so it is not replaced; "
+            "choose another output"
+        )
 
 
 def check_output(
