@@ -1,4 +1,4 @@
-"""The log tables: their schemas and rules, checked on entry, read and written."""
+"""The log tables: their schemas and rules, and the code that checks, reads and writes them."""
 
 from data.tables.duckdb_session import connect_duckdb
 from data.tables.log_tables import LogTables, copy_table, open_logs, write_table

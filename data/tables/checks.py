@@ -1,4 +1,4 @@
-"""The rules that log tables are checked against when they are opened, by DuckDB and without a loop over rows."""
+"""The checks of log tables when they are opened. DuckDB runs them, without a loop over rows."""
 
 from pathlib import Path
 
@@ -12,25 +12,31 @@ from data.tables.files import TableFiles, add_view, named_read_errors
 from data.tables.rules import REFERENCES, Rule, value_rules
 from data.tables.schemas import SCHEMAS
 
-# Most ASCII queries show by themselves that they are normalised.
-_PLAINLY_NORMALISED = r"[!-@\[-~]+( [!-@\[-~]+)*"
+# Queries that match this expression are certainly normalised, as nearly all ASCII queries are.
+_CERTAINLY_NORMALISED = r"[!-@\[-~]+( [!-@\[-~]+)*"
 WRITTEN_IDS = (
     "SELECT file, row, doc_id AS found FROM knowledge_documents WHERE doc_id IN (SELECT doc_id FROM documents)"
 )
-"""Rows that take a document's id. A document that a language model wrote is never one of the index: labels could not
-tell them apart."""
+"""The query for the rows of knowledge_documents with the id of a document of the table documents. A document that a
+language model wrote must not share its id with a document of the index, because labels could not distinguish them."""
 
 
 def check_tables(
     connection: duckdb.DuckDBPyConnection, directory: Path, tables: dict[str, TableFiles]
 ) -> dict[str, pa.Table]:
-    """Checks tables whose footers are known to be right.
+    """Checks tables whose footers are already checked.
+
+    Args:
+      connection: the DuckDB connection that the checks use.
+      directory: the directory of the tables, for messages.
+      tables: the files of each table, by the table's name.
 
     Returns:
-      By table that keeps its queries normalised: (query, normalised) of those stored in another form.
+      table name -> (query, normalised) for its queries that are stored in another form than the normalised one. Tables
+      without such queries are omitted.
 
     Raises:
-      InputError: naming table, file, column, row, what was found and what to do.
+      InputError: a row breaks a rule. The message names the table, file, column and row, the value and the remedy.
     """
     check_presence(directory, tables)
     rewrites = {}
@@ -52,13 +58,14 @@ def check_tables(
 
 
 def check_table(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> pa.Table:
-    """Checks rows and key of one table, every value of which is read, and leaves a view of it in the connection.
+    """Checks the rows and the key of one table. It reads every value, and adds a view of the table to the connection.
 
     Returns:
-      (query, normalised) of the queries that are stored in another form; empty for tables that keep them as typed.
+      (query, normalised) for the queries that are stored in another form than the normalised one; empty for tables
+      that keep queries as users typed them.
 
     Raises:
-      InputError: as check_tables.
+      InputError: a row breaks a rule, as for check_tables.
     """
     with named_read_errors(table):
         for rule, number in broken_rules(connection, table):
@@ -70,7 +77,7 @@ def check_table(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> pa.
 
 
 def check_presence(directory: Path, tables: dict[str, TableFiles]) -> None:
-    """Raises InputError where a required table is missing or has no rows."""
+    """Raises InputError if a required table is missing or has no rows."""
     if "documents" not in tables:
         raise InputError(_missing_table(directory, "documents"))
     if "candidates" in tables and "searches" not in tables:
@@ -78,7 +85,7 @@ def check_presence(directory: Path, tables: dict[str, TableFiles]) -> None:
     if "judgements" not in tables:
         for name in ("searches", "candidates"):
             if name not in tables:
-                raise InputError(f"{_missing_table(directory, name)}; or bring judgements instead of a log")
+                raise InputError(f"{_missing_table(directory, name)}; or add the table judgements instead of a log")
     for name in required_tables(tables):
         if not tables[name].rows:
             files = ", ".join(str(file) for file in tables[name].files[:3])
@@ -99,9 +106,10 @@ def _missing_table(directory: Path, name: str) -> str:
 
 
 def broken_rules(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> list[tuple[Rule, int]]:
-    """The rules that rows of a table break, each with the number of these, in one pass that reads every value.
+    """Returns the rules that rows of a table break, each with the number of these rows.
 
-    Leaves the view stored_NAME in the connection: the table with file, row and the values as they are stored.
+    One pass reads every value. It adds the view stored_NAME to the connection: the table with file, row and the stored
+    values.
     """
     rules = list(value_rules(table.schema, table.stored))
     read_all = ", ".join(f'"stored {column}"' for column in table.stored)
@@ -116,27 +124,30 @@ def broken_rules(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> li
 
 
 def _broken_rule(connection: duckdb.DuckDBPyConnection, table: TableFiles, rule: Rule, number: int) -> str:
-    # FILTER, for WHERE would skip row groups by their statistics, which leave out NaN.
+    # FILTER is used because WHERE would skip row groups by their statistics, which omit NaN.
     first = connection.execute(
         f'SELECT min({{"file": file, "row": row, "found": {rule.found}}}) FILTER ({rule.broken}) '
         f"FROM stored_{table.name}"
     ).fetchall()[0][0]
     others = f" ({number} such rows)" if number > 1 else ""
     return (
-        f"table {table.name}, column {rule.column}: {_place(first)}: "
+        f"table {table.name}, column {rule.column}: {_row_location(first)}: "
         f"{rule.problem.format(found=_quoted(first['found']))}{others}; {rule.remedy}"
     )
 
 
 def query_rewrites(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> pa.Table:
-    """(query, normalised) of the queries of stored_NAME that are stored in another form; empty where that is kept."""
+    """Returns (query, normalised) for the queries of the view stored_NAME that are stored in another form.
+
+    The result is empty for tables that keep queries as users typed them.
+    """
     if not table.schema.normalised_query:
         return pa.table({"query": [], "normalised": []})
-    doubtful = connection.sql(
+    uncertain = connection.sql(
         f"SELECT DISTINCT query FROM stored_{table.name} "
-        f"WHERE NOT regexp_full_match(query, '{_PLAINLY_NORMALISED}') ORDER BY query"
+        f"WHERE NOT regexp_full_match(query, '{_CERTAINLY_NORMALISED}') ORDER BY query"
     ).to_arrow_table()
-    stored = doubtful.column("query").to_pylist()
+    stored = uncertain.column("query").to_pylist()
     changed = [(query, normal) for query in stored if (normal := normalise_query(query)) != query]
     return pa.table(
         {
@@ -147,9 +158,11 @@ def query_rewrites(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> 
 
 
 def repeated_rows(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> str | None:
-    """SELECT of file, row and found of the rows that repeat the key of an earlier one; None where no key repeats.
+    """Returns a SELECT of (file, row, found) for the rows that repeat the key of an earlier row; found is the key.
 
-    Groups by a 64-bit hash of the key, which is small, and looks at the keys themselves only where hashes repeat.
+    Rows are grouped by a 64-bit hash of the key, which is small; only the keys of repeated hashes are compared.
+
+    Returns None if the table has no key or no hash is repeated.
     """
     if not table.schema.key:
         return None
@@ -174,14 +187,14 @@ def _check_key(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> None
         others = f" ({number} rows repeat a key)" if number > 1 else ""
         folded = " once queries are normalised (NFKC, lower case, white space folded)"
         raise InputError(
-            f"table {table.name}, column {' and '.join(table.schema.key)}: {_place(first)} repeats the key "
+            f"table {table.name}, column {' and '.join(table.schema.key)}: {_row_location(first)} repeats the key "
             f"{_quoted(first['found'])} of an earlier row{folded if table.schema.normalised_query else ''}{others}; "
             "keep one row for each key"
         )
 
 
 def unknown_rows(name: str, column: str, owner: str) -> str:
-    """SELECT of file, row and found of the rows whose value of `column` table `owner` does not know."""
+    """Returns a SELECT of (file, row, found) for the rows whose value of `column`, `found`, is not in table `owner`."""
     return f"SELECT file, row, {column} AS found FROM {name} ANTI JOIN {owner} USING ({column})"
 
 
@@ -190,8 +203,8 @@ def _check_reference(connection: duckdb.DuckDBPyConnection, name: str, column: s
     if number:
         others = f" ({number} such rows)" if number > 1 else ""
         raise InputError(
-            f"table {name}, column {column}: {_place(first)}: {_quoted(first['found'])} is not in table {owner}"
-            f"{others}; add it there, or leave the row out"
+            f"table {name}, column {column}: {_row_location(first)}: {_quoted(first['found'])} is not in table {owner}"
+            f"{others}; add it to that table, or leave the row out"
         )
 
 
@@ -199,7 +212,7 @@ def _check_written_ids(connection: duckdb.DuckDBPyConnection) -> None:
     number, first = _count_and_first(connection, WRITTEN_IDS)
     if number:
         raise InputError(
-            f"table knowledge_documents, column doc_id: {_place(first)}: {_quoted(first['found'])} is in table "
+            f"table knowledge_documents, column doc_id: {_row_location(first)}: {_quoted(first['found'])} is in table "
             "documents too; give it another id"
         )
 
@@ -210,7 +223,7 @@ def _count_and_first(connection: duckdb.DuckDBPyConnection, rows: str) -> tuple[
     ).fetchall()[0]
 
 
-def _place(first: dict) -> str:
+def _row_location(first: dict) -> str:
     return f"{first['file']}, row {first['row']} (counted from 0)"
 
 

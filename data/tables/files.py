@@ -19,24 +19,23 @@ from data.tables.schemas import KINDS, SCHEMAS, TableSchema
 
 @dataclass(frozen=True, kw_only=True)
 class TableFiles:
-    """The files of one table and, for each schema column they hold, the type it is stored in.
-
-    rows: of the files. left_out: (file, row) of those of them that readers do not get; None where they get all.
-    """
+    """The files of one table and, for each schema column in them, the type in which it is stored."""
 
     name: str
     schema: TableSchema
     files: tuple[Path, ...]
     stored: dict[str, pa.DataType]
     rows: int
+    """The number of rows in the files."""
     left_out: pa.Table | None = field(default=None, repr=False, compare=False)
+    """(file, row) of the rows that readers do not get; None if they get all rows."""
 
     def sql(self, *, located: bool = False, with_stored: bool = False) -> str:
-        """SELECT of every schema column as readers get it, from all rows of the files.
+        """Returns a SELECT of every schema column, in the type that readers get, from all rows of the files.
 
         Args:
-          located: adds `file` and `row` (from 0, within the file).
-          with_stored: adds "stored COLUMN", the value as it lies in the file, for every schema column it has.
+          located: whether to add `file` and `row` (the index of the row within the file, from 0).
+          with_stored: whether to add "stored COLUMN", the value in the file, for every schema column in the files.
         """
         selected = [f'{c.sql(self.stored.get(c.name))} AS "{c.name}"' for c in self.schema.columns]
         if with_stored:
@@ -58,11 +57,15 @@ def add_view(
 ) -> None:
     """Creates a view of a table, by default under the table's name, without the rows that are left out.
 
-    The view's rows are in the order of the files only where none is left out; order by file and row otherwise.
+    The view's rows are in the order of the files only if no row is left out; otherwise the reader must order them by
+    file and row.
 
     Args:
-      rewrites: (query, normalised) of the queries that readers get in another form than the stored one.
-      view, located, with_stored: the view's name; see TableFiles.sql.
+      connection: the DuckDB connection.
+      table: the table.
+      view: the name of the view.
+      rewrites: (query, normalised) for the queries that readers get in another form than the stored one.
+      located, with_stored: see TableFiles.sql.
     """
     select = table.sql(located=located or table.left_out is not None, with_stored=with_stored)
     if table.left_out is not None:
@@ -79,7 +82,7 @@ def add_view(
 
 
 def _add_table(connection: duckdb.DuckDBPyConnection, schema: str, name: str, rows: pa.Table) -> None:
-    # In a schema of its own, so that the connection lists the log tables alone.
+    # The table is in a separate schema, so that the connection lists only the log tables.
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     connection.register("arriving", rows)
     connection.execute(f"CREATE OR REPLACE TABLE {schema}.{name} AS SELECT * FROM arriving")
@@ -87,18 +90,23 @@ def _add_table(connection: duckdb.DuckDBPyConnection, schema: str, name: str, ro
 
 
 def find_tables(directory: Path, *, days: DaySpan | None = None) -> dict[str, TableFiles]:
-    """The log tables in a directory, by name; see find_table. Raises InputError."""
-    found = ((name, find_table(directory, name, schema, days=days)) for name, schema in SCHEMAS.items())
-    return {name: table for name, table in found if table}
+    """Returns the log tables in a directory by their names. Raises InputError as find_table does."""
+    tables = ((name, find_table(directory, name, schema, days=days)) for name, schema in SCHEMAS.items())
+    return {name: table for name, table in tables if table}
 
 
 def find_table(directory: Path, name: str, schema: TableSchema, *, days: DaySpan | None = None) -> TableFiles | None:
-    """DIRECTORY/NAME.parquet or the files of the folder DIRECTORY/NAME, their footers and column types checked.
+    """Returns the file DIRECTORY/NAME.parquet or the files of the folder DIRECTORY/NAME.
 
-    With `days`, folders day=YYYY-MM-DD of other days are not opened; see data.tables.days.
+    The footers of the files are read, and their columns are checked. With `days`, folders day=YYYY-MM-DD of
+    other days are not opened; see data.tables.days.
 
-    Returns None when there is neither. Raises InputError for a file that is not Parquet or is cut off, a missing or
-    ill-typed column, and files that differ in their columns.
+    Returns:
+      the files of the table, or None if neither the file nor the folder exists.
+
+    Raises:
+      InputError: a file is not a Parquet file or is cut off, a column is missing or has a wrong type, or files differ
+        in their columns.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; give the directory that holds the tables")
@@ -107,31 +115,31 @@ def find_table(directory: Path, name: str, schema: TableSchema, *, days: DaySpan
 
 
 def _files(directory: Path, name: str, days: DaySpan | None) -> list[Path]:
-    places = [place for place in (directory / f"{name}.parquet", directory / name) if place.exists()]
-    if not places:
+    paths = [path for path in (directory / f"{name}.parquet", directory / name) if path.exists()]
+    if not paths:
         return []
-    if len(places) > 1:
-        raise InputError(f"table {name}: both {places[0]} and {places[1]} exist; keep one of them")
-    (place,) = places
-    if place.is_file():
-        if place.suffix != ".parquet":
-            raise InputError(f"table {name}: {place} is a file; name it {name}.parquet, or make a folder of files")
-        return [place]
-    # Names with a leading dot or underscore are what Spark and file systems leave behind.
+    if len(paths) > 1:
+        raise InputError(f"table {name}: both {paths[0]} and {paths[1]} exist; keep one of them")
+    (path,) = paths
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise InputError(f"table {name}: {path} is a file; name it {name}.parquet, or make a folder of files")
+        return [path]
+    # Spark and file systems write files of their own, whose names begin with a dot or an underscore.
     files = sorted(
         (
             file
-            for file in place.rglob("*")
-            if file.is_file() and not any(part[0] in "._" for part in file.relative_to(place).parts)
+            for file in path.rglob("*")
+            if file.is_file() and not any(part[0] in "._" for part in file.relative_to(path).parts)
         ),
-        key=str,  # as DuckDB orders them: "earlier" then means the same everywhere
+        key=str,  # DuckDB has the same order, so "an earlier row" means the same in both
     )
     for file in files:
         if file.suffix != ".parquet":
             raise InputError(f"table {name}: {file} does not end in .parquet; rename it, or move it out of the folder")
     if not files:
-        raise InputError(f"table {name}: the folder {place} holds no Parquet file; fill it or remove it")
-    return files if days is None else of_days(name, place, files, days)
+        raise InputError(f"table {name}: the folder {path} holds no Parquet file; fill it or remove it")
+    return files if days is None else of_days(name, path, files, days)
 
 
 def _read_footers(name: str, table_schema: TableSchema, files: list[Path]) -> TableFiles:
@@ -145,11 +153,11 @@ def _read_footers(name: str, table_schema: TableSchema, files: list[Path]) -> Ta
             first = stored
             continue
         for column in table_schema.columns:
-            here, there = stored.get(column.name), first.get(column.name)
-            if _family(here) != _family(there):
+            other_type, first_type = stored.get(column.name), first.get(column.name)
+            if _type_family(other_type) != _type_family(first_type):
                 raise InputError(
-                    f"table {name}, column {column.name}: {file} has {here or 'no such column'} where {files[0]} has "
-                    f"{there or 'no such column'}; write all files of a table with the same columns and types"
+                    f"table {name}, column {column.name}: {file} has {other_type or 'no such column'}, but {files[0]} "
+                    f"has {first_type or 'no such column'}; write all files of a table with the same columns and types"
                 )
     return TableFiles(name=name, schema=table_schema, files=tuple(files), stored=first, rows=rows)
 
@@ -158,7 +166,7 @@ def _read_footer(name: str, file: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(file) as opened:
             return opened.schema_arrow, opened.metadata.num_rows
-    except PermissionError as error:  # Arrow's own, which names no file
+    except PermissionError as error:  # Arrow's message does not name the file
         raise InputError(f"table {name}: {file} must not be read by this user; check its permissions") from error
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(
@@ -172,7 +180,8 @@ def _stored_types(name: str, table_schema: TableSchema, file: Path, schema: pa.S
     for column in table_schema.columns:
         if folded.count(column.name) > 1:
             raise InputError(
-                f"table {name}, column {column.name}: {file} holds it more than once, case aside; keep one of them"
+                f"table {name}, column {column.name}: {file} holds it more than once if case is ignored; "
+                "keep one of them"
             )
         if column.name not in schema.names:
             if column.required:
@@ -198,8 +207,8 @@ def _missing_column(table: str, schema: TableSchema, column: str, file: Path, pr
     )
 
 
-def _family(stored: pa.DataType | None) -> str:
-    """Types that readers cannot tell apart: encodings of text, units of time."""
+def _type_family(stored: pa.DataType | None) -> str:
+    """Returns the name of a group of stored types. Within a group, readers get the same values."""
     if stored is None:
         return "absent"
     plain = stored.value_type if pa.types.is_dictionary(stored) else stored
@@ -209,13 +218,16 @@ def _family(stored: pa.DataType | None) -> str:
 
 
 def sql_text(path: Path) -> str:
-    """A path inside the quotes of a read_parquet, where it would be taken as a pattern."""
+    """Returns a path as text for the quotes of read_parquet; characters that would make it a pattern are escaped."""
     return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
 
 
 @contextlib.contextmanager
 def named_read_errors(table: TableFiles) -> Iterator[None]:
-    """Turns DuckDB's errors while it reads a table into InputError (a damaged file) or NamedFailure (no room)."""
+    """Turns DuckDB's errors in reads of a table into InputError or NamedFailure.
+
+    InputError: a file is damaged. NamedFailure: memory or disk is full.
+    """
     try:
         with named_lack_of_room(f"table {table.name}: "):
             yield
@@ -224,17 +236,20 @@ def named_read_errors(table: TableFiles) -> Iterator[None]:
 
 
 def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
-    """Names the first file of the table that cannot be read to its end, and the column where one alone is at fault."""
+    """Returns a message that names the first file and column of the table that cannot be read to the end.
+
+    It names only the files if each column of each file can be read alone.
+    """
     for file in table.files:
         for column in table.stored:
             query = f"SELECT bit_xor(hash(\"{column}\")) FROM read_parquet('{sql_text(file)}')"
             try:
                 with duckdb.connect() as fresh:
                     fresh.execute(query).fetchall()
-            except duckdb.Error as found:
+            except duckdb.Error as column_error:
                 return (
                     f"table {table.name}, column {column}: {file} is damaged, it cannot be read to its end "
-                    f"({one_line(found)}); write or copy it again"
+                    f"({one_line(column_error)}); write or copy it again"
                 )
     files = ", ".join(str(file) for file in table.files[:3])
     return f"table {table.name}: {files} cannot be read ({one_line(error)}); write or copy it again"

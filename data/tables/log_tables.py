@@ -1,9 +1,9 @@
-"""The log tables: opened with all checks, read through Arrow or Ibis, written.
+"""The log tables. `open_logs` checks and opens them, LogTables reads them by Arrow or Ibis, `write_table` writes them.
 
 logs = open_logs("logs")
 logs.names                            # frozenset({"documents", "searches", "candidates"})
 logs.read("documents", ["doc_id"])    # a pyarrow.Table
-connection = logs.connect()           # Ibis on DuckDB, one view a table
+connection = logs.connect()           # Ibis on DuckDB, with one view for each table
 connection.table("searches")
 
 logs = open_logs("logs", on_bad_rows="quarantine", quarantine="labels.quarantine")
@@ -34,7 +34,7 @@ from data.tables.schemas import SCHEMAS
 if TYPE_CHECKING:
     import ibis.backends.duckdb
 
-_BATCH = 1 << 18
+_BATCH_ROWS = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class LogTables:
     path: Path
     tables: dict[str, TableFiles]
     rewrites: dict[str, pa.Table] = field(repr=False)
-    """For each table whose queries are kept normalised, the (query, normalised) of those stored in another form."""
+    """table name -> (query, normalised) for its queries that are stored in another form than the normalised one."""
     quarantined: dict[str, dict[str, int]] = field(default_factory=dict)
     """The number of rows that were set aside, by table and reason."""
     quarantine: Path | None = None
-    """The directory to which these rows were written; None if there were none, or if no directory was given."""
+    """The directory with these rows; None if no row was set aside or no directory was passed."""
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -59,22 +59,26 @@ class LogTables:
 
     @property
     def names(self) -> frozenset[str]:
-        """The tables that are there."""
+        """The names of the tables that are present."""
         return frozenset(self.tables)
 
     def files(self, name: str) -> list[Path]:
-        """The Parquet files of a table, in the order in which their rows are read; set-aside rows are in them too."""
+        """Returns the Parquet files of a table in the order of reading. They also contain rows that were set aside."""
         return list(self.tables[name].files)
 
     def num_rows(self, name: str) -> int:
-        """Rows of a table, without those that were set aside."""
+        """Returns the number of rows of a table without the rows that were set aside."""
         return self.tables[name].rows - sum(self.quarantined.get(name, {}).values())
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A table in memory, in the order of its files, in the schema's types.
+        """Returns a table, with its rows in the order of its files and its columns in the schema's types.
 
-        Optional columns that are not there are typed nulls; times are timestamp[us, UTC]; `query` of judgements,
-        knowledge_documents and test tables is normalised.
+        Optional columns that are missing are typed nulls. Times are timestamp[us, UTC]. The column `query` of
+        judgements, knowledge_documents and the test tables is normalised.
+
+        Args:
+          name: the name of the table.
+          columns: the columns; None: all columns of the schema.
         """
         schema = SCHEMAS[name].arrow
         if columns is not None:
@@ -86,16 +90,16 @@ class LogTables:
         return _rewritten(table, self.rewrites[name]) if name in self.rewrites and "query" in schema.names else table
 
     def connect(self, *, memory_limit: str | None = None) -> "ibis.backends.duckdb.Backend":
-        """A new Ibis connection to an in-memory DuckDB with one view a table that is there.
+        """Returns a new Ibis connection to DuckDB in memory, with one view for each table that is present.
 
-        Every view has every schema column in its type, as `read` gives them. The session's time zone is UTC; progress
-        bars are off; what does not fit in memory is spilled to the system's temporary directory.
+        Every view has every schema column in the type in which `read` returns it. The session's time zone is UTC,
+        progress bars are off, and data that does not fit in memory is spilled to the system's temporary directory.
 
         Args:
-          memory_limit: such as "4GB"; DuckDB's default is 80 % of the machine's memory.
+          memory_limit: the maximum memory of DuckDB, such as "4GB"; DuckDB's default is 80 % of the machine's memory.
 
         Raises:
-          InputError: a memory limit that is no size.
+          InputError: the memory limit is not a size.
         """
         import ibis
 
@@ -116,50 +120,51 @@ def open_logs(
     quarantine: Path | str | None = None,
     days: DaySpan | None = None,
 ) -> LogTables:
-    """Opens the log tables of a directory: TABLE.parquet or a folder TABLE of Parquet files for each.
+    """Opens the log tables of a directory. Each table is the file TABLE.parquet or a folder TABLE of Parquet files.
 
-    Every check is done here: columns and types, nulls, keys, stages, times, positions, grades, ids that no other
-    table knows, empty or missing required tables, and that every value can be read. Unknown columns and other files
-    are left alone. Naive timestamps are taken as UTC.
+    All checks of the tables run here. They concern columns and types, nulls, keys, stages, times, positions, grades,
+    ids that are missing from the table they refer to, required tables that are empty or missing, and whether every
+    value can be read. Unknown columns and other files are ignored. Naive timestamps are read as UTC.
 
     Args:
       path: the directory.
-      on_bad_rows: "fail": the first row that breaks a rule is refused. "quarantine": all such rows are left out of
-        everything that is read, counted, and written to `quarantine`; see data.tables.quarantine.
-      quarantine: a directory for the rows that are set aside, data.tables.quarantine.beside(OUTPUT) by custom. What an
-        earlier call wrote there is replaced, or removed where nothing is set aside. None: they are only counted.
-      days: of tables that are kept in folders day=YYYY-MM-DD, only the folders of these days are opened.
+      on_bad_rows: "fail": the first row that breaks a rule raises InputError. "quarantine": all such rows are omitted
+        from all reads, counted, and written to `quarantine`; see data.tables.quarantine.
+      quarantine: a directory for the rows that are set aside, by convention data.tables.quarantine.beside(OUTPUT). It
+        replaces the one of an earlier call, which is removed if no row is set aside. None: the rows are only counted.
+      days: the days of the tables that are kept in folders day=YYYY-MM-DD; only the folders of these days are opened.
 
     Raises:
-      InputError: naming table, file, column, row (from 0, within the file), what was found and what to do.
+      InputError: a check fails. The message names the table, file, column, row (its index within the file, from 0),
+        the value and the remedy.
     """
     path = Path(path)
     tables = find_tables(path, days=days)
     with connect_duckdb() as connection:
         if on_bad_rows == "fail":
             return LogTables(path=path, tables=tables, rewrites=check_tables(connection, path, tables))
-        found = set_aside(connection, path, tables)
+        rows = set_aside(connection, path, tables)
         if quarantine is not None:
-            write_quarantine(connection, found.counts, logs=path, path=Path(quarantine))
-    _say(found, quarantine)
+            write_quarantine(connection, rows.counts, logs=path, path=Path(quarantine))
+    _print_counts(rows, quarantine)
     return LogTables(
         path=path,
-        tables=found.tables,
-        rewrites=found.rewrites,
-        quarantined=found.counts,
-        quarantine=Path(quarantine) if quarantine is not None and found.counts else None,
+        tables=rows.tables,
+        rewrites=rows.rewrites,
+        quarantined=rows.counts,
+        quarantine=Path(quarantine) if quarantine is not None and rows.counts else None,
     )
 
 
-def _say(found: SetAside, quarantine: Path | str | None) -> None:
-    for name, counts in found.counts.items():
+def _print_counts(rows: SetAside, quarantine: Path | str | None) -> None:
+    for name, counts in rows.counts.items():
         reasons = ", ".join(f"{number} ({reason})" for reason, number in counts.items())
-        where = f", which lie in {quarantine}" if quarantine is not None else ""
-        print(f"table {name}: {sum(counts.values())} rows set aside{where}: {reasons}", file=sys.stderr)
+        written_to = f" and written to {quarantine}" if quarantine is not None else ""
+        print(f"table {name}: {sum(counts.values())} rows were set aside{written_to}: {reasons}", file=sys.stderr)
 
 
 def copy_table(logs: LogTables, name: str, directory: Path) -> None:
-    """Copies a table of log tables: its files as they are, or, where rows were set aside, what is left of them."""
+    """Copies the files of a table unchanged, or, if rows were set aside, writes the rows that remain."""
     files = logs.files(name)
     if logs.tables[name].left_out is not None:
         _write_kept(logs.tables[name], directory / f"{name}.parquet")
@@ -172,31 +177,34 @@ def copy_table(logs: LogTables, name: str, directory: Path) -> None:
 
 
 def _write_kept(table: TableFiles, file: Path) -> None:
-    """Writes the schema columns of the rows that were not set aside, some hundred thousand in memory at a time."""
+    """Writes the schema columns of the rows that were not set aside, with one batch in memory at a time."""
     schema = pa.schema([field for field in table.schema.arrow if field.name in table.stored])
     selected = ", ".join(f'"{column}"' for column in schema.names)
     with named_read_errors(table), connect_duckdb() as connection:
         order = _add_ordered_view(connection, table)
-        batches = connection.sql(f"SELECT {selected} FROM {table.name} {order}").to_arrow_reader(_BATCH)
+        batches = connection.sql(f"SELECT {selected} FROM {table.name} {order}").to_arrow_reader(_BATCH_ROWS)
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in batches:
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_BATCH)
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=_BATCH_ROWS)
 
 
 def _add_ordered_view(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> str:
-    """Adds the view of a table, queries as stored, and returns what brings its rows into the order of the files."""
+    """Adds the view of a table with its stored queries, and returns the clause that orders its rows as in the files."""
     add_view(connection, table, located=table.left_out is not None)
     return "" if table.left_out is None else "ORDER BY file, row"
 
 
 def write_table(directory: Path | str, name: str, table: pa.Table) -> Path:
-    """Writes DIRECTORY/NAME.parquet: schema columns in schema order and type, the same bytes for the same rows.
+    """Writes DIRECTORY/NAME.parquet with the schema's columns, in their order and types. Equal rows make equal bytes.
 
-    The file appears whole or not at all. Optional columns of nulls alone are left out, so that what a source lacks
-    stays absent.
+    The file appears whole or not at all. Optional columns that have only nulls are omitted, so that columns that a
+    source lacks stay absent.
+
+    Returns:
+      the path of the file.
 
     Raises:
-      InputError: a required column is missing or cannot be cast.
+      InputError: a required column is missing, or a column cannot be cast.
     """
     columns, fields = [], []
     for column in SCHEMAS[name].columns:
@@ -222,5 +230,5 @@ def write_table(directory: Path | str, name: str, table: pa.Table) -> Path:
 def _rewritten(table: pa.Table, rewrites: pa.Table) -> pa.Table:
     stored = table.column("query")
     replaced = rewrites.column("normalised").take(pc.index_in(stored, value_set=rewrites.column("query")))
-    place = table.schema.get_field_index("query")
-    return table.set_column(place, table.schema.field(place), pc.coalesce(replaced, stored))
+    position = table.schema.get_field_index("query")
+    return table.set_column(position, table.schema.field(position), pc.coalesce(replaced, stored))

@@ -1,11 +1,12 @@
-"""Rows that break a rule of the log tables, set aside instead of refused: found by DuckDB, written beside an output.
+"""Quarantine of the rows that break a rule of the log tables: they are set aside and written next to an output.
 
     OUTPUT.quarantine/candidates.parquet    table, file, row (from 0, within the file), column, reason, value
     OUTPUT.quarantine/manifest.json
 
-A row stands there once, with the first rule that it breaks. Of rows with one key the first in the order of the files
-is kept. Tables are gone through after those that they refer to, so what refers to a row that was set aside goes with
-it. Damage to a file as a whole (cut off, another type, a column missing) is not a matter of rows, and refused.
+The quarantine has each row once, with the first rule that it breaks. If several rows have the same key, the first in
+the order of the files is kept. A table is processed after the tables it refers to, so rows that refer to a row that was
+set aside are set aside too. Damage to a whole file (it is cut off, has another type, or lacks a column) is not a matter
+of single rows and raises InputError.
 """
 
 import dataclasses
@@ -39,15 +40,14 @@ COLUMNS = ("table", "file", "row", "column", "reason", "value")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """The facts about the rows that were set aside that readers of the log tables need.
-
-    tables: that know which of their rows are left out. rewrites: as check_tables returns them. counts: by table and
-    reason.
-    """
+    """The facts about the rows that were set aside that readers of the log tables need."""
 
     tables: dict[str, TableFiles]
+    """The tables by name; their field left_out has the rows that were set aside."""
     rewrites: dict[str, pa.Table]
+    """The rewrites of queries, as check_tables returns them."""
     counts: dict[str, dict[str, int]]
+    """The number of rows that were set aside: table -> reason -> rows."""
 
 
 def beside(output: Path | str) -> Path:
@@ -57,10 +57,10 @@ def beside(output: Path | str) -> Path:
 
 
 def set_aside(connection: duckdb.DuckDBPyConnection, directory: Path, tables: dict[str, TableFiles]) -> SetAside:
-    """Finds every row that check_tables would refuse; they lie in the schema `quarantine` of the connection.
+    """Finds every row that check_tables would refuse, and adds them to the schema `quarantine` of the connection.
 
     Raises:
-      InputError: nothing is left of a required table, or a file as a whole is damaged.
+      InputError: no row of a required table remains, or a whole file is damaged.
     """
     check_presence(directory, tables)
     connection.execute("CREATE SCHEMA quarantine")
@@ -78,17 +78,17 @@ def set_aside(connection: duckdb.DuckDBPyConnection, directory: Path, tables: di
                 ).fetchall()
                 if counted:
                     counts[name] = dict(counted)
-                    places = connection.sql(f"SELECT file, row FROM quarantine.{name}").to_arrow_table()
-                    _check_something_left(table, counts[name], required=name in required_tables(tables))
-                    places = places.set_column(0, "file", places.column("file").dictionary_encode())
-                    kept[name] = dataclasses.replace(table, left_out=places)
+                    locations = connection.sql(f"SELECT file, row FROM quarantine.{name}").to_arrow_table()
+                    _check_rows_remain(table, counts[name], required=name in required_tables(tables))
+                    locations = locations.set_column(0, "file", locations.column("file").dictionary_encode())
+                    kept[name] = dataclasses.replace(table, left_out=locations)
             if rewritten.num_rows:
                 rewrites[name] = rewritten
             progress.update(table.rows)
     return SetAside(tables=kept, rewrites=rewrites, counts=counts)
 
 
-def _check_something_left(table: TableFiles, counts: dict[str, int], *, required: bool) -> None:
+def _check_rows_remain(table: TableFiles, counts: dict[str, int], *, required: bool) -> None:
     if required and sum(counts.values()) == table.rows:
         reasons = "; ".join(f"{reason} ({number} rows)" for reason, number in counts.items())
         raise InputError(
@@ -100,14 +100,14 @@ def _check_something_left(table: TableFiles, counts: dict[str, int], *, required
 def _set_aside_rows(
     connection: duckdb.DuckDBPyConnection, table: TableFiles, tables: dict[str, TableFiles]
 ) -> pa.Table:
-    """Fills quarantine.NAME and leaves the view NAME of what is kept; returns the rewrites of its queries."""
+    """Fills quarantine.NAME, adds the view NAME of the rows that are kept, and returns the rewrites of its queries."""
     name = table.name
     connection.execute(
         f'CREATE TABLE quarantine.{name} (file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR, value VARCHAR)'
     )
     if broken := [rule for rule, _ in broken_rules(connection, table)]:
-        first = " ".join(f"WHEN {rule.broken} THEN [{_described(rule)}]" for rule in broken)
-        # Unnested, for WHERE would skip row groups by their statistics, which leave out NaN.
+        first = " ".join(f"WHEN {rule.broken} THEN [{_struct_sql(rule)}]" for rule in broken)
+        # unnest() is used because WHERE would skip row groups by their statistics, which omit NaN.
         connection.execute(
             f"INSERT INTO quarantine.{name} SELECT file, row, unnest(CASE {first} END, max_depth := 2) "
             f"FROM stored_{name}"
@@ -135,7 +135,7 @@ def _set_aside_rows(
     return rewrites
 
 
-def _described(rule: Rule) -> str:
+def _struct_sql(rule: Rule) -> str:
     reason = rule.problem.format(found="value").replace("'", "''")
     return f"{{'column': '{rule.column}', 'reason': '{reason}', 'value': CAST({rule.found} AS VARCHAR)}}"
 
@@ -147,14 +147,22 @@ def _insert(connection: duckdb.DuckDBPyConnection, name: str, column: str, reaso
 def write_quarantine(
     connection: duckdb.DuckDBPyConnection, counts: dict[str, dict[str, int]], *, logs: Path, path: Path
 ) -> None:
-    """Writes what set_aside found to `path`, in place of what lay there; removes that where nothing was found.
+    """Writes the rows that were set aside to `path`.
+
+    An earlier quarantine is replaced, or removed if `counts` is empty.
+
+    Args:
+      connection: the connection that set_aside filled.
+      counts: the numbers of rows that set_aside returned.
+      logs: the directory of the log tables, for the manifest.
+      path: the directory to write.
 
     Raises:
-      InputError: something else than a quarantine lies there.
+      InputError: `path` holds something other than a quarantine.
     """
     if path.is_dir() and any(path.iterdir()) and artifacts.read_manifest(path)["kind"] != KIND:
         raise InputError(
-            f"{path} is where rows that are set aside go, and holds something else; choose another --output"
+            f"{path} is the directory for rows that are set aside, but holds something else; choose another --output"
         )
     if not counts:
         if path.is_dir():
@@ -175,9 +183,9 @@ def write_quarantine(
         for name in counts:
             connection.execute(
                 f'COPY (SELECT \'{name}\' AS "table", file, row, "column", reason, value FROM quarantine.{name} '
-                f"ORDER BY file, row) TO {_text(out / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)"
+                f"ORDER BY file, row) TO {_quoted_path(out / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)"
             )
 
 
-def _text(path: Path) -> str:
+def _quoted_path(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"

@@ -11,24 +11,29 @@ REFERENCES = (
     ("candidates", "doc_id", "documents"),
     ("feed_views", "doc_id", "documents"),
 )
-"""(table, column, the table that has to know its values)."""
+"""The references between tables: (table, column, the table that must contain the column's values)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A condition (SQL) under which a row is refused, what is then said of it, and the remedy."""
+    """A rule for the rows of a table, and the parts of its error message."""
 
     column: str
+    """The name of the column that the message names."""
     broken: str
+    """The SQL condition of the rows that break the rule."""
     found: str
+    """The SQL expression of the value that the message shows."""
     problem: str
+    """The problem as text, with {found} in the position of the value."""
     remedy: str
+    """The remedy as text."""
 
 
 def value_rules(schema: TableSchema, present: Collection[str]) -> Iterator[Rule]:
-    """The rules for single rows of a table of which the columns `present` are there.
+    """Yields the rules for single rows of a table that has the columns `present`.
 
-    Their SQL is over the columns as readers get them, and "stored COLUMN" for the value as it lies in the file.
+    In their SQL, COLUMN is the value that readers get, and "stored COLUMN" is the value in the file.
     """
     for column in schema.columns:
         if column.name in present:
@@ -54,11 +59,11 @@ def _column_rules(column: Column) -> Iterator[Rule]:
         yield rule(f"{stored} IS NULL", "null in a required column", "fill it, or leave the row out")
     match column.kind:
         case "id":
-            # Blanks sort below "!": the trim, which is slow, is for few.
+            # Blanks sort below "!", so that the trim, which is slow, runs for few values only.
             yield rule(
                 f"{name} < '!' AND trim({name}) = ''",
                 "an empty id",
-                "give every row its id; nameless users are not one user",
+                "give every row its id; anonymous users must not share one id",
             )
         case "query":
             yield rule(
@@ -91,7 +96,7 @@ def _column_rules(column: Column) -> Iterator[Rule]:
                 "{found} is no level",
                 "levels are 0 to 5",
             )
-        case "score":  # a probability, or the cosine of a model
+        case "score":  # a probability, or the cosine similarity of a model
             yield rule(f"NOT {name} BETWEEN -1 AND 1", "{found} is not in -1 to 1", "correct it, or leave it null")
         case "json":
             yield rule(f"NOT json_valid({name})", "{found} is not JSON", "write it as JSON text")

@@ -7,7 +7,8 @@ import pyarrow as pa
 STAGES = ("filtered_before_ranking", "ranked_not_shown", "shown")
 SPLITS = ("train", "dev", "test")
 
-# RE2. What DuckDB's cast takes beyond ISO 8601 (slashes, zone names, "infinity") is refused.
+# This is a regular expression of RE2. It refuses the forms beyond ISO 8601 that DuckDB's cast accepts (slashes, zone
+# names, "infinity").
 _ISO_8601 = r"\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*([Zz]|[+-]\d{2}(:?\d{2})?)?)?\s*"
 
 
@@ -43,7 +44,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column. Kinds are the keys of KINDS."""
+    """A column of a table. Its kind is a key of KINDS."""
 
     name: str
     kind: str
@@ -54,7 +55,7 @@ class Column:
         return KINDS[self.kind].arrow
 
     def accepts(self, stored: pa.DataType) -> bool:
-        """Returns whether a file can store this column as `stored`. A column of nulls alone has no type of its own."""
+        """Returns whether a file can store this column as `stored`. A column of only nulls fits every type."""
         if pa.types.is_null(stored):
             return True
         if pa.types.is_dictionary(stored):
@@ -65,7 +66,7 @@ class Column:
             case "time":
                 return is_text or pa.types.is_timestamp(stored)
             case "position" | "level":
-                # pandas turns whole numbers with gaps into floats.
+                # pandas converts whole numbers with missing values to floats.
                 return is_number
             case "flag":
                 return pa.types.is_boolean(stored)
@@ -75,7 +76,7 @@ class Column:
                 return is_text
 
     def sql(self, stored: pa.DataType | None) -> str:
-        """The SQL expression of this column as readers get it; null where the stored value cannot be read."""
+        """Returns the SQL expression of the value that readers get; it is null if the stored value cannot be read."""
         target, name = KINDS[self.kind].sql, f'"{self.name}"'
         if stored is None or pa.types.is_null(stored):
             return f"CAST(NULL AS {target})"
@@ -89,11 +90,14 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """Columns in order, the key (empty: none), and whether `query` is kept in its normalised form."""
+    """The schema of a table."""
 
     columns: tuple[Column, ...]
+    """The columns in their order."""
     key: tuple[str, ...] = ()
+    """The columns of the key, which no two rows share; empty if the table has no key."""
     normalised_query: bool = False
+    """Whether readers get the column `query` in its normalised form."""
 
     @property
     def arrow(self) -> pa.Schema:
@@ -188,4 +192,4 @@ LABELS = TableSchema(
     key=("query", "doc_id"),
     normalised_query=True,
 )
-"""LABELS/labels.parquet, or the files of LABELS/labels/."""
+"""The label table: LABELS/labels.parquet, or the files of LABELS/labels/."""
