@@ -1,1 +1,1 @@
-"""The four perspectives: log tables in, positives out; and judgements as labels."""
+"""The four perspectives, which find positives in the log tables, and judgements as labels."""

@@ -1,4 +1,4 @@
-"""Graded judgements as labels, for sources without a log."""
+"""Labels from graded judgements, for sources without a log."""
 
 import ibis
 
@@ -9,9 +9,13 @@ SOURCE = "judgements"
 
 
 def parse_grade_levels(text: str) -> list[tuple[float, int]]:
-    """Steps from "GRADE=LEVEL,...", by ascending grade: the least grade of each level.
+    """Parses "GRADE=LEVEL,...": the minimum grade of each level.
 
-    Raises InputError: not of that form, a grade or level twice, or a higher grade with a lower level.
+    Returns:
+      (grade, level), by ascending grade.
+
+    Raises:
+      InputError: the text has another form, has a grade or a level twice, or a higher grade has a lower level.
     """
     steps = []
     for part in text.split(","):
@@ -30,11 +34,14 @@ def parse_grade_levels(text: str) -> list[tuple[float, int]]:
 
 
 def labels(judgements: ibis.Table, steps: list[tuple[float, int]]) -> ibis.Table:
-    """Rows of the judgements whose grade reaches the first step; their level is that of the last step reached.
+    """Returns the rows of the judgements with at least the first minimum grade of `steps`.
+
+    The level of a row is that of the greatest minimum grade that its grade reaches.
 
     Args:
-      judgements: query, doc_id, grade of those that may be learnt from (discriminator_pairs.train_judgements).
-      steps: what `parse_grade_levels` gave.
+      judgements: query, doc_id and grade of the judgements that training can use
+        (discriminator_pairs.train_judgements).
+      steps: the result of `parse_grade_levels`.
     """
     judged = judgements.filter(judgements.grade >= steps[0][0])
     level = ibis.cases(*((judged.grade >= grade, level) for grade, level in reversed(steps)))

@@ -1,4 +1,7 @@
-"""P3, "the world knows": documents that a language model wrote for a query. They train and are never in the index."""
+"""Perspective P3, the knowledge level: documents that a language model wrote for a query are positives of this query.
+
+These documents are used only in training and are never in the index.
+"""
 
 import ibis
 
@@ -9,6 +12,6 @@ SOURCE = "knowledge_level"
 
 
 def positives(knowledge_documents: ibis.Table) -> ibis.Table:
-    """Rows of the table knowledge_documents: level 4; doc_id is the table's own."""
+    """Returns one row with level 4 for each query and document of the table knowledge_documents."""
     rows = knowledge_documents.select("query", "doc_id").distinct()
     return as_rows(rows, level=int(Level.POSITIVE), source=SOURCE)

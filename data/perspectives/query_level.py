@@ -1,4 +1,6 @@
-"""P1, "the user rephrased": what satisfied a later, similar query of the same user is a positive of the earlier one."""
+"""Perspective P1, the query level: documents that a user consumed for a later, similar query are positives of the
+earlier query.
+"""
 
 import datetime
 
@@ -11,7 +13,9 @@ from data.perspectives.rows import as_supports
 SOURCE = "query_level"
 LEVELS = {SOURCE: Level.QUERY_LEVEL_POSITIVE}
 WINDOW_SECONDS = 90
+"""The default of the maximum time between the two searches, in seconds."""
 BETA = 0.5
+"""The default of beta, the minimum similarity of two queries."""
 
 
 def reformulations(
@@ -21,18 +25,18 @@ def reformulations(
     only_unsatisfied: bool = False,
     since: datetime.datetime | None = None,
 ) -> ibis.Table:
-    """Pairs of searches of one user: query at t, then via_query at t' with 0 < t' - t <= window_seconds.
+    """Returns the pairs of searches of one user: query at t, via_query at t' with 0 < t' - t <= window_seconds.
 
-    Every such later search counts, not only the next one. The normalised queries differ.
+    All later searches in the window make a pair, not only the next one. The normalised queries differ.
 
     Args:
-      events: the part of the log to read; both searches are of it.
-      window_seconds: the border itself is inside.
-      only_unsatisfied: leave out searches of which a candidate was watched long.
-      since: leaves out pairs whose later search was before it.
+      events: the part of the log that has both searches.
+      window_seconds: the maximum time between the two searches, inclusive.
+      only_unsatisfied: whether to omit first searches with a candidate that was watched long.
+      since: the minimum time of the later search; None: no minimum.
 
     Returns:
-      user_id, query, via_query, via_search_id, gap_seconds; one row a pair of searches.
+      user_id, query, via_query, via_search_id, gap_seconds, with one row for each pair of searches.
     """
     searches = events.searches
     assert searches is not None
@@ -42,8 +46,8 @@ def reformulations(
         satisfied = events.impressions.filter(events.impressions.long_watched)
         first = first.anti_join(satisfied, "search_id")
     first = first.select("user_id", "query", "time", slot=first.time.epoch_seconds() // window_seconds)
-    # A later search within the window lies in the same slot or the next one: equal slots make this a hash join,
-    # linear in the searches of even the busiest user.
+    # A later search within the window is in the same slot or in the next slot. Equality of slots makes this a hash
+    # join, whose time is linear even in the searches of the most active user.
     first = ibis.union(first, first.mutate(slot=first.slot + 1))
     later = searches if since is None else searches.filter(searches.time >= since)
     later = later.select(
@@ -70,13 +74,15 @@ def reformulations(
 def supports(events: LogEvents, pairs: ibis.Table, similarity: ibis.Table, *, beta: float = BETA) -> ibis.Table:
     """Returns the documents consumed among the later query's own candidates, if the two queries are similar.
 
-    These are candidates: theta decides on them, and those with theta(query, document) > alpha get level 5.
+    These documents are candidates. The relevance discriminator (theta) scores them, and a document with
+    theta(query, document) > alpha gets level 5; alpha is the threshold that the discriminator's probability must
+    exceed.
 
     Args:
-      events: as in `reformulations`.
-      pairs: what `reformulations` gave.
-      similarity: query, via_query, similarity of the distinct pairs.
-      beta: the least similarity; it is enough itself.
+      events: the events that were passed to `reformulations`.
+      pairs: the result of `reformulations`.
+      similarity: query, via_query and similarity, with one row for each distinct pair of queries.
+      beta: the minimum similarity of the two queries, inclusive.
     """
     assert events.impressions is not None
     similar = similarity.filter(similarity.similarity >= beta).select("query", "via_query")

@@ -1,7 +1,8 @@
-"""The two schemas of what perspectives give.
+"""The two schemas of the tables that perspectives return.
 
-A support says that something one user did speaks for (or against) a document of a query. A row says that a document
-has a level for a query, and why: supports are counted to rows, in which users are a number.
+A support is an action of one user that is evidence for (or against) the relevance of a document for a query. A row is a
+document with its level for a query and the evidence for it. Supports are aggregated to rows, which have only the number
+of users.
 """
 
 import ibis
@@ -16,9 +17,10 @@ SUPPORTS = ibis.schema(
         "gap_seconds": "float64",
     }
 )
-"""query: normalised. source: the perspective or the stage of the log. via_query: the later query that led to the
-document. gap_seconds: the time between the query and what made the document known. What does not apply is null. There
-may be several supports of a (user_id, query, doc_id, source, via_query)."""
+"""The columns of supports. query: the normalised query. source: the perspective, or the stage of the log. via_query:
+the later query that led to the document. gap_seconds: the time between the query and the later query or feed view that
+led to the document. Values that do not apply are null. Several supports can have the same (user_id, query, doc_id,
+source, via_query)."""
 
 SCHEMA = ibis.schema(
     {
@@ -32,33 +34,41 @@ SCHEMA = ibis.schema(
         "supporters": "int64",
     }
 )
-"""score: theta. gap_seconds: the least of the supports. supporters: how many users there are. The rest as in SUPPORTS.
-There may be several rows of a (query, doc_id)."""
+"""The columns of rows. score: the probability of the relevance discriminator (theta). gap_seconds: the minimum over the
+supports. supporters: the number of distinct users. The other columns have the same meaning as in SUPPORTS. Several rows
+can have the same (query, doc_id)."""
 
 
 def as_supports(table: ibis.Table, *, source: str | None = None) -> ibis.Table:
-    """Brings a table to SUPPORTS: `source` is set where given, missing columns are typed nulls."""
+    """Casts a table to SUPPORTS. The column `source` is set if it is not None; missing columns are typed nulls."""
     if source is not None:
         table = table.mutate(source=ibis.literal(source))
-    return _as(SUPPORTS, table)
+    return _cast(SUPPORTS, table)
 
 
 def count_supporters(supports: ibis.Table) -> ibis.Table:
-    """query, doc_id, source, via_query, gap_seconds (the least), supporters (distinct users) of SUPPORTS."""
+    """Aggregates SUPPORTS by query, doc_id, source and via_query.
+
+    Returns:
+      these columns, gap_seconds (the minimum) and supporters (the number of distinct users).
+    """
     return supports.group_by("query", "doc_id", "source", "via_query").agg(
         gap_seconds=supports.gap_seconds.min(), supporters=supports.user_id.nunique()
     )
 
 
 def as_rows(table: ibis.Table, *, level: int | ibis.Value | None = None, source: str | None = None) -> ibis.Table:
-    """Brings a table to SCHEMA: `level` and `source` are set where given, missing columns are typed nulls."""
+    """Casts a table to SCHEMA.
+
+    The columns `level` and `source` are set if they are not None; missing columns are typed nulls.
+    """
     if level is not None:
         table = table.mutate(level=level)
     if source is not None:
         table = table.mutate(source=ibis.literal(source))
-    return _as(SCHEMA, table)
+    return _cast(SCHEMA, table)
 
 
-def _as(schema: ibis.Schema, table: ibis.Table) -> ibis.Table:
+def _cast(schema: ibis.Schema, table: ibis.Table) -> ibis.Table:
     table = table.mutate(**{name: ibis.null(kind) for name, kind in schema.items() if name not in table.columns})
     return table.select(**{name: table[name].cast(kind) for name, kind in schema.items()})

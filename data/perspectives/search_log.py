@@ -1,4 +1,4 @@
-"""The search log's own view: positives P0 and the three kinds of hard negatives (CroPS, "Data engine")."""
+"""The search log itself: the positives P0 and the three kinds of hard negatives (CroPS, "Data engine")."""
 
 import datetime
 
@@ -15,19 +15,25 @@ STAGES = {
     "ranked_not_shown": Level.RANKED_NOT_SHOWN,
     "filtered_before_ranking": Level.FILTERED_BEFORE_RANKING,
 }
-"""The sources of negative rows."""
+"""The sources of negative rows and their levels."""
 LEVELS = {SOURCE: Level.POSITIVE, **STAGES}
 
 
 def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ibis.Table:
-    """Returns the supports of the log's funnel for its queries, one for each candidate.
+    """Returns one support for each candidate of the log's searches.
 
-    Shown and clicked, liked or watched long: source search_log, level 4. Shown and none of these: shown_not_clicked, 3.
-    Ranked but not shown: 2. Filtered out before ranking: 1. A document that met two fates has supports of both.
+    The stage of the candidate and the actions of the user determine the source of the support:
+
+    - search_log (level 4): the document was shown, and clicked, liked or watched long.
+    - shown_not_clicked (level 3): the document was shown, but not clicked, liked or watched long.
+    - ranked_not_shown (level 2): the document was ranked, but not shown.
+    - filtered_before_ranking (level 1): the document was removed before ranking.
+
+    A document with different stages in several searches with the same query has supports of each.
 
     Args:
       events: the part of the log to read.
-      since: leaves out searches before it.
+      since: the minimum time of the searches; None: no minimum.
     """
     impressions = events.impressions
     assert impressions is not None
@@ -44,8 +50,11 @@ def supports(events: LogEvents, *, since: datetime.datetime | None = None) -> ib
 
 
 def behaviour_recorded(events: LogEvents, *, since: datetime.datetime | None = None) -> bool:
-    """Returns whether a click, like or watch time was recorded: without any, the log does not show what users passed
-    over, and supports of shown_not_clicked say nothing."""
+    """Returns whether the log records a click, a like or a watch time.
+
+    If it records none, the log does not show which documents users ignored, and supports of shown_not_clicked are no
+    evidence.
+    """
     assert events.impressions is not None
     impressions = events.impressions.filter(events.impressions.recorded)
     if since is not None:
