@@ -1,1 +1,1 @@
-"""The label table: levels assigned (HLA), written and read."""
+"""The label table: hierarchical label assignment (HLA) computes its levels, and it is written and read here."""

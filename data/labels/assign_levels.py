@@ -1,4 +1,4 @@
-"""Hierarchical label assignment: rows of all perspectives to one row per (query, doc_id)."""
+"""Hierarchical label assignment (HLA), which merges the rows of all perspectives to one row per (query, doc_id)."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ POSITIVE_SOURCES = ("search_log", "query_level", "system_level", "knowledge_leve
 """The sources of positives: the four perspectives, and judgements as labels."""
 
 NEGATIVE_SOURCES = ("shown_not_clicked", "ranked_not_shown", "filtered_before_ranking", "model_mined")
-"""The sources of negatives: the stages of the funnel, and the neighbours that an encoder finds."""
+"""The sources of negatives: the stages of the search log, and the hard negatives that an encoder mines."""
 
 PRECEDENCE = POSITIVE_SOURCES + NEGATIVE_SOURCES
-"""All sources. Among equal levels of a pair, the first of its sources wins."""
+"""All sources. If rows of a pair have equal levels, the row whose source is first here determines the label."""
 
 PRESETS: dict[str, dict[str, int]] = {
     "hla": {},
@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, int]] = {
         "filtered_before_ranking": Level.IN_BATCH_NEGATIVE,
     },
 }
-"""The assignments of the paper's ablation, by name: what differs from the table of HLA."""
+"""The assignments of the paper's ablation: name -> source -> level. Other sources keep their level of HLA."""
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -43,7 +43,14 @@ LABEL_SCHEMA = pa.schema(
 
 
 def parse_levels(text: str) -> dict[str, int]:
-    """Levels of sources from a preset's name or "SOURCE=LEVEL,...": the sources that differ from HLA."""
+    """Parses the name of a preset or "SOURCE=LEVEL,...".
+
+    Returns:
+      source -> level, for the sources whose level differs from HLA.
+
+    Raises:
+      InputError: the text has another form, or names a source more than once.
+    """
     if text in PRESETS:
         return {source: int(level) for source, level in PRESETS[text].items()}
     levels = {}
@@ -61,26 +68,28 @@ def parse_levels(text: str) -> dict[str, int]:
 
 
 def assign_levels(rows: ibis.Table, *, levels: Mapping[str, int] | None = None) -> ibis.Table:
-    """The label table.
+    """Returns the label table, with one row per (query, doc_id).
 
-    One row per (query, doc_id). On conflict the highest level wins; among equals the first source of PRECEDENCE.
-    evidence is JSON text: a list, sorted as text, of every row that was there, the losing ones included:
-    {source, level, score, via_query, gap_seconds, supporters}. Of users only their number is kept.
+    If rows of a pair conflict, the row with the highest level determines the label; of rows with equal levels, the row
+    whose source is first in PRECEDENCE. evidence is JSON text: a list, sorted as text, of all rows of the pair, each as
+    {source, level, score, via_query, gap_seconds, supporters}. Only the number of users is kept.
 
     Args:
-      rows: data.perspectives.rows.SCHEMA, of all perspectives.
-      levels: of sources that shall have another level than their perspective gave them.
+      rows: the rows of all perspectives, with the schema data.perspectives.rows.SCHEMA.
+      levels: source -> level, for the sources whose level differs from that of their perspective.
 
     Returns:
-      query, doc_id, level, source, score, evidence; not sorted.
+      query, doc_id, level, source, score, evidence; the rows are not sorted.
     """
     changed = [(rows.source == source, ibis.literal(int(level), "int8")) for source, level in (levels or {}).items()]
     if changed:
         rows = rows.mutate(level=ibis.cases(*changed, else_=rows.level))
-    place = ibis.cases(*((rows.source == source, at) for at, source in enumerate(PRECEDENCE)), else_=len(PRECEDENCE))
+    position = ibis.cases(
+        *((rows.source == source, index) for index, source in enumerate(PRECEDENCE)), else_=len(PRECEDENCE)
+    )
     rows = rows.mutate(
-        rank=(9 - rows.level.cast("int64")) * 100 + place,
-        # A null would be skipped by argmin, and a losing source's score shown as the winner's.
+        rank=(9 - rows.level.cast("int64")) * 100 + position,
+        # argmin skips nulls: with a null, the label would get the score of a source that does not determine it.
         kept_score=rows.score.fill_null(-1.0),
         entry=_entry(rows),
     )
@@ -116,7 +125,10 @@ def _entry(rows: ibis.Table) -> ibis.expr.types.StringValue:
 
 
 def _number(value) -> ibis.expr.types.StringValue:
-    """A number as JSON; a fraction with up to 6 places, for each backend writes small and large ones its own way."""
+    """Returns a number as JSON.
+
+    Fractions have up to 6 decimals, because backends write very small and very large fractions in different forms.
+    """
     if not value.type().is_floating():
         return value.cast("string").fill_null("null")
     text = value.cast("decimal(18, 6)").cast("string").re_replace("0+$", "").re_replace("[.]$", ".0")
@@ -124,7 +136,7 @@ def _number(value) -> ibis.expr.types.StringValue:
 
 
 def _quoted(text) -> ibis.expr.types.StringValue:
-    """JSON's form of a text. Built from replacements, which every backend has, unlike functions for JSON."""
+    """Returns a text as JSON, by replacements, because not every backend has functions for JSON."""
     for character in ("\\", '"'):
         text = text.replace(character, "\\" + character)
     # White space is folded in a normalised query; these are the control characters that are not white space.

@@ -1,7 +1,7 @@
-"""The files of a label table: one, or several that are cut where the table is sorted.
+"""The files of a label table, which are one file or several parts.
 
-LABELS/labels.parquet, or LABELS/labels/part-00000.parquet and so on. Rows are sorted by query and doc_id, within a
-file and from file to file, and all rows of a query lie in one file.
+The files are LABELS/labels.parquet, or LABELS/labels/part-00000.parquet and so on. Rows are sorted by query and doc_id
+within each file and across the files, and all rows of a query are in one file.
 """
 
 import bisect
@@ -19,10 +19,12 @@ from data.backends.connection import Connection, SparkConnection, arrow_batches,
 from data.labels.assign_levels import LABEL_SCHEMA
 
 ROW_GROUP_ROWS = 131_072
+"""The default of the number of rows in each row group."""
 ROWS_A_PART = 5_000_000
-"""The number of rows in each part that Spark writes if no number of parts is given."""
+"""The number of rows in each part that Spark writes if the number of parts is None."""
 
 MOST_PARTS = 10_000
+"""The maximum number of parts."""
 _SORTED_BY = ("query", "doc_id")
 
 
@@ -34,21 +36,21 @@ def write_labels(
     partitions: int | None = None,
     row_group_rows: int = ROW_GROUP_ROWS,
 ) -> None:
-    """Writes a label table: the same bytes for the same rows, on the same backend.
+    """Writes a label table. On the same backend, equal rows make equal bytes.
 
-    DuckDB sorts and writes as a stream, out of core. Spark's executors write a part each, into the directory itself,
-    which all of them have to see under its path.
+    DuckDB sorts and writes the rows as a stream, out of core. Each of Spark's executors writes parts into the directory
+    itself, so all executors must see it under the same path.
 
     Args:
-      connection: the Ibis backend that `labels` is on.
-      labels: LABEL_SCHEMA, in any order; computed several times where it is not cached.
-      directory: that of the manifest.
-      partitions: how many files, fewer where there are fewer queries. None: DuckDB writes labels.parquet, Spark one
-        part for each 5 million rows.
-      row_group_rows: rows of a row group, and of a batch on the way to the file; DuckDB only.
+      connection: the Ibis backend of `labels`.
+      labels: a table with LABEL_SCHEMA, in any order. It is computed several times if it is not cached.
+      directory: the directory that has the manifest.
+      partitions: the maximum number of files; fewer files are written for few queries. None: DuckDB writes
+        labels.parquet, and Spark writes one part for each 5 million rows.
+      row_group_rows: the number of rows in each row group and in each batch that is written; DuckDB only.
 
     Raises:
-      InputError: Spark's executors wrote elsewhere.
+      InputError: Spark's executors wrote into another file system.
     """
     labels = labels.select(*LABEL_SCHEMA.names)
     if partitions is None and not is_spark(connection):
@@ -63,7 +65,7 @@ def write_labels(
         _write_on_spark(connection, labels, starts, directory / "labels", rows=rows)
         return
     parts = itertools.groupby(
-        _cut(_sorted_batches(connection, labels, row_group_rows), starts), key=lambda piece: piece[0]
+        _split_at_starts(_sorted_batches(connection, labels, row_group_rows), starts), key=lambda piece: piece[0]
     )
     for part, pieces in parts:
         _write_file((batch for _, batch in pieces), directory / "labels" / _part_name(part), row_group_rows)
@@ -72,22 +74,23 @@ def write_labels(
 def write_label_batches(
     batches: Iterable[pa.RecordBatch], directory: Path, *, row_group_rows: int = ROW_GROUP_ROWS
 ) -> None:
-    """Writes DIRECTORY/labels.parquet of rows that are sorted, in row groups of a fixed size, however they arrive."""
+    """Writes sorted rows to DIRECTORY/labels.parquet, in row groups of a fixed size for any size of the batches."""
     _write_file(batches, directory / "labels.parquet", row_group_rows)
 
 
 def part_starts(
     labels: ibis.Table, parts: int, *, sampled_queries: int = 10_000, sampled_queries_per_part: int = 100
 ) -> list[str]:
-    """The first query of every part but the first, ascending.
+    """Returns the first query of each part except the first part, in ascending order.
 
-    They are quantiles of the rows of a sample of the queries, those with the least SHA-256, so that they depend on the
-    rows alone. There are fewer of them where few queries have most of the rows.
+    These queries are quantiles over the rows of a sample of queries. The sample has the queries with the lowest
+    SHA-256, so that the result depends only on the rows. The number of parts is lower if few queries have nearly all
+    rows.
 
     Args:
-      labels: with the column query.
+      labels: a table with the column query.
       parts: the maximum number of parts.
-      sampled_queries, sampled_queries_per_part: the size of the sample, whichever makes it larger.
+      sampled_queries, sampled_queries_per_part: the size of the sample; the larger of the two sizes is used.
     """
     counts = labels.group_by("query").agg(rows=labels.count())
     sample = counts.order_by(counts.query.hexdigest("sha256"), counts.query)
@@ -102,58 +105,58 @@ def _sorted_batches(connection: Connection, labels: ibis.Table, rows: int) -> It
     return arrow_batches(connection, labels.order_by(*_SORTED_BY), rows=rows)
 
 
-def _cut(batches: Iterable[pa.RecordBatch], starts: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Sorted batches by the part that they belong to."""
+def _split_at_starts(batches: Iterable[pa.RecordBatch], starts: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields (part, batch) for sorted batches, which are split at the starts of the parts."""
     part = 0
     for batch in batches:
         while part < len(starts):
-            here = pc.sum(pc.less(batch.column("query"), starts[part])).as_py() or 0
-            if here == len(batch):
+            count = pc.sum(pc.less(batch.column("query"), starts[part])).as_py() or 0
+            if count == len(batch):
                 break
-            if here:
-                yield part, batch.slice(0, here)
-            batch = batch.slice(here)
+            if count:
+                yield part, batch.slice(0, count)
+            batch = batch.slice(count)
             part += 1
         yield part, batch
 
 
 def _write_file(batches: Iterable[pa.RecordBatch], file: Path, row_group_rows: int) -> None:
     with pq.ParquetWriter(file, LABEL_SCHEMA, compression="zstd") as writer:
-        waiting, rows = [], 0
+        pending, rows = [], 0
         for batch in batches:
-            waiting.append(batch.cast(LABEL_SCHEMA))
+            pending.append(batch.cast(LABEL_SCHEMA))
             rows += len(batch)
             while rows >= row_group_rows:
-                table = pa.Table.from_batches(waiting)
+                table = pa.Table.from_batches(pending)
                 writer.write_table(table.slice(0, row_group_rows), row_group_size=row_group_rows)
-                waiting = table.slice(row_group_rows).to_batches()
+                pending = table.slice(row_group_rows).to_batches()
                 rows -= row_group_rows
-        if rows or not waiting:
-            writer.write_table(pa.Table.from_batches(waiting, LABEL_SCHEMA), row_group_size=row_group_rows)
+        if rows or not pending:
+            writer.write_table(pa.Table.from_batches(pending, LABEL_SCHEMA), row_group_size=row_group_rows)
 
 
 def _write_on_spark(
     connection: SparkConnection, labels: ibis.Table, starts: list[str], folder: Path, *, rows: int
 ) -> None:
-    placed = labels.mutate(part=_part(labels.query, starts, 0))
-    spilled = folder / "_spark"
-    connection.write_parts(placed, spilled, part="part", parts=len(starts) + 1, sorted_by=_SORTED_BY)
-    # Spark leaves out parts without rows, of which there are none: every start is a query of the table.
-    written = sorted(spilled.glob("part-*.parquet")) if spilled.exists() else []
+    rows_with_part = labels.mutate(part=_part(labels.query, starts, 0))
+    temporary = folder / "_spark"
+    connection.write_parts(rows_with_part, temporary, part="part", parts=len(starts) + 1, sorted_by=_SORTED_BY)
+    # Spark omits parts without rows, but no part is without rows, because every start is a query of the table.
+    written = sorted(temporary.glob("part-*.parquet")) if temporary.exists() else []
     if sum(pq.read_metadata(file).num_rows for file in written) != rows:
         raise InputError(
-            f"{folder}: not all of the {rows} rows that Spark's executors wrote are there; give an --output on a file "
+            f"{folder}: not all of the {rows} rows that Spark's executors wrote are in it; give an --output on a file "
             "system that this machine and all executors see under the same path"
         )
     for number, file in enumerate(written):
         file.rename(folder / _part_name(number))
-    for file in spilled.iterdir():
+    for file in temporary.iterdir():
         file.unlink()
-    spilled.rmdir()
+    temporary.rmdir()
 
 
 def _part(query: ibis.expr.types.StringValue, starts: list[str], first: int) -> ibis.expr.types.IntegerValue:
-    """The part of a query, found by halving: `starts` begin the parts after `first`."""
+    """Returns the part of a query by binary search in `starts`, the first queries of the parts after `first`."""
     if not starts:
         return ibis.literal(first, "int32")
     middle = len(starts) // 2

@@ -1,4 +1,4 @@
-"""The label table, checked and read: the one reader of data.write_records and data.inspect."""
+"""The checks and the reader of the label table, which all programs use."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,33 +19,42 @@ from data.tables.schemas import LABELS
 
 @contextlib.contextmanager
 def open_labels(labels: Path | str) -> Iterator[tuple[duckdb.DuckDBPyConnection, TableFiles]]:
-    """A DuckDB connection with a view `labels` of LABELS/labels.parquet or of the files in LABELS/labels/.
+    """Opens LABELS/labels.parquet or the files in LABELS/labels/ as the view `labels` of a DuckDB connection.
 
-    The view has the columns of LABELS in their types, `query` normalised as everywhere, and file and row. A table
-    brought by a user needs no manifest; a directory with one has to hold labels.
+    The view has the columns of the schema LABELS in their types, with `query` normalised, and file and row. A table
+    from a user needs no manifest; a directory with a manifest must hold labels.
+
+    Yields:
+      the connection and the files of the table.
 
     Raises:
-      InputError: naming file, row and column where a column is missing or of another type, a value is null or out of
-        its range, or a pair occurs twice; and for an empty table.
+      InputError: a column is missing or has another type, a value is null or out of its range, a pair occurs twice, or
+        the table is empty. The message names the file, row and column.
     """
-    table = _find(Path(labels))
+    table = _find_label_table(Path(labels))
     with connect_duckdb() as connection:
         check_table(connection, table)
         yield connection, table
 
 
 def check_labels(labels: Path | str) -> tuple[TableFiles, pa.Table]:
-    """The files of a label table, and (query, normalised) of its queries that are stored in another form.
+    """Checks a label table.
 
-    Raises InputError as `open_labels` does.
+    Returns:
+      the files of the table, and (query, normalised) for its queries that are stored in another form.
+
+    Raises:
+      InputError: a rule is broken, as for `open_labels`.
     """
-    table = _find(Path(labels))
+    table = _find_label_table(Path(labels))
     with connect_duckdb() as connection:
         return table, check_table(connection, table)
 
 
 def read_labels(labels: Path | str) -> pa.Table:
-    """query, doc_id, level and whether the document is a written one of a label table, its rows in no certain order.
+    """Reads query, doc_id, level and written of a label table; its rows are in no particular order.
+
+    The column written is whether a language model wrote the document.
 
     Raises InputError as `open_labels` does.
     """
@@ -57,33 +66,35 @@ def read_labels(labels: Path | str) -> pa.Table:
 
 
 def read_queries(labels: Path | str) -> list[str]:
-    """The distinct queries of a label table, sorted. Raises InputError as `open_labels` does."""
+    """Returns the distinct queries of a label table, sorted. Raises InputError as `open_labels` does."""
     with open_labels(labels) as (connection, table), named_read_errors(table):
         return connection.sql("SELECT DISTINCT query FROM labels ORDER BY query").to_arrow_table()[0].to_pylist()
 
 
 def mined_from(labels: Path | str) -> str | None:
-    """The fingerprint of the log tables that a label directory goes back to; None where no manifest tells."""
+    """Returns the fingerprint of the log tables from which labels were mined; None if no manifest records it."""
     logs = read_from(manifest_or_none(labels), "logs")
     return logs[0] if logs else None
 
 
 def check_mined_from(labels: Path | str, logs: Path | str) -> None:
-    """Raises InputError when labels were mined from other log tables than `logs`."""
+    """Raises InputError if labels were mined from other log tables than `logs`."""
     expected = mined_from(labels)
-    if expected is not None and expected != (found := artifacts.fingerprint(logs)):
+    if expected is not None and expected != (actual := artifacts.fingerprint(logs)):
         raise InputError(
             f"--labels {labels} were mined from other log tables (fingerprint {expected[:12]}) than --logs {logs} "
-            f"({found[:12]}); give the logs that data.mine read, or mine again"
+            f"({actual[:12]}); give the logs that data.mine read, or mine again"
         )
 
 
-def _find(path: Path) -> TableFiles:
+def _find_label_table(path: Path) -> TableFiles:
     if (path / artifacts.MANIFEST).exists() and (kind := artifacts.read_manifest(path)["kind"]) != "labels":
         raise InputError(f"{path} holds {kind}, not labels; give a directory that data.mine wrote")
     table = find_table(path, "labels", LABELS)
     if table is None:
-        raise InputError(f"{path}: neither labels.parquet nor a folder labels in it; give one that data.mine wrote")
+        raise InputError(
+            f"{path}: neither labels.parquet nor a folder labels is in it; give a directory that data.mine wrote"
+        )
     if not table.rows:
-        raise InputError(f"{table.files[0]}: no labels; mine from more logs or with other perspectives")
+        raise InputError(f"{table.files[0]} has no labels; mine from more logs or with other perspectives")
     return table
