@@ -1,1 +1,1 @@
-"""The engines that run the joins of mining: DuckDB on one machine, or Spark on one or many."""
+"""The backends that run the joins of mining: DuckDB on one machine, or Spark on one or several machines."""

@@ -1,7 +1,9 @@
-"""The connection to what runs the joins of mining: DuckDB on one machine, or Spark on many. The expressions are equal.
+"""The connection to the backend that runs the joins of mining: DuckDB on one machine, or Spark on several machines.
+
+The Ibis expressions are the same for both.
 
 connection = connect(logs, backend="pyspark", spark_master="local[4]")
-connection.table("searches")                             # one view a log table
+connection.table("searches")                             # one view for each log table
 connection.create_table("scores", arrow_table, temp=True)
 """
 
@@ -27,7 +29,7 @@ SparkConnection: TypeAlias = "SparkTables"
 """The type that data.backends.spark_tables.connect_spark returns."""
 
 LOCAL_MASTER = "local[*]"
-"""Spark inside this process's machine, a thread a core."""
+"""The Spark master on this machine, with one thread for each core."""
 
 
 def connect(
@@ -37,20 +39,21 @@ def connect(
     memory_limit: str | None = None,
     spark_master: str = LOCAL_MASTER,
 ) -> Connection:
-    """An Ibis backend with one view a log table: every schema column in its type, as `LogTables.read` gives them.
+    """Returns an Ibis backend with one view for each log table.
 
-    On either backend `create_table(name, table, temp=True)` keeps an Arrow table or the result of an expression until
-    `drop_table(name)`, and `arrow_batches` streams results.
+    Every view has every schema column in the type in which `LogTables.read` returns it. On both backends
+    `create_table(name, table, temp=True)` keeps an Arrow table or the result of an expression until `drop_table(name)`,
+    and `arrow_batches` streams results.
 
     Args:
-      logs: what `open_logs` gave.
-      backend: duckdb or pyspark.
-      memory_limit: such as "4GB": what DuckDB may hold in memory, or the heap of Spark's driver, which with a local
-        master is all there is.
-      spark_master: as spark-submit takes it, with pyspark only.
+      logs: the log tables that `open_logs` returned.
+      backend: "duckdb" or "pyspark".
+      memory_limit: a size such as "4GB". For DuckDB it is the maximum memory; for Spark it is the heap of the driver,
+        which with a local master is the whole heap of Spark.
+      spark_master: the master in the form of spark-submit; it is used only with "pyspark".
 
     Raises:
-      InputError: a memory limit that is no size; pyspark or Java is missing; the master cannot be reached.
+      InputError: the memory limit is not a size, pyspark or Java is missing, or the master cannot be reached.
     """
     if backend == "duckdb":
         return logs.connect(memory_limit=memory_limit)
@@ -60,16 +63,16 @@ def connect(
 
 
 def is_spark(connection: Connection) -> TypeGuard[SparkConnection]:
-    """Returns whether the tables are in Spark."""
+    """Returns whether the backend is Spark."""
     return connection.name == "pyspark"
 
 
 def arrow_batches(connection: Connection, table: ibis.Table, *, rows: int) -> Iterator[pa.RecordBatch]:
-    """Record batches of about `rows` rows, on Spark fewer, in the table's order.
+    """Yields record batches of about `rows` rows (on Spark fewer) in the table's order.
 
-    The connection is busy until the last one is taken. On DuckDB the result is kept in the backend first, which spills
-    what does not fit in memory. Ibis's own to_pyarrow_batches calls a method that DuckDB 2.0 no longer has, and on
-    Spark it collects the whole.
+    The connection is busy until the last batch is read. DuckDB first stores the whole result and spills data that does
+    not fit in memory. The method to_pyarrow_batches of Ibis is not used: it calls a method that DuckDB 2.0 no longer
+    has, and on Spark it collects the whole result.
     """
     if is_spark(connection):
         yield from connection.stream(table)

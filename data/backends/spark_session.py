@@ -1,4 +1,4 @@
-"""The Spark session of this process, with the settings on which equal results depend."""
+"""The Spark session of this process, with the settings that results depend on."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from data.tables.duckdb_session import memory_bytes
 
 _CONNECT_SECONDS = 10
 _DRIVER_SHARE = 0.25
-_LEAST_HEAP_MEBIBYTES = 450
+_MIN_HEAP_MEBIBYTES = 450
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
-    # What cannot be cast is an error, and no null.
+    # A value that cannot be cast raises an error and does not become null.
     "spark.sql.ansi.enabled": "true",
     "spark.sql.caseSensitive": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "true",
-    # Times before 1900 are what the file says, in the calendar of the file.
+    # Times before 1900 are read unchanged, in the calendar of the file.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
@@ -37,20 +37,19 @@ _LAUNCH_SETTINGS = {
 
 
 def open_session(master: str, *, memory_limit: str | None = None):
-    """A new SparkSession of this process's Spark, which is started if there is none.
+    """Returns a new SparkSession of this process's Spark, which is started if it does not run yet.
 
-    Where there is one, its master and memory stay as they are.
-
-    What spark-defaults.conf says of executors, shuffles and the like holds. Spark writes its log to standard error.
+    If Spark already runs, its master and memory stay unchanged. Settings of spark-defaults.conf, such as those of
+    executors and shuffles, apply. Spark writes its log to standard error.
 
     Args:
-      master: as spark-submit takes it: local[N], spark://HOST:PORT, yarn, k8s://...
-      memory_limit: the driver's heap; by default a quarter of the machine's memory.
+      master: the master in the form of spark-submit: local[N], spark://HOST:PORT, yarn, k8s://...
+      memory_limit: the size of the driver's heap; by default a quarter of the machine's memory.
 
     Raises:
       InputError: pyspark or Java is missing, the memory limit is no size, or the master cannot be reached.
     """
-    # Nothing of ours passes through pandas, the newest of which Spark warns of now and then.
+    # No data passes through pandas, so Spark's warning about its newest versions does not apply.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
         from pyspark.sql import SparkSession
@@ -61,7 +60,7 @@ def open_session(master: str, *, memory_limit: str | None = None):
     session = SparkSession.getActiveSession()
     if session is None:
         session = _start(SparkSession.builder, master, memory_limit)
-    # Views and settings are of their own in each.
+    # Each session has its own views and settings.
     session = session.newSession()
     for name, value in _SETTINGS.items():
         session.conf.set(name, value)
@@ -73,10 +72,10 @@ def _start(builder, master: str, memory_limit: str | None):
     _check_reachable(master)
     local = re.fullmatch(r"local(\[.*\])?", master) is not None
     settings = _LAUNCH_SETTINGS | _SETTINGS | {"spark.driver.memory": _java_size(memory_limit)}
-    place = tempfile.gettempdir()
-    settings |= {"spark.local.dir": place, "spark.sql.warehouse.dir": f"{place}/crops_jax-spark-warehouse"}
+    temporary = tempfile.gettempdir()
+    settings |= {"spark.local.dir": temporary, "spark.sql.warehouse.dir": f"{temporary}/crops_jax-spark-warehouse"}
     if local:
-        # Two tasks a core; the default of 200 is meant for a cluster.
+        # There are two tasks for each core; the default of 200 tasks is meant for a cluster.
         settings |= {
             "spark.sql.shuffle.partitions": str(max(2 * (os.cpu_count() or 1), 8)),
             "spark.driver.host": "localhost",
@@ -97,16 +96,16 @@ def _start(builder, master: str, memory_limit: str | None):
 def _check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     if not shutil.which(f"{home}/bin/java" if home else "java"):
-        where = f"JAVA_HOME={home} has none" if home else "there is no java on the PATH and JAVA_HOME is not set"
-        raise InputError(f"--backend pyspark needs Java 17 or later: {where}; install a JRE, or run on DuckDB")
+        problem = f"JAVA_HOME={home} has none" if home else "the PATH has no java and JAVA_HOME is not set"
+        raise InputError(f"--backend pyspark needs Java 17 or later: {problem}; install a JRE, or run on DuckDB")
 
 
 def _check_reachable(master: str) -> None:
-    """Spark itself would try a standalone master for a minute before it gives up."""
-    if not (found := re.fullmatch(r"spark://(.+)", master)):
+    """Raises InputError if a standalone master cannot be reached. Spark itself would fail only after a minute."""
+    if not (match := re.fullmatch(r"spark://(.+)", master)):
         return
     reasons = []
-    for address in found[1].split(","):
+    for address in match[1].split(","):
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise InputError(f"--spark-master {master}: {address!r} is not HOST:PORT; write spark://HOST:7077")
@@ -115,15 +114,17 @@ def _check_reachable(master: str) -> None:
             return
         except (OSError, OverflowError) as error:
             reasons.append(f"{address}: {error}")
-    raise InputError(f"--spark-master {master} cannot be reached ({'; '.join(reasons)}); start it, or check where")
+    raise InputError(
+        f"--spark-master {master} cannot be reached ({'; '.join(reasons)}); start it, or check the address"
+    )
 
 
 def _java_size(memory_limit: str | None) -> str:
     if memory_limit is None:
         return f"{max(int(_DRIVER_SHARE * _machine_bytes()) >> 20, 1024)}m"
     mebibytes = memory_bytes(memory_limit) >> 20
-    if mebibytes < _LEAST_HEAP_MEBIBYTES:
-        raise InputError(f"--memory-limit {memory_limit}: Spark needs at least {_LEAST_HEAP_MEBIBYTES}MiB")
+    if mebibytes < _MIN_HEAP_MEBIBYTES:
+        raise InputError(f"--memory-limit {memory_limit}: Spark needs at least {_MIN_HEAP_MEBIBYTES}MiB")
     return f"{mebibytes}m"
 
 

@@ -1,4 +1,4 @@
-"""Log tables as views of a Spark session, and the Ibis backend over it."""
+"""Log tables as views of a Spark session, and the Ibis backend that reads them."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ from data.tables.files import TableFiles
 from data.tables.schemas import KINDS, Column
 
 with warnings.catch_warnings():
-    # See data.backends.spark_session: of pandas.
+    # The warning is about pandas; see data.backends.spark_session.
     warnings.simplefilter("ignore", FutureWarning)
     from ibis.backends.pyspark import Backend
 
@@ -35,12 +35,12 @@ _TYPES = {
     "TINYINT": "TINYINT",
     "TIMESTAMPTZ": "TIMESTAMP",
 }
-# Columns beside those of a user's file.
-_PLACE = ("file of crops_jax", "row of crops_jax")
+# The names of added columns, which differ from those of a user's file.
+_LOCATION_COLUMNS = ("file of crops_jax", "row of crops_jax")
 
 
 def connect_spark(logs: LogTables, *, master: str, memory_limit: str | None = None) -> "SparkTables":
-    """See data.backends.connection.connect."""
+    """Returns a Spark backend with the views of log tables; see data.backends.connection.connect."""
     session = open_session(master, memory_limit=memory_limit)
     connection = cast(SparkTables, SparkTables().connect(session))
     for name in sorted(logs.tables):
@@ -49,13 +49,13 @@ def connect_spark(logs: LogTables, *, master: str, memory_limit: str | None = No
 
 
 class _Compiler(PySparkCompiler):
-    """Ibis's compiler, with literals that mean in Spark what they mean in DuckDB."""
+    """The compiler of Ibis for PySpark, with literals that have the same meaning in Spark as in DuckDB."""
 
     __slots__ = ()
 
     def visit_NonNullLiteral(self, op, *, value, dtype):
         if dtype.is_floating():
-            # 1e6 alone would be a decimal in Spark, and so would what is computed with it.
+            # Without the cast, Spark would read 1e6 as a decimal, and results of it would be decimals too.
             return self.cast(repr(float(value)), dtype)
         if dtype.is_string() and not value.isprintable():
             # sqlglot writes \a for the bell, which Spark reads as an a.
@@ -64,10 +64,10 @@ class _Compiler(PySparkCompiler):
 
 
 class SparkTables(Backend):
-    """Ibis's PySpark backend with temporary tables, and with Arrow instead of pandas between Spark and Python.
+    """The PySpark backend of Ibis, with temporary tables, and with Arrow instead of pandas between Spark and Python.
 
-    pandas would turn whole numbers and flags with nulls among them into floats and objects. Times are of UTC, as in
-    DuckDB's views.
+    pandas would convert integer columns with nulls to floats and boolean columns with nulls to objects. Times are in
+    UTC, as in DuckDB's views.
     """
 
     compiler = _Compiler()
@@ -82,7 +82,7 @@ class SparkTables(Backend):
         )
 
     def create_table(self, name: str, /, obj: Any = None, *, temp: bool | None = None, **options: Any):
-        """A temporary table is a view of what is computed once, at its first use, and kept in memory or on disk."""
+        """Creates a table. A temporary table is computed once, at its first use, and kept in memory or on disk."""
         if not temp:
             return super().create_table(name, obj, **options)
         if isinstance(obj, pa.Table):
@@ -108,12 +108,15 @@ class SparkTables(Backend):
         return expr.__pyarrow_result__(PyArrowData.convert_table(frame.toArrow(), table.schema()))
 
     def stream(self, expr, /) -> Iterator[pa.RecordBatch]:
-        """Record batches of a table in its order, a partition in memory at a time; their size is Spark's."""
+        """Yields record batches of a table in its order, with one partition in memory at a time.
+
+        Spark determines the size of the batches.
+        """
         self._run_pre_execute_hooks(expr)
         schema = PyArrowData.convert_table(expr.schema().to_pyarrow().empty_table(), expr.schema()).schema
         frame = self._session.sql(self.compile(expr))
 
-        # Defined here so that it travels whole: executors need not have this package.
+        # A nested function is serialised with its code, so executors do not need this package.
         def serialised(batches):
             for batch in batches:
                 content = batch.schema.serialize().to_pybytes(), batch.serialize().to_pybytes()
@@ -124,7 +127,7 @@ class SparkTables(Backend):
             yield batch.cast(schema)
 
     def write_parts(self, expr, folder: Path, /, *, part: str, parts: int, sorted_by: Sequence[str]) -> None:
-        """Writes a Parquet file for each number from 0 below `parts` in the column `part`, which is not written."""
+        """Writes a Parquet file for each value from 0 to `parts` - 1 of the column `part`, which is not written."""
         self._run_pre_execute_hooks(expr)
         frame = self._session.sql(self.compile(expr))
         frame = frame.repartitionById(parts, frame[part]).drop(part).sortWithinPartitions(*sorted_by)
@@ -137,7 +140,7 @@ class SparkTables(Backend):
         session = self._session
 
         def drop() -> None:
-            # At the interpreter's end Spark may be gone before the table.
+            # When the interpreter exits, Spark can end before this table is dropped.
             with contextlib.suppress(Exception):
                 session.catalog.dropTempView(name)
 
@@ -145,17 +148,17 @@ class SparkTables(Backend):
 
 
 def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
-    """data.tables.files.add_view in Spark."""
-    # Hadoop takes what it reads as patterns.
+    """Adds the view of a table to a Spark session, as data.tables.files.add_view does in DuckDB."""
+    # Hadoop reads paths as patterns, so special characters are escaped.
     files = [re.sub(r"([*?{}\[\],^\\])", r"\\\1", _location(file)) for file in table.files]
     stored = session.read.parquet(*files)
     columns = [column.name for column in table.schema.columns]
     if table.left_out is not None:
-        # First of all, for a value that is left out may be one that cannot be cast.
-        file, row = _PLACE
+        # These rows are removed before the casts, because their values can be invalid for a cast.
+        file, row = _LOCATION_COLUMNS
         located = stored.selectExpr("*", f"_metadata.file_path AS `{file}`", f"_metadata.row_index AS `{row}`")
-        absent = session.createDataFrame(_spark_places(stored, table.left_out))
-        stored = located.join(absent.hint("broadcast"), [file, row], "left_anti")
+        left_out = session.createDataFrame(_spark_locations(stored, table.left_out))
+        stored = located.join(left_out.hint("broadcast"), [file, row], "left_anti")
     view = stored.selectExpr(
         *(f"{_sql(column, table.stored.get(column.name))} AS `{column.name}`" for column in table.schema.columns)
     )
@@ -167,29 +170,29 @@ def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     view.createOrReplaceTempView(table.name)
 
 
-def _spark_places(stored, left_out: pa.Table) -> pa.Table:
-    """_PLACE of what is left out, the files named as Spark's _metadata.file_path names them."""
-    found = [row.file_path for row in stored.select("_metadata.file_path").distinct().collect()]
-    # file:/PATH or file:///PATH, with escapes of some characters.
-    uris = {f"/{urllib.parse.unquote(uri.removeprefix('file:')).lstrip('/')}": uri for uri in found}
+def _spark_locations(stored, left_out: pa.Table) -> pa.Table:
+    """Returns _LOCATION_COLUMNS of the rows that are left out; files have the names of Spark's _metadata.file_path."""
+    paths = [row.file_path for row in stored.select("_metadata.file_path").distinct().collect()]
+    # The form of a path is file:/PATH or file:///PATH, with some characters escaped.
+    uris = {f"/{urllib.parse.unquote(uri.removeprefix('file:')).lstrip('/')}": uri for uri in paths}
     files = left_out.column("file").combine_chunks().dictionary_encode()
     named = pa.array([uris[str(Path(file).absolute())] for file in files.dictionary.to_pylist()], pa.string())
-    return pa.table([named.take(files.indices), left_out.column("row").cast(pa.int64())], names=list(_PLACE))
+    return pa.table([named.take(files.indices), left_out.column("row").cast(pa.int64())], names=list(_LOCATION_COLUMNS))
 
 
 def _location(path: Path) -> str:
-    """A path on this machine, whatever file system Hadoop is set to; it takes blanks and the like as they are."""
+    """Returns the URI of a path on this machine for any default file system of Hadoop; characters are not escaped."""
     return f"file://{path.absolute()}"
 
 
 def _sql(column: Column, stored: pa.DataType | None) -> str:
-    """Column.sql in Spark's dialect."""
+    """Returns the expression of Column.sql in Spark's dialect."""
     target, name = _TYPES[KINDS[column.kind].sql], f"`{column.name}`"
     if stored is None or pa.types.is_null(stored):
         return f"CAST(NULL AS {target})"
     plain = stored.value_type if pa.types.is_dictionary(stored) else stored
     if pa.types.is_timestamp(plain) and plain.unit == "ns":
-        # Spark has no nanoseconds; the session reads them as whole numbers, and DuckDB rounds them.
+        # Spark has no nanoseconds. The session reads them as integers, which are rounded here as DuckDB does.
         return f"timestamp_micros(CAST(round({name} / 1000BD) AS BIGINT))"
     if column.kind == "time" and not pa.types.is_timestamp(plain):
         return _time_sql(name, target)
@@ -199,9 +202,10 @@ def _sql(column: Column, stored: pa.DataType | None) -> str:
 
 
 def _time_sql(name: str, target: str) -> str:
-    """ISO 8601 as DuckDB reads it, in whose checks every value was found good: what Spark cannot read is an error.
+    """Returns the expression of a time in ISO 8601, with the same result as in DuckDB.
 
-    Spark knows neither times with a zone and without seconds, nor the hour 24.
+    DuckDB has already checked every value, so a value that Spark cannot read is an error. Spark itself cannot read
+    times that have a zone but no seconds, or the hour 24.
     """
     with_seconds = f"regexp_replace(trim({name}), '([T ][0-9]{{2}}:[0-9]{{2}})(?!:)', '$1:00')"
     midnight = f"regexp_replace({with_seconds}, '([T ])24:', '$100:')"
