@@ -12,6 +12,6 @@ SOURCE = "knowledge_level"
 
 
 def positives(knowledge_documents: ibis.Table) -> ibis.Table:
-    """Returns one row with level 4 for each query and document of the table knowledge_documents."""
+    """Returns one row with level 4 for each distinct (query, doc_id) of the table knowledge_documents."""
     rows = knowledge_documents.select("query", "doc_id").distinct()
     return as_rows(rows, level=int(Level.POSITIVE), source=SOURCE)

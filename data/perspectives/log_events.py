@@ -32,7 +32,12 @@ class LogEvents(NamedTuple):
     """user_id, doc_id, time, long_watched."""
 
     def only(self, searches: ibis.Table, *, feed_before: datetime.datetime | None = None) -> "LogEvents":
-        """Returns the events of the passed searches (rows of `self.searches`) and the feed views before a time."""
+        """Returns the events of some searches and the feed views before a time.
+
+        Args:
+          searches: rows of `self.searches`.
+          feed_before: the end of the interval of the feed views, exclusive; None: all feed views.
+        """
         impressions, feed_views = self.impressions, self.feed_views
         if impressions is not None:
             impressions = impressions.semi_join(searches, "search_id")

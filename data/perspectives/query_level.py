@@ -46,8 +46,8 @@ def reformulations(
         satisfied = events.impressions.filter(events.impressions.long_watched)
         first = first.anti_join(satisfied, "search_id")
     first = first.select("user_id", "query", "time", slot=first.time.epoch_seconds() // window_seconds)
-    # A later search within the window is in the same slot or in the next slot. Equality of slots makes this a hash
-    # join, whose time is linear even in the searches of the most active user.
+    # Slots are intervals of window_seconds: a later search within the window is in the same slot or the next one.
+    # Equality of slots makes this a hash join, whose time is linear in the searches of even the busiest user.
     first = ibis.union(first, first.mutate(slot=first.slot + 1))
     later = searches if since is None else searches.filter(searches.time >= since)
     later = later.select(

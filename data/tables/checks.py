@@ -12,7 +12,7 @@ from data.tables.files import TableFiles, add_view, named_read_errors
 from data.tables.rules import REFERENCES, Rule, value_rules
 from data.tables.schemas import SCHEMAS
 
-# Queries that match this expression are certainly normalised, as nearly all ASCII queries are.
+# A query that matches this expression, as nearly all ASCII queries do, is certainly normalised.
 _CERTAINLY_NORMALISED = r"[!-@\[-~]+( [!-@\[-~]+)*"
 WRITTEN_IDS = (
     "SELECT file, row, doc_id AS found FROM knowledge_documents WHERE doc_id IN (SELECT doc_id FROM documents)"
@@ -36,7 +36,8 @@ def check_tables(
       without such queries are omitted.
 
     Raises:
-      InputError: a row breaks a rule. The message names the table, file, column and row, the value and the remedy.
+      InputError: a required table is missing or empty, or a row breaks a rule. The message names the table, file,
+        column and row, the value and the remedy.
     """
     check_presence(directory, tables)
     rewrites = {}

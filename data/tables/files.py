@@ -208,7 +208,10 @@ def _missing_column(table: str, schema: TableSchema, column: str, file: Path, pr
 
 
 def _type_family(stored: pa.DataType | None) -> str:
-    """Returns the name of a group of stored types. Within a group, readers get the same values."""
+    """Returns the group of a stored type; the files of a table can mix types of one group.
+
+    All encodings of text are one group, and a dictionary belongs to the group of its values.
+    """
     if stored is None:
         return "absent"
     plain = stored.value_type if pa.types.is_dictionary(stored) else stored
