@@ -26,14 +26,14 @@ from data.world.world import World, draw_world
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateArguments:
-    """A world and where to write its log."""
+    """The settings of one run: the constants of a world, and the directory for its log."""
 
     output: str
-    """Directory for the log tables."""
+    """The directory that the log tables are written to."""
     overwrite: bool = False
-    """Replace what is there."""
+    """Replaces the output if it exists."""
     seed: int = 0
-    """The same seed and constants give the same bytes."""
+    """The seed of all random numbers. Two runs with the same seed and the same constants write the same bytes."""
     world: Annotated[WorldConstants, tyro.conf.arg(name="")] = field(default_factory=WorldConstants)
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class SimulateArguments:
 def simulate(arguments: SimulateArguments) -> dict[str, Any]:
     """Writes the generated world as log tables, judgements included.
 
-    A world for measuring mechanisms: its words, users and engine are made up.
+    The world serves to measure mechanisms. Its words, its users and its search engine are invented.
     """
     constants = arguments.world
     with artifacts.output_directory(
@@ -54,7 +54,7 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
         kind="logs",
         arguments=arguments,
         inputs={},
-        test_from=_text(start_of_test(constants)),
+        test_from=_iso_text(start_of_test(constants)),
     ) as directory:
         world = draw_world(constants, seed=arguments.seed)
         days, engine = serve_days(world, present_engine(world))
@@ -65,7 +65,7 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
         open_logs(directory)
     return {
         "output": arguments.output,
-        "test_from": _text(start_of_test(constants)),
+        "test_from": _iso_text(start_of_test(constants)),
         "rows": {name: table.num_rows for name, table in tables.items()},
         "model": model_name(constants.knowledge_error_rate),
         "statistics": describe(world, engine, days),
@@ -73,7 +73,10 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
 
 
 def serve_days(world: World, engine: Engine) -> tuple[list[Day], Engine]:
-    """Every day in turn; the engine learns each evening what was clicked. Returns the days and the last engine."""
+    """Serves all days in order; returns them and the engine after the last day.
+
+    The engine learns the clicks of each day before the next day starts.
+    """
     days = []
     for number in tqdm(range(world.constants.days), desc="serving days", unit="day", file=sys.stderr):
         days.append(serve_day(world, engine, day=number))
@@ -82,7 +85,10 @@ def serve_days(world: World, engine: Engine) -> tuple[list[Day], Engine]:
 
 
 def log_of(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, pa.Table]:
-    """All log tables of some served days. The provider sees only clicks from before the test period."""
+    """Returns all log tables of the served days, by name.
+
+    The simulated language model sees only the clicks of the days before the last one, so none of the test period.
+    """
     per_day = [day_tables(world, day) for day in days]
     joined = {name: pa.concat_tables([tables[name] for tables in per_day]) for name in per_day[0]}
     return {
@@ -94,17 +100,17 @@ def log_of(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, pa.Ta
 
 
 def start_of_test(constants: WorldConstants) -> datetime.datetime:
-    """The natural begin of the test period: that of the last day, or 18:00 where there is one day only."""
+    """Returns the start of the test period: the start of the last day, or 18:00 if the world has only one day."""
     offset = (constants.days - 1) * DAY_US if constants.days > 1 else DAY_US * 3 // 4
     return datetime.datetime.fromtimestamp((constants.start_us + offset) / 1e6, datetime.UTC)
 
 
-def _text(time: datetime.datetime) -> str:
+def _iso_text(time: datetime.datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
 def describe(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, Any]:
-    """Aggregates by which to judge whether the world is plausible; data.world.logs.statistics says what each is."""
+    """Returns statistics that show whether the world is plausible; data.world.logs.statistics defines each of them."""
     searches = statistics.joined_searches(days)
     return {
         "distinct_queries_asked": len(np.unique(searches.query)),

@@ -1,6 +1,6 @@
-"""Every number of the simulated world, in one place.
+"""All constants of the simulated world.
 
-Fixed once from what is plausible and never fitted to what a trained retriever gets on the world.
+They were chosen once as plausible values. They were never fitted to the results of a trained retriever on the world.
 """
 
 import datetime
@@ -66,116 +66,112 @@ _POSITIVE = (
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConstants:
-    """Sizes and behaviour of the simulated world."""
+    """The sizes of the simulated world and the behaviour of its documents, users and engine."""
 
     documents: int = 3500
     """The number of documents of the catalogue at the end of the last day."""
     queries: int = 1000
-    """The number of distinct query texts that users can think of."""
+    """The number of distinct query texts in the world."""
     users: int = 3000
-    """The number of users, whether or not they search."""
+    """The number of users, including users who never search."""
     days: int = 3
     """The number of days that are served and logged."""
     first_day: str = "2024-03-04"
-    """The date of the first day, UTC."""
+    """The date of the first day in UTC."""
 
     topics: int = 120
-    """The number of topics of the built-in vocabulary that exist in this world."""
+    """The number of topics of the built-in vocabulary that are used."""
     supply_exponent: float = 0.6
-    """Zipf exponent of documents over topics."""
+    """The Zipf exponent of the number of documents by topic."""
     initial_share: float = 0.8
-    """The share of the documents published before the first day; the others arrive evenly over the days."""
+    """The share of documents that are published before the first day. The others are published evenly over the days."""
     mean_initial_age_days: float = 30.0
-    """Mean age of the former when the first day begins (exponential)."""
+    """The mean age, at the start of the first day, of the documents published before it (exponential distribution)."""
     secondary_topic_share: float = 0.25
-    """The share of documents that touch a second topic of the same field."""
+    """The share of documents that have a second topic of the same field."""
     synonym_loyalty: float = 0.8
-    """The probability that a document repeats its own word for a thing rather than a synonym."""
+    """The probability that a document names a thing by its preferred word. Otherwise the word is drawn again."""
     noise_word_share: float = 0.08
-    """The share of a document's words that have nothing to do with it."""
+    """The share of the words of a document that are unrelated to its topics."""
     vocabulary_gap: float = 0.5
-    """The share of things for which people search with the words that documents use least."""
+    """The share of things for which users prefer the words that documents use least often."""
     poor_quality: float = -1.0
-    """Documents of lower quality (standard normal) answer any need one grade worse."""
+    """The quality threshold (quality is standard normal). A document below it gets one grade less for every need."""
 
     query_exponent: float = 0.7
     """The Zipf exponent of the frequency of queries."""
     phrasings_per_need: int = 4
-    """Query texts that are made for each need drawn."""
+    """The number of query texts that are drawn for each need."""
     phrasing_loyalty: float = 0.7
-    """The probability that users name a thing by the same word (people rather add, drop or change one word than
-    all).
-    """
+    """The probability that a text of a need names a thing as its first text does. Otherwise the word is drawn again."""
 
     sessions_per_user_per_day: float = 1.3
-    """Mean number of needs that a user searches for in a day (gamma-distributed over users)."""
+    """The mean number of search sessions of a user in a day (gamma distribution over users)."""
     interests_per_user: int = 4
-    """Topics a user comes back to."""
+    """The number of topics that each user is interested in permanently."""
     interest_share: float = 0.8
-    """The share of needs that come from the user's interests rather than from what everybody asks."""
+    """The share of needs that are drawn from the interests of the user. The others are drawn from all needs."""
     queries_per_session: int = 4
-    """Most searches for one need."""
+    """The maximum number of searches in a session."""
     patience: float = 0.6
     """The mean probability that an unsatisfied user searches again."""
     other_need_share: float = 0.15
-    """The share of such searches that are for another need altogether."""
+    """The share of the further searches of unsatisfied users that are for a different need."""
     reformulation_median_seconds: float = 30.0
-    """Median time to the next search of a session (log-normal: 82 % come within 90 s)."""
+    """The median time to the next search of a session (log-normal distribution: 82 % are within 90 s)."""
     reformulation_spread: float = 1.2
-    """The standard deviation of that time's logarithm."""
+    """The standard deviation of the logarithm of the time to the next search of a session."""
 
     recall_depth: int = 30
-    """The number of documents that each recall channel brings."""
+    """The maximum number of documents that each retriever returns for a search."""
     prerank_depth: int = 25
-    """The number of documents that pre-ranking lets through to ranking."""
+    """The maximum number of documents that pre-ranking passes to ranking."""
     page_size: int = 10
-    """The number of documents shown."""
+    """The maximum number of documents that a search shows."""
     logged_not_shown_per_stage: int = 8
-    """Logged candidates of either stage before showing, a search; drawn at random among those that were there."""
+    """The maximum number of candidates not shown that a search logs for each stage. They are drawn at random."""
     popularity_bias: float = 0.3
-    """Weight of log-popularity in the present retriever, beside a cosine."""
+    """The weight of the logarithm of popularity in the score of the present retriever. The cosine has weight 1."""
     prerank_noise: float = 0.1
-    """The standard deviation of the noise in the pre-ranking score, which lies in about [0, 1.2]."""
+    """The standard deviation of the noise in the pre-ranking score. The score is approximately in [0, 1.2]."""
     rank_noise: float = 0.05
-    """The same for the ranking score, in about [0, 1.5]."""
+    """The standard deviation of the noise in the ranking score. The score is approximately in [0, 1.5]."""
 
     click_noise: float = 0.1
-    """The attractiveness of a document of grade 0, given that it is examined."""
+    """The probability that a user clicks a document of grade 0 that the user examines."""
     position_exponent: float = 0.7
-    """Examination of position k is k ** -position_exponent."""
+    """The exponent of position bias. The probability that a user examines position k is k ** -position_exponent."""
     watch_spread: float = 0.8
     """The standard deviation of the logarithm of a watch time."""
     satisfied_watch_seconds: float = 20.0
-    """A search is a success for its user when one clicked document was watched this long."""
+    """The minimum watch time of a clicked document that satisfies its user, so that the session ends."""
 
     feed_with_search_share: float = 0.7
-    """The share of search sessions with a visit to the feed in the minutes around them."""
+    """The share of search sessions that have a feed visit shortly before or after their start."""
     feed_only_bursts_per_day: float = 0.5
-    """Mean number of other visits to the feed, a user and day."""
+    """The mean number of other feed visits of a user in a day."""
     feed_views_per_burst: float = 5.0
-    """Mean number of documents seen in a visit."""
+    """The mean number of documents that are viewed in a feed visit."""
     feed_need_share: float = 0.35
-    """The share of the feed spent on the topic the user is searching for at the time."""
+    """The share of feed views that are on the topic of the present need of the user."""
     feed_interest_share: float = 0.3
-    """... on the user's lasting interests."""
+    """The share of feed views that are on the permanent interests of the user."""
     feed_popular_share: float = 0.2
-    """... on what is popular. The rest is exploration: any published document."""
+    """The share of feed views that are of popular documents. The remaining views are of any published document."""
 
     judged_depth: int = 10
-    """The depth of the BM25 and ranking-model runs that are pooled for judgement, beside all that was shown."""
+    """The number of documents that BM25 and the ranking model each add to the judgement pool of a query."""
     judged_relevant: int = 10
-    """The number of relevant documents added to a query's pool at random, so that not only what the engine finds is
-    judged.
-    """
+    """The number of relevant documents, retrieved or not, that are added to the judgement pool of a query at random."""
     judged_random: int = 5
-    """The number of documents added at random."""
+    """The number of documents of any grade that are added to the judgement pool of a query at random."""
 
     knowledge_query_share: float = 0.6
-    """The share of queries that the simulated language model writes for."""
+    """The share of queries that the simulated language model writes documents for."""
     knowledge_documents_per_query: int = 2
-    """The number of documents that it writes for each of them."""
+    """The number of documents that the simulated language model writes for each of these queries."""
     knowledge_error_rate: float = 0.1
-    """The share of its documents that are about something else."""
+    """The share of the documents of the simulated language model that are written for a random intent."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE_INTEGERS:
@@ -189,8 +185,13 @@ class WorldConstants:
         for field in fields(self):
             value = getattr(self, field.name)
             _require(not isinstance(value, float) or value - value == 0, field.name, "must be finite", value)
-        known = sum(len(field.topics) for field in FIELDS)
-        _require(self.topics <= known, "topics", f"must be at most {known}, the built-in vocabulary's", self.topics)
+        topic_count = sum(len(field.topics) for field in FIELDS)
+        _require(
+            self.topics <= topic_count,
+            "topics",
+            f"must be at most {topic_count}, the number of topics of the built-in vocabulary",
+            self.topics,
+        )
         feed = self.feed_need_share + self.feed_interest_share + self.feed_popular_share
         _require(feed <= 1 + 1e-9, "feed_need_share + feed_interest_share + feed_popular_share", "must be <= 1", feed)
         try:
@@ -200,19 +201,21 @@ class WorldConstants:
 
     @property
     def facets(self) -> int:
+        """The number of facets of the built-in vocabulary."""
         return len(FACETS)
 
     @property
     def start_us(self) -> int:
-        """Begin of the first day in microseconds since 1970, UTC."""
+        """The start of the first day in microseconds since 1970, UTC."""
         return parse_day(self.first_day)
 
 
 def parse_day(date: str) -> int:
-    """Midnight UTC of an ISO date in microseconds since 1970. Raises ValueError."""
+    """Returns midnight UTC of an ISO date in microseconds since 1970. Raises ValueError if the date is not valid."""
     return int(datetime.datetime.fromisoformat(f"{date}T00:00:00+00:00").timestamp()) * 1_000_000
 
 
-def _require(condition: bool, name: str, rule: str, found: object) -> None:
+def _require(condition: bool, name: str, rule: str, value: object) -> None:
+    """Raises ValueError, which names the flag, its rule and its value, unless the condition is true."""
     if not condition:
-        raise ValueError(f"--{name.replace('_', '-')} {rule}, found {found}")
+        raise ValueError(f"--{name.replace('_', '-')} {rule}, found {value}")
