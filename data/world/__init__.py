@@ -1,5 +1,6 @@
-"""The simulated world: what is true in it, who asks what, and an engine that shows and logs.
+"""The simulated world: its truth, the behaviour of its users, and a search engine whose results are logged.
 
-vocabulary -> lexicon -> documents, queries, users -> world; retrievers -> engine; sessions, clicks, feed -> day;
-judges and provider read a served log. It is for measuring mechanisms: nothing that holds in it need hold elsewhere.
+The modules build on each other: vocabulary -> lexicon -> documents, queries, users -> world; retrievers -> engine;
+sessions, clicks, feed -> day. The modules judges and provider read served days. The world serves to measure mechanisms;
+a result that is true in it can be false elsewhere.
 """

@@ -1,6 +1,6 @@
-"""The search engine's funnel: recall -> pre-rank -> rank -> show.
+"""The stages of the search engine: recall -> pre-rank -> rank -> show.
 
-It sees texts and past clicks, never the world's truth.
+The engine uses texts and past clicks, and never the truth of the world.
 """
 
 import dataclasses
@@ -16,28 +16,29 @@ from data.world.constants import WorldConstants
 from data.world.retrievers import Bm25, LatentRetriever, LatentSpace, Retriever, Stock, Terms, relative_popularity
 from data.world.world import World
 
-# Fewer dimensions than there are topics: the present retriever tells fields apart, and topics only roughly.
+# The present retriever has fewer dimensions than the world has topics, so that it separates fields well and topics
+# only roughly.
 _RETRIEVER_DIMENSIONS = 32
 _RANKER_DIMENSIONS = 128
-# Weights of lexical score, semantic cosine and popularity, each in about [0, 1].
+# The weights of the lexical score, the semantic cosine and the popularity, each of which is in about [0, 1].
 _PRERANK_WEIGHTS = (0.5, 0.5, 0.2)
 _RANK_WEIGHTS = (0.4, 0.8, 0.3)
-_QUERIES_AT_ONCE = 256
+_QUERIES_PER_BATCH = 256
 
 
 class Pages(NamedTuple):
-    """The stages that each search's candidates reached, as document numbers; -1 is padding."""
+    """The candidates of each search by the last stage that they reached, as document numbers; -1 is padding."""
 
     shown: Int[np.ndarray, "searches page"]
-    """The documents in the order in which they were shown."""
+    """The shown documents by position."""
     ranked: Int[np.ndarray, "searches logged"]
-    """A random sample of what was ranked and not shown."""
+    """A random sample of the documents that were ranked and not shown."""
     filtered: Int[np.ndarray, "searches logged"]
-    """A random sample of what pre-ranking dropped."""
+    """A random sample of the documents that pre-ranking dropped."""
 
 
 class Candidates(NamedTuple):
-    """Recalled documents of some queries, -1 is padding, and the two scores without noise."""
+    """The recalled documents of some queries (-1 is padding) and their scores without noise."""
 
     documents: Int[np.ndarray, "queries candidates"]
     prerank: Float[np.ndarray, "queries candidates"]
@@ -46,34 +47,37 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """Recall by every retriever; both scores weigh lexical match, a latent space's cosine and popularity."""
+    """A search engine that recalls documents by several retrievers, and scores them in two stages.
+
+    Both scores are weighted sums of a BM25 score, the cosine in a latent space, and the popularity.
+    """
 
     constants: WorldConstants
     bm25: Bm25
     semantics: LatentSpace
     retrievers: Mapping[str, Retriever]
     popularity: Float[np.ndarray, "documents"]
-    """Clicks that each document has got so far."""
+    """The number of clicks on each document before the present day."""
 
     def serve(self, queries: Sequence[str], *, published: int, rng: np.random.Generator) -> Pages:
-        """One page for each search; the same query gets other noise in every search.
+        """Returns the page of each search; searches with the same query differ in their noise.
 
         Args:
-          queries: normalised texts, one a search.
-          published: the first so many documents are in the index.
-          rng: for the noise in both scores and for which candidates are logged.
+          queries: the normalised query of each search.
+          published: the number of documents in the index; they are the first ones of the catalogue.
+          rng: the generator of the noise in both scores and of the sample of logged candidates.
         """
         constants = self.constants
-        distinct, which = np.unique(np.array(queries, dtype=object).astype(str), return_inverse=True)
-        found = self._candidates([str(query) for query in distinct], Stock(published, self.popularity))
-        documents = found.documents[which]
+        distinct, query_index = np.unique(np.array(queries, dtype=object).astype(str), return_inverse=True)
+        candidates = self._find_candidates([str(query) for query in distinct], Stock(published, self.popularity))
+        documents = candidates.documents[query_index]
         missing = documents < 0
 
         noise = rng.standard_normal((2, *documents.shape))
-        prerank = np.where(missing, -np.inf, found.prerank[which] + constants.prerank_noise * noise[0])
-        passed = _among_best(prerank, constants.prerank_depth) & ~missing
-        rank = np.where(passed, found.rank[which] + constants.rank_noise * noise[1], -np.inf)
-        on_page = _among_best(rank, constants.page_size) & passed
+        prerank = np.where(missing, -np.inf, candidates.prerank[query_index] + constants.prerank_noise * noise[0])
+        passed = _mark_best(prerank, constants.prerank_depth) & ~missing
+        rank = np.where(passed, candidates.rank[query_index] + constants.rank_noise * noise[1], -np.inf)
+        on_page = _mark_best(rank, constants.page_size) & passed
         order = np.argsort(np.where(on_page, -rank, np.inf), axis=1, kind="stable")[:, : constants.page_size]
         shown = np.where(np.take_along_axis(on_page, order, 1), np.take_along_axis(documents, order, 1), -1)
         logged = constants.logged_not_shown_per_stage
@@ -84,32 +88,38 @@ class Engine:
         )
 
     def after(self, clicked: Int[np.ndarray, "clicks"]) -> "Engine":
-        """The engine of the next day, which knows of these clicks (document numbers, one a click)."""
+        """Returns the engine of the next day, whose popularity includes these clicks.
+
+        Args:
+          clicked: the document number of each click.
+        """
         clicks = np.bincount(clicked, minlength=len(self.popularity))
         return dataclasses.replace(self, popularity=self.popularity + clicks)
 
     def ranking_scores(self, queries: Sequence[str], *, published: int) -> Float[np.ndarray, "queries published"]:
-        """The ranking model's scores of every published document, without popularity and noise."""
+        """Returns the scores of the ranking model for every published document, without popularity and noise."""
         lexical = self.bm25.scores(queries, published=published)
         lexical /= np.maximum(lexical.max(axis=1, keepdims=True, initial=0), 1e-6)
         semantic = self.semantics.encode(queries) @ self.semantics.documents[:published].T
         return _RANK_WEIGHTS[0] * lexical + _RANK_WEIGHTS[1] * semantic
 
-    def _candidates(self, queries: list[str], stock: Stock) -> Candidates:
+    def _find_candidates(self, queries: list[str], stock: Stock) -> Candidates:
+        """Finds the candidates of all queries, one batch of queries after another."""
         parts = [
-            self._candidates_of_some(queries[start : start + _QUERIES_AT_ONCE], stock)
-            for start in range(0, len(queries), _QUERIES_AT_ONCE)
+            self._find_candidates_of_batch(queries[start : start + _QUERIES_PER_BATCH], stock)
+            for start in range(0, len(queries), _QUERIES_PER_BATCH)
         ]
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def _candidates_of_some(self, queries: list[str], stock: Stock) -> Candidates:
+    def _find_candidates_of_batch(self, queries: list[str], stock: Stock) -> Candidates:
+        """Recalls the documents of some queries, and computes their scores rounded to four decimals."""
         recalled = [retrieve(queries, stock, k=self.constants.recall_depth) for retrieve in self.retrievers.values()]
-        documents = _without_repeats(np.concatenate(recalled, axis=1))
-        at = np.maximum(documents, 0)
+        documents = _mask_repeats(np.concatenate(recalled, axis=1))
+        index = np.maximum(documents, 0)
         lexical = self.bm25.scores(queries, published=stock.published)
-        lexical = np.take_along_axis(lexical / np.maximum(lexical.max(axis=1, keepdims=True), 1e-6), at, axis=1)
-        semantic = np.einsum("qd,qcd->qc", self.semantics.encode(queries), self.semantics.documents[at])
-        features = (lexical, semantic, relative_popularity(stock.popularity)[at])
+        lexical = np.take_along_axis(lexical / np.maximum(lexical.max(axis=1, keepdims=True), 1e-6), index, axis=1)
+        semantic = np.einsum("qd,qcd->qc", self.semantics.encode(queries), self.semantics.documents[index])
+        features = (lexical, semantic, relative_popularity(stock.popularity)[index])
         prerank, rank = (
             sum(weight * feature for weight, feature in zip(weights, features, strict=True))
             for weights in (_PRERANK_WEIGHTS, _RANK_WEIGHTS)
@@ -118,13 +128,16 @@ class Engine:
 
 
 def present_engine(world: World) -> Engine:
-    """The engine before any retriever of ours: recall by BM25 and by a coarse, popularity-biased latent space."""
+    """Returns the engine before a trained retriever joins it.
+
+    It recalls documents by BM25, and by a coarse latent space that prefers popular documents.
+    """
     constants = world.constants
     terms = Terms(document_texts(world))
-    known = int(world.published_before(constants.start_us).sum())
+    published = int(world.published_before(constants.start_us).sum())
 
     def space(dimensions: int) -> LatentSpace:
-        return LatentSpace(terms, dimensions=dimensions, fitted_on=known)
+        return LatentSpace(terms, dimensions=dimensions, fitted_on=published)
 
     bm25 = Bm25(terms)
     present = LatentRetriever(space(_RETRIEVER_DIMENSIONS), popularity_bias=constants.popularity_bias)
@@ -138,20 +151,21 @@ def present_engine(world: World) -> Engine:
 
 
 def document_texts(world: World) -> list[str]:
-    """The encoder's text of every document."""
+    """Returns the text of every document, in the form that encoders read."""
     texts = world.documents.texts
     return [document_text(dict(zip(texts._fields, fields, strict=True))) for fields in zip(*texts, strict=True)]
 
 
-def _among_best(scores: Float[np.ndarray, "n c"], k: int) -> Bool[np.ndarray, "n c"]:
+def _mark_best(scores: Float[np.ndarray, "n c"], k: int) -> Bool[np.ndarray, "n c"]:
+    """Returns True for the k highest scores of each row; the earlier column wins a tie."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.zeros(scores.shape, bool)
     np.put_along_axis(best, order, True, axis=1)
     return best
 
 
-def _without_repeats(documents: Int[np.ndarray, "n c"]) -> Int[np.ndarray, "n c"]:
-    """Later copies of a document in a row become -1."""
+def _mask_repeats(documents: Int[np.ndarray, "n c"]) -> Int[np.ndarray, "n c"]:
+    """Returns the documents with -1 for every repetition of a document within its row."""
     order = np.argsort(documents, axis=1, kind="stable")
     ordered = np.take_along_axis(documents, order, axis=1)
     repeated = np.zeros(documents.shape, bool)
@@ -162,7 +176,7 @@ def _without_repeats(documents: Int[np.ndarray, "n c"]) -> Int[np.ndarray, "n c"
 def _sample(
     documents: Int[np.ndarray, "n c"], eligible: Bool[np.ndarray, "n c"], k: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "n k"]:
-    """Up to k of the eligible documents of each row, at random, -1 where there are fewer."""
+    """Returns up to k eligible documents of each row, drawn at random; -1 is padding."""
     keys = np.where(eligible, rng.random(documents.shape), np.inf)
     order = np.argsort(keys, axis=1, kind="stable")[:, :k]
     return np.where(np.take_along_axis(eligible, order, 1), np.take_along_axis(documents, order, 1), -1)

@@ -1,4 +1,4 @@
-"""Recall: from queries to documents. A trained encoder takes the place of the present retriever in the closed loop."""
+"""The retrievers of the recall stage. In the closed loop, a trained encoder replaces the present retriever."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -12,29 +12,32 @@ from crops_jax.text import words
 
 _K1 = 0.9
 _B = 0.4
-# A latent space is made of the words that most documents have: the decomposition grows with their square.
-_MOST_LATENT_WORDS = 4096
-# Scores are compared after rounding, so that another order of float additions seldom changes what is found.
+# A latent space uses only the words that occur in the largest numbers of documents, because the cost of the
+# decomposition grows with the square of the number of words.
+_MAX_LATENT_WORDS = 4096
+# Scores are compared after rounding, so that a different order of float additions rarely changes the results.
 _SCORE_STEPS = 10_000
 
 
 class Stock(NamedTuple):
-    """The part of the catalogue that the engine knows on the morning of a day."""
+    """The part of the catalogue that the engine knows at the start of a day."""
 
     published: int
-    """The first so many documents exist (documents are sorted by publication)."""
+    """The number of published documents; they are the first ones, because documents are sorted by publication."""
     popularity: Float[np.ndarray, "documents"]
-    """Clicks that each has got so far."""
+    """The number of clicks on each document so far."""
 
 
 class Retriever(Protocol):
+    """A function from queries to documents."""
+
     def __call__(self, queries: Sequence[str], stock: Stock, *, k: int) -> Int[np.ndarray, "queries k"]:
-        """The best k published documents for each query, best first, -1 where there are fewer."""
+        """Returns the k published documents with the highest scores for each query, best first; -1 is padding."""
         ...
 
 
 class Terms:
-    """The frequency of each word in each text, and in later texts for the words that are known."""
+    """The number of occurrences of each word in each text. `count` counts these known words in other texts."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         tokens = [words(text) for text in texts]
@@ -45,7 +48,7 @@ class Terms:
         self.counts = self._matrix(tokens)
 
     def count(self, texts: Sequence[str]) -> scipy.sparse.csr_matrix:
-        """Counts of known words, [texts, words]."""
+        """Returns the number of occurrences of each known word in each text, [texts, words]."""
         return self._matrix([[token for token in words(text) if token in self._column] for text in texts])
 
     def _matrix(self, tokens: list[list[str]]) -> scipy.sparse.csr_matrix:
@@ -56,12 +59,15 @@ class Terms:
 
 
 class Bm25:
-    """Lexical scores over what is published: Lucene's BM25 with k1 = .9, b = .4.
+    """Lexical scores of the published documents by the BM25 of Lucene with k1 = .9, b = .4.
 
-    sum over the query's words of log(1 + (N - n + .5) / (n + .5)) f / (f + k1 (1 - b + b length / mean length)), for
-    N documents, n of them with the word, f times in this one. It is crops_jax.retrieval.bm25 without stop words and
-    stems, written out here because that module imports bm25s, whose import starts JAX's backend: a simulation would
-    take hold of an accelerator that it does not use.
+    The score is the sum over the words of the query of
+    log(1 + (N - n + .5) / (n + .5)) f / (f + k1 (1 - b + b length / mean length)), where N is the number of documents,
+    n the number of documents that contain the word, and f the number of its occurrences in the scored document.
+
+    The class computes what crops_jax.retrieval.bm25 computes without stop words and stems. It does not use that module,
+    because the module imports bm25s, and the import of bm25s starts the backend of JAX: a simulation would occupy an
+    accelerator that it does not use.
     """
 
     def __init__(self, terms: Terms) -> None:
@@ -69,52 +75,56 @@ class Bm25:
         self._index: tuple[int, scipy.sparse.csr_matrix] | None = None
 
     def scores(self, queries: Sequence[str], *, published: int) -> Float[np.ndarray, "queries published"]:
-        return (self._terms.count(queries) @ self._index_of(published).T).toarray()
+        """Returns the score of each of the first `published` documents for each query."""
+        return (self._terms.count(queries) @ self._build_index(published).T).toarray()
 
     def __call__(self, queries: Sequence[str], stock: Stock, *, k: int) -> Int[np.ndarray, "queries k"]:
         scores = self.scores(queries, published=stock.published)
         return top_k(np.where(scores > 0, scores, -np.inf), k)
 
-    def _index_of(self, published: int) -> scipy.sparse.csr_matrix:
+    def _build_index(self, published: int) -> scipy.sparse.csr_matrix:
+        """Returns the weights of the first `published` documents, and keeps them for the next call."""
         if self._index is None or self._index[0] != published:
             self._index = (published, _bm25_weights(self._terms.counts[:published]))
         return self._index[1]
 
 
 class LatentSpace:
-    """Latent semantic analysis: cosines after a truncated SVD of TF-IDF, fitted on the first `fitted_on` documents.
+    """Latent semantic analysis: vectors from a truncated SVD of TF-IDF, fitted on the first `fitted_on` documents.
 
-    It knows synonyms by the company they keep, from texts alone.
+    Synonyms get similar vectors, because they occur in texts with the same other words.
     """
 
     def __init__(self, terms: Terms, *, dimensions: int, fitted_on: int) -> None:
         self._terms = terms
-        known = terms.counts[:fitted_on]
-        having = known.getnnz(axis=0)
-        self._inverse_frequency = np.log((1 + fitted_on) / (1 + having)) + 1
-        self._kept = np.sort(np.argsort(-having, kind="stable")[:_MOST_LATENT_WORDS])
-        weights = self._weigh(known)
+        counts = terms.counts[:fitted_on]
+        document_counts = counts.getnnz(axis=0)
+        self._inverse_frequency = np.log((1 + fitted_on) / (1 + document_counts)) + 1
+        self._kept = np.sort(np.argsort(-document_counts, kind="stable")[:_MAX_LATENT_WORDS])
+        weights = self._weigh(counts)
         self._basis = _leading_eigenvectors(weights.T @ weights, dimensions)
         self.documents = self._project(terms.counts)
 
     def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dimensions"]:
-        """Unit vectors; zero for a text without a known word."""
+        """Returns the unit vector of each text; a text without a known word has the zero vector."""
         return self._project(self._terms.count(texts))
 
     def _project(self, counts: scipy.sparse.csr_matrix) -> np.ndarray:
+        """Returns the unit vectors of texts with these word counts."""
         vectors = self._weigh(counts) @ self._basis
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def _weigh(self, counts: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+        """Returns the TF-IDF weights (1 + log count) * idf of the words of the latent space."""
         weights = counts.copy()
         weights.data = 1 + np.log(weights.data)
         return scipy.sparse.csr_matrix(weights.multiply(self._inverse_frequency))[:, self._kept]
 
 
 class LatentRetriever:
-    """Stands for the retriever in service: a coarse latent space, drawn to what is popular already.
+    """The present retriever of the engine: a coarse latent space with a preference for popular documents.
 
-    Score: cosine + popularity_bias * log(1 + clicks) / log(1 + most clicks).
+    The score is cosine + popularity_bias * log(1 + clicks) / log(1 + maximum clicks).
     """
 
     def __init__(self, space: LatentSpace, *, popularity_bias: float) -> None:
@@ -127,41 +137,45 @@ class LatentRetriever:
 
 
 def relative_popularity(popularity: Float[np.ndarray, "documents"]) -> Float[np.ndarray, "documents"]:
-    """log(1 + clicks), scaled to [0, 1]."""
+    """Returns log(1 + clicks) of each document, divided by its maximum so that it is in [0, 1]."""
     return np.log1p(popularity) / max(np.log1p(popularity.max()), 1e-12)
 
 
 def top_k(scores: Float[np.ndarray, "queries documents"], k: int) -> Int[np.ndarray, "queries k"]:
-    """Columns of the k highest scores of each row, best first, -1 for -inf or none.
+    """Returns the columns of the k highest scores of each row, best first; -1 is padding.
 
-    Scores are compared to four decimals; the earlier column comes first on ties.
+    A column whose score is -inf is never returned. Scores are compared after rounding to four decimals; of two equal
+    scores, the one in the earlier column comes first.
     """
     count = scores.shape[1]
-    found = np.isfinite(scores)
-    # One integer a column that holds score and place: all differ, so a partition has one answer only.
-    rounded = np.rint(np.where(found, scores, 0) * _SCORE_STEPS).astype(np.int64)
-    keys = np.where(found, np.arange(count) - rounded * count, np.iinfo(np.int64).max)
+    valid = np.isfinite(scores)
+    # Each key combines the rounded score and the column in one integer. All keys of a row differ, so the partition is
+    # unique.
+    rounded = np.rint(np.where(valid, scores, 0) * _SCORE_STEPS).astype(np.int64)
+    keys = np.where(valid, np.arange(count) - rounded * count, np.iinfo(np.int64).max)
     if k < count:
         columns = np.argpartition(keys, k - 1, axis=1)[:, :k] if k else np.empty((len(scores), 0), np.int64)
     else:
         columns = np.tile(np.arange(count), (len(scores), 1))
     columns = np.take_along_axis(columns, np.argsort(np.take_along_axis(keys, columns, 1), axis=1, kind="stable"), 1)
-    columns = np.where(np.take_along_axis(found, columns, axis=1), columns, -1)
+    columns = np.where(np.take_along_axis(valid, columns, axis=1), columns, -1)
     return np.pad(columns, ((0, 0), (0, max(k - count, 0))), constant_values=-1).astype(np.int32)
 
 
 def _leading_eigenvectors(gram: scipy.sparse.csr_matrix, count: int) -> np.ndarray:
+    """Returns the `count` eigenvectors with the largest eigenvalues as columns."""
     size = gram.get_shape()[0]
     if count >= size // 2:
         return np.linalg.eigh(gram.toarray())[1][:, -count:]
-    # ARPACK starts from a random vector unless given one.
+    # Without v0, ARPACK starts from a random vector, and the result is not reproducible.
     return scipy.sparse.linalg.eigsh(gram, k=count, v0=np.ones(size))[1]
 
 
 def _bm25_weights(counts: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    """Returns the summand of the BM25 score for each document and word."""
     documents = counts.get_shape()[0]
-    having = counts.getnnz(axis=0)
-    rarity = np.log(1 + (documents - having + 0.5) / (having + 0.5))
+    document_counts = counts.getnnz(axis=0)
+    rarity = np.log(1 + (documents - document_counts + 0.5) / (document_counts + 0.5))
     length = np.asarray(counts.sum(axis=1)).ravel()
     damping = _K1 * (1 - _B + _B * length / max(length.mean(), 1e-12))
     weights = counts.copy()

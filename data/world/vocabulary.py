@@ -1,21 +1,24 @@
-"""The built-in words: fields of life, topics with what belongs to them, and what people want to know of a topic.
+"""The built-in vocabulary: fields of life, topics with the things that belong to them, and facets of a topic.
 
-A topic is three things (the topic itself first), each with three names that mean the same here. Some words name
-things of several topics (bass, crane, jam, pitch): those make queries ambiguous.
+A topic consists of three things, and the first of them is the topic itself. Each thing has three names, which are
+synonyms in this world. Some words name things of several topics (bass, crane, jam, pitch) and make queries ambiguous.
 """
 
 from typing import NamedTuple
 
 
 class Field(NamedTuple):
-    """A field of life: names of it, and topics as [things][names]."""
+    """A field of life, with its names and its topics; a topic is indexed by [thing][name]."""
 
     names: tuple[str, ...]
     topics: tuple[tuple[tuple[str, ...], ...], ...]
 
 
 class Facet(NamedTuple):
-    """An aspect of a topic that users want; `before` is the word's position in a phrase: cheap sofa, sofa repair."""
+    """An aspect of a topic that users search for.
+
+    If `before` is true, the word precedes the topic ("cheap sofa"), else it follows the topic ("sofa repair").
+    """
 
     names: tuple[str, ...]
     before: bool

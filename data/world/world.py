@@ -1,4 +1,4 @@
-"""The world of one seed, and what is true in it."""
+"""The world of one seed, and the true grades of its documents."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +21,10 @@ _INITIAL_POPULARITY_SPREAD = 1.2
 
 @dataclass(frozen=True)
 class World:
-    """Documents, queries and users; everything that no engine and no provider has a hand in.
+    """The documents, queries and users of one seed, which do not depend on any engine or language model.
 
-    The truth is in the methods `intent_grades` and `query_grades`. A log holds none of it but through judgements.
+    The methods `intent_grades`, `query_grades` and `pair_grades` return the truth. A log contains the truth only as
+    judgements.
     """
 
     constants: WorldConstants
@@ -34,10 +35,11 @@ class World:
     users: Users
 
     def intent_grades(self, intents: Int[np.ndarray, "*n"], documents: Int[np.ndarray, "*n"]) -> Int8[np.ndarray, "*n"]:
-        """Returns how well each document answers its intent (the two arrays broadcast), 0 to 3.
+        """Returns the grade of each document for its intent, 0 to 3; the two arrays broadcast.
 
-        3: its topic and facet; 2: its topic, another facet; 1: its topic is the document's second one; 0: neither.
-        One less, not below 0, for documents of poor quality.
+        The grade is 3 if the document has the topic and the facet of the intent, 2 if it has the topic and another
+        facet, 1 if the topic of the intent is the second topic of the document, and 0 otherwise. A document of poor
+        quality gets one grade less, but not less than 0.
         """
         topic, facet = np.divmod(intents, self.constants.facets)
         subject = self.documents.subject
@@ -49,7 +51,7 @@ class World:
     def query_grades(
         self, queries: Int[np.ndarray, "queries"], documents: Int[np.ndarray, "documents"] | None = None
     ) -> Int8[np.ndarray, "queries documents"]:
-        """Grade of documents (default: all) for queries: the best over the query's intents."""
+        """Returns the grade of each document (default: all documents) for each query, the maximum over its intents."""
         documents = np.arange(len(self.documents)) if documents is None else documents
         best = np.zeros((len(queries), len(documents)), np.int8)
         for intents in self.queries.intents[queries].T:
@@ -58,26 +60,35 @@ class World:
         return best
 
     def pair_grades(self, queries: Int[np.ndarray, "n"], documents: Int[np.ndarray, "n"]) -> Int8[np.ndarray, "n"]:
-        """Grade of each (query, document) pair: the best over the query's intents."""
+        """Returns the grade of each (query, document) pair, the maximum over the intents of the query."""
         intents = self.queries.intents[queries]
         grade = self.intent_grades(intents, documents[:, None])
         return np.where(intents >= 0, grade, 0).max(axis=1).astype(np.int8)
 
     def published_before(self, time_us: int) -> Bool[np.ndarray, "documents"]:
+        """Returns whether each document was published before a time (microseconds since 1970)."""
         return self.documents.published_at_us < time_us
 
     @cached_property
     def initial_popularity(self) -> Float[np.ndarray, "documents"]:
-        """Clicks from before the first day: heavy-tailed, better for good and old documents, 0 for later ones."""
+        """The number of clicks on each document before the first day.
+
+        The numbers have a heavy tail. They increase with quality and age, and are 0 for documents that are published
+        later.
+        """
         constants, rng = self.constants, self.streams.generator("initial popularity")
-        luck = rng.lognormal(sigma=_INITIAL_POPULARITY_SPREAD, size=len(self.documents))
+        noise = rng.lognormal(sigma=_INITIAL_POPULARITY_SPREAD, size=len(self.documents))
         age_days = (constants.start_us - self.documents.published_at_us) / 86_400e6
         seen = 1 - np.exp(-np.maximum(age_days, 0) / constants.mean_initial_age_days)
-        return np.round(10 * luck * np.exp(0.5 * self.documents.quality) * seen)
+        return np.round(10 * noise * np.exp(0.5 * self.documents.quality) * seen)
 
 
 def draw_world(constants: WorldConstants, *, seed: int) -> World:
-    """The world of a seed: the same for the same constants and seed. Raises InputError for a negative seed."""
+    """Returns the world of a seed. The same constants and seed always result in the same world.
+
+    Raises InputError if the vocabulary does not provide `constants.queries` distinct queries, and ValueError for a
+    negative seed.
+    """
     streams = Streams(seed)
     lexicon = draw_lexicon(constants, streams)
     return World(

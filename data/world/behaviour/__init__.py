@@ -1,1 +1,1 @@
-"""The behaviour of users: sessions, clicks, the feed, and a day of them."""
+"""The behaviour of users: search sessions, clicks, views of the feed, and one served day of all three."""

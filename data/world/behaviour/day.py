@@ -1,4 +1,4 @@
-"""One day of the world with one engine."""
+"""One day of the world, served by one engine."""
 
 from typing import NamedTuple
 
@@ -14,35 +14,43 @@ from data.world.world import World
 
 
 class Searches(NamedTuple):
-    """Searches of a day with what was shown and done; by time."""
+    """The searches of a day in order of time, with the documents that were shown and the user's reactions."""
 
     user: Int[np.ndarray, "searches"]
     query: Int[np.ndarray, "searches"]
     intent: Int[np.ndarray, "searches"]
-    """Hidden: what the user meant."""
+    """The intent of the user. It is hidden: no log table contains it."""
     time_us: Int[np.ndarray, "searches"]
     pages: Pages
+    """The documents that each search showed, ranked without showing, and filtered before ranking."""
     clicked: Bool[np.ndarray, "searches page"]
     liked: Bool[np.ndarray, "searches page"]
     watch_seconds: Float[np.ndarray, "searches page"]
 
 
 class Day(NamedTuple):
-    """A served day: the world's view of it; data.world.logs.log_tables makes the log's."""
+    """A served day with its hidden truth. data.world.logs.log_tables turns it into log tables without the truth."""
 
     number: int
     searches: Searches
     feed: FeedViews
 
     def clicked_documents(self) -> Int[np.ndarray, "clicks"]:
+        """Returns the number of the document of each click on a search result."""
         return self.searches.pages.shown[self.searches.clicked]
 
 
 def serve_day(world: World, engine: Engine, *, day: int) -> Day:
-    """Serves every search and feed visit that starts on a day (from 0); some end after midnight.
+    """Serves every session and feed visit that starts on a day; some of them end after midnight.
 
-    Users, needs and arrivals come from the world's own streams, so that engines under comparison meet the same ones.
-    The index holds what was published before midnight.
+    Users, needs and arrivals come from random streams of the world that do not depend on the engine, so that all
+    engines of a comparison serve the same ones. The index contains the documents that were published before the day
+    starts.
+
+    Args:
+      world: the world.
+      engine: the engine that answers the searches. Its popularity also drives the feed.
+      day: the number of the day; the first day is 0.
     """
     asks = asks_of(world)
     sessions = draw_sessions(world, asks, day=day)
@@ -54,6 +62,7 @@ def serve_day(world: World, engine: Engine, *, day: int) -> Day:
 
 
 def _serve_sessions(world: World, engine: Engine, asks: Asks, sessions: Sessions, day: int) -> Searches:
+    """Serves all sessions in rounds; each round serves one search of every session that is still active."""
     constants, queries = world.constants, world.queries
     rng = world.streams.generator("engine", day)
     published = int(world.published_before(constants.start_us + day * DAY_US).sum())
@@ -64,9 +73,9 @@ def _serve_sessions(world: World, engine: Engine, asks: Asks, sessions: Sessions
     rounds: list[Searches] = []
     for number in range(constants.queries_per_session):
         pages = engine.serve([queries.text[q] for q in query[active]], published=published, rng=rng)
-        done = _behave(world, sessions, active, number, pages, query[active], intent[active], time[active])
-        rounds.append(done)
-        satisfied = (done.watch_seconds >= constants.satisfied_watch_seconds).any(axis=1)
+        served = _behave(world, sessions, active, number, pages, query[active], intent[active], time[active])
+        rounds.append(served)
+        satisfied = (served.watch_seconds >= constants.satisfied_watch_seconds).any(axis=1)
         active = active[~satisfied & sessions.goes_on[active, number]]
         for i in active:
             _move_on(world, asks, sessions, i, number, query, intent, tried[i])
@@ -74,7 +83,7 @@ def _serve_sessions(world: World, engine: Engine, asks: Asks, sessions: Sessions
         time[active] += (sessions.gap_seconds[active, number] * 1e6).astype(np.int64)
         if not len(active):
             break
-    return _by_time(rounds)
+    return _sort_by_time(rounds)
 
 
 def _move_on(
@@ -87,7 +96,7 @@ def _move_on(
     intent: np.ndarray,
     tried: list[int],
 ) -> None:
-    """Sets the next query (-1: none) and intent of session i, in place."""
+    """Sets the next query and intent of session i in place, and appends the query to `tried`; -1 ends the session."""
     if sessions.drops_need[i, number]:
         intent[i] = sessions.other_need.intent[i, number]
         other = int(sessions.other_need.query[i, number])
@@ -108,23 +117,25 @@ def _behave(
     intent: np.ndarray,
     time: np.ndarray,
 ) -> Searches:
-    """Clicks, watch times and likes on the pages of one round."""
+    """Returns the searches of one round, with the clicks, watch times and likes on their pages."""
     constants = world.constants
     page = pages.shown.shape[1]
-    there = pages.shown >= 0
+    occupied = pages.shown >= 0
     documents = np.maximum(pages.shown, 0)
     grades = world.intent_grades(intent[:, None], documents).astype(np.int64)
-    chance = click_probability(
+    probability = click_probability(
         np.arange(1, page + 1)[None, :], grades, exponent=constants.position_exponent, noise=constants.click_noise
     )
-    clicked = there & (sessions.click[active, number, :page] < chance)
+    clicked = occupied & (sessions.click[active, number, :page] < probability)
     normals = sessions.watch[active, number, :page]
     watched = watch_seconds(grades, world.documents.quality[documents], normals, spread=constants.watch_spread)
     liked = clicked & likes(grades, sessions.like[active, number, :page])
     return Searches(sessions.user[active], query, intent, time, pages, clicked, liked, np.where(clicked, watched, 0.0))
 
 
-def _by_time(rounds: list[Searches]) -> Searches:
+def _sort_by_time(rounds: list[Searches]) -> Searches:
+    """Returns the searches of all rounds in order of time; searches of the same time are in order of the user."""
+
     def joined(column: str) -> np.ndarray:
         return np.concatenate([getattr(part, column) for part in rounds])
 

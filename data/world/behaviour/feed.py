@@ -1,4 +1,4 @@
-"""The recommendation feed: knows users' interests and current needs without their words, and explores."""
+"""The recommendation feed. It knows the interests and the current need of each user but no query text, and explores."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from data.world.truth.documents import DAY_US
 from data.world.truth.lexicon import draw_from_rows
 from data.world.world import RELEVANT_GRADE, World
 
-# When the feed is visited beside a search: seconds before and after it starts.
+# A feed visit that belongs to a session starts within this interval, in seconds from the start of the session.
 _AROUND_SEARCH_SECONDS = (-900.0, 1200.0)
 _PAUSE_SECONDS = 2.0
 _NO_NEED = -1
 
 
 class FeedViews(NamedTuple):
-    """The views, sorted by time, then user and document."""
+    """Feed views, sorted by time, then by user, then by document."""
 
     user: Int[np.ndarray, "views"]
     document: Int[np.ndarray, "views"]
@@ -29,57 +29,65 @@ class FeedViews(NamedTuple):
 
 
 class _Visits(NamedTuple):
+    """Visits to the feed; the intent is -1 for a visit that belongs to no session."""
+
     user: Int[np.ndarray, "visits"]
     start_us: Int[np.ndarray, "visits"]
     intent: Int[np.ndarray, "visits"]
 
 
 @dataclass(frozen=True)
-class _Shelves:
-    """Documents by topic, by time of publication within a topic."""
+class _DocumentsByTopic:
+    """The documents sorted by topic, and by time of publication within a topic."""
 
     document: Int[np.ndarray, "documents"]
     topic: Int[np.ndarray, "documents"]
     first: Int[np.ndarray, "topics"]
+    """The index of the first document of each topic."""
     published_at_us: Int[np.ndarray, "documents"]
 
     def pick(
         self, topics: Int[np.ndarray, "n"], time_us: Int[np.ndarray, "n"], uniforms: Float[np.ndarray, "n"]
     ) -> Int[np.ndarray, "n"]:
-        """A published document of each topic, -1 where there is none."""
+        """Returns a document of each topic that was published before that time, or -1 if the topic has none."""
         oldest = self.published_at_us.min()
         span = max(self.published_at_us.max(), time_us.max(initial=0)) - oldest + 1
-        # One increasing key for topic and time finds the shelf's end at that time for all views at once.
+        # The keys increase with topic and time, so one search counts the published documents of a topic for all views.
         keys = self.topic * span + (self.published_at_us - oldest)
         count = np.searchsorted(keys, topics * span + (time_us - oldest)) - self.first[topics]
-        place = self.first[topics] + np.floor(uniforms * np.maximum(count, 1)).astype(np.int64)
-        return np.where(count > 0, self.document[np.minimum(place, len(self.document) - 1)], -1)
+        index = self.first[topics] + np.floor(uniforms * np.maximum(count, 1)).astype(np.int64)
+        return np.where(count > 0, self.document[np.minimum(index, len(self.document) - 1)], -1)
 
 
 def draw_feed(world: World, sessions: Sessions, *, day: int, popularity: Float[np.ndarray, "documents"]) -> FeedViews:
     """Returns the feed views of a day: visits around the users' searches, and other visits.
 
-    Each view is of the topic of the user's present need, of a lasting interest, of what is popular, or of any
-    published document (shares in the constants). No document is viewed before it is published, none twice in a visit.
-    Depends on the sessions' arrivals and first intents, not on what search showed.
+    Each view is of a document on the topic of the user's present need, of a document on a lasting interest, of a
+    popular document, or of any published document; the constants contain the shares. No document is viewed before it is
+    published, and none is viewed twice in a visit. The views depend on the start times and the first intents of the
+    sessions, not on the documents that the search engine showed.
 
     Args:
-      popularity: clicks that each document has got.
+      world: the world.
+      sessions: the search sessions of the day.
+      day: the number of the day; the first day is 0.
+      popularity: the number of clicks on each document before the day.
     """
     rng = world.streams.generator("feed", day)
     constants = world.constants
     visits = _draw_visits(world, sessions, day, rng)
     visit = np.repeat(np.arange(len(visits.user)), rng.poisson(constants.feed_views_per_burst, len(visits.user)))
-    # A visit's views follow one another at the pace of an ordinary view; the log keeps when each began.
-    place = np.arange(len(visit)) - np.searchsorted(visit, visit)
-    pace = _PAUSE_SECONDS + rng.exponential(10.0, len(visits.user))
-    time = visits.start_us[visit] + np.round(place * pace[visit] * 1000).astype(np.int64) * 1000
+    # The views of a visit start at equal intervals; the log contains the time at which each view starts.
+    position = np.arange(len(visit)) - np.searchsorted(visit, visit)
+    interval = _PAUSE_SECONDS + rng.exponential(10.0, len(visits.user))
+    time = visits.start_us[visit] + np.round(position * interval[visit] * 1000).astype(np.int64) * 1000
     user, intent = visits.user[visit], visits.intent[visit]
     document = _recommend(world, user, intent, time, popularity, rng)
 
+    # A document that a visit repeats counts only once.
     _, kept = np.unique(visit * len(world.documents) + document, return_index=True)
     user, intent, time, document = (column[kept] for column in (user, intent, time, document))
-    fit = _fit(world, user, intent, document)
+    fit = _grade_fit(world, user, intent, document)
     quality = world.documents.quality[document]
     watched = watch_seconds(fit, quality, rng.standard_normal(len(fit)), spread=constants.watch_spread)
     liked = likes(fit, rng.random(len(fit)))
@@ -88,6 +96,7 @@ def draw_feed(world: World, sessions: Sessions, *, day: int, popularity: Float[n
 
 
 def _draw_visits(world: World, sessions: Sessions, day: int, rng: np.random.Generator) -> _Visits:
+    """Draws the visits around sessions, then the other visits, which start at any time of the day."""
     constants, users = world.constants, world.users
     beside = rng.random(len(sessions.user)) < constants.feed_with_search_share
     offset = np.round(rng.uniform(*_AROUND_SEARCH_SECONDS, len(sessions.user)) * 1000).astype(np.int64) * 1000
@@ -109,6 +118,7 @@ def _recommend(
     popularity: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    """Returns one document for each view. A topic without a published document yields any published document."""
     constants, users, documents = world.constants, world.users, world.documents
     count = len(user)
     kind = rng.random(count)
@@ -117,10 +127,10 @@ def _recommend(
     popular_until = interest_until + constants.feed_popular_share
     interest = draw_from_rows(users.interest_shares[user], rng.random(count))
     topic = np.where((kind < need_until) & (intent >= 0), intent // constants.facets, users.interests[user, interest])
-    by_topic = _shelves(world).pick(topic, time, rng.random(count))
+    by_topic = _group_by_topic(world).pick(topic, time, rng.random(count))
 
     published = np.searchsorted(documents.published_at_us, time)
-    # Somewhat more than clicked documents can be popular: +.1 keeps the cumulative weights growing.
+    # The .1 makes the cumulative weights increase at every document, so that documents without clicks are drawn too.
     cumulative = np.cumsum(popularity + 0.1)
     popular = np.searchsorted(cumulative, rng.random(count) * cumulative[np.maximum(published, 1) - 1], side="right")
     anything = np.floor(rng.random(count) * published).astype(np.int64)
@@ -129,15 +139,18 @@ def _recommend(
     return np.where(chosen >= 0, chosen, anything)
 
 
-def _shelves(world: World) -> _Shelves:
+def _group_by_topic(world: World) -> _DocumentsByTopic:
     topic = world.documents.subject.topic.astype(np.int64)
     order = np.argsort(topic, kind="stable")
     first = np.searchsorted(topic[order], np.arange(world.constants.topics))
-    return _Shelves(order, topic[order], first, world.documents.published_at_us[order])
+    return _DocumentsByTopic(order, topic[order], first, world.documents.published_at_us[order])
 
 
-def _fit(world: World, user: np.ndarray, intent: np.ndarray, document: np.ndarray) -> np.ndarray:
-    """Returns how well a document suits a viewer: its grade for the present need, or that of a lasting interest."""
+def _grade_fit(world: World, user: np.ndarray, intent: np.ndarray, document: np.ndarray) -> np.ndarray:
+    """Returns how well each document fits its viewer, 0 to 3.
+
+    It is the maximum of the grade for the present need and of RELEVANT_GRADE if the topic is a lasting interest.
+    """
     for_need = np.where(intent >= 0, world.intent_grades(np.maximum(intent, 0), document), 0)
     topic = world.documents.subject.topic[document]
     liked_topic = (world.users.interests[user] == topic[:, None]).any(axis=1)

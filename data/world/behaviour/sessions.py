@@ -1,4 +1,4 @@
-"""Who searches for what and when, and what an unsatisfied user types next."""
+"""Search sessions: the users, needs and times of a day, and the next query of an unsatisfied user."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +11,14 @@ from data.world.truth.documents import DAY_US
 from data.world.truth.lexicon import draw_from_rows
 from data.world.world import World
 
-# Hours and spreads of the two busy times of a day, and the share of the first.
+# Two normal distributions describe the times of day: their means and standard deviations in hours, and the share of
+# the first one.
 _BUSY_HOURS = (12.5, 20.5)
 _BUSY_SPREADS = (3.0, 2.0)
 _MIDDAY_SHARE = 0.4
-_LEAST_GAP_SECONDS = 2.0
-# How readily a query is tried although it shares no word with the one before, or has words that documents dislike.
+_MIN_GAP_SECONDS = 2.0
+# These constants keep the weight of a query positive if it shares no word with the previous query, and if documents
+# do not prefer its words.
 _NEW_WORDS_WEIGHT = 0.1
 _UNLIKELY_WORDS_WEIGHT = 0.2
 
@@ -29,35 +31,38 @@ class Need(NamedTuple):
 
 
 class Sessions(NamedTuple):
-    """The search sessions of one day and all the chance in them, whatever an engine will answer.
+    """The search sessions of one day, with all their random numbers, which do not depend on any engine.
 
-    A session is one user with one intent, for as long as no other need comes up.
+    A session is one user with one intent, until the user changes to another need.
     """
 
     user: Int[np.ndarray, "sessions"]
     start_us: Int[np.ndarray, "sessions"]
     need: Need
     other_need: Need
-    """[sessions, rounds]: what the user turns to when the need is dropped after that round."""
+    """The need that replaces the present one if the user drops it after that round, [sessions, rounds]."""
     click: Float[np.ndarray, "sessions rounds page"]
     like: Float[np.ndarray, "sessions rounds page"]
     watch: Float[np.ndarray, "sessions rounds page"]
-    """Standard normal; the others are uniform in [0, 1)."""
+    """Standard normal numbers. The numbers of click, like and choice are uniform in [0, 1)."""
     goes_on: Bool[np.ndarray, "sessions rounds"]
-    """True if the user searches again after that round when unsatisfied."""
+    """True if an unsatisfied user searches again after that round."""
     drops_need: Bool[np.ndarray, "sessions rounds"]
+    """True if a user who searches again changes to another need."""
     choice: Float[np.ndarray, "sessions rounds"]
+    """The number that selects the next query for the same need."""
     gap_seconds: Float[np.ndarray, "sessions rounds"]
+    """The time from the search of that round to the next search."""
 
 
 @dataclass(frozen=True)
 class Asks:
-    """All (query, intent) pairs, sorted by intent and so by topic, to draw from by demand."""
+    """All (query, intent) pairs, which are drawn by demand. They are sorted by intent, and therefore by topic."""
 
     query: Int[np.ndarray, "pairs"]
     intent: Int[np.ndarray, "pairs"]
     share: Float[np.ndarray, "pairs"]
-    """Popularity of the query times the share of its people who mean the intent."""
+    """The popularity of the query times the share of its users who mean the intent."""
     facets: int
 
     @cached_property
@@ -65,23 +70,24 @@ class Asks:
         return np.concatenate([[0.0], np.cumsum(self.share)])
 
     def draw(self, topics: Int[np.ndarray, "*n"], uniforms: Float[np.ndarray, "*n"]) -> Need:
-        """A pair of each topic by share; of all pairs where the topic is -1 or nobody asks about it."""
+        """Draws one pair of each topic by share. It draws from all pairs if the topic is -1 or has no pair."""
         first = np.searchsorted(self.intent, topics * self.facets)
         last = np.searchsorted(self.intent, (topics + 1) * self.facets)
-        anything = (topics < 0) | (first == last)
-        low = np.where(anything, 0, first)
-        high = np.where(anything, len(self.query), last)
+        unrestricted = (topics < 0) | (first == last)
+        low = np.where(unrestricted, 0, first)
+        high = np.where(unrestricted, len(self.query), last)
         total = self._cumulative
         target = total[low] + uniforms * (total[high] - total[low])
         pair = np.clip(np.searchsorted(total, target, side="right") - 1, low, high - 1)
         return Need(self.query[pair], self.intent[pair])
 
     def of_intent(self, intent: int) -> Int[np.ndarray, "queries"]:
-        """Queries that may mean an intent."""
+        """Returns the queries that can mean an intent."""
         return self.query[slice(*np.searchsorted(self.intent, [intent, intent + 1]))]
 
 
 def asks_of(world: World) -> Asks:
+    """Returns all (query, intent) pairs of a world."""
     queries = world.queries
     row, column = np.nonzero(queries.intents >= 0)
     intent = queries.intents[row, column]
@@ -91,9 +97,10 @@ def asks_of(world: World) -> Asks:
 
 
 def draw_sessions(world: World, asks: Asks, *, day: int) -> Sessions:
-    """The sessions that start on a day (from 0), by time; at least one.
+    """Returns the sessions that start on a day, at least one, in order of time; the first day is 0.
 
-    Nothing here depends on what an engine shows: arms of a comparison share users, needs and arrivals.
+    The sessions do not depend on the documents that an engine shows, so that the arms of a comparison (the systems that
+    it compares) have the same users, needs and arrivals.
     """
     constants, users = world.constants, world.users
     rng = world.streams.generator("arrivals", day)
@@ -123,15 +130,23 @@ def draw_sessions(world: World, asks: Asks, *, day: int) -> Sessions:
         goes_on=rng.random(shape) < users.patience[user][:, None],
         drops_need=rng.random(shape) < constants.other_need_share,
         choice=rng.random(shape),
-        gap_seconds=np.round(np.maximum(np.exp(gaps), _LEAST_GAP_SECONDS), 3),
+        gap_seconds=np.round(np.maximum(np.exp(gaps), _MIN_GAP_SECONDS), 3),
     )
 
 
 def reformulate(world: World, asks: Asks, *, intent: int, tried: list[int], uniform: float) -> int:
-    """The next query of a user with this intent who has tried some, the last one most recently; -1 gives up.
+    """Returns the next query of a user who was not satisfied, or -1 if no untried query can mean the intent.
 
-    Drawn among the other queries that may mean the intent, by: how much of the query's people mean it, times words
-    kept from the last query, times how documents like the words (people learn from the results they see).
+    The query is drawn from the untried queries that can mean the intent. Its weight is the product of the share of its
+    users who mean the intent, of the share of its words that are in the last query (plus a constant), and of the
+    preference of documents for its words (plus a constant), because users learn words from the results.
+
+    Args:
+      world: the world.
+      asks: the (query, intent) pairs of the world.
+      intent: the intent of the user.
+      tried: the queries of the session so far, the latest one last.
+      uniform: a number in [0, 1) that selects the query.
     """
     candidates = asks.of_intent(intent)
     candidates = candidates[~np.isin(candidates, tried)]
@@ -146,7 +161,7 @@ def reformulate(world: World, asks: Asks, *, intent: int, tried: list[int], unif
 
 
 def _draw_needs(world: World, asks: Asks, user: np.ndarray, rng: np.random.Generator) -> Need:
-    """Mostly from the user's interests, else from what everybody asks."""
+    """Draws one need for each user: from an interest with the probability `interest_share`, else from all pairs."""
     users = world.users
     interest = draw_from_rows(users.interest_shares[user], rng.random(len(user)))
     topic = users.interests[user, interest]
@@ -155,7 +170,7 @@ def _draw_needs(world: World, asks: Asks, user: np.ndarray, rng: np.random.Gener
 
 
 def _draw_times_of_day(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Microseconds from midnight, whole milliseconds."""
+    """Returns times of day in microseconds from midnight, rounded to milliseconds."""
     evening = (rng.random(count) >= _MIDDAY_SHARE).astype(int)
     hours = np.take(_BUSY_HOURS, evening) + np.take(_BUSY_SPREADS, evening) * rng.standard_normal(count)
     return np.round(np.mod(hours, 24) / 24 * (DAY_US - 1000) / 1000).astype(np.int64) * 1000

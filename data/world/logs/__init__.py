@@ -1,1 +1,1 @@
-"""The world as log tables: what is written down, judged, and published by the language model's stand-in."""
+"""The log tables of the world: logs, graded judgements, documents of a simulated language model, and statistics."""

@@ -1,4 +1,4 @@
-"""The log tables that a served day leaves. Nothing hidden is in them."""
+"""The log tables of a served day. They contain none of the hidden truth of the world."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from data.world.behaviour.day import Day, Searches
 from data.world.truth.documents import Documents
 from data.world.world import World
 
-# Share of searches typed with a capital letter, and with white space that normalising folds.
+# The shares of searches that start with a capital letter, and that have white space which normalisation removes.
 _CAPITAL_SHARE = 0.1
 _SPACES_SHARE = 0.03
 _STAGES = pa.array(["shown", "ranked_not_shown", "filtered_before_ranking"])
@@ -15,14 +15,14 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 
 def documents_table(documents: Documents) -> pa.Table:
-    """The catalogue, later arrivals included: `published_at` says when each came."""
+    """Returns the catalogue of all days; `published_at` is the time of publication of each document."""
     texts = {name: pa.array(column, pa.string()) for name, column in documents.texts._asdict().items()}
     published = pa.array(documents.published_at_us, pa.int64()).cast(_TIME)
     return pa.table({"doc_id": pa.array(documents.doc_id, pa.string()), **texts, "published_at": published})
 
 
 def day_tables(world: World, day: Day) -> dict[str, pa.Table]:
-    """The tables searches, candidates and feed_views of a day."""
+    """Returns the tables searches, candidates and feed_views of a day, by name."""
     searches, feed = day.searches, day.feed
     search_id = pa.array([f"s{day.number:03d}-{i:06d}" for i in range(len(searches.user))], pa.string())
     doc_id = pa.array(world.documents.doc_id, pa.string())
@@ -32,7 +32,7 @@ def day_tables(world: World, day: Day) -> dict[str, pa.Table]:
             {
                 "search_id": search_id,
                 "user_id": user_id.take(pa.array(searches.user)),
-                "query": pa.array(_as_typed(world, searches, day.number), pa.string()),
+                "query": pa.array(_type_queries(world, searches, day.number), pa.string()),
                 "time": pa.array(searches.time_us, pa.int64()).cast(_TIME),
             }
         ),
@@ -49,8 +49,8 @@ def day_tables(world: World, day: Day) -> dict[str, pa.Table]:
     }
 
 
-def _as_typed(world: World, searches: Searches, day: int) -> list[str]:
-    """Query texts with the capitals and the white space of people in a hurry."""
+def _type_queries(world: World, searches: Searches, day: int) -> list[str]:
+    """Returns the query texts as users type them: some have a capital letter, some have superfluous white space."""
     rng = world.streams.generator("typing", day)
     capital = rng.random(len(searches.query)) < _CAPITAL_SHARE
     spaces = rng.random(len(searches.query)) < _SPACES_SHARE
@@ -60,17 +60,17 @@ def _as_typed(world: World, searches: Searches, day: int) -> list[str]:
 
 
 def _candidates_table(searches: Searches, search_id: pa.Array, doc_id: pa.Array) -> pa.Table:
-    """Search by search; shown ones by position, then ranked, then filtered ones."""
+    """Returns the candidates of each search: shown ones by position, then ranked ones, then filtered ones."""
     pages = searches.pages
     documents = np.concatenate([pages.shown, pages.ranked, pages.filtered], axis=1)
     widths = [stage.shape[1] for stage in pages]
     stage = np.repeat(np.arange(len(widths)), widths)
     row, column = np.nonzero(documents >= 0)
     is_shown = column < widths[0]
-    at = np.minimum(column, widths[0] - 1)
-    clicked = searches.clicked[row, at]
+    position = np.minimum(column, widths[0] - 1)
+    clicked = searches.clicked[row, position]
 
-    def where(condition: np.ndarray, values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    def masked(condition: np.ndarray, values: np.ndarray, kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind, mask=~condition)
 
     return pa.table(
@@ -78,9 +78,9 @@ def _candidates_table(searches: Searches, search_id: pa.Array, doc_id: pa.Array)
             "search_id": search_id.take(pa.array(row)),
             "doc_id": doc_id.take(pa.array(documents[row, column])),
             "stage": _STAGES.take(pa.array(stage[column])),
-            "position": where(is_shown, column + 1, pa.int32()),
-            "clicked": where(is_shown, clicked, pa.bool_()),
-            "liked": where(is_shown, searches.liked[row, at], pa.bool_()),
-            "watch_seconds": where(is_shown & clicked, searches.watch_seconds[row, at], pa.float64()),
+            "position": masked(is_shown, column + 1, pa.int32()),
+            "clicked": masked(is_shown, clicked, pa.bool_()),
+            "liked": masked(is_shown, searches.liked[row, position], pa.bool_()),
+            "watch_seconds": masked(is_shown & clicked, searches.watch_seconds[row, position], pa.float64()),
         }
     )

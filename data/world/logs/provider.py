@@ -1,4 +1,7 @@
-"""A simulated language model: it knows the world's vocabulary, and errs at a set rate. It is named so in the table."""
+"""A simulated language model. It knows the vocabulary of the world and writes for a random intent at a set rate.
+
+Its name in the log table says that it is simulated and states the rate.
+"""
 
 import dataclasses
 import hashlib
@@ -14,33 +17,35 @@ from data.world.world import World
 
 
 def model_name(error_rate: float) -> str:
+    """Returns the name of the simulated language model for the log table."""
     return f"simulated-provider-error-{error_rate:g}"
 
 
 def write_knowledge(world: World, days: Sequence[Day]) -> pa.Table:
-    """The table knowledge_documents: a few documents for some of the queries.
+    """Returns the table knowledge_documents, with the documents that the language model writes for some queries.
 
     Args:
-      days: logged days that the one-shot examples (the first clicked document of a query) may come from; none of the
-        test period.
+      world: the world.
+      days: the served days that provide the example of a query, which is its first clicked document. They must not
+        include days of the test period.
     """
     constants, queries = world.constants, world.queries
     rng = world.streams.generator("provider")
-    asked = np.flatnonzero(rng.random(len(queries)) < constants.knowledge_query_share)
-    query = np.repeat(asked, constants.knowledge_documents_per_query)
-    meant = draw_from_rows(queries.intent_shares[query], rng.random(len(query)))
-    intent = queries.intents[query, meant]
+    chosen = np.flatnonzero(rng.random(len(queries)) < constants.knowledge_query_share)
+    query = np.repeat(chosen, constants.knowledge_documents_per_query)
+    column = draw_from_rows(queries.intent_shares[query], rng.random(len(query)))
+    intent = queries.intents[query, column]
     wrong = rng.random(len(query)) < constants.knowledge_error_rate
     intent = np.where(wrong, rng.integers(0, constants.topics * constants.facets, len(query)), intent)
     topic, facet = np.divmod(intent, constants.facets)
-    # It uses every name of a thing as it comes, and no word that has nothing to do with the subject.
+    # The language model draws a new name for a thing every time, and uses no words that are unrelated to the subject.
     fluent = dataclasses.replace(constants, synonym_loyalty=0.0, noise_word_share=0.0)
     subject = Subject(topic, np.full(len(query), -1), facet)
     texts = draw_texts(subject, world.lexicon, fluent, world.streams.generator("provider texts"))
-    examples = _first_clicked(days)
+    examples = _find_first_clicks(days)
     number = np.arange(len(query)) % constants.knowledge_documents_per_query
     prompts = [
-        prompt(queries.text[q], _example(world, examples.get(int(q))), number=int(n) + 1)
+        prompt(queries.text[q], _format_example(world, examples.get(int(q))), number=int(n) + 1)
         for q, n in zip(query, number, strict=True)
     ]
     return pa.table(
@@ -56,24 +61,32 @@ def write_knowledge(world: World, days: Sequence[Day]) -> pa.Table:
 
 
 def prompt(query: str, example: str | None, *, number: int) -> str:
-    """Returns the queries for the language model, each with one relevant example if the log has one."""
+    """Returns the prompt for one document of a query.
+
+    Args:
+      query: the query.
+      example: the text of a relevant document, or None if the log contains none.
+      number: the number of the document among those of the query; the first is 1.
+    """
     lines = ["Write the metadata of a document that satisfies a search query: title, text, keywords."]
     if example:
         lines += ["One document that satisfied it:", example]
     return "\n".join([*lines, f"Query: {query}", f"Document {number}:"])
 
 
-def _example(world: World, document: int | None) -> str | None:
+def _format_example(world: World, document: int | None) -> str | None:
+    """Returns the texts of a document as an example for the prompt."""
     if document is None:
         return None
     texts = world.documents.texts
     return f"title: {texts.title[document]}\ntext: {texts.text[document]}\nkeywords: {texts.keywords[document]}"
 
 
-def _first_clicked(days: Sequence[Day]) -> dict[int, int]:
+def _find_first_clicks(days: Sequence[Day]) -> dict[int, int]:
+    """Returns the first clicked document of each query that has a click."""
     first: dict[int, int] = {}
     for day in days:
-        row, place = np.nonzero(day.searches.clicked)
-        for query, document in zip(day.searches.query[row], day.searches.pages.shown[row, place], strict=True):
+        row, column = np.nonzero(day.searches.clicked)
+        for query, document in zip(day.searches.query[row], day.searches.pages.shown[row, column], strict=True):
             first.setdefault(int(query), int(document))
     return first

@@ -1,1 +1,1 @@
-"""The truth of the world: its words, documents, queries and users."""
+"""The truth of the world: its words, documents, queries and users, with their hidden properties."""

@@ -1,4 +1,4 @@
-"""The catalogue: hidden topics and qualities, and the text that shows some of them."""
+"""The catalogue. Documents have hidden topics and qualities; their texts reveal the topics only partly."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +17,8 @@ _KEYWORD_THINGS = 3
 _COVER_THINGS = 2
 _TEXT_WORDS = 16
 _SENTENCE_WORDS = 4
-# What the words of a text are: its topic, its field, its facet, filler; noise takes the place of any of them.
+# The shares of the words of a text that name its topic, its field and its facet, and of filler words. Noise words
+# replace any of them.
 _TEXT_KINDS = np.array([0.6, 0.1, 0.12, 0.18])
 _SECONDARY_WORD_SHARE = 0.35
 _FACET_IN_TITLE_SHARE = 0.6
@@ -33,6 +34,8 @@ class Subject(NamedTuple):
 
 
 class Texts(NamedTuple):
+    """The text fields of documents."""
+
     title: list[str]
     keywords: list[str]
     cover_text: list[str]
@@ -41,21 +44,21 @@ class Texts(NamedTuple):
 
 @dataclass(frozen=True)
 class Documents:
-    """Sorted by the time of publication; ids say nothing about what is hidden."""
+    """Documents sorted by the time of publication. Their ids reveal none of their hidden properties."""
 
     doc_id: list[str]
     texts: Texts
     published_at_us: Int[np.ndarray, "documents"]
     subject: Subject
     quality: Float[np.ndarray, "documents"]
-    """Standard normal; hidden."""
+    """The hidden quality, a standard normal number."""
 
     def __len__(self) -> int:
         return len(self.doc_id)
 
 
 def draw_documents(lexicon: Lexicon, constants: WorldConstants, streams: Streams) -> Documents:
-    """`constants.documents` documents: most from before the first day, the others arriving evenly on all days."""
+    """Draws the catalogue: `initial_share` of it is published before the first day, the rest evenly over all days."""
     rng = streams.generator("documents")
     count = constants.documents
     published = _draw_publication(constants, rng)
@@ -76,35 +79,38 @@ def draw_documents(lexicon: Lexicon, constants: WorldConstants, streams: Streams
 
 
 def topic_supply(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
-    """Share of the documents that each topic gets: Zipf, in an order of its own."""
+    """Returns the share of the documents that each topic has: Zipf shares in a random order of the topics."""
     order = streams.generator("topic supply").permutation(constants.topics)
     return zipf(constants.topics, constants.supply_exponent)[order]
 
 
 def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rng: np.random.Generator) -> Texts:
-    """Title, keywords, cover text and text of documents of given subjects.
+    """Draws the title, the keywords, the cover text and the text of documents with these subjects.
 
-    A document has a word of its own for each thing and keeps to it, mostly; a few words are noise.
+    A document has a preferred word for each thing and repeats it with the probability `synonym_loyalty`. The share
+    `noise_word_share` of the words of the text is noise.
     """
     count = len(subject.topic)
-    own = draw_from_rows(lexicon.thing_document_shares[subject.topic], rng.random((count, 3)))
+    preferred = draw_from_rows(lexicon.thing_document_shares[subject.topic], rng.random((count, 3)))
     facet_word = lexicon.facets[
         subject.facet, draw_from_rows(lexicon.facet_document_shares[subject.facet], rng.random(count))
     ]
 
     def things(slots: int, *, first: bool) -> np.ndarray:
+        """Returns words for things, [documents, slots]; if `first`, the first word names the first topic itself."""
         thing = draw_from_rows(np.tile(THING_WEIGHTS, (count, slots, 1)), rng.random((count, slots)))
         if first:
             thing[:, 0] = 0
         topic = np.repeat(subject.topic[:, None], slots, axis=1)
         second = (subject.secondary >= 0)[:, None] & (rng.random((count, slots)) < _SECONDARY_WORD_SHARE)
         topic = np.where(second & ~(first & (np.arange(slots) == 0)), subject.secondary[:, None], topic)
-        anew = draw_from_rows(lexicon.thing_document_shares[topic, thing], rng.random((count, slots)))
-        kept = np.take_along_axis(own, thing, axis=1)
+        redrawn = draw_from_rows(lexicon.thing_document_shares[topic, thing], rng.random((count, slots)))
+        repeated = np.take_along_axis(preferred, thing, axis=1)
         loyal = (rng.random((count, slots)) < constants.synonym_loyalty) & (topic == subject.topic[:, None])
-        return lexicon.things[topic, thing, np.where(loyal, kept, anew)]
+        return lexicon.things[topic, thing, np.where(loyal, repeated, redrawn)]
 
     def fields(slots: int) -> np.ndarray:
+        """Returns words for the field of each document, [documents, slots]."""
         names = lexicon.fields.shape[1]
         return lexicon.fields[lexicon.topic_field[subject.topic][:, None], rng.integers(0, names, (count, slots))]
 
@@ -136,7 +142,7 @@ def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rn
         has_facet=has_facet,
         has_field=has_field,
     )
-    return _spelled(words, lexicon)
+    return _spell(words, lexicon)
 
 
 class _DrawnWords(NamedTuple):
@@ -153,7 +159,8 @@ class _DrawnWords(NamedTuple):
     has_field: Bool[np.ndarray, "documents"]
 
 
-def _spelled(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
+def _spell(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
+    """Returns the drawn words as texts."""
     word = lexicon.words.__getitem__
     return Texts(
         title=[
@@ -176,13 +183,14 @@ def _spelled(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
 
 
 def _title(words: list[str], *, filler: str, facet: str | None, connector: str, with_field: bool) -> str:
+    """Returns a title such as "Classic sofa repair with cushion - home"."""
     first, other, field = words
     parts = [filler, first] + ([facet] if facet else []) + ([connector, other] if other != first else [])
     return " ".join(parts + ([f"- {field}"] if with_field else [])).capitalize()
 
 
 def _sentences(words: list[str], connectors: list[str]) -> str:
-    """Up to four words a sentence, none twice, a connector before the last one."""
+    """Returns sentences of up to four distinct words, with a connector before the last word."""
     sentences = []
     for start in range(0, len(words), _SENTENCE_WORDS):
         part = list(dict.fromkeys(words[start : start + _SENTENCE_WORDS]))
@@ -192,6 +200,7 @@ def _sentences(words: list[str], connectors: list[str]) -> str:
 
 
 def _draw_publication(constants: WorldConstants, rng: np.random.Generator) -> np.ndarray:
+    """Returns the sorted times of publication in microseconds since 1970, as whole seconds."""
     count = constants.documents
     initial = max(1, round(constants.initial_share * count))
     age = rng.exponential(constants.mean_initial_age_days * DAY_US, initial).astype(np.int64)
@@ -203,10 +212,10 @@ def _draw_publication(constants: WorldConstants, rng: np.random.Generator) -> np
 def _draw_secondary(
     topic: np.ndarray, lexicon: Lexicon, constants: WorldConstants, rng: np.random.Generator
 ) -> np.ndarray:
-    """Another topic of the same field, or -1."""
-    # Topics are numbered field by field, so those of a field are neighbours.
+    """Returns a second topic of the same field for some documents, and -1 for the others."""
+    # Topics are numbered field by field, so the topics of a field have consecutive numbers.
     first = np.searchsorted(lexicon.topic_field, lexicon.topic_field[topic], side="left")
     count = np.searchsorted(lexicon.topic_field, lexicon.topic_field[topic], side="right") - first
-    wanted = (rng.random(len(topic)) < constants.secondary_topic_share) & (count > 1)
+    has_second = (rng.random(len(topic)) < constants.secondary_topic_share) & (count > 1)
     step = 1 + np.floor(rng.random(len(topic)) * np.maximum(count - 1, 1)).astype(np.int64)
-    return np.where(wanted, first + (topic - first + step) % count, -1).astype(np.int32)
+    return np.where(has_second, first + (topic - first + step) % count, -1).astype(np.int32)

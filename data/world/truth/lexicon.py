@@ -1,4 +1,4 @@
-"""The words that name things, and the frequency with which documents and users use each of them."""
+"""The words that name things, and the frequencies with which documents and users use each word."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,25 +10,25 @@ from data.world.constants import WorldConstants
 from data.world.streams import Streams
 from data.world.vocabulary import CONNECTORS, FACETS, FIELDS, FILLERS
 
-# How often a thing's first, second and third choice of word is taken; four for facets.
+# The shares with which the three names of a thing, and the four names of a facet, are used, in descending order.
 _THING_SHARES = np.array([0.6, 0.3, 0.1])
 _FACET_SHARES = np.array([0.5, 0.25, 0.15, 0.1])
-# A topic's own name against the two things that belong to it.
+# The weights of the topic itself and of the two things that belong to it.
 THING_WEIGHTS = np.array([0.5, 0.25, 0.25])
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words of one world.
+    """The words of one world.
 
-    Documents prefer one name for a thing, searchers prefer the same one or, for `vocabulary_gap` of the things, the
-    one that documents use least: lexical matching is informative and insufficient.
+    Documents prefer one name for each thing. Users prefer the same name or, for the share `vocabulary_gap` of the
+    things, the name that documents use least often. Lexical matching is therefore informative but not sufficient.
     """
 
     words: tuple[str, ...]
     topic_field: Int[np.ndarray, "topics"]
     things: Int[np.ndarray, "topics 3 3"]
-    """Word of each name of each thing of each topic."""
+    """The word number of each name of each thing of each topic."""
     thing_document_shares: Float[np.ndarray, "topics 3 3"]
     thing_query_shares: Float[np.ndarray, "topics 3 3"]
     fields: Int[np.ndarray, "fields 3"]
@@ -40,37 +40,39 @@ class Lexicon:
 
     @cached_property
     def topics_of_word(self) -> dict[int, frozenset[int]]:
-        """Topics that have a thing of this name; a field's word belongs to all topics of the field."""
-        found: dict[int, set[int]] = {}
+        """The topics of each word: those with a thing of this name, or all topics of a field with this name."""
+        topics_of: dict[int, set[int]] = {}
         for topic in range(len(self.things)):
             for word in (*self.things[topic].ravel(), *self.fields[self.topic_field[topic]]):
-                found.setdefault(int(word), set()).add(topic)
-        return {word: frozenset(topics) for word, topics in found.items()}
+                topics_of.setdefault(int(word), set()).add(topic)
+        return {word: frozenset(topics) for word, topics in topics_of.items()}
 
     @cached_property
     def document_share_of_word(self) -> Float[np.ndarray, "words"]:
-        """Returns how much documents prefer a word to its synonyms; 1/3 for words that are not names of things."""
+        """The share with which documents use each word among its synonyms; 1/3 for words that do not name a thing."""
         share = np.full(len(self.words), 1 / 3)
         share[self.things.ravel()[::-1]] = self.thing_document_shares.ravel()[::-1]
         return share
 
 
 def draw_lexicon(constants: WorldConstants, streams: Streams) -> Lexicon:
-    """Picks `constants.topics` topics and each side's liking for the words."""
+    """Draws `constants.topics` topics, and the preferences of documents and of users for the names of things."""
     rng = streams.generator("lexicon")
-    every = [(number, topic) for number, field in enumerate(FIELDS) for topic in field.topics]
-    chosen = [every[i] for i in np.sort(rng.permutation(len(every))[: constants.topics])]
+    all_topics = [(number, topic) for number, field in enumerate(FIELDS) for topic in field.topics]
+    chosen = [all_topics[i] for i in np.sort(rng.permutation(len(all_topics))[: constants.topics])]
     names = [word for _, topic in chosen for thing in topic for word in thing]
     names += [word for field in FIELDS for word in field.names] + [word for facet in FACETS for word in facet.names]
     words = tuple(dict.fromkeys([*names, *FILLERS, *CONNECTORS]))
     number = {word: i for i, word in enumerate(words)}
 
     def numbers(nested):
+        """Returns the word numbers of nested sequences of words, as an array of the same shape."""
         return np.array([numbers(part) for part in nested] if not isinstance(nested, str) else number[nested], np.int32)
 
     def shares(count: int, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the shares of the names of `count` things or facets among documents, and among queries."""
         documents = rng.permuted(np.tile(base, (count, 1)), axis=1)
-        # base falls, so "1 minus rank" turns the most liked word into the least liked one.
+        # The ranks are those of the negated shares, so the name with the maximum share gets the minimum share.
         turned = np.sort(base)[np.argsort(np.argsort(-documents, axis=1), axis=1)]
         return documents, np.where(rng.random((count, 1)) < constants.vocabulary_gap, turned, documents)
 
@@ -94,13 +96,13 @@ def draw_lexicon(constants: WorldConstants, streams: Streams) -> Lexicon:
 def draw_from_rows(
     shares: Float[np.ndarray, "*rows choices"], uniforms: Float[np.ndarray, "*rows"]
 ) -> Int[np.ndarray, "*rows"]:
-    """One choice a row by inverting the row's cumulative shares; uniforms lie in [0, 1)."""
+    """Returns one choice for each row by inversion of its cumulative shares; the uniforms are in [0, 1)."""
     cumulative = np.cumsum(shares, axis=-1)
     chosen = (uniforms[..., None] * cumulative[..., -1:] >= cumulative).sum(axis=-1)
     return np.minimum(chosen, shares.shape[-1] - 1)
 
 
 def zipf(count: int, exponent: float) -> Float[np.ndarray, "count"]:
-    """Shares proportional to rank ** -exponent, rank from 1."""
+    """Returns shares that are proportional to rank ** -exponent and sum to 1; the first rank is 1."""
     weights = np.arange(1, count + 1, dtype=np.float64) ** -exponent
     return weights / weights.sum()

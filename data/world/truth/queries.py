@@ -1,4 +1,4 @@
-"""The queries of users: texts, and the intents that each can have."""
+"""The queries of users: their texts, and the intents that each query can have."""
 
 from dataclasses import dataclass
 
@@ -13,35 +13,36 @@ from data.world.truth.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zip
 from data.world.vocabulary import FACETS
 
 MAX_INTENTS = 4
-# Forms of a query and how often people choose them: what it names beside or instead of the topic itself.
+# The forms of a query, which are the kinds of words that it consists of, and the shares of the forms.
 _FORMS = ("topic", "topic facet", "topic thing", "topic thing facet", "thing facet", "field topic", "field facet")
 _FORM_SHARES = np.array([0.15, 0.25, 0.2, 0.15, 0.1, 0.1, 0.05])
-# Not the number that is wanted: the first queries of a world stay the same when more are asked for.
-_NEEDS_AT_ONCE = 100
-_MOST_ROUNDS_WITHOUT_A_NEW_ONE = 20
+# The number of needs in a round is constant, so that the first queries of a world are the same for every --queries.
+_NEEDS_PER_ROUND = 100
+_MAX_ROUNDS_WITHOUT_NEW_QUERY = 20
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Distinct texts in normalised form. An intent is topic * facets + facet."""
+    """Queries with distinct, normalised texts. The number of an intent is topic * facets + facet."""
 
     text: list[str]
     intents: Int[np.ndarray, "queries intents"]
-    """-1 is padding."""
+    """The intents that each query can have; -1 is padding."""
     intent_shares: Float[np.ndarray, "queries intents"]
-    """Share of the people who type this text that have each intent; rows sum to 1."""
+    """The share of the users who type this text that have each intent; rows sum to 1."""
     popularity: Float[np.ndarray, "queries"]
+    """The share of each query in the demand; the shares sum to 1."""
     document_likeness: Float[np.ndarray, "queries"]
-    """Mean liking of documents for the query's words, beside their synonyms."""
+    """The mean share with which documents use the words of the query among their synonyms."""
 
     def __len__(self) -> int:
         return len(self.text)
 
 
 def draw_queries(lexicon: Lexicon, constants: WorldConstants, streams: Streams) -> Queries:
-    """`constants.queries` distinct texts: needs by demand, several phrasings of each.
+    """Draws needs by demand, and several texts for each need, until `constants.queries` distinct texts exist.
 
-    Raises InputError when the vocabulary does not have that many.
+    Raises InputError if the vocabulary does not provide this number of distinct texts.
     """
     rng = streams.generator("queries")
     demand = topic_demand(constants, streams)
@@ -54,34 +55,37 @@ def draw_queries(lexicon: Lexicon, constants: WorldConstants, streams: Streams) 
             if len(needs) < constants.queries:
                 needs.setdefault(text, need)
         idle = idle + 1 if len(needs) == before else 0
-        if idle == _MOST_ROUNDS_WITHOUT_A_NEW_ONE:
+        if idle == _MAX_ROUNDS_WITHOUT_NEW_QUERY:
             raise InputError(
-                f"--queries {constants.queries}: the vocabulary of {constants.topics} topics gave no more than "
-                f"{before} distinct queries; ask for fewer"
+                f"--queries {constants.queries}: the vocabulary of {constants.topics} topics yields only "
+                f"{before} distinct queries; reduce --queries"
             )
     texts = list(needs)
     intents = np.full((len(texts), MAX_INTENTS), -1, np.int32)
     shares = np.zeros((len(texts), MAX_INTENTS))
     for row, (intent, words, facet) in enumerate(needs.values()):
-        found = _intents_of(intent, words, facet, demand, facet_demand, lexicon, constants)
-        intents[row, : len(found)] = [number for number, _ in found]
-        shares[row, : len(found)] = [share for _, share in found]
+        fitting = _find_intents(intent, words, facet, demand, facet_demand, lexicon, constants)
+        intents[row, : len(fitting)] = [number for number, _ in fitting]
+        shares[row, : len(fitting)] = [share for _, share in fitting]
     lengths = np.array([len(words) + (facet >= 0) for _, words, facet in needs.values()])
     popularity = rng.permutation(zipf(len(texts), constants.query_exponent)) / lengths
-    liking = lexicon.document_share_of_word
+    document_shares = lexicon.document_share_of_word
     return Queries(
         text=texts,
         intents=intents,
         intent_shares=shares / shares.sum(axis=1, keepdims=True),
         popularity=popularity / popularity.sum(),
-        document_likeness=np.array([liking[list(words)].mean() for _, words, _ in needs.values()]),
+        document_likeness=np.array([document_shares[list(words)].mean() for _, words, _ in needs.values()]),
     )
 
 
 def topic_demand(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
-    """Returns the demand for each topic: half follows the supply (in logarithms), half an order of its own."""
-    own = topic_supply(constants, streams)[streams.generator("topic demand").permutation(constants.topics)]
-    demand = np.sqrt(topic_supply(constants, streams) * own)
+    """Returns the share of each topic in the demand.
+
+    It is proportional to the geometric mean of the supply and of the same shares in a different random order.
+    """
+    reordered = topic_supply(constants, streams)[streams.generator("topic demand").permutation(constants.topics)]
+    demand = np.sqrt(topic_supply(constants, streams) * reordered)
     return demand / demand.sum()
 
 
@@ -92,20 +96,25 @@ def _draw_phrasings(
     constants: WorldConstants,
     rng: np.random.Generator,
 ) -> list[tuple[str, tuple[int, tuple[int, ...], int]]]:
-    """Texts of some needs: (text, (intent, words that name things or fields, facet or -1))."""
-    needs = _NEEDS_AT_ONCE
+    """Draws the texts of some needs.
+
+    Returns:
+      Pairs (text, (intent, numbers of the words that name things or fields, facet or -1 if the text names none)).
+    """
+    needs = _NEEDS_PER_ROUND
     topic = np.repeat(rng.choice(len(demand), needs, p=demand), constants.phrasings_per_need)
     facet = draw_from_rows(facet_demand[topic][:: constants.phrasings_per_need], rng.random(needs))
     facet = np.repeat(facet, constants.phrasings_per_need)
     count = len(topic)
     names = draw_from_rows(lexicon.thing_query_shares[topic], rng.random((count, 3)))
     first = np.arange(count) // constants.phrasings_per_need * constants.phrasings_per_need
+    # Users more often add, drop or change one word than all words, so a text mostly uses the words of the first text.
     names = np.where(rng.random((count, 3)) < constants.phrasing_loyalty, names[first], names)
     other = 1 + draw_from_rows(np.tile(THING_WEIGHTS[1:], (count, 1)), rng.random(count))
     field_name = rng.integers(0, lexicon.fields.shape[1], count)
     facet_name = draw_from_rows(lexicon.facet_query_shares[facet], rng.random(count))
     form = draw_from_rows(np.tile(_FORM_SHARES, (count, 1)), rng.random(count))
-    found = []
+    phrasings = []
     for i in range(count):
         kinds = _FORMS[form[i]].split()
         word = {
@@ -119,11 +128,11 @@ def _draw_phrasings(
             name = FACETS[facet[i]].names[facet_name[i]]
             parts = [name, *parts] if FACETS[facet[i]].before else [*parts, name]
         need = (int(topic[i]) * constants.facets + int(facet[i]), words, int(facet[i]) if "facet" in kinds else -1)
-        found.append((" ".join(parts), need))
-    return found
+        phrasings.append((" ".join(parts), need))
+    return phrasings
 
 
-def _intents_of(
+def _find_intents(
     intent: int,
     words: tuple[int, ...],
     facet: int,
@@ -132,9 +141,12 @@ def _intents_of(
     lexicon: Lexicon,
     constants: WorldConstants,
 ) -> list[tuple[int, float]]:
-    """The intents that fit all the words: the one it was drawn for and the most wanted others, with their demand."""
+    """Returns the intents that fit all words of a query, with their demand, at most MAX_INTENTS of them.
+
+    The first one is the intent that the query was drawn for; the others follow in descending order of demand.
+    """
     topics = sorted(frozenset.intersection(*(lexicon.topics_of_word[word] for word in words)))
     facets = range(constants.facets) if facet < 0 else (facet,)
     fitting = [(t * constants.facets + f, float(demand[t] * facet_demand[t, f])) for t in topics for f in facets]
-    fitting.sort(key=lambda found: (found[0] != intent, -found[1], found[0]))
+    fitting.sort(key=lambda pair: (pair[0] != intent, -pair[1], pair[0]))
     return fitting[:MAX_INTENTS]

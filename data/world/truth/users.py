@@ -1,4 +1,4 @@
-"""Who searches: lasting interests, how often, how patiently."""
+"""The users: their permanent interests, the frequency of their searches, and their patience."""
 
 from dataclasses import dataclass
 
@@ -15,23 +15,27 @@ _PATIENCE_CONCENTRATION = 8.0
 
 @dataclass(frozen=True)
 class Users:
+    """The users of the world with their hidden properties."""
+
     user_id: list[str]
     interests: Int[np.ndarray, "users interests"]
-    """Distinct topics."""
+    """The topics that a user is interested in; the topics of a user are distinct."""
     interest_shares: Float[np.ndarray, "users interests"]
+    """The share of each interest of a user; rows sum to 1."""
     sessions_per_day: Float[np.ndarray, "users"]
+    """The mean number of search sessions in a day."""
     patience: Float[np.ndarray, "users"]
-    """Chance to search again when unsatisfied."""
+    """The probability that an unsatisfied user searches again."""
 
     def __len__(self) -> int:
         return len(self.user_id)
 
 
 def draw_users(constants: WorldConstants, streams: Streams) -> Users:
-    """Interests by demand (without repetition), activity gamma-distributed, patience beta-distributed."""
+    """Draws the users: distinct interests by demand, gamma-distributed activity, and beta-distributed patience."""
     rng = streams.generator("users")
     count, interests = constants.users, min(constants.interests_per_user, constants.topics)
-    # Gumbel top-k: a sample without replacement by demand, for all users at once.
+    # The Gumbel top-k method draws samples without replacement by demand for all users in one operation.
     keys = np.log(topic_demand(constants, streams)) + rng.gumbel(size=(count, constants.topics))
     activity = rng.gamma(_ACTIVITY_SHAPE, constants.sessions_per_user_per_day / _ACTIVITY_SHAPE, count)
     return Users(
@@ -44,6 +48,7 @@ def draw_users(constants: WorldConstants, streams: Streams) -> Users:
 
 
 def _draw_patience(mean: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws from a beta distribution with this mean; a mean of 0 or 1 is constant."""
     if mean in (0.0, 1.0):
         return np.full(count, mean)
     return rng.beta(mean * _PATIENCE_CONCENTRATION, (1 - mean) * _PATIENCE_CONCENTRATION, count)

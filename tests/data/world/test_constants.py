@@ -29,8 +29,8 @@ def test_wrong_values_are_refused_by_name(name, value):
 
 
 def test_every_number_has_a_rule():
-    """A field that is added must be checked: a negative value of any number is refused."""
-    free = {"poor_quality"}  # a standard normal threshold may be negative
+    """Every number is checked, including numbers that are added later, so that -1 raises ValueError."""
+    free = {"poor_quality"}  # A threshold on a standard normal number can be negative.
     for field in dataclasses.fields(WorldConstants):
         if field.name not in free and isinstance(field.default, int | float):
             with pytest.raises(ValueError):

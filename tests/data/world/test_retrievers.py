@@ -19,8 +19,8 @@ def test_bm25_equals_bm25s():
     index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
     index.index([words(text) for text in TEXTS], show_progress=False)
     queries = ["sofa", "thorn rose", "couch couch", "and garden unknown"]
-    found = Bm25(Terms(TEXTS)).scores(queries, published=len(TEXTS))
-    for row, query in zip(found, queries, strict=True):
+    scores = Bm25(Terms(TEXTS)).scores(queries, published=len(TEXTS))
+    for row, query in zip(scores, queries, strict=True):
         known = [word for word in words(query) if word != "unknown"]
         np.testing.assert_allclose(row, index.get_scores(known), rtol=1e-5)
 
@@ -53,6 +53,6 @@ def test_top_k_against_sorting(k):
     rng = np.random.default_rng(0)
     scores = rng.integers(-3, 4, (50, 5)) / 10
     scores[rng.random(scores.shape) < 0.2] = -np.inf
-    for row, found in zip(scores, top_k(scores, k), strict=True):
+    for row, columns in zip(scores, top_k(scores, k), strict=True):
         expected = [i for i in sorted(range(5), key=lambda i: (-row[i], i)) if row[i] > -np.inf][:k]
-        assert found.tolist() == expected + [-1] * (k - len(expected))
+        assert columns.tolist() == expected + [-1] * (k - len(expected))

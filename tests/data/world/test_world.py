@@ -37,12 +37,13 @@ def test_documents_are_sorted_and_arrive_every_day(world):
 
 def test_supply_is_zipf_distributed():
     many = draw_world(WorldConstants(documents=20_000, queries=1, users=1, topics=10), seed=0)
-    found = np.sort(np.bincount(many.documents.subject.topic))[::-1] / 20_000
-    np.testing.assert_allclose(found, zipf(10, 0.6), atol=0.015)
+    shares = np.sort(np.bincount(many.documents.subject.topic))[::-1] / 20_000
+    np.testing.assert_allclose(shares, zipf(10, 0.6), atol=0.015)
 
 
 def test_grades_by_hand(world):
-    # Topics 4, 5; facet 2. Documents: exact; other facet; second topic; elsewhere; exact but poor; second but poor.
+    # The intent is topic 4 with facet 2. The documents match it exactly, with another facet, by their second topic, and
+    # not at all; the last two match it exactly and by their second topic, and are of poor quality.
     subject = Subject(np.array([4, 4, 5, 5, 4, 5]), np.array([-1, -1, 4, -1, -1, 4]), np.array([2, 0, 2, 2, 2, 2]))
     documents = Documents(list("abcdef"), Texts([], [], [], []), np.zeros(6), subject, np.array([0, 0, 0, 0, -2, -2.0]))
     hand = World(SMALL, world.streams, world.lexicon, documents, world.queries, world.users)
@@ -73,7 +74,7 @@ def test_queries_are_distinct_and_have_weighted_intents(world):
     assert queries.popularity.sum() == pytest.approx(1)
 
 
-def test_more_queries_than_there_are_words_for_are_refused():
+def test_more_queries_than_the_vocabulary_provides_are_refused():
     with pytest.raises(InputError, match="--queries 9000"):
         draw_world(WorldConstants(documents=1, queries=9000, users=1, topics=1), seed=0)
 

@@ -11,15 +11,15 @@ def test_examination_falls_with_position():
 
 
 def test_attractiveness_of_each_grade_by_hand():
-    # .1 + .9 * (0, 1, 3, 7) / 7
+    # The values are .1 + .9 * (0, 1, 3, 7) / 7.
     expected = [0.1, 0.2285714286, 0.4857142857, 1.0]
     np.testing.assert_allclose(attractiveness(np.arange(4), noise=0.1), expected, rtol=1e-9)
 
 
 def test_click_probability_is_the_product():
-    # Grade 2 at position 2, exponent 1: .5 * .4857; grade 3 at position 3: 1/3.
-    found = click_probability(np.array([2, 3]), np.array([2, 3]), exponent=1.0, noise=0.1)
-    np.testing.assert_allclose(found, [0.2428571429, 1 / 3], rtol=1e-9)
+    # With exponent 1, grade 2 at position 2 has the probability .5 * .4857, and grade 3 at position 3 has 1/3.
+    probabilities = click_probability(np.array([2, 3]), np.array([2, 3]), exponent=1.0, noise=0.1)
+    np.testing.assert_allclose(probabilities, [0.2428571429, 1 / 3], rtol=1e-9)
 
 
 def test_watch_time_has_the_median_of_its_fit_and_grows_with_quality():

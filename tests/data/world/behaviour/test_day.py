@@ -43,8 +43,8 @@ def test_stages_are_disjoint_and_published_before_the_day(world, day):
     pages = day.searches.pages
     everything = np.concatenate(pages, axis=1)
     for row in everything:
-        there = row[row >= 0]
-        assert len(set(there.tolist())) == len(there)
+        documents = row[row >= 0]
+        assert len(set(documents.tolist())) == len(documents)
     assert everything.max() < world.published_before(SMALL.start_us + 86_400_000_000).sum()
     assert pages.shown.shape[1] == SMALL.page_size
     assert pages.ranked.shape[1] == pages.filtered.shape[1] == SMALL.logged_not_shown_per_stage
@@ -58,7 +58,7 @@ def test_clicks_only_where_something_is_shown(day):
 
 
 def test_position_bias_can_be_measured_in_the_log():
-    """With a ranking of noise alone and nothing but noise clicks, clicks by position show the examination curve."""
+    """If every examined document is clicked, the click-through rate by position equals the examination probability."""
     constants = dataclasses.replace(SMALL, click_noise=1.0, users=1500)
     world = draw_world(constants, seed=1)
     searches = serve_day(world, present_engine(world), day=0).searches
@@ -67,22 +67,22 @@ def test_position_bias_can_be_measured_in_the_log():
 
 
 def test_arms_meet_the_same_users_needs_and_arrivals(world, engine, day):
-    class Nothing:
+    class EmptyRetriever:
         def __call__(self, queries, stock, *, k):
             return np.full((len(queries), k), -1, np.int32)
 
-    bare = dataclasses.replace(engine, retrievers={"bm25": engine.bm25, "ours": Nothing()})
+    bare = dataclasses.replace(engine, retrievers={"bm25": engine.bm25, "empty": EmptyRetriever()})
     other = serve_day(world, bare, day=1)
     sessions = draw_sessions(world, asks_of(world), day=1)
     starts = set(zip(sessions.user, sessions.start_us, sessions.need.query, sessions.need.intent, strict=True))
     for arm in (day.searches, other.searches):
         assert starts <= set(zip(arm.user, arm.time_us, arm.query, arm.intent, strict=True))
     assert not np.array_equal(day.searches.pages.shown[:50], other.searches.pages.shown[:50])
-    for ours, theirs in zip(day.feed, other.feed, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for expected, column in zip(day.feed, other.feed, strict=True):
+        np.testing.assert_array_equal(column, expected)
 
 
-def test_an_engine_that_finds_nothing_is_served_all_the_same(world, engine):
+def test_an_engine_that_retrieves_nothing_serves_empty_pages(world, engine):
     silent = dataclasses.replace(
         engine, retrievers={"none": lambda queries, stock, *, k: np.full((len(queries), k), -1)}
     )
@@ -96,7 +96,7 @@ def test_feed_shows_nothing_before_its_publication_and_nothing_twice_in_a_visit(
     assert (world.documents.published_at_us[feed.document] < feed.time_us).all()
     assert (np.diff(feed.time_us) >= 0).all()
     fresh = world.documents.published_at_us[feed.document] >= SMALL.start_us + 86_400_000_000
-    assert fresh.any()  # search has nothing of the running day, the feed has
+    assert fresh.any()  # Unlike search, the feed shows documents that are published on the same day.
 
 
 def test_feed_follows_the_present_need(world, engine):
@@ -104,12 +104,12 @@ def test_feed_follows_the_present_need(world, engine):
     constants = dataclasses.replace(SMALL, feed_need_share=1.0, feed_interest_share=0.0, feed_popular_share=0.0)
     led = dataclasses.replace(world, constants=constants)
     explored = dataclasses.replace(world, constants=dataclasses.replace(constants, feed_need_share=0.0))
-    wanted = {(int(u), int(i) // SMALL.facets) for u, i in zip(sessions.user, sessions.need.intent, strict=True)}
+    needs = {(int(u), int(i) // SMALL.facets) for u, i in zip(sessions.user, sessions.need.intent, strict=True)}
 
-    def share(of):
-        feed = draw_feed(of, sessions, day=0, popularity=engine.popularity)
-        topics = of.documents.subject.topic[feed.document]
-        return np.mean([(int(u), int(t)) in wanted for u, t in zip(feed.user, topics, strict=True)])
+    def share(served):
+        feed = draw_feed(served, sessions, day=0, popularity=engine.popularity)
+        topics = served.documents.subject.topic[feed.document]
+        return np.mean([(int(u), int(t)) in needs for u, t in zip(feed.user, topics, strict=True)])
 
     assert share(led) > 0.6
     assert share(explored) < 0.3
