@@ -1,1 +1,1 @@
-"""Labels into training records: groups by query, tokens, shards, worker processes."""
+"""Modules that write training records from labels: groups by query, tokens, shards and worker processes."""

@@ -1,4 +1,4 @@
-"""Queries with their labels and texts to training records, from arrays that several processes map at once."""
+"""Builds training records from queries, labels and texts, in arrays that several processes can map at once."""
 
 import functools
 from collections import Counter
@@ -21,12 +21,12 @@ _NO_TOKENS = np.zeros(0, np.int32)
 
 
 class RecordArrays(NamedTuple):
-    """The inputs of records: the labels of queries, those of one query together, and the tokens of documents.
+    """The inputs of records: the labels, with the rows of a query next to each other, and the tokens of documents.
 
     bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
-    documents: of every row, its document's place in id_words, starts and lengths.
-    chosen: the rows whose documents get their tokens written.
-    tokens: those of document d are tokens[starts[d] : starts[d] + lengths[d]].
+    documents: for each row, the index of its document in id_words, starts and lengths.
+    chosen: a mask of the rows whose documents have their tokens written.
+    tokens: the tokens of all documents; document d has tokens[starts[d] : starts[d] + lengths[d]].
     """
 
     bounds: Int64[np.ndarray, "queries+1"]
@@ -41,7 +41,7 @@ class RecordArrays(NamedTuple):
     def records(
         self, numbers: Int64[np.ndarray, "queries"], query_tokens: list[Int32[np.ndarray, "tokens"]]
     ) -> Iterator[QueryRecord]:
-        """The records of the queries with these numbers and tokens."""
+        """Yields the records of the queries with these indices and tokens."""
         first, last = self.bounds[numbers].tolist(), self.bounds[numbers + 1].tolist()
         for query, start, end in zip(query_tokens, first, last, strict=True):
             labelled, levels = self.documents[start:end], self.levels[start:end].astype(np.int32)
@@ -59,19 +59,19 @@ class RecordArrays(NamedTuple):
             )
 
 
-_KEPT = RecordArrays._fields[:-1]
-"""All but the tokens, which are written as they come."""
+_ARRAY_NAMES = RecordArrays._fields[:-1]
+"""The arrays that are written as files of their own; the tokens are written while they are produced."""
 
 
 class SomeQueries(NamedTuple):
-    """Queries of a LabelGroups: their texts and their numbers there."""
+    """Queries of a LabelGroups: their texts and their indices in it."""
 
     texts: list[str]
     numbers: Int64[np.ndarray, "queries"]
 
 
 class BuiltRecords(NamedTuple):
-    """The records of some queries, and how many of these were cut."""
+    """The records of some queries, and the number of queries that were cut."""
 
     encoded: EncodedRecords
     cut: int
@@ -79,9 +79,9 @@ class BuiltRecords(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordBuilder:
-    """Builds the records of some queries; can be copied to worker processes, which map the arrays of `folder`.
+    """Builds the records of some queries. It can be copied to worker processes, which map the arrays of `folder`.
 
-    folder: what `keep_arrays` wrote. max_query_tokens: of a query.
+    folder: the folder that `keep_arrays` wrote. max_query_tokens: the maximum number of tokens of a query.
     """
 
     folder: Path
@@ -94,16 +94,16 @@ class RecordBuilder:
 
     @functools.cached_property
     def _arrays(self) -> RecordArrays:
-        # Plain views of the maps: slices of a np.memmap cost several times more.
-        kept = [np.asarray(np.load(_array_file(self.folder, name), mmap_mode="r")) for name in _KEPT]
+        # Plain arrays view the maps, because slicing a np.memmap takes several times longer.
+        arrays = [np.asarray(np.load(_array_file(self.folder, name), mmap_mode="r")) for name in _ARRAY_NAMES]
         file = token_file(self.folder)
         tokens = np.asarray(np.memmap(file, "<i4", mode="r")) if file.stat().st_size else _NO_TOKENS
-        return RecordArrays(*kept, tokens=tokens)
+        return RecordArrays(*arrays, tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordWorker:
-    """All that a worker process does for data.write_records: rows of documents to tokens, queries to records."""
+    """The work of a worker process of data.write_records: it turns documents into tokens, and queries into records."""
 
     documents: DocumentTokenizer
     records: RecordBuilder
@@ -118,10 +118,13 @@ def token_file(folder: Path) -> Path:
 
 
 def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen: Bool[np.ndarray, "rows"]) -> None:
-    """Writes what a RecordBuilder maps into its folder, where the tokens of `texts` lie already.
+    """Writes the arrays that a RecordBuilder maps into its folder, which already holds the tokens of `texts`.
 
     Args:
-      chosen: the rows of `groups` whose documents get their tokens written.
+      folder: the folder of the RecordBuilder.
+      groups: the labels by query.
+      texts: the positions of the tokens of the documents.
+      chosen: a mask of the rows of `groups` whose documents have their tokens written.
     """
     arrays = RecordArrays(
         bounds=groups.bounds,
@@ -133,7 +136,7 @@ def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen
         lengths=texts.lengths,
         tokens=_NO_TOKENS,
     )
-    for name in _KEPT:
+    for name in _ARRAY_NAMES:
         np.save(_array_file(folder, name), getattr(arrays, name), allow_pickle=False)
 
 
@@ -157,33 +160,34 @@ _BY_LEVEL = "texts_written_by_level"
 def text_counts(
     groups: LabelGroups, has_text: Bool[np.ndarray, "rows"], chosen: Bool[np.ndarray, "rows"], *, queries_cut: int
 ) -> dict[str, Any]:
-    """Counts of the queries that have texts; those of several parts of a label table are put together by `sum_counts`.
+    """Returns the counts of texts and queries. `sum_counts` adds the counts of several parts of a label table.
 
     Args:
-      has_text: rows whose document has a text.
-      chosen: those of them whose text is written.
-      queries_cut: queries that were longer than the limit.
+      groups: the labels by query.
+      has_text: a mask of the rows whose document has a text.
+      chosen: a mask of the rows whose text is written.
+      queries_cut: the number of queries that were longer than the limit.
     """
-    left = has_text & ~chosen
+    omitted = has_text & ~chosen
     positive = groups.levels >= Level.POSITIVE
     has_documents = np.bincount(groups.row_queries[chosen], minlength=len(groups.queries)) > 0
     levels = Counter(groups.levels[chosen].tolist())
-    counted = (
+    counts = (
         int((has_documents & ~with_positive(groups)).sum()),
         int(chosen.sum()),
-        int(left.sum()),
-        int((left & positive).sum()),
-        len(np.unique(groups.row_queries[left])),
+        int(omitted.sum()),
+        int((omitted & positive).sum()),
+        len(np.unique(groups.row_queries[omitted])),
         queries_cut,
     )
     return {
-        **dict(zip(_SUMMED, counted, strict=True)),
+        **dict(zip(_SUMMED, counts, strict=True)),
         _BY_LEVEL: {str(level): levels[level] for level in sorted(levels)},
     }
 
 
 def sum_counts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The counts of a whole from those of its parts, which have no query in common."""
+    """Returns the counts of a label table from the counts of its parts, which have no query in common."""
     totals, levels = Counter(dict.fromkeys(_SUMMED, 0)), Counter()
     for part in parts:
         totals.update({name: part[name] for name in _SUMMED})
@@ -201,5 +205,5 @@ def nothing_to_train_on(labels: str, logs: str) -> InputError:
 
 def with_positive(groups: LabelGroups) -> Bool[np.ndarray, "queries"]:
     """Returns a mask of the queries that have a document of level 4 or 5."""
-    # The highest level of a query stands first.
+    # The first row of a query has its highest level.
     return groups.levels[groups.bounds[:-1]] >= Level.POSITIVE

@@ -1,4 +1,4 @@
-"""The texts of documents that log tables know: learnt from, and turned into tokens."""
+"""Reads the texts of documents from log tables, and turns them into tokens."""
 
 import collections
 import sys
@@ -18,18 +18,18 @@ from data.backends.connection import arrow_batches
 from data.tables import LogTables
 
 DOCUMENT_TABLES = {"documents": ("doc_id", *DOCUMENT_FIELDS), "knowledge_documents": ("doc_id", "title", "text")}
-"""The tables with texts, and the columns that make them."""
+"""The tables that hold texts, and the columns that make up a text."""
 
-_DOCUMENTS_AT_ONCE = 8192
-_DOCUMENTS_A_TASK = 1024
+_DOCUMENTS_PER_BATCH = 8192
+_DOCUMENTS_PER_TASK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentTokens:
     """The positions of documents' tokens in a file of int32.
 
-    known: whether a table has the document. lengths: 0 where it has no text or is not known.
-    cut: how many texts were longer than the limit.
+    known: whether a table has the document. lengths: 0 if the document has no text or is not known.
+    cut: the number of texts that were longer than the limit.
     """
 
     known: Bool[np.ndarray, "documents"]
@@ -39,7 +39,7 @@ class DocumentTokens:
 
 
 class JoinedTokens(NamedTuple):
-    """Tokens of some texts one after the other, sizes of each, and how many texts were cut."""
+    """The concatenated tokens of some texts, the number of tokens of each text, and the number of texts cut."""
 
     tokens: Int32[np.ndarray, "tokens"]
     sizes: Int32[np.ndarray, "texts"]
@@ -48,7 +48,7 @@ class JoinedTokens(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentTokenizer:
-    """Rows of a table with texts to tokens; can be copied to worker processes, which then need no transformers."""
+    """Turns rows of a table with texts into tokens. Worker processes can get a copy and need no transformers."""
 
     tokenizer: Tokenizer
     max_tokens: int
@@ -56,20 +56,20 @@ class DocumentTokenizer:
     def __call__(self, rows: pa.RecordBatch) -> JoinedTokens:
         texts = list(map(document_text, rows.to_pylist()))
         tokens, cut = self.tokenizer.tokenize(texts, max_tokens=self.max_tokens)
-        # A tokenizer may have special tokens to say even of nothing.
-        tokens = [one if text else one[:0] for one, text in zip(tokens, texts, strict=True)]
+        # A tokenizer can return special tokens even for an empty text.
+        tokens = [text_tokens if text else text_tokens[:0] for text_tokens, text in zip(tokens, texts, strict=True)]
         sizes = np.array(list(map(len, tokens)), np.int32)
         return JoinedTokens(np.concatenate([np.zeros(0, np.int32), *tokens]), sizes, cut)
 
 
 def document_texts(tables: Iterable[LogTables]) -> Iterator[str]:
-    """The texts of all documents and knowledge-level documents."""
+    """Yields the texts of all documents and knowledge-level documents."""
     for logs in tables:
         connection = logs.connect()
         for name, columns in DOCUMENT_TABLES.items():
             if name in logs.names:
                 table = connection.table(name).select(*columns)
-                for batch in arrow_batches(connection, table, rows=_DOCUMENTS_AT_ONCE):
+                for batch in arrow_batches(connection, table, rows=_DOCUMENTS_PER_BATCH):
                     yield from map(document_text, batch.to_pylist())
 
 
@@ -80,26 +80,29 @@ def tokenize_documents(
     tokenize: Callable[[Iterable[pa.RecordBatch]], Iterator[JoinedTokens]],
     file: Path,
 ) -> DocumentTokens:
-    """Tokens of the documents with these ids, wherever they stand: in documents or in knowledge_documents.
+    """Writes the tokens of the documents with these ids, from the tables documents and knowledge_documents.
 
     Args:
-      tables: where they stand; of a document that several have, the first counts.
-      doc_ids: distinct.
-      tokenize: maps a DocumentTokenizer over its tasks, here or in worker processes.
-      file: where the tokens are put.
+      tables: the log tables with the documents. If several have a document, the first one is used.
+      doc_ids: distinct ids.
+      tokenize: a function that maps a DocumentTokenizer over its tasks, in this process or in worker processes.
+      file: the file to write the tokens to.
+
+    Returns:
+      The positions of the tokens in the file.
     """
     known = np.zeros(len(doc_ids), bool)
     starts, lengths = np.zeros(len(doc_ids), np.int64), np.zeros(len(doc_ids), np.int32)
-    places: collections.deque[np.ndarray] = collections.deque()
+    pending: collections.deque[np.ndarray] = collections.deque()
     end = cut = 0
 
     def tasks() -> Iterator[pa.RecordBatch]:
-        for batch in _wanted(tables, doc_ids):
+        for batch in _requested_rows(tables, doc_ids):
             numbers = batch.column("number").to_numpy()
             new = ~known[numbers]
             known[numbers] = True
             if new.any():
-                places.append(numbers[new])
+                pending.append(numbers[new])
                 yield batch.filter(pa.array(new)).drop_columns(["number"])
 
     with (
@@ -107,8 +110,8 @@ def tokenize_documents(
         tqdm(total=len(doc_ids), desc="documents", unit="document", file=sys.stderr, delay=2) as bar,
     ):
         for tokens, sizes, cut_here in tokenize(tasks()):
-            # Results come in the order of the tasks.
-            numbers = places.popleft()
+            # The results are in the order of the tasks.
+            numbers = pending.popleft()
             lengths[numbers] = sizes
             starts[numbers] = end + np.cumsum(sizes, dtype=np.int64) - sizes
             spool.write(tokens.astype("<i4", copy=False).data)
@@ -118,14 +121,14 @@ def tokenize_documents(
     return DocumentTokens(known=known, starts=starts, lengths=lengths, cut=cut)
 
 
-def _wanted(tables: Iterable[LogTables], doc_ids: pa.Array) -> Iterator[pa.RecordBatch]:
-    """The rows of the documents that are wanted, with their place in `doc_ids` as `number`."""
-    wanted = pa.table({"doc_id": doc_ids, "number": np.arange(len(doc_ids))})
+def _requested_rows(tables: Iterable[LogTables], doc_ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of the documents with these ids, with their index in `doc_ids` as the column `number`."""
+    requested = pa.table({"doc_id": doc_ids, "number": np.arange(len(doc_ids))})
     for logs in tables:
         connection = logs.connect().con
-        connection.register("wanted", wanted)
+        connection.register("requested", requested)
         for name, columns in DOCUMENT_TABLES.items():
             if name in logs.names:
                 selected = ", ".join(f'{name}."{column}"' for column in columns)
-                joined = f"SELECT {selected}, number FROM {name} JOIN wanted USING (doc_id)"
-                yield from connection.sql(joined).to_arrow_reader(_DOCUMENTS_A_TASK)
+                joined = f"SELECT {selected}, number FROM {name} JOIN requested USING (doc_id)"
+                yield from connection.sql(joined).to_arrow_reader(_DOCUMENTS_PER_TASK)

@@ -1,4 +1,4 @@
-"""Labels by query, and which of a query's documents get their tokens written."""
+"""Groups labels by query, and chooses the documents of a query whose tokens are written."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from crops_jax.labels import Level
 
 @dataclass(frozen=True, kw_only=True)
 class LabelGroups:
-    """Labels, those of a query together, the highest level first.
+    """The labels, with the rows of a query next to each other and its highest level first.
 
-    queries: distinct, in the order of their hashes, so that neighbours have nothing to do with each other.
+    queries: distinct queries in the order of their hashes, so that neighbours are unrelated.
     bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
-    doc_ids: distinct; documents: the place in doc_ids of every row.
-    written: which documents come from a language model.
+    doc_ids: distinct ids. documents: for each row, the index of its document in doc_ids.
+    written: a mask of the documents that a language model wrote.
     """
 
     queries: list[str]
@@ -39,7 +39,7 @@ class LabelGroups:
 def group_labels(labels: pa.Table) -> LabelGroups:
     """Groups a label table (query, doc_id, level, written); the order of its rows does not matter.
 
-    Raises InputError where two documents have one hash, so that records could not tell them apart.
+    Raises InputError if two documents have the same hash, because records could not distinguish them.
     """
     query_codes, queries = _codes(labels.column("query"))
     documents, doc_ids = _codes(labels.column("doc_id"))
@@ -68,8 +68,11 @@ def group_labels(labels: pa.Table) -> LabelGroups:
 
 
 def same_hash(first: str, second: str, *, pairs: int) -> InputError:
-    """Returns the error for two documents with the same hash, which records use as identity; `pairs` is their
-    number.
+    """Returns the error for two documents with the same hash, by which records identify documents.
+
+    Args:
+      first, second: the ids of the two documents.
+      pairs: the number of pairs of documents with the same hash.
     """
     return InputError(
         f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records know "
@@ -78,7 +81,7 @@ def same_hash(first: str, second: str, *, pairs: int) -> InputError:
 
 
 def dev_threshold(dev_fraction: float) -> int:
-    """The hash below which a query is dev."""
+    """Returns the hash below which a query is in the split dev."""
     return int(dev_fraction * 2.0**64)
 
 
@@ -87,28 +90,29 @@ def choose_texts(
 ) -> Bool[np.ndarray, "rows"]:
     """Returns a mask of the rows whose tokens are written: at most `documents_per_query` of each query.
 
-    Positives (level 4 and 5) come first, higher levels before lower ones, by chance within a level; but a quarter of
-    the places is kept for hard negatives, drawn by chance from all of them, as far as there are any. Places that one
-    side leaves go to the other. Chance is a hash of (seed, query, document), whatever else the table holds.
+    Positives (levels 4 and 5) come first, higher levels before lower levels, in random order within a level. A quarter
+    of the slots is reserved for hard negatives, which are drawn at random from all hard negatives of the query. Slots
+    that positives or negatives do not fill are filled with the other kind. The random order is a hash of (seed, query,
+    document), so it does not depend on other rows of the table.
     """
     queries, positive = groups.row_queries, groups.levels >= Level.POSITIVE
     positives = np.bincount(queries[has_text & positive], minlength=len(groups.queries))
     negatives = np.bincount(queries[has_text & ~positive], minlength=len(groups.queries))
-    kept_free = np.minimum(negatives, documents_per_query // 4)
-    positive_places = np.minimum(positives, documents_per_query - kept_free)
-    negative_places = np.minimum(negatives, documents_per_query - positive_places)
+    reserved = np.minimum(negatives, documents_per_query // 4)
+    positive_slots = np.minimum(positives, documents_per_query - reserved)
+    negative_slots = np.minimum(negatives, documents_per_query - positive_slots)
 
-    chance = _chance(groups, seed)
+    hashes = _choice_hashes(groups, seed)
     shown_level = np.where(positive, groups.levels, 0)
-    order = np.lexsort((chance, -shown_level, ~positive, ~has_text, queries))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - groups.bounds[queries[order]]
-    among_negatives = place - positives[queries]
-    fits = np.where(positive, place < positive_places[queries], among_negatives < negative_places[queries])
+    order = np.lexsort((hashes, -shown_level, ~positive, ~has_text, queries))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - groups.bounds[queries[order]]
+    negative_rank = rank - positives[queries]
+    fits = np.where(positive, rank < positive_slots[queries], negative_rank < negative_slots[queries])
     return has_text & fits
 
 
-def _chance(groups: LabelGroups, seed: int) -> UInt64[np.ndarray, "rows"]:
+def _choice_hashes(groups: LabelGroups, seed: int) -> UInt64[np.ndarray, "rows"]:
     [key] = sha256_hashes([f"documents {seed}"])
     documents = joined(groups.id_words)[groups.documents]
     return pair_hashes(groups.query_hashes[groups.row_queries], documents, key=key)
@@ -119,12 +123,12 @@ def _check_distinct(id_words: Int32[np.ndarray, "doc_ids 2"], doc_ids: pa.Array)
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     if len(same):
-        first, second = (doc_ids[int(order[same[0] + place])].as_py() for place in (0, 1))
+        first, second = (doc_ids[int(order[same[0] + offset])].as_py() for offset in (0, 1))
         raise same_hash(first, second, pairs=len(same))
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Int32[np.ndarray, "rows"], pa.Array]:
-    """Places of the values among the distinct ones, which are sorted."""
+    """Returns the index of each value among the distinct values, and the sorted distinct values."""
     encoded = column.dictionary_encode().unify_dictionaries()
     if not encoded.num_chunks:
         return np.zeros(0, np.int32), pa.array([], column.type)

@@ -1,9 +1,9 @@
-"""Records by Spark: every shard is written by one task, from the labels and texts that Spark brings together there.
+"""Writes records with Spark: one task writes each shard, from the labels and texts that Spark joins for it.
 
 Queries, shards and texts are chosen as data.write_records chooses them on one machine, so the files are the same, byte
-by byte. The driver keeps no rows: it knows the hashes at which shards begin. Tasks import crops_jax and data and write
-their shards into the output directory, which has to lie on a file system that driver and executors share. A shard's
-labels and texts have to fit in the memory of one Python worker: write more shards where they do not.
+for byte. The driver holds no rows, only the hashes at which shards begin. Tasks import crops_jax and data, and write
+their shards into the output directory, which must be on a file system that driver and executors share. The labels and
+texts of a shard must fit in the memory of one Python worker; if they do not, write more shards.
 """
 
 import bisect
@@ -38,13 +38,13 @@ from data.tables import LogTables
 from data.tables.files import TableFiles
 from data.tables.knowledge_documents import missing_documents
 
-_QUERIES_AT_ONCE = 2048
+_QUERIES_PER_BATCH = 2048
 _PREFIX = 4
-"""Hexadecimal digits of a query's hash by which queries are counted, to find where shards begin."""
+"""The number of hexadecimal digits of a query's hash by which queries are counted, to find where shards begin."""
 
 _WRITTEN = "written_documents"
 _TEXT_COLUMNS = ("doc_id", *DOCUMENT_FIELDS)
-_OF_SPLIT = {"train": "has_documents AND NOT dev", "dev": "has_documents AND dev"}
+_SPLIT_CONDITIONS = {"train": "has_documents AND NOT dev", "dev": "has_documents AND dev"}
 _TOKENS = pa.schema(
     [
         ("doc_id", pa.string()),
@@ -67,8 +67,8 @@ _DOCUMENT_COUNTS = """
     SELECT count(*) AS documents, count_if(NOT known) AS documents_unknown,
            count_if(known AND octet_length(tokens) = 0) AS documents_without_text,
            coalesce(sum(cut), 0) AS documents_cut FROM tokens"""
-# The first 64 bits of the SHA-256, as crops_jax.hashing.sha256_hashes: as digits they have the order of the
-# numbers.
+# key is the first 64 bits of the SHA-256, as in crops_jax.hashing.sha256_hashes. Hexadecimal digits of equal length
+# have the order of the numbers.
 _QUERIES = """
     SELECT query, first(key) AS key, first(key) < '{threshold}' AS dev, max(level) AS level, count(*) AS labels,
            max(octet_length(tokens) > 0) AS has_documents
@@ -84,7 +84,7 @@ _ROWS_OF_PARTS = f"""
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWriter:
-    """Writes the shard that the rows of one partition make; copied to the executors."""
+    """Writes the shard of the rows of one partition. It is copied to the executors."""
 
     directory: str
     names: tuple[str, ...]
@@ -94,13 +94,13 @@ class ShardWriter:
     seed: int
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        if brought := [batch for batch in batches if batch.num_rows]:
-            rows = pa.Table.from_batches(brought)
+        if filled := [batch for batch in batches if batch.num_rows]:
+            rows = pa.Table.from_batches(filled)
             part = rows.column("part")[0].as_py()
             info, counts = self._write(rows, self.names[part])
-            known = vars(info) | {"last_tokens": list(info.last_tokens)}
-            told = json.dumps({"part": part, "counts": counts, "info": known})
-            yield pa.RecordBatch.from_pydict({"told": [told]})
+            fields = vars(info) | {"last_tokens": list(info.last_tokens)}
+            summary = json.dumps({"part": part, "counts": counts, "info": fields})
+            yield pa.RecordBatch.from_pydict({"summary": [summary]})
 
     def _write(self, rows: pa.Table, name: str) -> tuple[dataset_info.SplitInfo, dict[str, Any]]:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -113,19 +113,19 @@ class ShardWriter:
 
         def parts() -> Iterator[records.EncodedRecords]:
             nonlocal cut
-            for first in range(0, len(groups.queries), _QUERIES_AT_ONCE):
-                texts = groups.queries[first : first + _QUERIES_AT_ONCE]
+            for first in range(0, len(groups.queries), _QUERIES_PER_BATCH):
+                texts = groups.queries[first : first + _QUERIES_PER_BATCH]
                 queries, cut_here = self.tokenizer.tokenize(texts, max_tokens=self.max_query_tokens)
                 cut += cut_here
                 yield records.encode_records(arrays.records(np.arange(first, first + len(texts)), queries))
 
-        # Spark may run a task twice, also at the same time: write_shard replaces files, and the last one is as good.
+        # Spark can run a task twice, even at the same time. write_shard replaces files, and both runs write the same.
         info = records.write_shard(Path(self.directory) / name, parts())
         return info, text_counts(groups, has_text, chosen, queries_cut=cut)
 
 
 def _arrays(groups: LabelGroups, rows: pa.Table) -> RecordArrays:
-    """Returns the inputs of these rows' records, before the texts that are written are chosen."""
+    """Returns the inputs of the records of these rows. No text is chosen in them yet."""
     firsts = pc.index_in(groups.doc_ids, value_set=rows.column("doc_id").combine_chunks())
     joined = rows.column("tokens").cast(pa.large_binary()).take(firsts).combine_chunks().fill_null(b"")
     if isinstance(joined, pa.ChunkedArray):
@@ -156,29 +156,32 @@ def write_with_spark(
     """Writes the records of a label table into `directory` and returns their counts.
 
     Args:
-      arguments: how many tokens, which documents and split; where Spark runs.
-      labels: what `data.labels.table.check_labels` gave.
-      tables: where the documents stand; of a document that several have, the first counts.
-      num_shards: wanted of train and of dev.
+      arguments: the limits of tokens and documents, the share of dev, and the address of Spark.
+      labels: the value that `data.labels.table.check_labels` returned.
+      tables: the log tables with the documents. If several have a document, the first one is used.
+      tokenizer: the tokenizer of the records.
+      directory: the directory of the records.
+      num_shards: the requested number of shards of train and of dev.
 
     Raises:
-      InputError: two documents with one hash, written documents that nobody has, nothing to train on.
-      NamedFailure: the executors wrote somewhere else, since they do not share the file system of `directory`.
+      InputError: two documents have the same hash, no table has a document of a language model, or no query can be
+        trained on.
+      NamedFailure: the executors wrote to another file system, because they do not share that of `directory`.
     """
-    connection = connect_spark(_together(labels, tables), master=arguments.spark_master)
+    connection = connect_spark(_joined_tables(labels, tables), master=arguments.spark_master)
     tokenize = DocumentTokenizer(tokenizer=tokenizer, max_tokens=arguments.max_tokens)
     _add_tokens(connection, tokenize)
     counts = _document_counts(connection, arguments)
     counts |= _add_queries(connection, dev_fraction=arguments.dev_fraction)
-    sizes = {split: _count(connection, f"queries WHERE {_OF_SPLIT[split]}") for split in num_shards}
+    sizes = {split: _count(connection, f"queries WHERE {_SPLIT_CONDITIONS[split]}") for split in num_shards}
     if not sizes["train"]:
         raise nothing_to_train_on(arguments.labels, arguments.logs)
     bounds = {split: records.shard_bounds(size, num_shards[split]) for split, size in sizes.items() if size}
     names = {split: dataset_info.shard_names(split, len(bounds[split]) - 1) for split in bounds}
     begins = {split: _queries_at(connection, split, bounds[split][1:-1]) for split in bounds}
-    place = _PartOf(begins=begins, first_part=dict(zip(names, (0, len(names["train"])))))
+    assign = _PartAssignment(begins=begins, first_part=dict(zip(names, (0, len(names["train"])))))
     connection.raw_sql("SELECT query, key, dev FROM queries WHERE has_documents").mapInArrow(
-        place.__call__, "query string, part int"
+        assign.__call__, "query string, part int"
     ).createOrReplaceTempView("parts")
     writer = ShardWriter(
         directory=str(directory.absolute()),
@@ -188,34 +191,35 @@ def write_with_spark(
         documents_per_query=arguments.documents_per_query,
         seed=arguments.seed,
     )
-    told = _written_parts(connection, writer, directory)
+    summaries = _write_parts(connection, writer, directory)
     for split, own in names.items():
-        first = place.first_part[split]
-        infos = [_info(one["info"]) for one in told[first : first + len(own)]]
+        first = assign.first_part[split]
+        infos = [_info(summary["info"]) for summary in summaries[first : first + len(own)]]
         records.add_split(directory, infos, split=split)
-    return sizes | counts | sum_counts(one["counts"] for one in told)
+    return sizes | counts | sum_counts(summary["counts"] for summary in summaries)
 
 
-def _written_parts(connection: SparkConnection, writer: ShardWriter, directory: Path) -> list[dict[str, Any]]:
-    """Writes the shards on the executors; what each says of its shard, in the order of the shards."""
+def _write_parts(connection: SparkConnection, writer: ShardWriter, directory: Path) -> list[dict[str, Any]]:
+    """Writes the shards on the executors, and returns the summary of each shard, in the order of the shards."""
     rows = connection.raw_sql(_ROWS_OF_PARTS)
     partitions = rows.repartitionById(len(writer.names), rows.part)
-    told = [json.loads(row.told) for row in partitions.mapInArrow(writer.__call__, "told string").collect()]
+    written = partitions.mapInArrow(writer.__call__, "summary string").collect()
+    summaries = [json.loads(row.summary) for row in written]
     if absent := [name for name in writer.names if not (directory / name).is_file()]:
         raise NamedFailure(
-            f"{directory / absent[0]} is not there, so Spark's executors do not share this file system; give an "
-            "--output that lies on one that they share"
+            f"{directory / absent[0]} does not exist, so Spark's executors do not share this file system; choose an "
+            "--output on a file system that they share"
         )
-    return sorted(told, key=lambda one: one["part"])
+    return sorted(summaries, key=lambda summary: summary["part"])
 
 
-def _together(labels: tuple[TableFiles, pa.Table], tables: Sequence[LogTables]) -> LogTables:
-    """Labels and documents as one set of tables, where those of a --knowledge-documents have a name of their own."""
+def _joined_tables(labels: tuple[TableFiles, pa.Table], tables: Sequence[LogTables]) -> LogTables:
+    """Returns labels and documents as one set of tables; the table of --knowledge-documents has a name of its own."""
     files, rewrites = labels
     *written, logs = tables
     kept = {name: logs.tables[name] for name in DOCUMENT_TABLES if name in logs.names} | {"labels": files}
-    for one in written:
-        kept[_WRITTEN] = dataclasses.replace(one.tables["knowledge_documents"], name=_WRITTEN)
+    for documents in written:
+        kept[_WRITTEN] = dataclasses.replace(documents.tables["knowledge_documents"], name=_WRITTEN)
     return LogTables(
         path=logs.path,
         tables=kept,
@@ -224,19 +228,19 @@ def _together(labels: tuple[TableFiles, pa.Table], tables: Sequence[LogTables]) 
 
 
 def _add_tokens(connection: SparkConnection, tokenize: DocumentTokenizer) -> None:
-    """Adds the view `tokens`: of every labelled document, whether a table knows it, its tokens and its hash."""
-    there = set(connection.list_tables())
+    """Adds the view `tokens`, with the tokens and the hash of every labelled document, and whether a table has it."""
+    table_names = set(connection.list_tables())
     texts = []
     for name in (_WRITTEN, *DOCUMENT_TABLES):
-        if name in there:
+        if name in table_names:
             columns = DOCUMENT_TABLES.get(name, DOCUMENT_TABLES["knowledge_documents"])
             selected = ", ".join(column if column in columns else f"NULL AS {column}" for column in _TEXT_COLUMNS)
-            first = f" ANTI JOIN {_WRITTEN} USING (doc_id)" if _WRITTEN in there and name != _WRITTEN else ""
+            first = f" ANTI JOIN {_WRITTEN} USING (doc_id)" if _WRITTEN in table_names and name != _WRITTEN else ""
             texts.append(f"SELECT {selected} FROM {name}{first}")
     joined = connection.raw_sql(
-        f"SELECT wanted.doc_id, texts.doc_id IS NOT NULL AS known, {', '.join(_TEXT_COLUMNS[1:])} "
-        "FROM (SELECT DISTINCT doc_id FROM labels) AS wanted "
-        f"LEFT JOIN ({' UNION ALL '.join(texts)}) AS texts ON wanted.doc_id = texts.doc_id"
+        f"SELECT labelled.doc_id, texts.doc_id IS NOT NULL AS known, {', '.join(_TEXT_COLUMNS[1:])} "
+        "FROM (SELECT DISTINCT doc_id FROM labels) AS labelled "
+        f"LEFT JOIN ({' UNION ALL '.join(texts)}) AS texts ON labelled.doc_id = texts.doc_id"
     )
     tokens = joined.mapInArrow(_DocumentTask(tokenize=tokenize).__call__, _TOKENS_SQL)
     tokens.cache().createOrReplaceTempView("tokens")
@@ -259,14 +263,14 @@ def _document_counts(connection: SparkConnection, arguments: WriteRecordsArgumen
 
 
 def _add_queries(connection: SparkConnection, *, dev_fraction: float) -> dict[str, int]:
-    """Adds the view `queries`, of all of them with their split, and counts them."""
+    """Adds the view `queries`, with every query and its split, and returns the counts of queries."""
     from pyspark.sql import functions
 
     grouped = connection.raw_sql(_QUERIES.format(threshold=f"{dev_threshold(dev_fraction):016x}")).cache()
     grouped.createOrReplaceTempView("queries")
     counts = connection.raw_sql(_QUERY_COUNTS).collect()[0].asDict()
     dev = counts.pop("dev")
-    # As data.write_records.split_queries: both splits get a query.
+    # Both splits get a query, as in data.write_records.split_queries.
     if dev_fraction > 0 and counts["queries"] > 1 and dev in (0, counts["queries"]):
         order = f"level >= {Level.POSITIVE.value} DESC, key, query" if not dev else "key DESC, query DESC"
         alone = connection.raw_sql(f"SELECT query FROM queries ORDER BY {order} LIMIT 1").collect()[0].query
@@ -276,23 +280,23 @@ def _add_queries(connection: SparkConnection, *, dev_fraction: float) -> dict[st
 
 
 def _queries_at(connection: SparkConnection, split: str, ranks: Sequence[int]) -> list[tuple[str, str]]:
-    """Hash and text of the queries of a split that have these ranks, which ascend, in the order of the records.
+    """Returns hash and text of the queries with these ranks in a split. Ranks are ascending, in the order of records.
 
-    Counts by the first digits of the hash say among which queries they are; only those are brought here.
+    Counts by the first digits of the hash narrow down the queries, so that only a few are collected on the driver.
     """
     if not ranks:
         return []
-    source = f"FROM queries WHERE {_OF_SPLIT[split]}"
+    source = f"FROM queries WHERE {_SPLIT_CONDITIONS[split]}"
     prefix = f"substr(key, 1, {_PREFIX})"
     counted = connection.raw_sql(f"SELECT {prefix} AS prefix, count(*) AS number {source} GROUP BY 1 ORDER BY 1")
     prefixes, numbers = zip(*counted.collect(), strict=True)
     ends = np.cumsum(numbers)
-    places = np.searchsorted(ends, ranks, side="right")
-    wanted = ", ".join(f"'{prefixes[place]}'" for place in np.unique(places))
-    near = connection.raw_sql(f"SELECT key, query {source} AND {prefix} IN ({wanted})").collect()
+    buckets = np.searchsorted(ends, ranks, side="right")
+    selected = ", ".join(f"'{prefixes[bucket]}'" for bucket in np.unique(buckets))
+    near = connection.raw_sql(f"SELECT key, query {source} AND {prefix} IN ({selected})").collect()
     near.sort()
-    starts = {place: bisect.bisect_left(near, (prefixes[place],)) for place in places}
-    begins = [near[starts[place] + rank - int(ends[place] - numbers[place])] for place, rank in zip(places, ranks)]
+    starts = {bucket: bisect.bisect_left(near, (prefixes[bucket],)) for bucket in buckets}
+    begins = [near[starts[bucket] + rank - int(ends[bucket] - numbers[bucket])] for bucket, rank in zip(buckets, ranks)]
     return [(begin.key, begin.query) for begin in begins]
 
 
@@ -300,15 +304,15 @@ def _count(connection: SparkConnection, source: str) -> int:
     return connection.raw_sql(f"SELECT count(*) AS number FROM {source}").collect()[0].number
 
 
-def _info(told: dict[str, Any]) -> dataset_info.SplitInfo:
+def _info(fields: dict[str, Any]) -> dataset_info.SplitInfo:
     info = dataset_info.SplitInfo()
-    vars(info).update(told, last_tokens=set(told["last_tokens"]))
+    vars(info).update(fields, last_tokens=set(fields["last_tokens"]))
     return info
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DocumentTask:
-    """Rows of documents to their tokens and the words of their hash; copied to the executors."""
+    """Turns rows of documents into their tokens and the words of their hash. It is copied to the executors."""
 
     tokenize: DocumentTokenizer
 
@@ -324,7 +328,7 @@ class _DocumentTask:
                 words[:, 0],
                 words[:, 1],
                 [tokens[end - size : end].astype("<i4").tobytes() for end, size in zip(ends, sizes)],
-                # The number of texts of the batch that were cut stands in its first row.
+                # The first row of a batch holds the number of its texts that were cut.
                 np.where(np.arange(len(sizes)) == 0, cut, 0),
             ]
             arrays = [pa.array(values, field.type) for values, field in zip(columns, _TOKENS)]
@@ -332,10 +336,11 @@ class _DocumentTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PartOf:
-    """Says of queries to which partition, that is, to which shard of which split, they belong; copied to executors.
+class _PartAssignment:
+    """Assigns queries to partitions: one partition is one shard of a split. It is copied to the executors.
 
-    begins: of each split, hash and text of the first query of each of its shards but the first.
+    begins: for each split, the hash and text of the first query of each shard except the first shard.
+    first_part: for each split, the number of its first partition.
     """
 
     begins: dict[str, list[tuple[str, str]]]

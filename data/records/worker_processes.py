@@ -1,11 +1,11 @@
-"""One function over many tasks in worker processes, results in the order of the tasks.
+"""Maps one function over many tasks in worker processes. Results are in the order of the tasks.
 
 with worker_processes(function, workers=4) as mapped:
     for result in mapped(tasks):        # like map(function, tasks)
         ...
 
-Processes are started by "spawn", since threads of JAX, TensorFlow and DuckDB do not survive a fork. They write nothing
-themselves and end with their parent, however it ends: what a function returns is all that there is of them.
+Processes are started by "spawn", because threads of JAX, TensorFlow and DuckDB do not survive a fork. They write no
+files and end with their parent, however it ends. The returned value of the function is their only effect.
 """
 
 import contextlib
@@ -22,8 +22,10 @@ from typing import Any, TypeVar, cast
 
 from crops_jax.errors import InputError, NamedFailure
 
-_AHEAD = 4
-"""Tasks handed out before the result that is due has come, for each worker: what is kept in memory is bounded."""
+_TASKS_AHEAD = 4
+"""The maximum number of tasks for each worker that are sent before the next result in order arrives. It bounds the
+memory.
+"""
 
 _NAMED = (InputError, NamedFailure, OSError)
 _Task = TypeVar("_Task")
@@ -31,7 +33,7 @@ _Result = TypeVar("_Result")
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Returns the number of cores that this process can run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -39,16 +41,16 @@ def usable_cores() -> int:
 def worker_processes(
     function: Callable[[_Task], _Result], *, workers: int
 ) -> Iterator[Callable[[Iterable[_Task]], Iterator[_Result]]]:
-    """Gives a function like map(function, tasks) that works in `workers` processes; 1 works in this one.
+    """Yields a function like map(function, tasks) that works in `workers` processes; with 1 it works in this process.
 
-    `function` is copied to every worker once, so it is a function of a module or a dataclass with `__call__`. Results
-    come in the order of the tasks, and not many more tasks are taken than results were asked for. When the block
-    ends, well or not, the processes are gone.
+    `function` is copied to every worker once, so it must be a function of a module or a dataclass with `__call__`.
+    Results are in the order of the tasks, and only a few more tasks are taken than results were requested. When the
+    block ends, with or without an error, the processes have ended too.
 
-    Raises, out of the mapping:
-      InputError, NamedFailure, OSError: what the function raised, as it was.
-      NamedFailure: a worker ended before its time, as the kernel does when memory is short.
-      RuntimeError: anything else that the function raised, with the worker's traceback.
+    Raises, from the mapping:
+      InputError, NamedFailure, OSError: the error that the function raised, unchanged.
+      NamedFailure: a worker ended early, for example because the kernel killed it when memory was short.
+      RuntimeError: any other error that the function raised, with the worker's traceback.
     """
     if workers == 1:
         yield functools.partial(map, function)
@@ -57,12 +59,12 @@ def worker_processes(
     started: dict[Connection, BaseProcess] = {}
     try:
         for number in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, function), name=f"worker {number}", daemon=True)
+            parent_end, worker_end = context.Pipe()
+            process = context.Process(target=_work, args=(worker_end, function), name=f"worker {number}", daemon=True)
             process.start()
-            started[ours] = process
-            # The last copy of their end is the worker's own: its end is our end of file.
-            theirs.close()
+            started[parent_end] = process
+            # After this the worker holds the only copy of its end, so the parent reads an end of file when it ends.
+            worker_end.close()
         yield functools.partial(_mapped, started)
     finally:
         for connection, process in started.items():
@@ -78,7 +80,7 @@ def _mapped(workers: dict[Connection, BaseProcess], tasks: Iterable[Any]) -> Ite
     early: dict[int, Any] = {}
     due, all_taken = 0, False
     while True:
-        while idle and not all_taken and len(busy) + len(early) < _AHEAD * len(workers):
+        while idle and not all_taken and len(busy) + len(early) < _TASKS_AHEAD * len(workers):
             number, task = next(numbered, (-1, None))
             all_taken = number < 0
             if not all_taken:
@@ -105,10 +107,10 @@ def _send(workers: dict[Connection, BaseProcess], connection: Connection, task: 
 
 def _receive(workers: dict[Connection, BaseProcess], connection: Connection) -> Any:
     try:
-        well, result = connection.recv()
+        succeeded, result = connection.recv()
     except (EOFError, OSError) as error:
         raise _ended(workers[connection]) from error
-    if well:
+    if succeeded:
         return result
     raise result
 
@@ -118,18 +120,18 @@ def _ended(process: BaseProcess) -> NamedFailure:
     code = process.exitcode or 0
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     return NamedFailure(
-        f"a worker process {how} before its work was done, as happens when memory runs out; nothing half-written is "
-        "kept; free some memory or give fewer --workers, and call the same command again"
+        f"a worker process {how} before its work was done, as happens when memory runs out; no incomplete output is "
+        "kept; free some memory or use fewer --workers, and call the same command again"
     )
 
 
 def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """The life of a worker: tasks in, (True, result) or (False, error) out."""
-    # The parent answers to signals, which a terminal or a scheduler sends to all processes of the group.
+    """Runs in a worker: it receives tasks and sends (True, result) or (False, error)."""
+    # Only the parent handles signals, which a terminal or a scheduler sends to all processes of the group.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # One thread a worker: the workers are the parallelism.
+    # Each worker uses one thread, because the workers are the parallelism.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     while True:
         try:

@@ -19,7 +19,7 @@ from crops_jax.hashing import (
     token_words,
 )
 from crops_jax.input_pipeline.document_choice import _draws
-from data.records.label_groups import _chance, group_labels
+from data.records.label_groups import _choice_hashes, group_labels
 from tests.data.records.labels import table
 
 
@@ -41,7 +41,7 @@ def test_chances_of_documents_in_a_record():
     """SplitMix64's mixing without its addition."""
     groups = group_labels(table([("a", "d1", 4), ("a", "d2", 3), ("b", "d1", 5)]))
     chances = [0xCFF5AA6C82C3E364, 0x5831E1999B6C8A91, 0xF801CF93AB80044C]
-    assert _chance(groups, 3).tolist() == chances
+    assert _choice_hashes(groups, 3).tolist() == chances
     [key] = sha256_hashes(["documents 3"])
     assert pair_hashes(sha256_hashes(["b", "a", "a"]), id_hashes(["d1", "d1", "d2"]), key=key).tolist() == chances
 
