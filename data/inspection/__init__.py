@@ -1,1 +1,1 @@
-"""The descriptions that data.inspect prints of each kind of directory."""
+"""Descriptions of each kind of directory, which data.inspect prints."""

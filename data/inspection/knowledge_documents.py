@@ -14,14 +14,14 @@ _TABLE = "knowledge_documents"
 
 
 def describe_knowledge_documents(path: Path) -> dict[str, Any]:
-    """Documents and queries, tokens of all answers, and the first rows; reads all of it.
+    """Returns the numbers of documents, queries and tokens of all answers, and the first rows. It reads all files.
 
-    Raises InputError where table or answers are broken, or the table is not the one the manifest was written for.
+    Raises InputError if the table or the answers are broken, or if the table does not match the manifest.
     """
     manifest = read_manifest(path)
     answers = path / "answers.jsonl"
     if not answers.is_file():
-        raise InputError(f"{answers}: no such file, though every answer is kept there; synthesize again")
+        raise InputError(f"{answers}: no such file, although it must hold every answer; call data.synthesize again")
     with AnswerCache(answers, read_only=True) as cache:
         tokens = {"prompt_tokens": cache.prompt_tokens, "completion_tokens": cache.completion_tokens}
     table = find_table(path, _TABLE, SCHEMAS[_TABLE])
@@ -32,5 +32,7 @@ def describe_knowledge_documents(path: Path) -> dict[str, Any]:
         queries = connection.sql(f"SELECT count(DISTINCT query) AS queries FROM {_TABLE}").fetchall()[0][0]
         samples = connection.sql(f"SELECT query, title, text, model FROM {_TABLE} LIMIT 3").to_arrow_table().to_pylist()
     if "synthesized" in manifest and content_fingerprint(path / f"{_TABLE}.parquet") != manifest["fingerprint"]:
-        raise InputError(f"{path}: {_TABLE}.parquet is not the one its manifest was written for; synthesize again")
+        raise InputError(
+            f"{path}: {_TABLE}.parquet is not the table that its manifest was written for; call data.synthesize again"
+        )
     return {"finished": True, "rows": table.rows, "queries": queries, **tokens, "samples": samples}

@@ -1,4 +1,4 @@
-"""Descriptions of directories of tables: log tables, labels, an evaluation. Each function reads the whole directory."""
+"""Descriptions of directories with tables: logs, labels, evaluations. Each function reads the whole directory."""
 
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from data.tables import open_logs
 
 _SAMPLES = 3
 _REMEDY = "write the directory again"
-_MOST_VALUES = 30
+_MAX_VALUES = 30
 
 
 def describe_logs(path: Path) -> dict[str, Any]:
-    """Log tables, a SPLIT of data.hold_out included: rows, stages, clicks, grades, times, and the first rows."""
+    """Describes log tables or the output of data.hold_out: rows, stages, clicks, grades, times, and the first rows."""
     logs = open_logs(path)
     connection = logs.connect().con
     content: dict[str, Any] = {"rows": {name: logs.num_rows(name) for name in sorted(logs.names)}}
@@ -48,15 +48,15 @@ def describe_logs(path: Path) -> dict[str, Any]:
         if name in logs.names
     }
     content["samples"] = {name: _first_rows(connection, name) for name in sorted(logs.names)}
-    known = {name for table in logs.names for name in (table, f"{table}.parquet")} | {MANIFEST, "discriminator"}
-    content["not_log_tables"] = sorted(entry.name for entry in path.iterdir() if entry.name not in known)
+    expected = {name for table in logs.names for name in (table, f"{table}.parquet")} | {MANIFEST, "discriminator"}
+    content["not_log_tables"] = sorted(entry.name for entry in path.iterdir() if entry.name not in expected)
     if (path / "discriminator").is_dir():
         content["discriminator"] = describe_discriminator(path / "discriminator")
     return content
 
 
 def describe_labels(path: Path) -> dict[str, Any]:
-    """A label table: rows by level and by source, and the first rows."""
+    """Describes a label table: rows by level and by source, and the first rows."""
     with open_labels(path) as (connection, table):
         levels = _histogram(connection, "level", "labels")
         content = {
@@ -74,7 +74,7 @@ def describe_labels(path: Path) -> dict[str, Any]:
 
 
 def describe_quarantine(path: Path) -> dict[str, Any]:
-    """Rows that were set aside: by table and reason how many, and the first of each table."""
+    """Describes rows in quarantine: their number by table and by reason, and the first rows of each table."""
     files = sorted(path.glob("*.parquet"))
     rows = {file.stem: _read_parquet(file) for file in files}
     samples = {file.stem: pq.read_table(file).slice(0, _SAMPLES).to_pylist() for file in files}
@@ -91,10 +91,10 @@ def describe_mining_state(path: Path) -> dict[str, Any]:
 
 
 def describe_evaluation(path: Path) -> dict[str, Any]:
-    """An evaluation: its metrics, and the rows of the tables beside them."""
+    """Describes an evaluation: its metrics, and the number of rows of each of its tables."""
     metrics = read_json(path / "metrics.json", remedy=_REMEDY)
     if not (path / "per_query.parquet").is_file():
-        raise InputError(f"{path / 'per_query.parquet'}: no such file; evaluate again")
+        raise InputError(f"{path / 'per_query.parquet'}: no such file; call launch.evaluate again")
     files = sorted(path.rglob("*.parquet"))
     return {"rows": {str(file.relative_to(path)): _read_parquet(file) for file in files}, "metrics": metrics}
 
@@ -114,12 +114,12 @@ def _read_parquet(file: Path) -> int:
 
 
 def _histogram(connection: duckdb.DuckDBPyConnection, column: str, table: str) -> dict[str, int]:
-    """Rows by value, in the order of the values; the most frequent where there are many."""
+    """Returns the number of rows by value, in the order of the values. Only the most frequent values are counted."""
     return dict(
         connection.execute(
             "SELECT coalesce(CAST(value AS VARCHAR), 'null'), number FROM ("
             f"SELECT {column} AS value, count(*) AS number FROM {table} GROUP BY {column} "
-            f"ORDER BY number DESC, value LIMIT {_MOST_VALUES}) ORDER BY value"
+            f"ORDER BY number DESC, value LIMIT {_MAX_VALUES}) ORDER BY value"
         ).fetchall()
     )
 

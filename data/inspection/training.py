@@ -1,6 +1,6 @@
-"""Descriptions of the directories around training: records, runs, embeddings, encoders, discriminators.
+"""Descriptions of directories of training: records, runs, embeddings, encoders and relevance discriminators (theta).
 
-Each function reads all of its directory, with the readers of crops_jax, which are imported where they are needed.
+Each function reads its whole directory with the readers of crops_jax, which are imported only where they are needed.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from crops_jax.labels import Level
 
 
 def describe_records(path: Path) -> dict[str, Any]:
-    """Training records: of each split the number of records, documents and labels, levels, lengths; a first record."""
+    """Describes training records: for each split the counts, the levels, the maximum lengths, and the first record."""
     from crops_jax import records
     from crops_jax.text import tokenizer
 
@@ -35,7 +35,7 @@ def _describe_split(path: Path, split: str, vocabulary_size: int) -> dict[str, A
         texts = [record.query_tokens, *record.document_tokens]
         if any(len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocabulary_size for tokens in texts):
             raise InputError(
-                f"{path}: split {split}, record {number} has tokens that are not of RECORDS/tokenizer "
+                f"{path}: split {split}, record {number} has tokens that RECORDS/tokenizer does not have "
                 f"({vocabulary_size} tokens); write the records again"
             )
         levels += np.bincount(record.labelled_levels, minlength=len(Level))
@@ -68,7 +68,7 @@ def _readable(record: Any, path: Path) -> dict[str, Any]:
 
 
 def describe_run(path: Path) -> dict[str, Any]:
-    """A training run, finished or under way: checkpoints, with every array read, and the last logged step."""
+    """Describes a training run, finished or not: its checkpoints, with every array read, and the last logged step."""
     from crops_jax.runs import checkpoints, log
     from crops_jax.text import tokenizer
 
@@ -97,10 +97,10 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
     progress, parameters = checkpoints.read_progress(path), 0
     for name in sorted({"parameters", "optimizer", *checkpoints.saved_items(path)}):
         arrays = jax.tree.leaves_with_path(checkpoints.read_item(path, name))
-        for place, array in arrays if name != "optimizer" else []:
+        for array_path, array in arrays if name != "optimizer" else []:
             if not np.isfinite(array).all():
                 raise InputError(
-                    f"{path}: parameter {jax.tree_util.keystr(place)} is not finite; go back to another step"
+                    f"{path}: parameter {jax.tree_util.keystr(array_path)} is not finite; use another step"
                 )
         if name == "parameters":
             parameters = sum(array.size for _, array in arrays)
@@ -109,43 +109,51 @@ def _describe_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def describe_embeddings(path: Path) -> dict[str, Any]:
-    """Embeddings: rows, dimension, norms, first ids. Vectors must be finite, and those the ids were written with."""
+    """Describes embeddings: rows, dimension, norms and first ids.
+
+    Raises InputError if a vector is not finite, or if vectors and ids were not written together.
+    """
     from crops_jax import embeddings
 
-    found, layout = embeddings.open_embeddings(path), embeddings.read_layout(path)
-    least, greatest = np.inf, 0.0
-    for shard, (ids, vectors) in enumerate(embeddings.iterate(found)):
+    opened, layout = embeddings.open_embeddings(path), embeddings.read_layout(path)
+    minimum, maximum = np.inf, 0.0
+    for shard, (ids, vectors) in enumerate(embeddings.iterate(opened)):
         file = path / layout.file("embeddings", shard)
         if not embeddings.shard_is_finished(path, layout, shard, ids=ids):
-            raise InputError(f"{file}: not the vectors that its ids were written with; call launch.embed again")
+            raise InputError(
+                f"{file}: these are not the vectors that its ids were written with; call launch.embed again"
+            )
         norms = np.linalg.norm(vectors[:], axis=1)
         broken = np.flatnonzero(~np.isfinite(norms))
         if len(broken):
-            raise InputError(f"{file}, row {broken[0]} (counted from 0): not finite; check the run, then embed again")
-        least, greatest = min(least, norms.min(initial=np.inf)), max(greatest, norms.max(initial=0.0))
+            raise InputError(
+                f"{file}, row {broken[0]} (counted from 0): the vector is not finite; check the run, then call "
+                "launch.embed again"
+            )
+        minimum, maximum = min(minimum, norms.min(initial=np.inf)), max(maximum, norms.max(initial=0.0))
     return {
         "rows": layout.rows,
         "dim": layout.dim,
         "dtype": layout.dtype,
         "shards": layout.shards,
-        "norms": {"least": float(least), "greatest": float(greatest)} if layout.rows else None,
-        "distinct_ids": len(set(found.ids)),
-        "samples": found.ids[:3],
+        "norms": {"least": float(minimum), "greatest": float(maximum)} if layout.rows else None,
+        "distinct_ids": len(set(opened.ids)),
+        "samples": opened.ids[:3],
     }
 
 
 def describe_encoder(path: Path) -> dict[str, Any]:
-    """An exported encoder: loaded, and asked for one vector."""
+    """Describes an exported encoder. It is loaded and computes one vector."""
     from crops_jax.pretrained import load_encoder
 
     vector = load_encoder(path).encode(["a text"])[0]
     if not np.isfinite(vector).all():
-        raise InputError(f"{path}: the encoder gives vectors that are not finite; export it again")
+        raise InputError(f"{path}: the encoder returns vectors that are not finite; export it again")
     return {"dim": len(vector), "files": sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())}
 
 
 def describe_discriminator(path: Path) -> dict[str, Any]:
-    """A discriminator: what it was fitted on, and its probability for one pair."""
+    """Describes a discriminator: the data that it was fitted on, and its probability for one pair."""
     from data.mining.theta import open_theta
 
     theta = open_theta(path)
