@@ -1,4 +1,4 @@
-"""Programs that turn logs into training records, one per stage."""
+"""Programs that turn logs into training records, one program for each stage."""
 
 from crops_jax import errors
 

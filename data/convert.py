@@ -41,7 +41,7 @@ class ConvertArguments:
     """The arguments of data.convert."""
 
     source: Source
-    """The data set of the input. "mapping" is for any JSONL, CSV, TSV or Parquet files; see data/sources/mapping.py."""
+    """The data set of the input. "mapping" reads any JSONL, CSV, TSV or Parquet files; see data/sources/mapping.py."""
     input: str
     """The folder of the source's files, as they are published."""
     output: str
@@ -60,7 +60,7 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     """
     inputs = {"input": arguments.input} | ({"mapping": arguments.mapping} if arguments.mapping else {})
     if arguments.mapping and arguments.source != "mapping":
-        raise InputError(f"--mapping goes with --source mapping, not with {arguments.source}; leave it out")
+        raise InputError(f"--mapping is only for --source mapping, found --source {arguments.source}; leave it out")
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
     adapter = importlib.import_module(f"data.sources.{arguments.source}")
     options = {"mapping": Path(arguments.mapping)} if arguments.mapping else {}

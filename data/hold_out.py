@@ -39,8 +39,8 @@ class HoldOutArguments:
     """Hold out this share of the groups. It is needed with --by group."""
     by: Literal["group", "split"] | None = None
     """With "group", whole groups are held out: the group is the column group of searches, or the query if a search has
-    no group or the logs have no searches. With "split", the split of the judgements decides alone, for sources without
-    a log."""
+    no group or the logs have no searches. With "split", the test part is the split test of the judgements; this is for
+    sources without a search log."""
     discriminator: str | None = None
     """The folder of a relevance discriminator (theta) that was not fitted on the held-out part. By default a lexical
     discriminator is fitted on the training part."""
@@ -50,7 +50,7 @@ class HoldOutArguments:
     parameters: Annotated[ReformulationParameters, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=ReformulationParameters
     )
-    """The parameters of mining; each is a flag of its own."""
+    """The parameters of mining; each of them is a flag."""
     memory_limit: str | None = None
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
     on_bad_rows: OnBadRows = "fail"
@@ -61,10 +61,10 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
     """Writes log tables of the events before a time (or outside the held-out groups), and test tables of the rest.
 
     test_clicks holds the positives of the held-out click log (click test, CT). test_reformulations holds the documents
-    that users consumed there after a reformulation, as the query level of data.mine finds them (query reformulation
+    that users consumed in it after a reformulation, as the query level of data.mine finds them (query reformulation
     test, QR). Judgements keep their split; those without one get it by group, or by the SHA-256 of the query modulo 10
-    (0 to 7 train, 8 dev, 9 test). The discriminator is fitted only on the training part and kept in
-    OUTPUT/discriminator; data.mine uses it by default.
+    (0 to 7 train, 8 dev, 9 test). The relevance discriminator (theta) is fitted only on the
+    training part and written to OUTPUT/discriminator; data.mine uses it by default.
     """
     _check(arguments)
     check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
@@ -93,7 +93,7 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
 def _check(arguments: HoldOutArguments) -> None:
     by_time, by = arguments.from_ is not None, arguments.by
     if by_time == (by is not None):
-        raise InputError("say what to hold out: --from TIME, --fraction F --by group, or --by split")
+        raise InputError("choose one way to hold out: --from TIME, --fraction F --by group, or --by split")
     if (arguments.fraction is not None) != (by == "group"):
         raise InputError("--fraction and --by group go together")
     if arguments.fraction is not None and not 0 < arguments.fraction < 1:
@@ -103,8 +103,8 @@ def _check(arguments: HoldOutArguments) -> None:
 def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
     if arguments.from_ is not None and "searches" not in logs.names:
         raise InputError(
-            f"--from: {logs.path} has no table searches, so nothing in it has a time; use --by split for the "
-            "judgements' own split, or --fraction F --by group to draw whole queries"
+            f"--from: {logs.path} has no table searches, so it has no times; use --by split for the split of the "
+            "judgements, or --fraction F --by group to draw whole queries"
         )
     if arguments.by == "split":
         splits = set()
@@ -112,7 +112,7 @@ def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
             splits = set(logs.read("judgements", ["split"])["split"].unique().to_pylist())
         if "searches" in logs.names or not {"train", "test"} <= splits:
             raise InputError(
-                f"--by split needs logs without searches whose judgements have a split train and a split test; found "
+                f"--by split needs logs without searches whose judgements have the splits train and test; found "
                 f"the tables {', '.join(sorted(logs.names))} and splits {sorted(map(str, splits))}; "
                 "use --from or --by group"
             )
@@ -125,13 +125,13 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
     groups = held_out_queries = None
     outcome: dict[str, Any] = {}
     if arguments.fraction is not None:
-        of_query = groups_of(connection, logs.names, events)
-        groups = held_out_groups(connection, of_query, fraction=arguments.fraction, seed=arguments.parameters.seed)
-        held_out_queries = of_query.semi_join(groups, "group").select("query")
-        outcome["groups"] = {"all": count(of_query.select("group").distinct()), "held_out": count(groups)}
+        query_groups = groups_of(connection, logs.names, events)
+        groups = held_out_groups(connection, query_groups, fraction=arguments.fraction, seed=arguments.parameters.seed)
+        held_out_queries = query_groups.semi_join(groups, "group").select("query")
+        outcome["groups"] = {"all": count(query_groups.select("group").distinct()), "held_out": count(groups)}
     train, test = events, LogEvents(None, None, None)
     if events.searches is not None:
-        train, test = _parts(arguments, logs, events, time, groups)
+        train, test = _split_events(arguments, logs, events, time, groups)
         outcome["searches"] = {"train": _count_searches(train), "test": _count_searches(test)}
         outcome.update(_write_log(connection, logs, train, time, out))
     judged = None
@@ -143,7 +143,7 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
         outcome["knowledge_documents"] = _write_knowledge(connection, train, judged, out)
 
     if train.impressions is not None:
-        # From here on only the written training part is read, so that no held-out event can reach the discriminator.
+        # From here on, only the written training part is read, so that no held-out event can reach the discriminator.
         split = open_logs(out)
         theta = _theta(arguments, split, logs, time)
         save_theta(theta, out / FOLDER)
@@ -162,7 +162,7 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
     return outcome
 
 
-def _parts(
+def _split_events(
     arguments: HoldOutArguments,
     logs: LogTables,
     events: LogEvents,
@@ -179,11 +179,11 @@ def _parts(
         train = events.only(searches.semi_join(grouped.anti_join(groups, "group"), "search_id"))
         test = events.only(searches.semi_join(grouped.semi_join(groups, "group"), "search_id"))
     span = searches.agg(first=searches.time.min(), last=searches.time.max()).to_pyarrow().to_pylist()[0]
-    for part, name, events_of in (("training", "earlier", train), ("test", "later", test)):
-        if not _count_searches(events_of):
-            what = f"--from {arguments.from_}: no search is {name}" if groups is None else "no group is left"
+    for part, name, part_events in (("training", "earlier", train), ("test", "later", test)):
+        if not _count_searches(part_events):
+            reason = f"--from {arguments.from_}: no search is {name}" if groups is None else "no group is left"
             raise InputError(
-                f"{what}, so the {part} part is empty; the searches of {logs.path} run from {span['first']} to "
+                f"{reason}, so the {part} part is empty; the searches of {logs.path} run from {span['first']} to "
                 f"{span['last']}; choose another time or fraction"
             )
     return train, test
@@ -192,7 +192,7 @@ def _parts(
 def _write_log(
     connection: Connection, logs: LogTables, train: LogEvents, time: datetime.datetime | None, out: Path
 ) -> dict[str, Any]:
-    """Writes searches, candidates and feed_views of the training part unchanged, and returns their numbers of rows."""
+    """Writes searches, candidates and feed_views of the training part unchanged, and returns their row counts."""
     assert train.searches is not None
     rows = {}
     kept = train.searches.select("search_id")
@@ -249,11 +249,11 @@ def _write_tests(
     scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
     scores = theta_table(connection, candidates, scorer)
     passing = scores.filter(scores.score > arguments.parameters.alpha)
-    found = passing.select("query", "doc_id").order_by("query", "doc_id").to_pyarrow()
-    write_table(out, "test_reformulations", found)
+    reformulations = passing.select("query", "doc_id").order_by("query", "doc_id").to_pyarrow()
+    write_table(out, "test_reformulations", reformulations)
     return {
         "test_clicks": len(clicks),
-        "test_reformulations": {**counts, "candidates": count(scores), "passing": len(found)},
+        "test_reformulations": {**counts, "candidates": count(scores), "passing": len(reformulations)},
     }
 
 

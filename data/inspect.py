@@ -1,6 +1,6 @@
-"""Says what a directory of ours holds, having read all of it.
+"""Describes the contents of a directory of this project, after reading all of its files.
 
-The kind comes from the manifest; a directory without one is taken for a user's log tables.
+The manifest names the kind of the directory. A directory without a manifest is read as log tables of a user.
 """
 
 import json
@@ -17,25 +17,25 @@ from crops_jax.artifacts.json_fields import read_json
 from crops_jax.errors import InputError
 from data.inspection import knowledge_documents, tables, training
 
-# Directories that are written once; those that programs work in place in have another kind of fingerprint.
+# The kinds of directories that are written once. Directories that programs work in have another kind of fingerprint.
 _WRITTEN_ONCE = {"logs", "labels", "quarantine", "records", "evaluation", "encoder"}
-_WIDTH = 200
+_MAX_LINE_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectArguments:
-    """Arguments of data.inspect."""
+    """The arguments of data.inspect."""
 
     path: Annotated[str, tyro.conf.Positional]
     """The directory to inspect."""
 
 
 def inspect(arguments: InspectArguments) -> dict[str, Any]:
-    """Says what a directory holds: counts, histograms, first rows. Reads all of it.
+    """Prints the contents of a directory: counts, histograms and first rows. It reads all files.
 
-    Takes log tables (your own too), labels, records, runs, embeddings, evaluations, exported encoders, discriminators,
-    synthesized documents, quarantined rows, the state of mining by days and the work of a pipeline. Where something is
-    broken it names file and record and exits with status 2.
+    It reads log tables (also without a manifest), labels, records, runs, embeddings, evaluations, exported encoders,
+    relevance discriminators (theta), synthesized documents, quarantined rows, the state of mining by days and the work
+    of a pipeline. If a file is broken, the program names the file and the record and exits with status 2.
     """
     content = describe(Path(arguments.path))
     _print(content)
@@ -43,7 +43,7 @@ def inspect(arguments: InspectArguments) -> dict[str, Any]:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Path, kind, program and contents of a directory. Raises InputError where something is broken."""
+    """Returns path, kind, program and contents of a directory. Raises InputError if a file is broken."""
     if not path.is_dir():
         raise InputError(f"{path}: no such directory")
     if not (path / artifacts.MANIFEST).exists():
@@ -55,8 +55,8 @@ def describe(path: Path) -> dict[str, Any]:
     content = {"path": str(path), "kind": kind, "program": manifest["program"], **_DESCRIBE[kind](path)}
     if kind in _WRITTEN_ONCE and artifacts.content_fingerprint(path) != manifest["fingerprint"]:
         raise InputError(
-            f"{path}: its files are not those that {artifacts.MANIFEST} was written for, though each can be read; a "
-            "file was changed, added or removed since; write the directory again"
+            f"{path}: its files are not those that {artifacts.MANIFEST} was written for, although each can be read; a "
+            "file was changed, added or removed later; write the directory again"
         )
     return content
 
@@ -65,11 +65,13 @@ def _describe_unsigned(path: Path) -> dict[str, Any]:
     try:
         return tables.describe_logs(path)
     except InputError as error:
-        raise InputError(f"{error} (there is no {artifacts.MANIFEST} in it, so log tables were looked for)") from error
+        raise InputError(
+            f"{error} (the directory has no {artifacts.MANIFEST}, so it was read as log tables)"
+        ) from error
 
 
 def _describe_work(path: Path) -> dict[str, Any]:
-    """The work of a pipeline: the steps that are done, and each directory that they wrote."""
+    """Describes the work of a pipeline: the finished steps, and each directory that they wrote."""
     steps = (
         read_json(path / "steps.json", remedy="call launch.pipeline again") if (path / "steps.json").exists() else {}
     )
@@ -77,13 +79,16 @@ def _describe_work(path: Path) -> dict[str, Any]:
 
 
 def _signed_directories(path: Path) -> list[Path]:
-    """The uppermost directories below one that hold a manifest. Raises InputError where one of tables lost it."""
+    """Returns the uppermost directories below `path` that hold a manifest.
+
+    Raises InputError if a directory holds tables and no manifest.
+    """
     if unsigned := sorted(path.glob("*.parquet")):
-        raise InputError(f"{unsigned[0]}: no {artifacts.MANIFEST} lies beside it; write {path} again")
-    found = []
+        raise InputError(f"{unsigned[0]}: its directory has no {artifacts.MANIFEST}; write {path} again")
+    directories = []
     for child in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        found += [child] if (child / artifacts.MANIFEST).exists() else _signed_directories(child)
-    return found
+        directories += [child] if (child / artifacts.MANIFEST).exists() else _signed_directories(child)
+    return directories
 
 
 _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -117,7 +122,7 @@ def _print(content: dict[str, Any], indent: str = "") -> None:
 
 def _line(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."
+    return text if len(text) <= _MAX_LINE_LENGTH else f"{text[:_MAX_LINE_LENGTH]}..."
 
 
 if __name__ == "__main__":

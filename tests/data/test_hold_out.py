@@ -285,9 +285,9 @@ def test_documents_written_for_held_out_queries_are_dropped(write_logs, tables, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "say what to hold out"),
-        ({"from_": "2024-05-31", "by": "group"}, "say what to hold out"),
-        ({"fraction": 0.2}, "say what to hold out"),
+        ({}, "choose one way to hold out"),
+        ({"from_": "2024-05-31", "by": "group"}, "choose one way to hold out"),
+        ({"fraction": 0.2}, "choose one way to hold out"),
         ({"by": "group"}, "go together"),
         ({"by": "split", "fraction": 0.2}, "go together"),
         ({"by": "group", "fraction": 1.0}, "not between 0 and 1"),

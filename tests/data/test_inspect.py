@@ -271,7 +271,7 @@ def test_a_directory_without_a_manifest_is_taken_for_log_tables(tmp_path):
     content = describe(tmp_path / "logs")
     assert (content["kind"], content["program"], content["not_log_tables"]) == ("logs", None, ["notes.txt"])
     (tmp_path / "logs" / "documents.parquet").unlink()
-    with pytest.raises(InputError, match=r"no manifest\.json in it, so log tables were looked for"):
+    with pytest.raises(InputError, match=r"has no manifest\.json, so it was read as log tables"):
         describe(tmp_path / "logs")
 
 

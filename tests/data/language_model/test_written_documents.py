@@ -183,5 +183,5 @@ def test_what_was_written_can_be_described(run, server, tmp_path):
     content = describe_knowledge_documents(docs)
     assert (content["rows"], content["queries"], content["prompt_tokens"]) == (4, 4, 400)
     pq.write_table(pq.read_table(docs / "knowledge_documents.parquet").slice(1), docs / "knowledge_documents.parquet")
-    with pytest.raises(InputError, match="not the one its manifest was written for"):
+    with pytest.raises(InputError, match="not the table that its manifest was written for"):
         describe_knowledge_documents(docs)

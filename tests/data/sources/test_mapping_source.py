@@ -71,5 +71,5 @@ def test_the_mapping_may_lie_elsewhere_and_goes_with_its_source_only(tmp_path):
     with pytest.raises(InputError, match=r"mapping\.toml: no such file"):
         converted("mapping", raw, tmp_path)
     converted("mapping", raw, tmp_path, mapping=str(file))
-    with pytest.raises(InputError, match="--mapping goes with --source mapping"):
+    with pytest.raises(InputError, match="--mapping is only for --source mapping"):
         converted("esci", raw, tmp_path, mapping=str(file))
