@@ -1,6 +1,6 @@
 """Writes one self-contained page: the positives of each perspective compared with the clicks of the search log.
 
-Theta is the relevance discriminator; alpha is the threshold that its probability must exceed.
+Theta is the relevance discriminator. Alpha is the threshold that the discriminator's probability must exceed.
 """
 
 import dataclasses
@@ -34,11 +34,13 @@ from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
 from data.tables.knowledge_documents import check_same_documents
 
 _TEMPLATE = Path(__file__).parent / "mining_report" / "report.html.j2"
-_MOST_EXAMPLES = 100
+_MAX_EXAMPLES = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportArguments:
+    """The arguments of data.report."""
+
     labels: str
     """The directory of a label table: labels.parquet, or a folder labels of files."""
     logs: str
@@ -46,7 +48,8 @@ class ReportArguments:
     output: str
     """The file of the page, such as report.html."""
     knowledge_documents: str | None = None
-    """The directory with a table knowledge_documents, if data.mine was called with one; the page shows its titles."""
+    """The directory of the table knowledge_documents that data.mine was called with, if any. The page shows the titles
+    of its documents."""
     overwrite: bool = False
     """Replace the page if it exists."""
     examples: int = 4
@@ -81,10 +84,10 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
     mined = read_mined(Path(arguments.labels))
     sweep = read_alpha_sweep(Path(arguments.labels))
     with _open(arguments, mined) as tables:
-        found = _figures(tables)
+        results = _figures(tables)
         examples = {
             source: draw_examples(tables, source, number=arguments.examples, seed=arguments.seed)
-            for source in found.gains
+            for source in results.gains
         }
         names, rows = tables.names, tables.label_rows
     manifest = artifacts.new_manifest(program="data.report", kind="report", arguments=arguments, inputs=inputs)
@@ -92,29 +95,29 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         arguments.output,
         _TEMPLATE,
         manifest=manifest,
-        notes=_notes(found, mined, names, written_given=arguments.knowledge_documents is not None),
-        found=found,
+        notes=_notes(results, mined, names, shows_written=arguments.knowledge_documents is not None),
+        results=results,
         mined=mined,
         examples=examples,
         rows=rows,
         place_words=PLACE_WORDS,
-        accounted=mined.accounted({source: gain.positives for source, gain in found.gains.items()}),
+        accounted=mined.accounted({source: gain.positives for source, gain in results.gains.items()}),
         set_aside=mined.set_aside(),
         discriminator=mined.discriminator(),
         funnel=mined.funnel(),
         levels=LEVELS,
-        level_counts=_level_counts(found),
-        charts=_charts(found, sweep),
+        level_counts=_level_counts(results),
+        charts=_charts(results, sweep),
         seed=arguments.seed,
     )
-    _print_table(found)
-    return _outcome(arguments, found, mined, rows)
+    _print_table(results)
+    return _outcome(arguments, results, mined, rows)
 
 
 def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
-    """Returns the inputs of the page, after checks of the arguments and that the inputs belong together."""
-    if not 0 <= arguments.examples <= _MOST_EXAMPLES:
-        raise InputError(f"--examples {arguments.examples} is not between 0 and {_MOST_EXAMPLES}")
+    """Returns the inputs of the page. Raises InputError if an argument is wrong or inputs do not belong together."""
+    if not 0 <= arguments.examples <= _MAX_EXAMPLES:
+        raise InputError(f"--examples {arguments.examples} is not between 0 and {_MAX_EXAMPLES}")
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed} must not be negative")
     inputs = {"labels": arguments.labels, "logs": arguments.logs}
@@ -127,7 +130,7 @@ def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
 
 
 def _open(arguments: ReportArguments, mined: Mined) -> AbstractContextManager[ReportTables]:
-    """The label table and the logs, read as mining read them."""
+    """Opens the label table and the logs as mining opened them."""
     until = mined.arguments.get("until")
     return open_tables(
         arguments.labels,
@@ -140,13 +143,13 @@ def _open(arguments: ReportArguments, mined: Mined) -> AbstractContextManager[Re
     )
 
 
-def _outcome(arguments: ReportArguments, found: Figures, mined: Mined, rows: int) -> dict[str, Any]:
+def _outcome(arguments: ReportArguments, results: Figures, mined: Mined, rows: int) -> dict[str, Any]:
     return {
         "report": arguments.output,
         "rows": rows,
-        "perspectives": {source: gain.as_json() for source, gain in found.gains.items()},
-        "beyond_search_log": found.beyond_log.as_json(),
-        "levels": {str(int(level)): number for level, number in _level_counts(found).items() if number},
+        "perspectives": {source: gain.as_json() for source, gain in results.gains.items()},
+        "beyond_search_log": results.beyond_log.as_json(),
+        "levels": {str(int(level)): number for level, number in _level_counts(results).items() if number},
         "skipped": mined.skipped,
     }
 
@@ -158,7 +161,7 @@ def _figures(tables: ReportTables) -> Figures:
     return Figures(**counted)
 
 
-def _notes(found: Figures, mined: Mined, names: frozenset[str], *, written_given: bool) -> list[str]:
+def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_written: bool) -> list[str]:
     """Returns the notes that a reader needs before the figures."""
     notes = []
     if not mined.known:
@@ -168,63 +171,64 @@ def _notes(found: Figures, mined: Mined, names: frozenset[str], *, written_given
         )
     if "candidates" not in names:
         notes.append(
-            "The logs hold no candidates, so it is not known what was shown for a query; figures that need it say so."
+            "The logs hold no candidates, so it is not known what was shown for a query. Numbers that need this are "
+            "marked as not known."
         )
-    if not found.gains:
+    if not results.gains:
         notes.append("No label has level 4 or higher, so there are no positives to report.")
     notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
-    if mined.written_elsewhere and not written_given:
+    if mined.written_elsewhere and not shows_written:
         notes.append(
             "These labels were mined with knowledge documents from a directory other than the logs; name it with "
             "--knowledge-documents to show their titles here."
         )
-    for model, number in found.writers.items():
+    for model, number in results.writers.items():
         notes.append(f"Knowledge-level positives written by {model}, which no search could have shown: {number:,}.")
-    if found.without_evidence:
+    if results.without_evidence:
         notes.append(
             f"Positives without evidence, which are counted for the source in their row alone: "
-            f"{found.without_evidence:,}."
+            f"{results.without_evidence:,}."
         )
-    if found.unknown_documents:
-        notes.append(f"Labels of documents that the logs do not hold: {found.unknown_documents:,}.")
+    if results.unknown_documents:
+        notes.append(f"Labels of documents that the logs do not hold: {results.unknown_documents:,}.")
     return notes
 
 
-def _level_counts(found: Figures) -> dict[Level, int]:
-    return {level: sum(counts.get(int(level), 0) for counts in found.levels.values()) for level in LEVELS}
+def _level_counts(results: Figures) -> dict[Level, int]:
+    return {level: sum(counts.get(int(level), 0) for counts in results.levels.values()) for level in LEVELS}
 
 
-def _charts(found: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]]:
+def _charts(results: Figures, sweep: AlphaSweep | None) -> dict[str, list[Picture]]:
     """Returns the charts by section; the list of a section is empty if it has no numbers to draw."""
-    order = list(found.gains)
+    order = list(results.gains)
     return {
-        "places": place_chart(found.gains),
+        "places": place_chart(results.gains),
         "positives_per_query": distribution_charts(
-            found.positives_per_query, order, title="Queries by number of positives", unit="queries"
+            results.positives_per_query, order, title="Queries by number of positives", unit="queries"
         ),
         "supporters": distribution_charts(
-            found.supporters, order, title="Positives by number of users", unit="positives"
+            results.supporters, order, title="Positives by number of users", unit="positives"
         ),
         "gaps": distribution_charts(
-            found.gaps, order, title="Positives by seconds between query and evidence", unit="positives"
+            results.gaps, order, title="Positives by seconds between query and evidence", unit="positives"
         ),
         "sweep": sweep_charts(sweep.steps, order, alpha=sweep.alpha) if sweep else [],
-        "levels": level_chart(_level_counts(found)),
+        "levels": level_chart(_level_counts(results)),
     }
 
 
-def _print_table(found: Figures) -> None:
+def _print_table(results: Figures) -> None:
     """Prints the main table to the terminal (standard error)."""
-    heads = ("perspective", "queries", "positives", "documents", "not clicked", "never shown", "never a candidate")
-    rows: list[tuple[str, ...]] = [heads]
-    named = {**found.gains, "beyond the search log": found.beyond_log} if found.gains else {}
+    headings = ("perspective", "queries", "positives", "documents", "not clicked", "never shown", "never a candidate")
+    rows: list[tuple[str, ...]] = [headings]
+    named = {**results.gains, "beyond the search log": results.beyond_log} if results.gains else {}
     for source, gain in named.items():
         shares = [_with_share(gain, name) for name in ("not_clicked", "never_shown", "never_candidate")]
         rows.append((words(source), f"{gain.queries:,}", f"{gain.positives:,}", f"{gain.documents:,}", *shares))
-    widths = [max(len(row[at]) for row in rows) for at in range(len(heads))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     for row in rows:
         first, *others = (
-            cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths))
+            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
         )
         print("  ".join([first, *others]), file=sys.stderr)
 

@@ -37,14 +37,14 @@ ANSWERS = "answers.jsonl"
 """The file in the output that holds every paid answer, one on each line."""
 _PROGRAM = "data.synthesize"
 TABLE = "knowledge_documents"
-_QUERIES_AT_ONCE = 1000
+_QUERIES_PER_BATCH = 1000
 
 
 def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) -> dict[str, Any]:
     """Requests documents for the queries of a log from a language model; a further call continues the work.
 
     Every answer is written to OUTPUT/answers.jsonl when it arrives, so that no answer is paid for twice. If a limit of
-    tokens or money is reached, the table of the documents so far is written, and the outcome names the limit.
+    tokens or money is reached, the table of the documents received so far is written, and the outcome names the limit.
     """
     check_arguments(arguments)
     prompt = load_prompt(arguments.prompt)
@@ -59,8 +59,8 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
         budget = _budget(arguments, cache)
         tally, response_format = Tally(), None
         if questions:
-            asked = _ask(arguments, plan, cache, budget, questions, clock or Clock())
-            tally, response_format = asyncio.run(asked)
+            requests = _ask(arguments, plan, cache, budget, questions, clock or Clock())
+            tally, response_format = asyncio.run(requests)
         dropped = Dropped()
         table = written_documents(
             plan.answered(cache),
@@ -81,7 +81,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
         "completion_tokens": budget.completion_tokens,
     }
     _finish(output, table, manifest, counts)
-    _say(counts, tally, theta)
+    _print_notes(counts, tally, theta)
     return {
         "documents": arguments.output,
         **counts,
@@ -89,7 +89,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
         **dataclasses.asdict(tally),
         "spend": round(budget.spend, 6),
         "response_format": response_format,
-        "discriminator": None if theta is None else {"from": _named(folder, logs), **theta.fitted},
+        "discriminator": None if theta is None else {"from": _discriminator_name(folder, logs), **theta.fitted},
         **logs.outcome,
     }
 
@@ -113,8 +113,9 @@ class _Plan:
         self.requests = self.queries * arguments.documents_per_query
         if not self.queries:
             raise InputError(
-                f"no query to ask about in {logs.path}: none has a known relevant document (a click, like, long watch, "
-                "or a judgement of split train) in the part that is read; add --zero-shot to ask without examples"
+                f"{logs.path} has no query to request documents for: none has a known relevant document (a click, "
+                "like, long watch, or judgement of split train) in the part that is read; add --zero-shot for requests "
+                "without examples"
             )
 
     def count_questions(self, cache: AnswerCache) -> int:
@@ -135,7 +136,7 @@ class _Plan:
         arguments = self._arguments
         sampling = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
         documents = arguments.documents_per_query
-        for batch in arrow_batches(self._connection, self._table, rows=_QUERIES_AT_ONCE):
+        for batch in arrow_batches(self._connection, self._table, rows=_QUERIES_PER_BATCH):
             for row in batch.to_pylist():
                 example = None if row["example_id"] is None else row
                 for number in range(1, documents + 1):
@@ -186,8 +187,8 @@ def _budget(arguments: SynthesizeArguments, cache: AnswerCache) -> Budget:
 
 
 def _theta(arguments: SynthesizeArguments, logs: LogTables) -> tuple[Theta | None, Path | None]:
-    kept = logs.path / FOLDER
-    folder = Path(arguments.discriminator) if arguments.discriminator else kept if kept.is_dir() else None
+    default = logs.path / FOLDER
+    folder = Path(arguments.discriminator) if arguments.discriminator else default if default.is_dir() else None
     if folder is None:
         return None, None
     theta = open_theta(folder)
@@ -195,21 +196,21 @@ def _theta(arguments: SynthesizeArguments, logs: LogTables) -> tuple[Theta | Non
     if reads_past(theta, until):
         raise InputError(
             f"{folder} was fitted on searches up to {theta.fitted['latest_time']}, not before --until "
-            f"{arguments.until}; name one with --discriminator that was fitted on what happened before"
+            f"{arguments.until}; use --discriminator to name one that was fitted on earlier searches"
         )
     return theta, folder
 
 
-def _named(folder: Path | None, logs: LogTables) -> str:
+def _discriminator_name(folder: Path | None, logs: LogTables) -> str:
     return f"LOGS/{FOLDER}" if folder == logs.path / FOLDER else "--discriminator"
 
 
 def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | None) -> dict[str, Any]:
-    named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in WAYS}
+    identifying = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in WAYS}
     manifest = artifacts.new_manifest(
         program=_PROGRAM,
         kind=TABLE,
-        arguments=named,
+        arguments=identifying,
         inputs={"logs": arguments.logs, "discriminator": folder},
         prompt=prompt.text,
     )
@@ -217,7 +218,7 @@ def _manifest(arguments: SynthesizeArguments, prompt: Prompt, folder: Path | Non
 
 
 def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[str, Any]) -> None:
-    """Creates the directory or opens that of an earlier call. Raises InputError if it belongs to another output.
+    """Creates the directory or opens the one of an earlier call. Raises InputError if it belongs to another output.
 
     With --overwrite, a directory of other inputs is used again: its table is removed, and its answers are kept.
     """
@@ -232,7 +233,7 @@ def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[st
     in_place.check_same(
         output,
         manifest,
-        remedy="add --overwrite to go on with these (answers that were paid for are kept), or choose another output",
+        remedy="add --overwrite to continue with these arguments (paid answers are kept), or choose another output",
     )
 
 
@@ -242,14 +243,20 @@ def _finish(output: Path, table: pa.Table, manifest: dict[str, Any], counts: dic
     artifacts.write_manifest(output, {**manifest, "fingerprint": content, "synthesized": counts})
 
 
-def _say(counts: dict[str, int], tally: Tally, theta: Theta | None) -> None:
+def _print_notes(counts: dict[str, int], tally: Tally, theta: Theta | None) -> None:
     if theta is None:
-        print("no discriminator was given or kept in the logs: documents were not filtered by theta", file=sys.stderr)
+        print(
+            "no relevance discriminator (theta) was named, and the logs hold none: documents were not filtered by it",
+            file=sys.stderr,
+        )
     if tally.stopped_by:
         limit = tally.stopped_by.replace("_", "-")
-        print(f"--{limit} is reached; {counts['left']} requests are left for a higher limit", file=sys.stderr)
+        print(f"--{limit} is reached; {counts['left']} requests remain; raise the limit to send them", file=sys.stderr)
     elif counts["left"]:
-        print(f"{counts['left']} requests have no answer; call the same command again to try them", file=sys.stderr)
+        print(
+            f"{counts['left']} requests have no valid answer; call the same command again to repeat them",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

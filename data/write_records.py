@@ -1,4 +1,4 @@
-"""Label table to training records: sharded TFRecords of tokens and labels, with their tokenizer."""
+"""Writes the training records of a label table: sharded TFRecords of tokens and labels, with their tokenizer."""
 
 import dataclasses
 import functools
@@ -43,15 +43,15 @@ from data.tables.knowledge_documents import check_same_documents, missing_docume
 from data.tables.quarantine import beside
 
 TOKENIZER = "tokenizer"
-_QUERIES_AT_ONCE = 2048
-_WORTH_WORKERS = 100_000
-"""Labels and documents below which worker processes take longer to start than they save."""
-_WAYS = ("workers", "backend", "spark_master")
-"""Arguments that change how the records are written and nothing in them."""
+_QUERIES_PER_BATCH = 2048
+_MIN_ROWS_FOR_WORKERS = 100_000
+"""The number of labels and documents below which worker processes take longer to start than they save."""
+_EXECUTION_ARGUMENTS = ("workers", "backend", "spark_master")
+"""The arguments that change how the records are written, but not their content."""
 
 
 def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
-    """Writes the training records of a label table: one query each, with the tokens of some of its documents."""
+    """Writes the training records of a label table. A record is one query with the tokens of some of its documents."""
     check_mined_from(arguments.labels, arguments.logs)
     check_same_documents(arguments.labels, arguments.knowledge_documents)
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
@@ -63,25 +63,27 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
         write = functools.partial(_write_with_spark, arguments, tables, check_labels(arguments.labels))
     else:
         write = functools.partial(_write, arguments, tables, group_labels(read_labels(arguments.labels)))
-    told: dict[str, Any] = {}
+    tokenizer_fields: dict[str, Any] = {}
     with (
         artifacts.output_directory(
             arguments.output,
             overwrite=arguments.overwrite,
             program="data.write_records",
             kind="records",
-            arguments={name: value for name, value in dataclasses.asdict(arguments).items() if name not in _WAYS},
+            arguments={
+                name: value for name, value in dataclasses.asdict(arguments).items() if name not in _EXECUTION_ARGUMENTS
+            },
             inputs={
                 "labels": arguments.labels,
                 "logs": arguments.logs,
                 "knowledge_documents": arguments.knowledge_documents,
             },
-            tokenizer=told,
+            tokenizer=tokenizer_fields,
         ) as directory,
         named_lack_of_room(),
     ):
         tokens = _write_tokenizer(arguments, tables, directory / TOKENIZER)
-        told.update(fingerprint=tokens.fingerprint, vocabulary_size=tokens.vocabulary_size)
+        tokenizer_fields.update(fingerprint=tokens.fingerprint, vocabulary_size=tokens.vocabulary_size)
         outcome = write(tokens, directory)
     return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome, **logs.outcome}
 
@@ -89,8 +91,9 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
 def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarray, "queries"]:
     """Returns a mask of the dev queries, whose hashes are in the lowest part of the range.
 
-    With a fraction above 0 and at least two queries both splits get one: the query of the lowest hash that has a
-    positive (or of the lowest hash) is dev, that of the highest hash is not.
+    If dev_fraction is above 0 and at least two queries exist, both splits get a query: if dev is empty, it gets the
+    query of the lowest hash that has a positive (or the query of the lowest hash); if train is empty, it gets the query
+    of the highest hash.
     """
     is_dev = groups.query_hashes < np.uint64(dev_threshold(dev_fraction))
     if dev_fraction > 0 and len(is_dev) > 1:
@@ -145,7 +148,7 @@ def _write_splits(
     arrays: Path,
     build: Callable[[Iterable[SomeQueries]], Iterator[BuiltRecords]],
 ) -> dict[str, Any]:
-    _check_written(arguments, groups, texts)
+    _check_written_documents(arguments, groups, texts)
     has_text = (texts.lengths > 0)[groups.documents]
     chosen = choose_texts(groups, has_text, documents_per_query=arguments.documents_per_query, seed=arguments.seed)
     is_dev = split_queries(groups, dev_fraction=arguments.dev_fraction)
@@ -179,12 +182,12 @@ def _num_shards(arguments: WriteRecordsArguments) -> dict[str, int]:
 
 
 def _worthwhile_workers(groups: LabelGroups) -> int:
-    # Giving them work keeps one core busy: on two, two workers were slower than none (benchmarks/record_writing.py).
-    return max(1, usable_cores() - 1) if len(groups.levels) + len(groups.doc_ids) >= _WORTH_WORKERS else 1
+    # Sending tasks keeps one core busy: on two cores, two workers were slower than none (benchmarks/record_writing.py).
+    return max(1, usable_cores() - 1) if len(groups.levels) + len(groups.doc_ids) >= _MIN_ROWS_FOR_WORKERS else 1
 
 
-def _check_written(arguments: WriteRecordsArguments, groups: LabelGroups, texts: DocumentTokens) -> None:
-    """Raises InputError where labels name documents of a language model that nobody has."""
+def _check_written_documents(arguments: WriteRecordsArguments, groups: LabelGroups, texts: DocumentTokens) -> None:
+    """Raises InputError if labels name documents of a language model that no table has."""
     missing = np.flatnonzero(groups.written & ~texts.known)
     if len(missing):
         examples = groups.doc_ids.take(pa.array(missing[:3])).to_pylist()
@@ -206,13 +209,13 @@ def _write_split(
     *,
     num_shards: int,
 ) -> int:
-    """Writes the records of these queries and returns how many of the queries were cut."""
+    """Writes the records of these queries and returns the number of queries that were cut."""
     bounds = records.shard_bounds(len(numbers), num_shards)
     shards = [
-        [numbers[at : min(at + _QUERIES_AT_ONCE, last)] for at in range(first, last, _QUERIES_AT_ONCE)]
+        [numbers[start : min(start + _QUERIES_PER_BATCH, last)] for start in range(first, last, _QUERIES_PER_BATCH)]
         for first, last in itertools.pairwise(bounds)
     ]
-    built = build(SomeQueries([groups.queries[i] for i in some], some) for shard in shards for some in shard)
+    built = build(SomeQueries([groups.queries[i] for i in indices], indices) for shard in shards for indices in shard)
     cuts: list[int] = []
 
     def encoded() -> Iterator[records.EncodedRecords]:

@@ -165,14 +165,14 @@ def test_judgements_without_a_log_make_a_page_that_says_what_is_missing(tmp_path
     }
     text = text_of(html)
     for said in (
-        "What was shown for a query is not known",
-        "An overlap needs positives of two perspectives; there are 1.",
+        "It is not known what was shown for a query: the logs hold no candidates.",
+        "An overlap needs positives of two perspectives; the labels have positives of 1.",
         "it is not known how often a query was searched",
         "it is not known which queries had no click",
         "No evidence records how many users",
         "No evidence records a time",
         "do not say which discriminator",
-        "There is no sweep of alpha",
+        "The labels have no sweep of alpha",
         "judged relevant → title 0",
     ):
         assert said in text, said
@@ -183,5 +183,5 @@ def test_labels_without_a_positive_make_a_page(tmp_path, write_logs, write_label
     outcome, html = page_of(tmp_path, labels, write_logs(**tables))
     assert outcome["perspectives"] == {}
     assert outcome["beyond_search_log"]["positives"] == 0
-    assert "no perspective gained anything" in text_of(html)
-    assert "There are no positives to show." in text_of(html)
+    assert "no perspective gained a positive" in text_of(html)
+    assert "The labels hold no positives to show." in text_of(html)
