@@ -1,10 +1,10 @@
-"""Embedding against sentence-transformers: same weights, same texts, tokenisation included. One line of JSON.
+"""Compares the speed of embedding with sentence-transformers: same weights and texts, tokenisation included.
 
     python benchmarks/embedding.py --texts texts.parquet --count 2000
 
-Both are measured in turn, in bfloat16 on a GPU; "unpadded" is theirs with FlashAttention 2, where it is installed, and
-"unlocked" is theirs with its matrix library told that it may use all of an AMD processor.
-Without --texts texts are made up: --tokens gives their mean length.
+The program prints one line of JSON. Both systems are measured in turn, and in bfloat16 on a GPU. "unpadded" is
+sentence-transformers with FlashAttention 2, if it is installed. "unlocked" is sentence-transformers with a matrix
+library that uses all features of an AMD processor. Without --texts, texts are made up with a mean length of --tokens.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
     return pq.read_table(arguments.texts, columns=["document"])["document"].to_pylist()[: arguments.count]
 
 
-def serve_ours(texts: list[str]) -> None:
+def serve_crops_jax(texts: list[str]) -> None:
     import jax
 
     from crops_jax.embeddings.encoder import Encoder
@@ -53,7 +53,7 @@ def serve_ours(texts: list[str]) -> None:
     serve(lambda: {"some": encoder.encode(texts)[:50].tolist()})
 
 
-def serve_theirs(texts: list[str], name: str) -> None:
+def serve_peer(texts: list[str], name: str) -> None:
     model = peer_model(weights(), name)
     model.max_seq_length = MAX_TOKENS
     serve(lambda: {"some": model.encode(texts, show_progress_bar=False)[:50].tolist()})
@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
-    found = medians(answers)
+    median_seconds = medians(answers)
     outcome = {
         "benchmark": "embedding",
         "texts": "given" if arguments.texts else f"made up, mean {arguments.tokens} tokens",
@@ -74,29 +74,33 @@ def measure(arguments: argparse.Namespace) -> dict:
         "rounds": arguments.rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
-        "texts_per_second": {name: round(arguments.count / seconds, 1) for name, seconds in found.items()},
+        "texts_per_second": {name: round(arguments.count / seconds, 1) for name, seconds in median_seconds.items()},
         "speed_against": {
-            name: round(seconds / found["crops_jax"], 3) for name, seconds in found.items() if name != "crops_jax"
+            name: round(seconds / median_seconds["crops_jax"], 3)
+            for name, seconds in median_seconds.items()
+            if name != "crops_jax"
         },
     }
-    if "sentence_transformers" in found:
-        ours, theirs = (np.asarray(answers[name][-1]["some"]) for name in ("crops_jax", "sentence_transformers"))
-        outcome["least_cosine"] = float((ours * theirs).sum(axis=1).min())
+    if "sentence_transformers" in median_seconds:
+        vectors, peer_vectors = (
+            np.asarray(answers[name][-1]["some"]) for name in ("crops_jax", "sentence_transformers")
+        )
+        outcome["least_cosine"] = float((vectors * peer_vectors).sum(axis=1).min())
     return outcome
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", help="Parquet table with a column document")
-    parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up texts")
+    parser.add_argument("--texts", help="a Parquet table with a column document")
+    parser.add_argument("--tokens", type=float, default=60, help="the mean number of tokens of made-up texts")
     for name, default in (("count", 2000), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve == "crops_jax":
-        serve_ours(read_texts(arguments))
+        serve_crops_jax(read_texts(arguments))
     elif arguments.serve:
-        serve_theirs(read_texts(arguments), arguments.serve)
+        serve_peer(read_texts(arguments), arguments.serve)
     else:
         print(json.dumps(measure(arguments)))
 

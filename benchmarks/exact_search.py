@@ -1,8 +1,8 @@
-"""Exact search against faiss IndexFlatIP on CPU: one line of JSON.
+"""Compares exact search with faiss IndexFlatIP on a CPU, and prints one line of JSON.
 
-Both search the same random unit vectors, in turn (A B A B ...), each in a process of its own that stays alive, with
-the threads that it takes by itself; the ratio is that of the medians. faiss lives in .venv-peers (make peers); without
-it only our rate is printed.
+Both systems search the same random unit vectors, in turn (A B A B ...). Each has a process of its own that stays alive
+and uses its default number of threads. The ratio is the ratio of the medians. faiss is installed in .venv-peers (make
+peers); without it, the program prints only the rate of crops_jax.
 
     python benchmarks/exact_search.py --docs 100000 --dim 128 --queries 1000 --k 100
 """
@@ -25,19 +25,19 @@ def vectors(count: int, dim: int, seed: int) -> np.ndarray:
 
 
 def serve_system(system: str, arguments: argparse.Namespace) -> None:
-    """Searches when asked, and says which document came first."""
+    """Searches in each turn, and returns the first document of each query."""
     docs, queries = vectors(arguments.docs, arguments.dim, 0), vectors(arguments.queries, arguments.dim, 1)
-    search = _faiss(docs) if system == "faiss" else _ours(docs)
+    search = _faiss(docs) if system == "faiss" else _crops_jax(docs)
     serve(lambda: {"first": search(queries, arguments.k)[:, 0].tolist()})
 
 
-def _ours(docs: np.ndarray):
+def _crops_jax(docs: np.ndarray):
     import jax.numpy as jnp
 
     from crops_jax.retrieval import exact_top_k
 
-    held = jnp.asarray(docs)
-    return lambda queries, k: exact_top_k(queries, held, k)[1]
+    documents = jnp.asarray(docs)
+    return lambda queries, k: exact_top_k(queries, documents, k)[1]
 
 
 def _faiss(docs: np.ndarray):
@@ -49,13 +49,13 @@ def _faiss(docs: np.ndarray):
 
 
 def measure(arguments: argparse.Namespace) -> dict:
-    """Seconds of each system's searches, measured in turn."""
+    """Returns the seconds of the searches of each system, measured in turn."""
     flags = [f"--{name}={getattr(arguments, name)}" for name in ("docs", "dim", "queries", "k")]
     systems = {"crops_jax": our_system(__file__, flags)}
     if PEER_PYTHON.exists():
         systems["faiss"] = System(python=PEER_PYTHON, command=[__file__, "--serve=faiss", *flags])
     answers = alternate(systems, rounds=arguments.rounds)
-    found = medians(answers)
+    median_seconds = medians(answers)
     outcome = {
         "benchmark": "exact_search",
         "docs": arguments.docs,
@@ -66,12 +66,14 @@ def measure(arguments: argparse.Namespace) -> dict:
         "rounds": arguments.rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
-        "median_seconds": found,
-        "queries_per_second": {system: round(arguments.queries / seconds, 1) for system, seconds in found.items()},
+        "median_seconds": median_seconds,
+        "queries_per_second": {
+            system: round(arguments.queries / seconds, 1) for system, seconds in median_seconds.items()
+        },
     }
-    if "faiss" in found:
-        outcome["speed_against_faiss"] = round(found["faiss"] / found["crops_jax"], 3)
-        first = {name: answers[name][-1]["first"] for name in found}
+    if "faiss" in median_seconds:
+        outcome["speed_against_faiss"] = round(median_seconds["faiss"] / median_seconds["crops_jax"], 3)
+        first = {name: answers[name][-1]["first"] for name in median_seconds}
         outcome["same_first_document"] = float(np.mean(np.equal(first["faiss"], first["crops_jax"])))
     return outcome
 

@@ -1,8 +1,8 @@
-"""How many records a second are written, read, parsed and made into batches.
+"""Measures how many records per second are written, read, parsed and assembled into batches.
 
-Records are made up, of the size of a small search log's: 8 documents of 20 tokens with text and 12 labels a query.
-Each rate is given by the clock and by processor time; on a busy machine only the second tells what one core does
-(worker processes are not in it).
+Records are made up and have the size of the records of a small search log: 8 documents with 20 tokens of text, and 12
+labels for each query. Each rate is printed by the clock and by processor time. On a busy machine only the rate by
+processor time measures the work of one core; it does not include worker processes.
 """
 
 import sys
@@ -23,13 +23,20 @@ from crops_jax.records.tfrecord import TFRecordFiles, frame, scan
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments:
+    """The arguments of benchmarks.input_pipeline."""
+
     records: int = 20_000
+    """The number of records."""
     documents: int = 8
+    """The number of documents with text of a record."""
     document_tokens: int = 20
+    """The number of tokens of a document."""
     labels: int = 12
+    """The number of labels of a record."""
     queries_per_batch: int = 256
+    """The number of queries in a batch."""
     workers: int = 0
-    """Worker processes of the batches."""
+    """The number of worker processes of the batches."""
 
 
 def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
@@ -41,9 +48,9 @@ def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
         source = RecordSource(path)
         files: TFRecordFiles = source._files
         data = [files[i] for i in range(len(files))]
-        rates["index"] = _rate(lambda: sum(len(scan(files.locate(i)[0])) - 1 for i in _firsts(files)))
+        rates["index"] = _rate(lambda: sum(len(scan(files.locate(i)[0])) - 1 for i in _first_records(files)))
         rates["read"] = _rate(lambda: sum(1 for i in range(len(files)) if files[i]))
-        rates["parse"] = _rate(lambda: sum(1 for one in data if decode_record(one)))
+        rates["parse"] = _rate(lambda: sum(1 for content in data if decode_record(content)))
         rates["batches"] = _batches(source, arguments)
     return {
         "records": arguments.records,
@@ -57,7 +64,7 @@ def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
 def _batches(source: RecordSource, arguments: BenchmarkArguments) -> tuple[float, float]:
     data = {"queries_per_batch": arguments.queries_per_batch, "workers": arguments.workers}
     feed = batches(source, Config().replace(data=data), num_steps=arguments.records // arguments.queries_per_batch + 1)
-    next(feed)  # starts threads or processes
+    next(feed)  # The first batch starts threads or processes.
     return _rate(lambda: sum(len(batch.query_tokens) for batch in feed))
 
 
@@ -67,7 +74,7 @@ def _examples(arguments: BenchmarkArguments) -> list[QueryRecord]:
     def numbers(*shape: int, high: int = 30_000) -> np.ndarray:
         return random.integers(1, high, shape, dtype=np.int32)
 
-    def one() -> QueryRecord:
+    def random_record() -> QueryRecord:
         documents = tuple(numbers(arguments.document_tokens) for _ in range(arguments.documents))
         return QueryRecord(
             query_tokens=numbers(6),
@@ -79,16 +86,16 @@ def _examples(arguments: BenchmarkArguments) -> list[QueryRecord]:
         )
 
     print(f"making {arguments.records} records", file=sys.stderr)
-    return [one() for _ in range(arguments.records)]
+    return [random_record() for _ in range(arguments.records)]
 
 
-def _firsts(files: TFRecordFiles) -> list[int]:
-    """One record of each file."""
+def _first_records(files: TFRecordFiles) -> list[int]:
+    """Returns the index of the first record of each file."""
     return [i for i in range(len(files)) if files.locate(i)[1] == 0]
 
 
 def _rate(work: Callable[[], int]) -> tuple[float, float]:
-    """Records a second, by the clock and by the processor time of this process."""
+    """Returns the records per second, by the clock and by the processor time of this process."""
     clock, processor = time.perf_counter(), time.process_time()
     records = work()
     return records / (time.perf_counter() - clock), records / (time.process_time() - processor)

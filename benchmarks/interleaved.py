@@ -1,4 +1,4 @@
-"""Systems measured in turn, A B A B ..., each in a process of its own that stays alive between its turns."""
+"""Measures systems in turn, A B A B ... Each system has a process of its own that stays alive between its turns."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-# MKL asks this of itself, and takes slower kernels on processors that are not Intel's.
+# MKL calls this function, and uses slower kernels if the processor is not from Intel.
 _UNLOCK = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
-_KEEPS_MEMORY = """
+_KEEP_MEMORY = """
 import runpy, sys
 from crops_jax.devices.process_memory import keep_freed_memory
 keep_freed_memory()
@@ -28,7 +28,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """How a system's process is started; it calls `serve`."""
+    """The command that starts the process of a system. The process calls `serve`."""
 
     python: Path
     command: Sequence[str]
@@ -36,15 +36,15 @@ class System:
 
 
 def serve(work: Callable[[], Mapping[str, Any]]) -> None:
-    """Answers each line of standard input with the seconds of one call of `work` and what it returned."""
+    """Answers each line of standard input with the seconds of one call of `work` and its result."""
     for _ in sys.stdin:
         start = time.perf_counter()
-        found = work()
-        print(json.dumps({"seconds": time.perf_counter() - start, **found}), flush=True)
+        result = work()
+        print(json.dumps({"seconds": time.perf_counter() - start, **result}), flush=True)
 
 
 def alternate(systems: Mapping[str, System], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """What each system answered, round by round. A first round, in which programs compile, is left out."""
+    """Returns the answers of each system, one for each round. A first round, in which programs compile, is omitted."""
     processes = {
         name: subprocess.Popen(
             [system.python, *system.command],
@@ -61,7 +61,7 @@ def alternate(systems: Mapping[str, System], *, rounds: int) -> dict[str, list[d
             print("go", file=process.stdin, flush=True)
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(f"{name} ended with status {process.wait()}; its message stands above")
+                raise SystemExit(f"{name} ended with status {process.wait()}; its message is above")
             if turn:
                 answers[name].append(json.loads(line))
             print(f"{name}: {json.loads(line)['seconds']:.2f} s", file=sys.stderr)
@@ -72,19 +72,19 @@ def alternate(systems: Mapping[str, System], *, rounds: int) -> dict[str, list[d
 
 
 def medians(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """The median seconds of each system."""
-    return {name: statistics.median(one["seconds"] for one in found) for name, found in answers.items()}
+    """Returns the median seconds of each system."""
+    return {name: statistics.median(answer["seconds"] for answer in turns) for name, turns in answers.items()}
 
 
 def with_torch_unlocked(systems: Mapping[str, System], name: str, folder: Path) -> dict[str, System]:
-    """`systems` and, where it can be had, `name` once more with its matrix library told to use all of the processor.
+    """Returns `systems` and, if possible, `name` again with a matrix library that uses all features of the processor.
 
-    PyTorch's MKL runs at half speed on AMD processors. Needs a C compiler and Linux on x86-64, and no GPU.
+    PyTorch's MKL runs at half speed on AMD processors. The variant needs a C compiler and Linux on x86-64, and no GPU.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if name not in systems or not compiler or sys.platform != "linux" or platform.machine() != "x86_64":
         return dict(systems)
-    if _peer_says("torch.cuda.is_available()"):
+    if _peer_check("torch.cuda.is_available()"):
         return dict(systems)
     source, library = folder / "unlock.c", folder / "unlock.so"
     source.write_text(_UNLOCK)
@@ -99,26 +99,26 @@ def with_torch_unlocked(systems: Mapping[str, System], name: str, folder: Path) 
 
 
 def peer_systems(script: str, flags: Sequence[str]) -> dict[str, System]:
-    """sentence-transformers as `script --serve=NAME` measures it; none without .venv-peers.
+    """Returns the sentence-transformers systems that `script --serve=NAME` measures; none without .venv-peers.
 
-    On a CPU as installed. Where its torch finds a GPU: padded, and with FlashAttention 2 and no padding where that is
-    installed. NAME says which.
+    On a CPU the only system is sentence-transformers as installed. On a GPU it is padded, and a second system without
+    padding uses FlashAttention 2, if that is installed. NAME is the name of the system.
     """
     if not PEER_PYTHON.exists():
         return {}
     names = ["sentence_transformers"]
-    if _peer_says("torch.cuda.is_available() and importlib.util.find_spec('flash_attn') is not None"):
+    if _peer_check("torch.cuda.is_available() and importlib.util.find_spec('flash_attn') is not None"):
         names.append("sentence_transformers_unpadded")
     return {name: System(python=PEER_PYTHON, command=[script, f"--serve={name}", *flags]) for name in names}
 
 
-def _peer_says(condition: str) -> bool:
+def _peer_check(condition: str) -> bool:
     command = [PEER_PYTHON, "-c", f"import importlib.util, torch; print({condition})"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "True"
 
 
 def peer_model(weights: str, name: str) -> Any:
-    """The SentenceTransformer that `name` of `peer_systems` stands for: float32 on a CPU, bfloat16 on a GPU."""
+    """Returns the SentenceTransformer of system `name` of `peer_systems`: float32 on a CPU, bfloat16 on a GPU."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -133,14 +133,17 @@ def peer_model(weights: str, name: str) -> Any:
 
 
 def our_system(script: str, flags: Sequence[str]) -> System:
-    """`script --serve=crops_jax`; keeps freed memory as launch.train does, and on a GPU leaves some to the others."""
+    """Returns the system `script --serve=crops_jax`.
+
+    It keeps freed memory as launch.train does, and does not reserve the memory of a GPU, which other systems need too.
+    """
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    command = ["-c", _KEEPS_MEMORY, script, "--serve=crops_jax", *flags]
+    command = ["-c", _KEEP_MEMORY, script, "--serve=crops_jax", *flags]
     return System(python=Path(sys.executable), command=command, environment=environment)
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Returns the name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next(

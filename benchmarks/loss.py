@@ -1,14 +1,14 @@
-"""Time and memory of the losses: one line of JSON.
+"""Measures time and memory of the losses, and prints one line of JSON.
 
-Time: forward and backward over the same random unit vectors, each program compiled and warmed up, then run in turn
-(A B A B ...); medians, and the medians of ratios taken turn by turn. Grading costs what H-InfoNCE takes beyond plain
-InfoNCE in the same implementation; passes_of_infonce is what one pass for each positive would take instead. On a GPU or
-TPU the kernels are measured beside streaming, in bfloat16, and share_of_peak is that of the four matrix products that
-forward and backward need.
+Time: forward and backward passes run over the same random unit vectors. Each program is compiled and warmed up, and the
+programs run in turn (A B A B ...). The output has medians, and medians of the ratios within a turn. The cost of grading
+is the ratio of H-InfoNCE to plain InfoNCE in the same implementation; passes_of_infonce compares with one pass for each
+positive. On a GPU or TPU the kernels are measured in addition to streaming, in bfloat16. share_of_peak is the share of
+the device's peak that the four matrix products of forward and backward reach.
 
-Memory: what the compiled program holds beside arguments, loss and gradients, from the compiler, without running it, at
-the sizes of Inf-CL's table (arXiv 2410.17243: InfoNCE without labels, GB on each of 8 GPUs), over 8 devices that share
-one batch, and on a single device.
+Memory: the compiler reports the memory that the compiled program needs in addition to arguments, loss and gradients.
+The program does not run. The sizes are those of Inf-CL's table (arXiv 2410.17243: InfoNCE without labels, GB on each of
+8 GPUs), on 8 devices that share one batch, and on a single device.
 
     python -m benchmarks.loss
 """
@@ -28,7 +28,10 @@ _POSITIVES = 4
 
 
 def case(queries: int, dim: int, dtype: str):
-    """Unit vectors; for each query _POSITIVES positives, and a document of each level 1 to 3, at random columns."""
+    """Returns unit vectors and labels: for each query _POSITIVES positives, and one document of each level 1 to 3.
+
+    The columns of the labels are random.
+    """
     import jax.numpy as jnp
     import numpy as np
 
@@ -38,15 +41,15 @@ def case(queries: int, dim: int, dtype: str):
     vectors = random.standard_normal((2, queries, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     levels = np.array([5, *[4] * (_POSITIVES - 1), 3, 2, 1], np.int32)
-    # Distinct columns in each row: a random start and a stride.
+    # A random start and a stride result in distinct columns in each row.
     start = random.integers(0, queries, (queries, 1))
     columns = ((start + np.arange(len(levels))[None, :] * (queries // len(levels) - 1)) % queries).astype(np.int32)
     labels = SparseLabels(jnp.asarray(columns), jnp.broadcast_to(jnp.asarray(levels), columns.shape))
-    return *(jnp.asarray(one, dtype) for one in vectors), labels
+    return *(jnp.asarray(side, dtype) for side in vectors), labels
 
 
 def step(loss, implementation: str):
-    """The compiled loss with gradients in both embeddings and the temperature."""
+    """Returns the compiled loss with gradients for both embeddings and the temperature."""
     import jax
 
     def value(q, d, temperature, labels):
@@ -65,7 +68,11 @@ def times(arguments: argparse.Namespace, dim: int) -> dict:
     losses = {"h_infonce": h_infonce, "infonce": infonce, "multi_positive_infonce": multi_positive_infonce}
     names = tuple(losses) if arguments.queries <= arguments.most_dense_queries else ()
     implementations = {name: tuple(losses) for name in linear_memory()} | ({"dense": names[:2]} if names else {})
-    steps = {(one, name): step(losses[name], one) for one, names in implementations.items() for name in names}
+    steps = {
+        (implementation, name): step(losses[name], implementation)
+        for implementation, names in implementations.items()
+        for name in names
+    }
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     values = {}
     for number in range(arguments.rounds + 1):
@@ -74,26 +81,28 @@ def times(arguments: argparse.Namespace, dim: int) -> dict:
             for _ in range(arguments.repeats):
                 loss, gradients = run(q, d, jnp.float32(0.05), labels)
             jax.block_until_ready((loss, gradients))
-            if number:  # the first one compiles
+            if number:  # The first round compiles.
                 seconds[key].append((time.perf_counter() - start) / arguments.repeats)
             values[key] = float(loss)
 
-    def ratio(one: tuple[str, str], other: tuple[str, str]) -> float | None:
-        if one not in seconds:
+    def ratio(key: tuple[str, str], other: tuple[str, str]) -> float | None:
+        if key not in seconds:
             return None
-        return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 3)
+        return round(statistics.median(a / b for a, b in zip(seconds[key], seconds[other], strict=True)), 3)
 
-    graded = {one: (one, "h_infonce") for one in implementations}
-    against = {one: ratio(key, (one, "infonce")) for one, key in graded.items()}
-    medians = {key: statistics.median(found) for key, found in seconds.items()}
+    graded = {implementation: (implementation, "h_infonce") for implementation in implementations}
+    against = {implementation: ratio(key, (implementation, "infonce")) for implementation, key in graded.items()}
+    medians = {key: statistics.median(turns) for key, turns in seconds.items()}
     return {
         "queries": arguments.queries,
         "docs": arguments.queries,
         "dim": dim,
         "dtype": arguments.dtype,
         "rounds": arguments.rounds,
-        "median_seconds": {" ".join(key): round(found, 5) for key, found in medians.items()},
-        "share_of_peak": {one: share_of_peak(arguments, dim, medians[key]) for one, key in graded.items()},
+        "median_seconds": {" ".join(key): round(median, 5) for key, median in medians.items()},
+        "share_of_peak": {
+            implementation: share_of_peak(arguments, dim, medians[key]) for implementation, key in graded.items()
+        },
         "h_infonce_against_infonce": against,
         "passes_of_infonce": {
             "positives": _POSITIVES,
@@ -106,14 +115,14 @@ def times(arguments: argparse.Namespace, dim: int) -> dict:
 
 
 def linear_memory() -> tuple[str, ...]:
-    """The implementations here that never hold the score matrix."""
+    """Returns the implementations on this device that never store the whole score matrix."""
     import jax
 
     return ("streaming", "pallas") if jax.default_backend() in ("gpu", "tpu") else ("streaming",)
 
 
 def share_of_peak(arguments: argparse.Namespace, dim: int, seconds: float) -> float | None:
-    """Of the four matrix products that forward and backward need, 8 B N d; None where the peak is not known."""
+    """Returns the share of the peak that the four matrix products (8 B N d) reach; None if the peak is not known."""
     import jax
 
     from crops_jax.training.flops import utilization
@@ -121,8 +130,8 @@ def share_of_peak(arguments: argparse.Namespace, dim: int, seconds: float) -> fl
     if arguments.dtype != "bfloat16":
         return None
     flops = 8.0 * arguments.queries**2 * dim
-    found = utilization(flops, seconds, devices=1, device_kind=jax.devices()[0].device_kind)
-    return None if found is None else round(found, 3)
+    share = utilization(flops, seconds, devices=1, device_kind=jax.devices()[0].device_kind)
+    return None if share is None else round(share, 3)
 
 
 def gigabytes(
@@ -134,7 +143,7 @@ def gigabytes(
     exchange: str = "gather",
     implementation: str = "streaming",
 ) -> float:
-    """What the compiled h_infonce holds on each device beside arguments and results."""
+    """Returns the gigabytes that the compiled h_infonce needs on each device in addition to arguments and results."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -144,10 +153,10 @@ def gigabytes(
     from crops_jax.losses import Split, h_infonce
 
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
-    place = NamedSharding(mesh, PartitionSpec("data"))
+    by_data = NamedSharding(mesh, PartitionSpec("data"))
     split = Split(mesh, exchange=exchange)  # type: ignore[arg-type]
-    embeddings = jax.ShapeDtypeStruct((queries, dim), dtype, sharding=place)
-    labels = SparseLabels(*[jax.ShapeDtypeStruct((queries, 32), jnp.int32, sharding=place)] * 2)
+    embeddings = jax.ShapeDtypeStruct((queries, dim), dtype, sharding=by_data)
+    labels = SparseLabels(*[jax.ShapeDtypeStruct((queries, 32), jnp.int32, sharding=by_data)] * 2)
 
     def value(q, d, temperature, labels):
         return h_infonce(q, d, labels, temperature=temperature, implementation=implementation, split=split)
@@ -165,7 +174,8 @@ def memory(arguments: argparse.Namespace, dim: int) -> list[dict]:
         row: dict = {"queries": queries, "dim": dim, "dtype": arguments.dtype}
         if queries <= 1 << 17:
             row["one_device"] = {
-                one: gigabytes(queries, dim, arguments.dtype, implementation=one) for one in linear_memory()
+                implementation: gigabytes(queries, dim, arguments.dtype, implementation=implementation)
+                for implementation in linear_memory()
             }
         if len(jax.devices()) >= _DEVICES:
             for exchange in ("gather", "ring"):
@@ -184,16 +194,20 @@ def memory(arguments: argparse.Namespace, dim: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, help="and as many documents; by default 32768, on a CPU 8192")
-    parser.add_argument("--dim", type=int, nargs="+", help="by default 768 256, on a CPU 256")
-    parser.add_argument("--memory-dim", type=int, nargs="+", help="by default as --dim")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default bfloat16, on a CPU float32")
-    parser.add_argument("--repeats", type=int, help="calls of a turn; by default 10, on a CPU 1")
+    parser.add_argument(
+        "--queries", type=int, help="the number of queries and of documents; the default is 32768, or 8192 on a CPU"
+    )
+    parser.add_argument(
+        "--dim", type=int, nargs="+", help="the dimensions for the times; the default is 768 256, or 256 on a CPU"
+    )
+    parser.add_argument("--memory-dim", type=int, nargs="+", help="the dimensions for the memory; the default is --dim")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="the default is bfloat16, or float32 on a CPU")
+    parser.add_argument("--repeats", type=int, help="the number of calls in a turn; the default is 10, or 1 on a CPU")
     for name, default in (("rounds", 5), ("most-dense-queries", 8192)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", choices=("times", "memory"))
     arguments = parser.parse_args()
-    # Devices that exist for the compiler only: on a GPU or TPU the real ones are taken.
+    # These host devices are only for the compiler. On a GPU or TPU the real devices are used.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={_DEVICES}"
     import jax
 

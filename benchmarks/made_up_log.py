@@ -1,8 +1,8 @@
-"""A made-up search log of any size, written by DuckDB in one pass a table and without holding it in memory.
+"""Writes a made-up search log of any size. DuckDB writes each table in one pass, without holding it in memory.
 
-Users come in sessions of one to four searches of one topic, 20 to 110 seconds apart; queries and documents are
-Zipf-like within their topic; every search has its funnel of filtered, ranked and shown documents; the feed shows what
-a user's topics hold, half of it around the user's sessions. The same seed and size give the same rows.
+A user has sessions of one to four searches of one topic, 20 to 110 seconds apart. Queries and documents are Zipf-like
+within their topic. Every search has a funnel of filtered, ranked and shown documents. The feed shows documents of the
+user's topics, half of them around the user's sessions. The same seed and size result in the same rows.
 """
 
 from pathlib import Path
@@ -10,15 +10,15 @@ from pathlib import Path
 import duckdb
 
 EVENT_SHARES = {"searches": 0.08, "candidates": 0.72, "feed_views": 0.20}
-"""Of the log's events."""
+"""The share of each table in the events of the log."""
 
-_CANDIDATES_A_SEARCH = 9
-_SEARCHES_A_SESSION = 2.5
-_SESSIONS_A_USER = 8
-_EVENTS_A_DOCUMENT = 100
-_DOCUMENTS_A_TOPIC = 100
-_QUERIES_A_TOPIC = 200
-_WORDS_A_TOPIC = 12
+_CANDIDATES_PER_SEARCH = 9
+_SEARCHES_PER_SESSION = 2.5
+_SESSIONS_PER_USER = 8
+_EVENTS_PER_DOCUMENT = 100
+_DOCUMENTS_PER_TOPIC = 100
+_QUERIES_PER_TOPIC = 200
+_WORDS_PER_TOPIC = 12
 _DAYS = 30
 
 
@@ -26,27 +26,27 @@ def write_log(directory: Path, *, events: int, seed: int = 0, memory_limit: str 
     """Writes documents, searches, candidates and feed_views.
 
     Args:
-      directory: is made.
-      events: about so many rows of searches, candidates and feed views together; at least 10,000.
-      seed: of everything.
-      memory_limit: DuckDB's.
+      directory: the directory of the log, which is created.
+      events: the approximate number of rows of searches, candidates and feed views together, at least 10,000.
+      seed: the seed of all random choices.
+      memory_limit: the memory limit of DuckDB.
 
     Returns:
-      Rows by table.
+      The number of rows of each table.
     """
     directory.mkdir(parents=True)
-    sessions = int(events * EVENT_SHARES["searches"] / _SEARCHES_A_SESSION)
+    sessions = int(events * EVENT_SHARES["searches"] / _SEARCHES_PER_SESSION)
     sizes = {
         "seed": seed,
         "sessions": sessions,
-        "users": max(sessions // _SESSIONS_A_USER, 10),
-        "topics": max(events // (_EVENTS_A_DOCUMENT * _DOCUMENTS_A_TOPIC), 1),
-        "documents": _DOCUMENTS_A_TOPIC,
-        "queries": _QUERIES_A_TOPIC,
+        "users": max(sessions // _SESSIONS_PER_USER, 10),
+        "topics": max(events // (_EVENTS_PER_DOCUMENT * _DOCUMENTS_PER_TOPIC), 1),
+        "documents": _DOCUMENTS_PER_TOPIC,
+        "queries": _QUERIES_PER_TOPIC,
         "views": int(events * EVENT_SHARES["feed_views"]),
-        "candidates": _CANDIDATES_A_SEARCH,
+        "candidates": _CANDIDATES_PER_SEARCH,
         "days": _DAYS,
-        "words": _WORDS_A_TOPIC,
+        "words": _WORDS_PER_TOPIC,
     }
     rows = {}
     with duckdb.connect(config={"memory_limit": memory_limit, "temp_directory": str(directory / ".spill")}) as database:
@@ -62,37 +62,37 @@ def write_log(directory: Path, *, events: int, seed: int = 0, memory_limit: str 
 
 
 _MACROS = (
-    # Uniform in [0, 1): a hash of what it is for and of which one.
-    "CREATE MACRO uniform(what, a, b) AS (hash(what, a, b, {seed}) >> 11) / 9007199254740992.0",
-    "CREATE MACRO pick(what, a, b, n) AS CAST(floor(uniform(what, a, b) * n) AS BIGINT)",
-    # A power of a uniform number: few are chosen often.
-    "CREATE MACRO popular(what, a, b, n) AS CAST(floor(uniform(what, a, b) ** 3 * n) AS BIGINT)",
+    # A uniform number in [0, 1): the hash of a purpose, two numbers and the seed.
+    "CREATE MACRO uniform(purpose, a, b) AS (hash(purpose, a, b, {seed}) >> 11) / 9007199254740992.0",
+    "CREATE MACRO pick(purpose, a, b, n) AS CAST(floor(uniform(purpose, a, b) * n) AS BIGINT)",
+    # A power of a uniform number, so that few numbers are chosen often.
+    "CREATE MACRO popular(purpose, a, b, n) AS CAST(floor(uniform(purpose, a, b) ** 3 * n) AS BIGINT)",
     "CREATE MACRO syllable(n) AS substr('bcdfghklmnprstvz', 1 + n % 16, 1) || substr('aeiou', 1 + (n // 16) % 5, 1)",
     "CREATE MACRO spelt(n) AS syllable(n) || syllable(n // 80) || syllable(n // 6400 + n % 7)",
-    "CREATE MACRO word(topic, place) AS spelt(pick('word', topic, place, 200000))",
-    # Which of the topic's words a query and a title have.
+    "CREATE MACRO word(topic, number) AS spelt(pick('word', topic, number, 200000))",
+    # The numbers of the topic's words in a query and in a title.
     "CREATE MACRO query_words(n) AS [n % {words}, (n // 3 + 1) % {words}, (n // 5 + 2) % {words}]",
     "CREATE MACRO title_words(n) AS [n % {words}, (n * 5 + 1) % {words}, (n * 7 + 2) % {words}]",
-    "CREATE MACRO spell_out(topic, places) AS array_to_string(list_transform(places, lambda p: word(topic, p)), ' ')",
+    "CREATE MACRO spell_out(topic, numbers) AS array_to_string(list_transform(numbers, lambda p: word(topic, p)), ' ')",
     "CREATE MACRO query_text(topic, n) AS spell_out(topic, query_words(n))",
-    # The more words they share, the likelier is a click.
+    # A click is more likely if query and title share more words.
     "CREATE MACRO appeal(query, doc) AS [0.02, 0.15, 0.5, 0.7][1 + len(list_intersect(query_words(query), "
     "title_words(doc)))]",
     "CREATE MACRO doc_id(topic, n) AS 'd' || (topic * {documents} + n)",
     "CREATE MACRO moment(seconds) AS TIMESTAMPTZ '2024-05-01 00:00:00+00' + to_microseconds(CAST(seconds * 1e6 AS "
     "BIGINT))",
-    # What a session is about and when it begins, a number of its own each.
+    # The user, the topic and the start of a session; each has its own random number.
     "CREATE MACRO user_of(session) AS CAST(floor(uniform('user', session, 0) ** 1.5 * {users}) AS BIGINT)",
     "CREATE MACRO topic_of(session) AS popular('topic', user_of(session), pick('which', session, 0, 3), {topics})",
     "CREATE MACRO start_of(session) AS uniform('start', session, 0) * {days} * 86400",
 )
 
 _SEARCHES = """
-    SELECT session, n AS place, session * 4 + n AS number, topic_of(session) AS topic,
+    SELECT session, n AS position_in_session, session * 4 + n AS number, topic_of(session) AS topic,
       start_of(session) + n * (20 + 70 * uniform('gap', session, n)) AS seconds,
       popular('query', session, 0, {queries}) AS first_query,
       CASE WHEN n = 0 OR uniform('other', session, n) < 0.4 THEN popular('query', session, n, {queries})
-      -- Its first word is that of the session's first query.
+      -- The first word is the first word of the session's first query.
       ELSE (first_query + {words} * (1 + pick('rephrased', session, n, 4))) % {queries} END AS own_query
     FROM range({sessions}) AS s(session), range(4) AS t(n) WHERE n <= pick('length', session, 0, 4)
 """
@@ -112,16 +112,16 @@ _TABLES = {
     """,
     "candidates": f"""
         SELECT 's' || number AS search_id, doc_id(topic, doc) AS doc_id,
-          CASE WHEN place < 4 THEN 'shown' WHEN place < 7 THEN 'ranked_not_shown' ELSE 'filtered_before_ranking' END
+          CASE WHEN rank < 4 THEN 'shown' WHEN rank < 7 THEN 'ranked_not_shown' ELSE 'filtered_before_ranking' END
           AS stage,
-          CASE WHEN place < 4 THEN CAST(place + 1 AS INTEGER) END AS position,
-          CASE WHEN place < 4 THEN attraction > 0 END AS clicked,
-          CASE WHEN place < 4 AND attraction > 0 THEN round(120 * uniform('watch', number, place) ** 2, 1) END
+          CASE WHEN rank < 4 THEN CAST(rank + 1 AS INTEGER) END AS position,
+          CASE WHEN rank < 4 THEN attraction > 0 END AS clicked,
+          CASE WHEN rank < 4 AND attraction > 0 THEN round(120 * uniform('watch', number, rank) ** 2, 1) END
           AS watch_seconds
-        FROM (SELECT number, topic, c.place,
-            (popular('from', number, own_query, {{documents}}) + c.place * 7) % {{documents}} AS doc,
-            appeal(own_query, doc) / (1 + 0.3 * c.place) - uniform('click', number, c.place) AS attraction
-          FROM ({_SEARCHES}), range({{candidates}}) AS c(place))
+        FROM (SELECT number, topic, c.rank,
+            (popular('from', number, own_query, {{documents}}) + c.rank * 7) % {{documents}} AS doc,
+            appeal(own_query, doc) / (1 + 0.3 * c.rank) - uniform('click', number, c.rank) AS attraction
+          FROM ({_SEARCHES}), range({{candidates}}) AS c(rank))
     """,
     "feed_views": """
         SELECT 'u' || user_of(session) AS user_id,

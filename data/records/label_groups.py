@@ -75,8 +75,8 @@ def same_hash(first: str, second: str, *, pairs: int) -> InputError:
       pairs: the number of pairs of documents with the same hash.
     """
     return InputError(
-        f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records know "
-        f"documents ({pairs} such {'pairs' if pairs > 1 else 'pair'}); give one of them another id"
+        f"column doc_id of the labels: {first!r} and {second!r} have the same 64-bit hash, by which records identify "
+        f"documents ({pairs} such {'pairs' if pairs > 1 else 'pair'}); change the id of one of them"
     )
 
 

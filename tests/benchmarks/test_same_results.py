@@ -107,7 +107,7 @@ def test_compare_names_what_differs_and_fails_unless_all_is_equal(tmp_path, caps
     after = written("after.json", {"a": "1", "b": "0", "d": "4"}, cores=4)
     assert same_results.main(["compare", before, after]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "made with another cores: 2 and 4"
+    assert lines[0] == "the recordings differ in cores: 2 and 4"
     assert lines[1:] == ["differs: b", "missing: c", "new: d", "1 artefacts are equal, 3 are not"]
 
 
