@@ -93,8 +93,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", help="a Parquet table with a column document")
     parser.add_argument("--tokens", type=float, default=60, help="the mean number of tokens of made-up texts")
-    for name, default in (("count", 2000), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default, description in (
+        ("count", 2000, "the number of texts"),
+        ("rounds", 5, "the number of turns of each system"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve == "crops_jax":

@@ -80,8 +80,14 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("docs", 100_000), ("dim", 128), ("queries", 1000), ("k", 100), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default, description in (
+        ("docs", 100_000, "the number of documents"),
+        ("dim", 128, "the dimension of the vectors"),
+        ("queries", 1000, "the number of queries"),
+        ("k", 100, "the number of documents to return for each query"),
+        ("rounds", 5, "the number of turns of each system"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
     parser.add_argument("--serve", choices=("crops_jax", "faiss"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:

@@ -201,11 +201,18 @@ def main() -> None:
         "--dim", type=int, nargs="+", help="the dimensions for the times; the default is 768 256, or 256 on a CPU"
     )
     parser.add_argument("--memory-dim", type=int, nargs="+", help="the dimensions for the memory; the default is --dim")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="the default is bfloat16, or float32 on a CPU")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="the type of the vectors; the default is bfloat16, or float32 on a CPU",
+    )
     parser.add_argument("--repeats", type=int, help="the number of calls in a turn; the default is 10, or 1 on a CPU")
-    for name, default in (("rounds", 5), ("most-dense-queries", 8192)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--only", choices=("times", "memory"))
+    for name, default, description in (
+        ("rounds", 5, "the number of turns of each program"),
+        ("most-dense-queries", 8192, "the maximum number of queries for which the dense implementation is measured"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
+    parser.add_argument("--only", choices=("times", "memory"), help="measure only one of the two")
     arguments = parser.parse_args()
     # These host devices are only for the compiler. On a GPU or TPU the real devices are used.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={_DEVICES}"

@@ -137,10 +137,24 @@ def _peak_anonymous_bytes(process: subprocess.Popen) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("queries", 4000), ("docs", 200_000), ("dim", 384), ("top", 100), ("positives", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--search", choices=("exact", "scann"), default="exact")
-    parser.add_argument("--scale-to", type=int, nargs=2, metavar=("QUERIES", "DOCS"))
+    for name, default, description in (
+        ("queries", 4000, "the number of queries"),
+        ("docs", 200_000, "the number of documents"),
+        ("dim", 384, "the dimension of the vectors"),
+        ("top", 100, "--top of launch.mine_negatives"),
+        ("positives", 3, "the number of positives of a query"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
+    parser.add_argument(
+        "--search", choices=("exact", "scann"), default="exact", help="--search of launch.mine_negatives"
+    )
+    parser.add_argument(
+        "--scale-to",
+        type=int,
+        nargs=2,
+        metavar=("QUERIES", "DOCS"),
+        help="also print the extrapolated time for this size",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(arguments, Path(folder))))

@@ -245,8 +245,12 @@ def main() -> None:
     parser.add_argument(
         "--micro-batches", type=int, default=1, help="also measure crops_jax with this number of parts of a batch"
     )
-    for name, default in (("batch", 64), ("steps", 10), ("rounds", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default, description in (
+        ("batch", 64, "the number of pairs in a batch"),
+        ("steps", 10, "the number of steps in a turn"),
+        ("rounds", 5, "the number of turns of each system"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=description)
     parser.add_argument(
         "--attention", choices=("auto", "plain", "flash"), default="auto", help="encoder.attention of crops_jax"
     )
