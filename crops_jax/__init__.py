@@ -1,6 +1,7 @@
 """Dense retrievers from search logs with cross-perspective positives (CroPS, AAAI 2026) in JAX.
 
-Submodules are loaded on first use, so that `import crops_jax` stays light: no TensorFlow, ScaNN, torch or Ibis.
+Submodules are loaded at their first use, so that `import crops_jax` stays light: it does not load TensorFlow, ScaNN,
+torch or Ibis.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The ways in which a program may end other than well, each with its exit status."""
+"""The errors that end a program, each with its exit status."""
 
 import errno
 import os
@@ -28,22 +28,22 @@ class InputError(Exception):
 
 
 class Interrupted(BaseException):
-    """The program was asked to stop and can be called again to go on (exit status 3)."""
+    """The program received a request to stop; the same command continues the work later (exit status 3)."""
 
     status = 3
 
 
 class NamedFailure(Exception):
-    """A failure that is nobody's argument: NaN loss, a full disk, an endpoint that is down (exit status 4).
+    """A failure that no argument caused, such as a NaN loss, a full disk or an unreachable endpoint (exit status 4).
 
-    The last good state is kept; the message says where it is.
+    The last good state is kept, and the message names its location.
     """
 
     status = 4
 
 
 class AnotherProcessFailed(Exception):
-    """Another process of the cluster failed and says why: this one ends with its exit status and says nothing."""
+    """Another process of the cluster failed. It prints the reason; this process only ends with the same exit status."""
 
     def __init__(self, status: int):
         super().__init__(f"another process of the cluster failed with exit status {status}")
@@ -51,11 +51,11 @@ class AnotherProcessFailed(Exception):
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Returns whether an error, or one that caused it, says that the disk or quota is full."""
+    """Returns whether an error, or one of the errors that caused it, reports a full disk or quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return True
-        # TensorStore and safetensors report it as text.
+        # TensorStore and safetensors report a full disk only in the text of their errors.
         if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
             return True
         error = error.__cause__ or error.__context__
@@ -63,11 +63,13 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def one_line(error_or_text: BaseException | str, *, limit: int = 200) -> str:
-    """The text of an error for the brackets of a message: each run of white space is one space, and the end is cut.
+    """Returns the text of an error in one line, for the parentheses of a message.
+
+    Each run of white space becomes one space, and text beyond the limit is cut off.
 
     Args:
-      error_or_text: an exception, or a text. An exception without a text gives the name of its type.
-      limit: the most characters.
+      error_or_text: an exception, or a text. For an exception without a text, the name of its type is used.
+      limit: the maximum number of characters.
     """
     text = " ".join(str(error_or_text).split())
     if not text and isinstance(error_or_text, BaseException):
@@ -76,24 +78,27 @@ def one_line(error_or_text: BaseException | str, *, limit: int = 200) -> str:
 
 
 def explained(error: BaseException) -> tuple[int, str] | None:
-    """Exit status and message for whatever ends a program; None for a defect, which has a traceback instead."""
+    """Returns the exit status and the message of an exception that ends a program.
+
+    It returns None for a defect of the program, for which a traceback is printed instead.
+    """
     if isinstance(error, InputError | Interrupted | NamedFailure):
         return error.status, str(error) or "interrupted; call the same command again to go on"
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.status, "interrupted; call the same command again"
     if is_full_disk(error):
-        where = getattr(error, "filename", None) or error
-        return NamedFailure.status, f"the disk is full ({where}); free some space and call the same command again"
+        cause = getattr(error, "filename", None) or error
+        return NamedFailure.status, f"the disk is full ({cause}); free some space and call the same command again"
     if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
         return InputError.status, f"{os.fsdecode(error.filename)}: {error.strerror}; check the path"
     return None
 
 
 def answer_while_importing() -> None:
-    """Makes SIGTERM end `python -m PACKAGE.NAME` with status 3 while it imports; called in the __init__ of a package.
+    """Makes SIGTERM end `python -m PACKAGE.NAME` with status 3 while the program imports its modules.
 
-    Nothing is under way in the imports, which take seconds; crops_jax.program then takes the signal over. Does
-    nothing when the package is imported from elsewhere.
+    The __init__ of a package of programs calls it. The imports take seconds and no work can be lost during them;
+    afterwards crops_jax.program handles the signal. The function does nothing if other code imports the package.
     """
-    if sys.argv[0] == "-m":  # so it reads only while `python -m` looks for its module
+    if sys.argv[0] == "-m":  # sys.argv[0] has this value only while `python -m` locates its module.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(3))

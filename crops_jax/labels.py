@@ -1,6 +1,6 @@
-"""Label levels of HLA and the label matrix of a batch, never written out.
+"""Label levels, and the label matrix of a batch in a sparse form.
 
-Levels: CroPS (arXiv 2511.15443), hierarchical label assignment.
+The levels are those of hierarchical label assignment (HLA) in CroPS (arXiv 2511.15443).
 """
 
 import enum
@@ -14,11 +14,14 @@ from jaxtyping import Bool, Int, Int32
 from crops_jax.hashing import token_words
 
 IGNORE = -1
-"""Level of a pair that is neither anchor nor negative of anything."""
+"""The level of a pair that a loss ignores: it is neither an anchor nor a negative of an anchor."""
 
 
 class Level(enum.IntEnum):
-    """The level of a pair: how strongly a document answers a query, by the stage of the log at which it was seen."""
+    """The level of a pair. It says how strongly a document answers a query.
+
+    It follows from the stage of the search log at which the document was seen.
+    """
 
     IN_BATCH_NEGATIVE = 0
     FILTERED_BEFORE_RANKING = 1
@@ -29,10 +32,10 @@ class Level(enum.IntEnum):
 
 
 class SparseLabels(NamedTuple):
-    """Labels of [queries, documents] by their few entries other than level 0.
+    """The label matrix [queries, documents], stored as its few entries whose level is not 0.
 
     doc_index: the column of each entry; -1 is padding. A column occurs at most once in a row.
-    level: its level, 1 to 5; -1 means "ignore this pair". Every column not named is level 0.
+    level: the level of each entry, 1 to 5; -1 means "ignore this pair". Every column without an entry has level 0.
     """
 
     doc_index: Int32[jax.Array, "queries k"]
@@ -42,10 +45,10 @@ class SparseLabels(NamedTuple):
 class LookupCounters(NamedTuple):
     """The counters of the label lookup of one global batch; int32 scalars.
 
-    false_negatives_avoided: (query, document) pairs that are labelled for the query but came into the batch with
-      another query's record only, so that they would have been level 0.
-    duplicate_documents: columns that are second copies of a document.
-    label_overflow: labelled pairs beyond labels_per_query, which fell to level 0.
+    false_negatives_avoided: the number of (query, document) pairs that are labelled for the query although only the
+      record of another query brought the document into the batch. Without the lookup they would have level 0.
+    duplicate_documents: the number of columns that are second copies of a document.
+    label_overflow: the number of labelled pairs beyond labels_per_query, which get level 0.
     """
 
     false_negatives_avoided: Int32[jax.Array, ""]
@@ -60,38 +63,40 @@ def sparse_labels(
     *,
     labels_per_query: int,
 ) -> tuple[SparseLabels, Bool[jax.Array, "documents"], LookupCounters]:
-    """Labels of every (query, document) pair of a global batch, looked up by document id.
+    """Returns the labels of every (query, document) pair of a global batch, looked up by document id.
 
-    Each query brings the ids of all its labelled documents; they are searched (binary, lexicographic in the two
-    words) among the ids of the batch's documents, whichever query's record brought those. Runs inside jit.
+    Each query has the ids of all its labelled documents. A binary search, lexicographic in the two words, looks these
+    ids up among the ids of all documents of the batch, including those that records of other queries brought into it.
+    The function runs inside jit.
 
     Args:
-      labelled_ids: ids of the labelled documents of each query, each at most once a query; (0, 0) is padding.
-      labelled_levels: their levels, 1 to 5, or -1 for "ignore"; 0 is as good as not labelled.
-      document_ids: ids of the batch's documents, (0, 0) where a column is empty. Row q of the batch brought columns
-        q * n to (q + 1) * n - 1, n = documents / queries, which only the counters use.
-      labels_per_query: most entries of a row. Where more match, the highest levels keep their places.
+      labelled_ids: the ids of the labelled documents of each query, each at most once per query; (0, 0) is padding.
+      labelled_levels: the levels of these documents, 1 to 5, or -1 for "ignore"; 0 has the same effect as no label.
+      document_ids: the ids of the batch's documents; (0, 0) marks an empty column. Columns q * n to (q + 1) * n - 1,
+        with n = documents / queries, come from the record of row q; only the counters use this.
+      labels_per_query: the maximum number of entries in a row. If more labels match, those of the highest levels are
+        kept.
 
     Returns:
-      The labels, [queries, min(labels_per_query, labelled)]; the mask of columns that are real documents: False for
-      empty columns and for second copies of a document; and counters.
+      The labels, [queries, min(labels_per_query, labelled)]; the mask of the columns that are real documents, which is
+      False for empty columns and for second copies of a document; and the counters.
     """
     queries, labelled, _ = labelled_ids.shape
     documents = document_ids.shape[0]
     order = _lexicographic_order(document_ids)
     ranked = document_ids[order]
-    # The order is stable, so the first of a run of equal ids is the leftmost column.
+    # The sort is stable, so the first of a run of equal ids is the leftmost column.
     first_of_run = jnp.concatenate([jnp.ones(1, bool), (ranked[1:] != ranked[:-1]).any(axis=1)])
     empty = (document_ids == 0).all(axis=1)
     first_copy = jnp.zeros(documents, bool).at[order].set(first_of_run)
     doc_mask = first_copy & ~empty
 
-    place = _lower_bound(ranked, labelled_ids.reshape(-1, 2)).reshape(queries, labelled)
-    inside = jnp.minimum(place, documents - 1)
-    matched = (ranked[inside] == labelled_ids).all(axis=2) & (labelled_ids != 0).any(axis=2) & (labelled_levels != 0)
-    column = order[inside]
+    rank = _lower_bound(ranked, labelled_ids.reshape(-1, 2)).reshape(queries, labelled)
+    rank = jnp.minimum(rank, documents - 1)
+    matched = (ranked[rank] == labelled_ids).all(axis=2) & (labelled_ids != 0).any(axis=2) & (labelled_levels != 0)
+    column = order[rank]
 
-    # Padding sorts behind every level, "ignore" behind every positive one; top_k is stable.
+    # top_k is stable. It sorts padding after every level, and "ignore" after the levels 1 to 5.
     lowest = jnp.iinfo(jnp.int32).min
     kept_level, kept = jax.lax.top_k(jnp.where(matched, labelled_levels, lowest), min(labels_per_query, labelled))
     is_entry = kept_level != lowest
@@ -100,7 +105,9 @@ def sparse_labels(
         level=jnp.where(is_entry, kept_level, 0).astype(jnp.int32),
     )
     counters = LookupCounters(
-        false_negatives_avoided=_count(matched & ~_own(labelled_ids, document_ids.reshape(queries, -1, 2))),
+        false_negatives_avoided=_count(
+            matched & ~_is_in_own_record(labelled_ids, document_ids.reshape(queries, -1, 2))
+        ),
         duplicate_documents=_count(~first_copy & ~empty),
         label_overflow=_count(matched) - _count(is_entry),
     )
@@ -108,10 +115,10 @@ def sparse_labels(
 
 
 def repeated_queries(query_tokens: Int32[jax.Array, "queries tokens"]) -> Bool[jax.Array, "queries"]:
-    """True for every query of a global batch that an earlier row holds already, token by token.
+    """Returns the mask of the queries of a global batch whose tokens are equal to those of an earlier row.
 
-    Such a row is merged into the earlier one: its weight in the loss is 0, while its documents stay in the batch,
-    where the lookup gives them their levels for the earlier row.
+    Such a row is merged into the earlier one: its weight in the loss is 0, but its documents stay in the batch, and the
+    lookup assigns them their levels for the earlier row.
     """
     hashes = token_words(query_tokens)
     order = _lexicographic_order(hashes)
@@ -121,7 +128,7 @@ def repeated_queries(query_tokens: Int32[jax.Array, "queries tokens"]) -> Bool[j
 
 
 def dense_labels(labels: SparseLabels, documents: int) -> Int32[jax.Array, "queries documents"]:
-    """The label matrix written out: level 0 wherever `labels` names no column."""
+    """Returns the full label matrix; columns without an entry in `labels` have level 0."""
     queries = labels.doc_index.shape[0]
     column = jnp.where(labels.doc_index < 0, documents, labels.doc_index)
     rows = jnp.arange(queries)[:, None]
@@ -132,26 +139,29 @@ def _lexicographic_order(words: Int32[jax.Array, "rows 2"]) -> Int[jax.Array, "r
     return jnp.lexsort((words[:, 1], words[:, 0]))
 
 
-def _lower_bound(ranked: Int32[jax.Array, "rows 2"], wanted: Int32[jax.Array, "n 2"]) -> Int32[jax.Array, "n"]:
-    """The first row of `ranked` (sorted) that is not below each of `wanted`; the number of rows when all are."""
+def _lower_bound(ranked: Int32[jax.Array, "rows 2"], keys: Int32[jax.Array, "n 2"]) -> Int32[jax.Array, "n"]:
+    """Returns, for each key, the first row of `ranked` that is not less than the key.
+
+    `ranked` is sorted. If all its rows are less than a key, the result for this key is the number of rows.
+    """
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = (low + high) // 2
         pivot = ranked[jnp.minimum(middle, ranked.shape[0] - 1)]
-        below = (pivot[:, 0] < wanted[:, 0]) | ((pivot[:, 0] == wanted[:, 0]) & (pivot[:, 1] < wanted[:, 1]))
-        open_ = low < high
-        return jnp.where(open_ & below, middle + 1, low), jnp.where(open_ & ~below, middle, high)
+        below = (pivot[:, 0] < keys[:, 0]) | ((pivot[:, 0] == keys[:, 0]) & (pivot[:, 1] < keys[:, 1]))
+        unfinished = low < high
+        return jnp.where(unfinished & below, middle + 1, low), jnp.where(unfinished & ~below, middle, high)
 
-    low = jnp.zeros(wanted.shape[0], jnp.int32)
+    low = jnp.zeros(keys.shape[0], jnp.int32)
     halvings = math.ceil(math.log2(ranked.shape[0] + 1))
     return jax.lax.fori_loop(0, halvings, halve, (low, jnp.full_like(low, ranked.shape[0])))[0]
 
 
-def _own(
+def _is_in_own_record(
     labelled_ids: Int32[jax.Array, "queries labelled 2"], own_ids: Int32[jax.Array, "queries own 2"]
 ) -> Bool[jax.Array, "queries labelled"]:
-    """Returns whether the query's own record brought the labelled document into the batch."""
+    """Returns the mask of the labelled documents that the query's own record brought into the batch."""
     equal = (labelled_ids[:, :, None, 0] == own_ids[:, None, :, 0]) & (
         labelled_ids[:, :, None, 1] == own_ids[:, None, :, 1]
     )
