@@ -1,7 +1,8 @@
-"""Training losses. Each is one function with its formula, shapes and paper in the docstring.
+"""Training losses. Each loss is one function; its docstring has the formula, the shapes and the paper.
 
-All of them are functions of the same few numbers, which level_sums/ computes: scores of the named pairs, and for each
-query the logsumexp of level 0. A loss adds a formula of [queries, k] to them.
+All losses are functions of the same few numbers, which level_sums/ computes: the scores of the named pairs, which are
+the pairs whose level is not 0, and the logsumexp of level 0 of each query. A loss applies a formula of shape
+[queries, k] to them.
 """
 
 from crops_jax.losses.arguments import LossOptions

@@ -1,4 +1,4 @@
-"""The arguments that all losses share: the arrays of a batch and their checks, and options with their defaults."""
+"""The arguments that all losses share: the arrays of a batch with their checks, and the options with their defaults."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,9 +12,9 @@ _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
 class LossInputs(NamedTuple):
-    """The arrays of a batch that a loss is computed from, each as `crops_jax.losses.h_infonce` describes it.
+    """The arrays of a batch from which a loss is computed; `crops_jax.losses.h_infonce` describes each of them.
 
-    None stands for the default: weight 1 for every query, every column a real document, no logQ correction.
+    None selects the default: every query has weight 1, every column is a real document, logQ correction is off.
     """
 
     query_embeddings: Float[Array, "queries dim"]
@@ -26,12 +26,12 @@ class LossInputs(NamedTuple):
 
 
 def validate(name: str, inputs: LossInputs) -> None:
-    """Raises ValueError, naming the loss, the rule and what was found."""
+    """Raises ValueError if an array breaks a rule; the message names the loss, the rule and the value."""
     query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities = inputs
 
-    def require(condition: bool, rule: str, found: object) -> None:
+    def require(condition: bool, rule: str, value: object) -> None:
         if not condition:
-            raise ValueError(f"{name}: {rule}, found {found}")
+            raise ValueError(f"{name}: {rule}, found {value}")
 
     q, d = query_embeddings, doc_embeddings
     require(q.ndim == 2 and d.ndim == 2, "embeddings must be [queries, dim] and [docs, dim]", (q.shape, d.shape))
@@ -66,7 +66,7 @@ def validate(name: str, inputs: LossInputs) -> None:
 
 
 def validate_temperature(name: str, temperature: object) -> None:
-    """Raises ValueError unless it is a scalar."""
+    """Raises ValueError if the temperature is not a scalar."""
     if jnp.ndim(temperature) != 0:  # type: ignore[arg-type]
         raise ValueError(f"{name}: temperature must be a scalar, found {jnp.shape(temperature)}")  # type: ignore[arg-type]
 
@@ -76,17 +76,17 @@ Normalization = Literal["anchors", "queries", "sum"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """Raises ValueError for a field that is not what its line says."""
+    """The options of a loss. The constructor raises ValueError for a field with an invalid value."""
 
     normalization: Normalization = "anchors"
-    """"anchors": weighted mean over all terms of the batch. "queries": mean over each query's terms first, then over
-    the queries that have one. "sum": plain weighted sum."""
+    """The normalisation of the sum of terms. "anchors" is the weighted mean over all terms of the batch. "queries" is
+    the mean over the terms of each query, and then over the queries that have a term. "sum" is the weighted sum."""
     level_weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
-    """Weight of a term by the level of its document, levels 1 to 5; not negative."""
+    """The weight of a term by the level of its document, for levels 1 to 5; not negative."""
     ignore_margin: float | None = None
-    """Other queries' documents that score at least the query's best positive (level 4 or 5) less this margin are
-    ignored: they are likely false negatives (positive-aware mining of NV-Retriever, arXiv 2407.15831; margin of
-    GISTEmbed, arXiv 2402.16829). None: none is."""
+    """The margin within which documents of other queries are ignored: those whose score is at least that of the query's
+    best positive (level 4 or 5) minus this margin. They are likely false negatives (positive-aware mining of
+    NV-Retriever, arXiv 2407.15831; margin of GISTEmbed, arXiv 2402.16829). With None, no document is ignored."""
 
     def __post_init__(self) -> None:
         if self.normalization not in ("anchors", "queries", "sum"):

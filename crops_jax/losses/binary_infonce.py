@@ -1,4 +1,4 @@
-"""Losses that know two kinds of documents: positives (level 4 and 5) and negatives (0 to 3)."""
+"""Losses that distinguish only two kinds of documents: positives (levels 4 and 5) and negatives (levels 0 to 3)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -23,13 +23,13 @@ def infonce(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> Float[Array, ""]:
-    """InfoNCE with one positive a query, the first of those of its highest level.
+    """Returns InfoNCE with one positive per query: the first document of the query's highest level.
 
         loss_i = - log [ e^z_ip / ( e^z_ip + sum over negatives k of e^z_ik ) ]
 
-    Negatives are all real, unignored documents below level 4; further positives take no part, so that a pass for each
-    of them makes up `multi_positive_infonce`. van den Oord et al., arXiv 1807.03748, with in-batch negatives.
-    Arguments, result and errors as of `crops_jax.losses.h_infonce`.
+    The negatives are all real documents below level 4 that are not ignored. Further positives have no influence, so
+    that one pass for each positive adds up to `multi_positive_infonce`. The loss is that of van den Oord et al., arXiv
+    1807.03748, with in-batch negatives. Arguments, result and errors are those of `crops_jax.losses.h_infonce`.
     """
     validate_temperature("infonce", temperature)
     inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
@@ -57,12 +57,12 @@ def multi_positive_infonce(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> Float[Array, ""]:
-    """InfoNCE with all positives of a query in one pass.
+    """Returns InfoNCE with all positives of a query in one pass.
 
         loss_ip = - log [ e^z_ip / ( e^z_ip + sum over negatives k of e^z_ik ) ]   for every positive p
 
-    The mean of what `infonce` gives with one pass for each positive; H-InfoNCE of binary labels. Arguments, result and
-    errors as of `crops_jax.losses.h_infonce`.
+    The loss is the mean of the results of `infonce` with one pass for each positive. It equals H-InfoNCE for binary
+    labels. Arguments, result and errors are those of `crops_jax.losses.h_infonce`.
     """
     validate_temperature("multi_positive_infonce", temperature)
     inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
@@ -78,7 +78,7 @@ def multi_positive_infonce(
 
 
 def infonce_terms(sums: LevelSums, temperatures: Float[Array, "1"]) -> Terms:
-    """One term for each query that has a positive and a negative."""
+    """Returns one term for each query that has a positive and a negative."""
     against = _negatives(sums, temperatures[0])
     first = sums.level.argmax(axis=1)[:, None]
     level = jnp.take_along_axis(sums.level, first, axis=1)
@@ -88,7 +88,7 @@ def infonce_terms(sums: LevelSums, temperatures: Float[Array, "1"]) -> Terms:
 
 
 def multi_positive_infonce_terms(sums: LevelSums, temperatures: Float[Array, "1"]) -> Terms:
-    """One term for each positive of a query that has a negative."""
+    """Returns one term for each positive, for the queries that have a negative."""
     against = jnp.broadcast_to(_negatives(sums, temperatures[0]), sums.score.shape)
     counted = (sums.level >= Level.POSITIVE) & (against > LOWEST / 2)
     return Terms(contrast(sums.score / temperatures[0], against, counted), counted, sums.level)

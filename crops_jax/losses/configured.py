@@ -32,24 +32,25 @@ def configured_loss(
     temperature: Float[Array, ""],
     split: Split,
 ) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]], LevelStatistics]:
-    """The loss of a batch, counters of what it met, and its statistics.
+    """Returns the loss of a batch, its counters and its statistics.
 
-    With config.matryoshka_dims it is the mean of the losses of the full width and of each number of leading components,
-    which are normalised again (Kusupati et al. 2022, arXiv 2205.13147, equation 1, all weights alike). Counters and
-    statistics are those of the full width.
+    With config.matryoshka_dims the loss is the mean of several losses: that of the full width, and one for each number
+    of leading components, which are normalised again (Kusupati et al. 2022, arXiv 2205.13147, equation 1, with equal
+    weights). Counters and statistics are those of the full width.
 
-    Counter ignored_by_margin, where the configuration has a margin: other queries' documents that it took out. It and
-    the statistics are of the queries whose weight is not 0.
+    If the configuration has a margin, the counter ignored_by_margin is the number of documents of other queries that
+    the margin ignores. This counter and the statistics include only queries whose weight is not 0.
 
     Args:
-      inputs: with query_weights; labels as SparseLabels.
-      temperature: positive scalar.
-      split: the mesh that queries and documents are split over.
+      config: the loss section of the configuration.
+      inputs: the batch; query_weights must be present and the labels must be SparseLabels.
+      temperature: a positive scalar.
+      split: the mesh over which queries and documents are split.
     """
     formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
     options = LossOptions(
         normalization=config.normalization,
-        level_weights=_five(config.level_weights),
+        level_weights=_as_five_weights(config.level_weights),
         ignore_margin=config.ignore_margin,
     )
 
@@ -77,7 +78,7 @@ def configured_loss(
 
 
 def _leading_components(inputs: LossInputs, dim: int) -> LossInputs:
-    """The batch with embeddings of `dim` leading components, normalised again."""
+    """Returns the batch with only the first `dim` components of its embeddings, normalised again."""
     return inputs._replace(
         query_embeddings=unit_norm(inputs.query_embeddings[:, :dim]),
         doc_embeddings=unit_norm(inputs.doc_embeddings[:, :dim]),
@@ -90,6 +91,6 @@ def _temperatures(config: LossConfig, temperature: Float[Array, ""]) -> Float[Ar
     return temperature * jnp.asarray(config.rince_temperature_factors, jnp.float32)
 
 
-def _five(values: Any) -> tuple[float, float, float, float, float]:
-    one, two, three, four, five = values
-    return one, two, three, four, five
+def _as_five_weights(weights: Any) -> tuple[float, float, float, float, float]:
+    first, second, third, fourth, fifth = weights
+    return first, second, third, fourth, fifth

@@ -1,4 +1,4 @@
-"""H-InfoNCE (CroPS, arXiv 2511.15443): every document against all documents of strictly lower levels."""
+"""H-InfoNCE (CroPS, arXiv 2511.15443). It contrasts every labelled document with all documents of lower levels."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -23,40 +23,44 @@ def h_infonce(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> Float[Array, ""]:
-    """Hierarchical InfoNCE: every anchor against all documents of strictly lower levels.
+    """Returns hierarchical InfoNCE, which contrasts every anchor with all documents of strictly lower levels.
 
         z_ij = <q_i, d_j> / temperature
         loss_ij = - log [ e^z_ij / ( e^z_ij + sum over k with l_ik < l_ij of e^z_ik ) ]
 
-    averaged over the anchors, weighted by query_weights: pairs of level l_ij >= 1 with at least one unignored
-    document of a strictly lower level. Documents of the same or a higher level and ignored ones (level -1) enter
-    neither the sum nor the count. Equation 6 of CroPS (arXiv 2511.15443).
+    An anchor is a pair (i, j) of level l_ij >= 1 for whose query at least one document of a strictly lower level is not
+    ignored. The loss is the average over the anchors, weighted by query_weights. The sum over k contains neither
+    ignored documents (level -1) nor documents of the same or a higher level. This is equation 6 of CroPS (arXiv
+    2511.15443).
 
     Args:
-      query_embeddings: float32, bfloat16 or float16; nothing is normalised here, the scores are plain dot products.
-      doc_embeddings: of the same type.
+      query_embeddings: embeddings in float32, bfloat16 or float16. The loss does not normalise them; scores are plain
+        dot products.
+      doc_embeddings: embeddings of the same type.
       labels: levels -1 to 5, as SparseLabels or, for "dense" and "auto", as an integer matrix.
-      temperature: positive scalar, never clipped here.
-      implementation: "dense" writes the score matrix out and is the reference; "streaming" is exact too and never
-        holds more than a tile of it; "pallas" is a kernel; "auto" takes the one that fits (see
-        `crops_jax.losses.implementation_that_runs`). One that is named runs or raises, and never another one in its
-        place.
-      query_weights: non-negative weight of each query, 1 by default. No gradient flows into it.
-      doc_mask: True where a column is a real document; padding and second copies are False. All real by default.
-      doc_log_probabilities: logQ correction (Yi et al., RecSys 2019): log of the probability that a batch holds the
-        document, subtracted from z of level 0, whose sum then estimates that over the corpus without bias. Named
-        pairs are not sampled and stay as they are. No gradient flows into it.
-      options: level weights, another normalisation, and a margin within which other queries' documents are ignored.
-      split: the mesh that queries and documents are split over, which "streaming" then works on in parts; without
-        it, the compiler decides.
+      temperature: a positive scalar; the loss does not clip it.
+      implementation: "dense" stores the whole score matrix and is the reference; "streaming" is exact too and stores
+        only one tile of the matrix at a time; "pallas" uses kernels; "auto" selects one of them (see
+        `crops_jax.losses.implementation_that_runs`). An implementation other than "auto" is never replaced by another
+        one: it runs, or the loss raises ValueError.
+      query_weights: the non-negative weight of each query, 1 by default. No gradient flows into it.
+      doc_mask: True for columns that are real documents, False for padding and second copies. By default all columns
+        are real documents.
+      doc_log_probabilities: the log of the probability that a batch contains the document, for the logQ correction (Yi
+        et al., RecSys 2019). It is subtracted from z of level 0, so that the sum over level 0 is an unbiased estimate
+        of the sum over the corpus. Pairs whose level is not 0 are not sampled and remain unchanged. No gradient flows
+        into it.
+      options: level weights, the normalisation, and a margin within which documents of other queries are ignored.
+      split: the mesh over which queries and documents are split; "streaming" then computes on the parts. Without it the
+        compiler decides about the distribution.
 
     Returns:
-      float32 scalar, differentiable in both embeddings and in temperature. Without anchors (or all of weight 0) it
-      is 0 with zero gradients; embeddings or a temperature that are not finite give NaN. float32 embeddings are
-      multiplied with precision HIGHEST, narrower ones are summed in float32.
+      A float32 scalar, differentiable in both embeddings and in temperature. If the batch has no anchor with a weight
+      above 0, the loss is 0 and its gradients are zero. If an embedding or the temperature is not finite, the loss is
+      NaN. Products of float32 embeddings have precision HIGHEST; products of narrower types are summed in float32.
 
     Raises:
-      ValueError: shapes or types do not fit each other, or the named implementation cannot run here.
+      ValueError: shapes or types are not compatible, or the named implementation cannot run on this device.
     """
     validate_temperature("h_infonce", temperature)
     inputs = LossInputs(query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities)
@@ -72,7 +76,7 @@ def h_infonce(
 
 
 def h_infonce_terms(sums: LevelSums, temperatures: Float[Array, "1"]) -> Terms:
-    """One term for each anchor: softplus(C - z), C the logsumexp of everything below its level."""
+    """Returns one term for each anchor: softplus(C - z), where C is the logsumexp of all documents of lower levels."""
     temperature = temperatures[0]
     below = strictly_below(sums, temperature)
     against = jnp.take_along_axis(below, jnp.maximum(sums.level, 0), axis=1)

@@ -1,4 +1,7 @@
-"""Statistics of how well a batch's scores order its documents, by level, computed from the sums of the loss."""
+"""Statistics that say how well the scores of a batch order its documents, by level.
+
+They are computed from the sums of the loss.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,18 +16,20 @@ from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 ANCHOR_LEVELS = tuple(Level)[1:]
 
 ANCHORS, RECALL, SCORE_GAP = "anchors_level", "recall_in_batch_level", "score_gap_level"
-"""The beginnings of the fields of metrics.jsonl, before the number of the level."""
+"""The prefixes of the fields of metrics.jsonl; the number of the level follows them."""
 
 _SUM_NAMES = (ANCHORS, "recalled_level", "score_gap_sum_level")
 LEVEL_SUMS = tuple(f"{name}_{int(level)}" for name in _SUM_NAMES for level in ANCHOR_LEVELS)
 
 
 class LevelStatistics(NamedTuple):
-    """Statistics of the anchors of levels 1 to 5: pairs with at least one unignored document strictly below them.
+    """Statistics of the anchors of each level from 1 to 5.
 
-    anchors: how many there are.
-    recalled: how many of them score above everything strictly below.
-    score_gap: sum of their score less the greatest one strictly below.
+    An anchor is a pair for whose query at least one document of a strictly lower level is not ignored.
+
+    anchors: the number of anchors.
+    recalled: the number of anchors whose score exceeds those of all documents of strictly lower levels.
+    score_gap: the sum, over the anchors, of the score minus the greatest score of strictly lower levels.
     """
 
     anchors: Int32[Array, "5"]
@@ -33,18 +38,20 @@ class LevelStatistics(NamedTuple):
 
 
 def level_statistics(sums: LevelSums, counted: Bool[Array, "queries"]) -> LevelStatistics:
-    """The statistics of a batch, without derivative.
+    """Returns the statistics of a batch; they have no derivative.
 
-    "Strictly below" is level 0, without what ignore_margin took out, and every named level under the anchor's own.
+    The strictly lower levels of an anchor are level 0, without the columns that ignore_margin ignores, and the named
+    pairs of every level below that of the anchor.
 
     Args:
-      counted: queries whose anchors count.
+      sums: the sums of the batch.
+      counted: the mask of the queries whose anchors are counted.
     """
     sums = jax.lax.stop_gradient(sums)
     greatest = [sums.greatest]
     for level in ANCHOR_LEVELS[:-1]:
-        here = jnp.where(sums.level == level, sums.score, LOWEST).max(axis=1)
-        greatest.append(jnp.maximum(greatest[-1], here))
+        greatest_of_level = jnp.where(sums.level == level, sums.score, LOWEST).max(axis=1)
+        greatest.append(jnp.maximum(greatest[-1], greatest_of_level))
     below = jnp.take_along_axis(jnp.stack(greatest, axis=1), jnp.maximum(sums.level - 1, 0), axis=1)
     is_anchor = (sums.level >= 1) & (below > LOWEST / 2) & counted[:, None]
     gap = jnp.where(is_anchor, sums.score - below, 0.0)
@@ -56,17 +63,17 @@ def level_statistics(sums: LevelSums, counted: Bool[Array, "queries"]) -> LevelS
 
 
 def as_sums(statistics: LevelStatistics) -> dict[str, int | float]:
-    """Statistics on the host as numbers that are added up over steps, by name: those of LEVEL_SUMS."""
+    """Returns statistics, already on the host, as numbers by their names in LEVEL_SUMS; they are summed over steps."""
     values = [value for values in statistics for value in values.tolist()]
     return dict(zip(LEVEL_SUMS, values, strict=True))
 
 
 def as_fields(sums: Mapping[str, int | float]) -> dict[str, int | float]:
-    """Returns the fields of a line of metrics.jsonl about the levels, from the sums since the line before.
+    """Returns the fields about the levels for a line of metrics.jsonl, from the sums since the previous line.
 
-    anchors_level_l for each level. Where there are anchors, recall_in_batch_level_l is the share of them that scores
-    above everything strictly below, and score_gap_level_l the mean of their score less the greatest one strictly
-    below; of a level without anchors both are left out.
+    anchors_level_l is the number of anchors of level l. recall_in_batch_level_l is the share of these anchors whose
+    score exceeds those of all documents of strictly lower levels. score_gap_level_l is the mean of their score minus
+    the greatest score of strictly lower levels. A level without anchors has only the first field.
     """
     fields: dict[str, int | float] = {}
     for level in map(int, ANCHOR_LEVELS):

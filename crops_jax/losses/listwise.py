@@ -1,4 +1,4 @@
-"""Softmax cross-entropy over all documents of a query, labels as a distribution."""
+"""Softmax cross-entropy over all documents of a query, with the labels as a distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ def softmax_cross_entropy(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> Float[Array, ""]:
-    """Softmax cross-entropy (ListNet's top-one form, Cao et al., ICML 2007) with levels as gains.
+    """Returns the softmax cross-entropy (ListNet's top-one form, Cao et al., ICML 2007) with levels as gains.
 
         loss_i = - sum over j of y_ij log [ e^z_ij / sum over k of e^z_ik ],   y_ij = l_ij / sum over k of l_ik
 
-    over all real, unignored documents; averaged over the queries with a document above level 0. There is one term for
-    each query: level weights other than 1 are a ValueError. Arguments, result and further errors as of
-    `crops_jax.losses.h_infonce`.
+    The sums are over all real documents that are not ignored. The loss is the average over the queries with a document
+    above level 0. Each of these queries has one term, which belongs to no level; level weights other than 1 therefore
+    raise ValueError. Arguments, result and further errors are those of `crops_jax.losses.h_infonce`.
     """
     validate_temperature("softmax_cross_entropy", temperature)
     if options is not None and any(weight != 1 for weight in options.level_weights):
@@ -51,13 +51,14 @@ def softmax_cross_entropy(
 
 
 def softmax_cross_entropy_terms(sums: LevelSums, temperatures: Float[Array, "1"]) -> Terms:
-    """One term for each query with a labelled document."""
+    """Returns one term for each query with a labelled document."""
     gain = jnp.maximum(sums.level, 0)
     z = sums.score / temperatures[0]
     has_label = gain.any(axis=1, keepdims=True)
     named = jnp.where(gain > 0, z, LOWEST)
     total = jax.nn.logsumexp(jnp.concatenate([sums.level_0, named], axis=1), axis=1, keepdims=True)
     share = gain / jnp.where(has_label, gain.sum(axis=1, keepdims=True), 1)
-    # Shares add up to 1, so the differences are taken pair by pair, where they are small.
+    # The shares of a query add up to 1, so the differences total - z are weighted pair by pair. They are small, unlike
+    # total and the scores.
     loss = (share * jnp.where(gain > 0, total - z, 0.0)).sum(axis=1, keepdims=True)
     return Terms(jnp.where(has_label, loss, 0.0), has_label, gain.max(axis=1, keepdims=True))

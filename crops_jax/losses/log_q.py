@@ -1,9 +1,11 @@
-"""The frequency with which documents enter a batch, estimated in training: the probabilities of logQ correction.
+"""The probability that a batch contains a document, estimated during training for the logQ correction.
 
-Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations" (RecSys 2019), algorithm 2:
-for each document, a moving average of the steps between two batches that hold it; its inverse estimates the
-probability that a batch holds it. The state is two arrays of hash buckets, a function of the batches seen, so that a
-resumed run goes on exactly. Documents that share a bucket share an estimate, too high for both.
+The method is algorithm 2 of Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations"
+(RecSys 2019). It keeps, for each document, a moving average of the number of steps between two batches that contain the
+document. The inverse of this interval estimates the probability that a batch contains the document.
+
+The state is two arrays of hash buckets. It is a function of the batches seen so far, so that a resumed run continues
+exactly. Documents that share a bucket share an estimate, which is too high for each of them.
 """
 
 from typing import NamedTuple
@@ -14,7 +16,11 @@ from jaxtyping import Array, Bool, Float, Int32
 
 
 class DocumentIntervals(NamedTuple):
-    """The state of each bucket. last_step: the newest step, from 1, with it, or 0; interval: in steps."""
+    """The state of each bucket.
+
+    last_step: the newest step, counted from 1, whose batch contained a document of the bucket; 0 if no batch did.
+    interval: the average interval between two such batches, in steps.
+    """
 
     last_step: Int32[Array, "buckets"]
     interval: Float[Array, "buckets"]
@@ -33,21 +39,22 @@ def observe(
     *,
     decay: float,
 ) -> tuple[DocumentIntervals, Float[Array, "documents"], Int32[Array, ""]]:
-    """The estimates after the batch of a step, and those of its own documents.
+    """Returns the estimates after the batch of a step, and the estimates for the documents of this batch.
 
-    A document that is met for the first time gets the steps since the beginning for an interval, all that is known of
-    it (the paper starts from 0, which would take it for a frequent one). Afterwards
+    The first interval of a document is the number of steps since the beginning of training, because nothing else is
+    known about the document. (The paper starts from 0, which would treat the document as a frequent one.) Afterwards
     interval = (1 - decay) interval + decay (step - last_step).
 
     Args:
-      document_ids: two words each.
+      intervals: the state before the step.
+      document_ids: the ids of the batch's documents, two words each.
       doc_mask: True for the first copy of each real document.
-      step: from 1.
-      decay: weight of the newest interval, in (0, 1].
+      step: the number of the step, counted from 1.
+      decay: the weight of the newest interval, in (0, 1].
 
     Returns:
-      The new state; log of the probability that a batch holds the document, at most 0, and 0 where doc_mask is
-      False; and the number of documents met for the first time.
+      The new state; the log of the probability that a batch contains the document, at most 0, and exactly 0 for columns
+      whose doc_mask is False; and the number of documents that occurred for the first time.
     """
     bucket = _bucket(document_ids, intervals.last_step.shape[0])
     last, old = intervals.last_step[bucket], intervals.interval[bucket]
@@ -63,6 +70,6 @@ def observe(
 
 
 def _bucket(document_ids: Int32[Array, "documents 2"], buckets: int) -> Int32[Array, "documents"]:
-    # The words are halves of a cryptographic hash: any mixture of them is spread evenly.
+    # The words are halves of a cryptographic hash, so any mixture of them is distributed evenly.
     words = jax.lax.bitcast_convert_type(document_ids, jnp.uint32)
     return ((words[:, 0] ^ (words[:, 1] * jnp.uint32(0x9E3779B1))) % jnp.uint32(buckets)).astype(jnp.int32)

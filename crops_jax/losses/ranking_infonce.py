@@ -1,4 +1,4 @@
-"""RINCE, ranking InfoNCE (Hoffmann et al., AAAI 2022, arXiv 2201.11736)."""
+"""Ranking InfoNCE, abbreviated RINCE (Hoffmann et al., AAAI 2022, arXiv 2201.11736)."""
 
 import functools
 from typing import Literal
@@ -30,18 +30,20 @@ def rince(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> Float[Array, ""]:
-    """Ranking InfoNCE: each level against everything strictly below it, at a temperature of its own.
+    """Returns ranking InfoNCE, which contrasts each level with all strictly lower levels, at a temperature per level.
 
         out: a term for each document i of level r >= 1, - log [ e^(s_i/t_r) / (e^(s_i/t_r) + B_r) ]
         in:  a term for each level r >= 1 in the row, - log [ P_r / (P_r + B_r) ]
-        with P_r the sum of e^(s/t_r) over level r, and B_r that over all unignored documents of levels below r
+        with P_r the sum of e^(s/t_r) over level r, and B_r the same sum over all documents of levels below r that are
+        not ignored
 
-    out_in takes the form out for the highest level of each row and in for those below it. Peers of the same level are
-    in no denominator but their own sum. With equal temperatures, out is H-InfoNCE.
+    The form out_in uses the terms of out for the highest level of each row and those of in for its lower levels. Other
+    documents of the same level are in the denominator only as a part of P_r. With equal temperatures, out is H-InfoNCE.
 
     Args:
-      temperatures: t_1 to t_5, positive; greater ones for lower levels in the paper.
-      others: as of `crops_jax.losses.h_infonce`, as are result and errors.
+      temperatures: t_1 to t_5, positive; in the paper, lower levels have greater temperatures.
+      form: the form of the terms, "out", "in" or "out_in".
+      others: the other arguments, the result and the errors are those of `crops_jax.losses.h_infonce`.
     """
     temperatures = jnp.asarray(temperatures, jnp.float32)
     if temperatures.shape != (len(_LEVELS),):
@@ -59,32 +61,32 @@ def rince(
 
 
 def rince_formula(form: RinceForm):
-    """Terms of a form. Raises ValueError for another word."""
+    """Returns the function that computes the terms of a form. Raises ValueError for an unknown form."""
     if form not in ("out", "in", "out_in"):
         raise ValueError(f"rince: form must be 'out', 'in' or 'out_in', found {form!r}")
     return functools.partial(_terms, form=form)
 
 
 def _terms(sums: LevelSums, temperatures: Float[Array, "5"], *, form: RinceForm) -> Terms:
-    out, into = _out_terms(sums, temperatures), _in_terms(sums, temperatures)
+    out_terms, in_terms = _out_terms(sums, temperatures), _in_terms(sums, temperatures)
     if form == "out":
-        return out
+        return out_terms
     if form == "in":
-        return into
+        return in_terms
     highest = sums.level.max(axis=1, keepdims=True)
     parts = (
-        out._replace(counted=out.counted & (out.level == highest)),
-        into._replace(counted=into.counted & (into.level < highest)),
+        out_terms._replace(counted=out_terms.counted & (out_terms.level == highest)),
+        in_terms._replace(counted=in_terms.counted & (in_terms.level < highest)),
     )
     return Terms(*(jnp.concatenate(pair, axis=1) for pair in zip(*parts)))
 
 
 def _out_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
     below = jnp.stack(_below(sums, temperatures), axis=1)
-    place = jnp.maximum(sums.level - 1, 0)
-    against = jnp.take_along_axis(below, place, axis=1)
+    level_index = jnp.maximum(sums.level - 1, 0)
+    against = jnp.take_along_axis(below, level_index, axis=1)
     counted = (sums.level >= 1) & (against > LOWEST / 2)
-    return Terms(contrast(sums.score / temperatures[place], against, counted), counted, sums.level)
+    return Terms(contrast(sums.score / temperatures[level_index], against, counted), counted, sums.level)
 
 
 def _in_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
@@ -96,5 +98,5 @@ def _in_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
 
 
 def _below(sums: LevelSums, temperatures: Float[Array, "5"]) -> list[Float[Array, "queries"]]:
-    """B_r for r = 1 to 5, as logarithms."""
+    """Returns the logarithms of B_r for r = 1 to 5."""
     return [strictly_below(sums, temperatures[r - 1], which=r - 1, levels=r)[:, r] for r in _LEVELS]

@@ -1,4 +1,4 @@
-"""The sum of a loss's terms: every loss here is a weighted sum of terms, a few for each query."""
+"""The sum of the terms of a loss. Every loss in this package is a weighted sum of terms, a few for each query."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 class Terms(NamedTuple):
     """The terms of each query.
 
-    loss: of each term; 0 where there is none.
-    counted: whether there is one.
-    level: of the document that the term is about, 1 to 5.
+    loss: the loss of each term; 0 in positions without a term.
+    counted: the mask of the positions that have a term.
+    level: the level of the term's document, 1 to 5.
     """
 
     loss: Float[Array, "queries terms"]
@@ -38,9 +38,10 @@ def batch_loss(
     options: LossOptions | None = None,
     split: Split | None = None,
 ) -> tuple[Float[Array, ""], LevelSums]:
-    """The loss of a batch by the formula for its terms, and the sums that it was made of.
+    """Returns the loss of a batch, by a formula for its terms, and the sums from which it was computed.
 
-    Arguments as of `crops_jax.losses.h_infonce`. Embeddings or temperatures that are not finite give NaN.
+    The arguments are those of `crops_jax.losses.h_infonce`. If an embedding or temperature is not finite, the loss is
+    NaN.
     """
     validate(name, inputs)
     options = LossOptions() if options is None else options
@@ -61,7 +62,8 @@ def batch_loss(
     else:
         weights = inputs.query_weights.astype(jnp.float32)
     loss = _normalised(formula(sums, temperatures), jax.lax.stop_gradient(weights), options)
-    # A sum of NaN would pass for an empty one, and the loss for that of a batch without anchors.
+    # Without this check, a sum that is NaN would be treated as empty, and the loss would be that of a batch without
+    # anchors.
     finite = _all_finite(inputs.query_embeddings, inputs.doc_embeddings, temperatures)
     return jnp.where(finite, loss, jnp.nan), sums
 
@@ -69,7 +71,10 @@ def batch_loss(
 def strictly_below(
     sums: LevelSums, temperature: Float[Array, ""], *, which: int = 0, levels: int = 5
 ) -> Float[Array, "queries levels"]:
-    """Returns, for l = 0 to `levels`, the log of the sum of e^(s / t) over all unignored columns of levels below l."""
+    """Returns the log of the sum of e^(s / t) over the columns of levels below l, for each l from 0 to `levels`.
+
+    Ignored columns are not in the sums. `which` is the index of the temperature in `sums`.
+    """
     below = [jnp.full_like(sums.level_0[:, which], LOWEST), sums.level_0[:, which]]
     for level in range(1, levels):
         below.append(jnp.logaddexp(below[-1], of_level(sums, temperature, level)))
@@ -77,17 +82,18 @@ def strictly_below(
 
 
 def of_level(sums: LevelSums, temperature: Float[Array, ""], level: int) -> Float[Array, "queries"]:
-    """Log of the sum of e^(s / t) over the named pairs of a level; LOWEST where there is none."""
-    here = sums.level == level
-    total = jax.nn.logsumexp(jnp.where(here, sums.score / temperature, LOWEST), axis=1)
-    return jnp.where(here.any(axis=1), total, LOWEST)
+    """Returns the log of the sum of e^(s / t) over the named pairs of a level; LOWEST for a query without a pair."""
+    selected = sums.level == level
+    total = jax.nn.logsumexp(jnp.where(selected, sums.score / temperature, LOWEST), axis=1)
+    return jnp.where(selected.any(axis=1), total, LOWEST)
 
 
 def contrast(
     chosen: Float[Array, "queries terms"], against: Float[Array, "queries terms"], counted: Bool[Array, "queries terms"]
 ) -> Float[Array, "queries terms"]:
-    """- log of e^chosen / (e^chosen + e^against) where counted, else 0."""
-    # The inner where keeps what is no term out of softplus, whose derivative would otherwise be 0 * infinity.
+    """Returns - log [ e^chosen / (e^chosen + e^against) ] in the positions that are counted, and 0 in all others."""
+    # The inner where replaces the positions without a term before softplus. Otherwise their derivative would be
+    # 0 * infinity.
     return jnp.where(counted, jax.nn.softplus(jnp.where(counted, against - chosen, 0.0)), 0.0)
 
 
