@@ -21,7 +21,7 @@ _WRONG_PATH = {
 class InputError(Exception):
     """The user's input or arguments are wrong (exit status 2).
 
-    The message names the file, row, column or field, what was found, and what to do.
+    The message names the file, row, column or field, the value found in it, and what to do.
     """
 
     status = 2

@@ -38,7 +38,7 @@ def validate(name: str, inputs: LossInputs) -> None:
     require(q.shape[1] == d.shape[1], "both embeddings must have the same dim", (q.shape, d.shape))
     require(
         q.dtype == d.dtype and q.dtype in _DTYPES,
-        "both embeddings must be float32, bfloat16 or float16 alike",
+        "both embeddings must have one type, float32, bfloat16 or float16",
         (q.dtype, d.dtype),
     )
     require(d.shape[0] > 0 and q.shape[0] > 0, "at least one query and one document are needed", (q.shape, d.shape))

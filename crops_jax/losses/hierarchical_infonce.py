@@ -28,8 +28,8 @@ def h_infonce(
         z_ij = <q_i, d_j> / temperature
         loss_ij = - log [ e^z_ij / ( e^z_ij + sum over k with l_ik < l_ij of e^z_ik ) ]
 
-    An anchor is a pair (i, j) of level l_ij >= 1 for whose query at least one document of a strictly lower level is not
-    ignored. The loss is the average over the anchors, weighted by query_weights. The sum over k contains neither
+    An anchor is a pair (i, j) of level l_ij >= 1 whose query has at least one document of a strictly lower level that
+    is not ignored. The loss is the average over the anchors, weighted by query_weights. The sum over k contains neither
     ignored documents (level -1) nor documents of the same or a higher level. This is equation 6 of CroPS (arXiv
     2511.15443).
 

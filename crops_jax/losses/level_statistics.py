@@ -25,7 +25,7 @@ LEVEL_SUMS = tuple(f"{name}_{int(level)}" for name in _SUM_NAMES for level in AN
 class LevelStatistics(NamedTuple):
     """Statistics of the anchors of each level from 1 to 5.
 
-    An anchor is a pair for whose query at least one document of a strictly lower level is not ignored.
+    An anchor is a pair whose query has at least one document of a strictly lower level that is not ignored.
 
     anchors: the number of anchors.
     recalled: the number of anchors whose score exceeds those of all documents of strictly lower levels.
@@ -56,9 +56,9 @@ def level_statistics(sums: LevelSums, counted: Bool[Array, "queries"]) -> LevelS
     is_anchor = (sums.level >= 1) & (below > LOWEST / 2) & counted[:, None]
     gap = jnp.where(is_anchor, sums.score - below, 0.0)
     return LevelStatistics(
-        anchors=_by_level(sums, is_anchor),
-        recalled=_by_level(sums, is_anchor & (gap > 0)),
-        score_gap=_by_level(sums, gap),
+        anchors=_summed_by_level(sums, is_anchor),
+        recalled=_summed_by_level(sums, is_anchor & (gap > 0)),
+        score_gap=_summed_by_level(sums, gap),
     )
 
 
@@ -85,6 +85,6 @@ def as_fields(sums: Mapping[str, int | float]) -> dict[str, int | float]:
     return fields
 
 
-def _by_level(sums: LevelSums, values: Array) -> Array:
+def _summed_by_level(sums: LevelSums, values: Array) -> Array:
     dtype = jnp.int32 if values.dtype == bool else values.dtype
     return jnp.stack([jnp.where(sums.level == level, values, 0).sum(dtype=dtype) for level in ANCHOR_LEVELS])

@@ -82,7 +82,7 @@ def _terms(sums: LevelSums, temperatures: Float[Array, "5"], *, form: RinceForm)
 
 
 def _out_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
-    below = jnp.stack(_below(sums, temperatures), axis=1)
+    below = jnp.stack(_lower_level_sums(sums, temperatures), axis=1)
     level_index = jnp.maximum(sums.level - 1, 0)
     against = jnp.take_along_axis(below, level_index, axis=1)
     counted = (sums.level >= 1) & (against > LOWEST / 2)
@@ -90,13 +90,13 @@ def _out_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
 
 
 def _in_terms(sums: LevelSums, temperatures: Float[Array, "5"]) -> Terms:
-    against = jnp.stack(_below(sums, temperatures), axis=1)
+    against = jnp.stack(_lower_level_sums(sums, temperatures), axis=1)
     chosen = jnp.stack([of_level(sums, temperatures[r - 1], r) for r in _LEVELS], axis=1)
     counted = (chosen > LOWEST / 2) & (against > LOWEST / 2)
     level = jnp.broadcast_to(jnp.asarray(_LEVELS, jnp.int32)[None, :], counted.shape)
     return Terms(contrast(chosen, against, counted), counted, level)
 
 
-def _below(sums: LevelSums, temperatures: Float[Array, "5"]) -> list[Float[Array, "queries"]]:
+def _lower_level_sums(sums: LevelSums, temperatures: Float[Array, "5"]) -> list[Float[Array, "queries"]]:
     """Returns the logarithms of B_r for r = 1 to 5."""
     return [strictly_below(sums, temperatures[r - 1], which=r - 1, levels=r)[:, r] for r in _LEVELS]

@@ -1,4 +1,4 @@
-"""The operation: what goes in, which implementation runs."""
+"""The operation that computes the level sums of a batch, and the choice of its implementation."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -16,15 +16,16 @@ Implementation = Literal["dense", "streaming", "pallas", "auto"]
 
 _KERNELS: dict[str, Engine] = {"tpu": "tpu kernels", "gpu": "gpu kernels", "cuda": "gpu kernels"}
 
-# Above so many scores (16 MiB in float32) "auto" does not write the matrix out.
-_MOST_DENSE_PAIRS = 1 << 22
+# The maximum number of scores (16 MiB in float32) for which "auto" stores the matrix.
+_MAX_DENSE_PAIRS = 1 << 22
 
 
 class Split(NamedTuple):
-    """The layout of a batch on a mesh: queries and documents are split alike over some of its axes.
+    """The layout of a batch on a mesh: queries and documents are split in the same way over some of its axes.
 
-    exchange: how every query meets every document in the streaming implementation. "gather" holds all documents on
-      each device, "ring" passes them on block by block, "auto" gathers while they take up to 1 GiB a device.
+    exchange: how the streaming implementation brings the documents to the queries of each device. "gather" stores all
+      documents on each device, "ring" passes blocks of documents from device to device, and "auto" gathers if the
+      documents and their gradient take at most 1 GiB per device.
     """
 
     mesh: Mesh
@@ -44,17 +45,20 @@ def level_sums(
     ignore_margin: float | None = None,
     split: Split | None = None,
 ) -> LevelSums:
-    """Scores of the named pairs, and for each query and temperature the logsumexp of level 0.
+    """Returns the scores of the named pairs, and the logsumexp of level 0 for each query and temperature.
 
     Args:
+      query_embeddings: the embeddings of the queries.
+      doc_embeddings: the embeddings of the documents.
       labels: levels -1 to 5, as SparseLabels or, for "dense" and "auto", as an integer matrix.
-      temperatures: positive.
-      doc_mask: True where a column is a real document.
-      doc_log_probabilities: logarithm of the probability that a batch holds the document; subtracted from s / t of
-        level 0. Without derivative.
-      ignore_margin: columns of level 0 whose score is at least that of the query's best positive (level 4 or 5) less
-        this margin are ignored. Queries without a positive ignore none.
-      split: where the batch lies; None: on one device, or left to the compiler.
+      temperatures: positive temperatures.
+      implementation: the implementation, by its name.
+      doc_mask: True for columns that are real documents.
+      doc_log_probabilities: the logarithm of the probability that a batch contains the document. It is subtracted from
+        s / t of level 0 and has no derivative.
+      ignore_margin: columns of level 0 are ignored if their score is at least that of the query's best positive (level
+        4 or 5) minus this margin. Queries without a positive ignore no column.
+      split: the layout of the batch on a mesh; None: the batch is on one device, or the compiler decides.
     """
     queries, docs = query_embeddings.shape[0], doc_embeddings.shape[0]
     device = split.mesh.devices.flat[0] if split else jax.devices()[0]
@@ -62,13 +66,14 @@ def level_sums(
     mask = jnp.ones(docs, bool) if doc_mask is None else doc_mask
     offset = jnp.zeros(docs, jnp.float32) if doc_log_probabilities is None else -doc_log_probabilities
     offset = jax.lax.stop_gradient(jnp.where(mask, offset.astype(jnp.float32), LOWEST))
-    labels = _real(labels, mask)
+    labels = _labels_of_real_columns(labels, mask)
     level = labels.level if isinstance(labels, SparseLabels) else labels
     if name == "dense":
         if split is not None:
-            # All documents meet all queries: gathered once here, their gradient is summed and scattered once.
-            everywhere = NamedSharding(split.mesh, PartitionSpec())
-            doc_embeddings = jax.lax.with_sharding_constraint(doc_embeddings, everywhere)
+            # Every query needs every document. The documents are gathered once, here, so that their gradient is summed
+            # and scattered once.
+            replicated = NamedSharding(split.mesh, PartitionSpec())
+            doc_embeddings = jax.lax.with_sharding_constraint(doc_embeddings, replicated)
         raw = dense_sums(query_embeddings, doc_embeddings, labels, temperatures, offset, ignore_margin)
         return level_sums_of(raw, level, temperatures)
     assert isinstance(labels, SparseLabels)
@@ -92,25 +97,32 @@ def implementation_that_runs(
     docs: int,
     platform: str | None = None,
 ) -> Literal["dense", "streaming", "pallas"]:
-    """The implementation that a loss runs for these arguments. Raises ValueError when the named one cannot.
+    """Returns the implementation that a loss runs for these arguments.
 
-    "auto" is dense for a label matrix and for batches of up to 4 M pairs (16 MiB of scores: fewer kernels to start, and
-    nothing to compute twice), and streaming beyond. It never takes the kernels: on no device has one been measured
-    against streaming yet (benchmarks/loss.py does it where there is one). platform: of the devices, by default those of
-    JAX.
+    "auto" selects "dense" for a label matrix and for batches of up to 4 M pairs (16 MiB of scores), because it starts
+    fewer kernels and computes nothing twice, and "streaming" for larger batches. It never selects "pallas", because its
+    kernels have not yet been compared with streaming on any device; benchmarks/loss.py measures both.
+
+    Args:
+      implementation: the implementation, by its name.
+      labels: the labels of the batch.
+      queries: the number of queries.
+      docs: the number of documents.
+      platform: the platform of the devices; by default that of JAX.
+
+    Raises:
+      ValueError: the named implementation is unknown or cannot run for these arguments.
     """
     sparse = isinstance(labels, SparseLabels)
     if implementation == "auto":
-        return "streaming" if sparse and queries * docs > _MOST_DENSE_PAIRS else "dense"
+        return "streaming" if sparse and queries * docs > _MAX_DENSE_PAIRS else "dense"
     if implementation == "dense":
         return "dense"
     if implementation not in ("streaming", "pallas"):
-        raise ValueError(
-            f"loss: no implementation {implementation!r}; there are 'dense', 'streaming', 'pallas' and 'auto'"
-        )
+        raise ValueError(f"loss: no implementation {implementation!r}; choose 'dense', 'streaming', 'pallas' or 'auto'")
     if not sparse:
         raise ValueError(
-            f"loss: implementation={implementation!r} takes SparseLabels and was given a dense label matrix; "
+            f"loss: implementation={implementation!r} requires SparseLabels, found a dense label matrix; "
             "pass SparseLabels, or implementation='dense' or 'auto'"
         )
     platform = platform or jax.default_backend()
@@ -130,7 +142,7 @@ def _plan(
     engine: Engine,
     device_kind: str,
 ) -> Plan:
-    """Returns the devices and the parts on which a batch of these shapes is computed."""
+    """Returns the plan for a batch of these shapes: its devices and the parts that they compute."""
     queries, dim = query_embeddings.shape
     return plan_over(
         split and split.mesh,
@@ -145,10 +157,13 @@ def _plan(
     )
 
 
-def _real(
+def _labels_of_real_columns(
     labels: SparseLabels | Int[Array, "queries docs"], mask: Bool[Array, "docs"]
 ) -> SparseLabels | Int[Array, "queries docs"]:
-    """Labels of real columns only; at least one column of entries, so that no maximum is of nothing."""
+    """Returns the labels without those of columns that are no real documents.
+
+    The result has at least one column of entries, so that no maximum is taken over an empty axis.
+    """
     if not isinstance(labels, SparseLabels):
         return jnp.where(mask[None, :], labels, 0).astype(jnp.int32)
     if labels.level.shape[1] == 0:

@@ -1,4 +1,4 @@
-"""The reference form: the whole score matrix, derivatives by JAX."""
+"""The reference implementation. It stores the whole score matrix, and JAX derives its gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ def dense_sums(
     offset: Float[Array, "docs"],
     ignore_margin: float | None,
 ) -> RawSums:
-    """See `crops_jax.losses.level_sums.api.level_sums`. With a label matrix every column is a named one.
+    """Computes `crops_jax.losses.level_sums.api.level_sums`, in memory O(queries * docs).
 
-    Memory O(queries * docs).
+    With a label matrix, every column counts as a named pair in the field `named` of the result.
     """
     scores = product(query_embeddings, doc_embeddings.T)
     if isinstance(labels, SparseLabels):
@@ -37,7 +37,8 @@ def dense_sums(
         ignored = (level_0 & near).sum(axis=1, dtype=jnp.int32)
         level_0 &= ~near
     greatest = jax.lax.stop_gradient(jnp.where(level_0, scores, LOWEST / 2).max(axis=1))
-    # The inner where keeps what is not of level 0 out of exp, whose derivative would otherwise be 0 * infinity.
+    # The inner where replaces all pairs that are not of level 0 before exp. Otherwise their derivative would be
+    # 0 * infinity.
     above = jnp.where(level_0, scores - greatest[:, None], 0.0)
     offset = jnp.where(offset > LOWEST / 2, offset, 0.0)
     total = jnp.stack(

@@ -1,16 +1,19 @@
-"""Level 0 of one block of documents as Pallas kernels for NVIDIA GPUs (Triton); an alternative to tiles.py.
+"""Level 0 of one block of documents, computed by Pallas kernels for NVIDIA GPUs (Triton). It is an alternative to
+tiles.py.
 
-Forward is one kernel: a program holds the running sums of a tile of queries and goes over tiles of documents (an online
-logsumexp); scores never leave the chip. Programs may share the documents of a tile of queries, so that small batches
-fill the device too.
+The forward pass is one kernel. Each program keeps the running sums of a tile of queries and iterates over tiles of
+documents (an online logsumexp); scores never leave the chip. Several programs can divide the documents of a tile of
+queries among them, so that small batches also occupy the whole device.
 
-Backward is a kernel that makes E of one large tile in a single pass, in the type of the embeddings, and two products by
-XLA: dQ += E K, dK += E^T Q. Kernels that contract E on the chip would make all scores twice, once for dQ and once for
-dK, and again for every part into which the registers force a wide gradient: 10 B N d floating-point operations and more
-in total, against 8 here. E is at most 128 MiB, whatever the batch.
+The backward pass is a kernel that computes E, the derivative of the loss in the scores, of one large tile in the type
+of the embeddings, followed by two products by XLA: dQ += E K, dK += E^T Q. Kernels that contract E on the chip would
+have to compute all scores twice, once for dQ and once for dK, and again for every part into which a wide gradient must
+be divided to fit the registers. They would need at least 10 B N d floating-point operations in total; this code needs
+8 B N d. The size of E is at most 128 MiB for any batch.
 
-Named pairs are taken out, never subtracted. Forward marks those of its tile by a product of two one-hot matrices, work
-in proportion to their number; backward writes their derivative over that of level 0 in E (tiles.add_gradients).
+Named pairs are excluded, not subtracted. The forward kernel marks the named pairs of its tile by a product of two
+one-hot matrices, with work proportional to their number. The backward pass overwrites the derivative of level 0 in E
+with that of the named pairs (tiles.add_gradients).
 """
 
 import functools
@@ -27,16 +30,21 @@ from crops_jax.losses.level_sums.named_pairs import NamedPairs, Tiling, add_name
 from crops_jax.losses.level_sums.sums import LOWEST
 from crops_jax.losses.level_sums.tiles import RunningSums, merged
 
-# Named pairs that one product of one-hot matrices takes out: the least that a tensor core contracts.
+# The number of named pairs that one product of one-hot matrices excludes. It is the minimum size that a tensor core
+# contracts.
 _PAIRS = 16
-# Programs that fill a large device: two for each multiprocessor of an H100, of which there are 132.
+# The number of programs that occupies a large device: two for each of the 132 multiprocessors of an H100.
 _PROGRAMS = 264
-# Powers of 2 are what the device has an instruction for.
+# The exponentials are computed as powers of 2, because the device has an instruction for these.
 _LOG2_E = float(np.log2(np.e))
 
 
 class TileSize(NamedTuple):
-    """The sizes of one kernel: rows and columns of a tile, components per product, warps and stages of a program."""
+    """The sizes of one kernel.
+
+    They are the rows (queries) and columns (docs) of a tile, the components of the embeddings per product, and the
+    warps and pipeline stages of a program.
+    """
 
     queries: int
     docs: int
@@ -46,29 +54,34 @@ class TileSize(NamedTuple):
 
 
 class KernelSizes(NamedTuple):
+    """The sizes of the forward kernel, which computes the sums, and of the kernel that computes the derivative."""
+
     sums: TileSize
     derivative: TileSize
 
 
-# A tile's components come from the second-level cache once for each tile, so the larger a tile, the fewer bytes: 85
-# floating-point operations a byte for 128 x 256, 64 for 128 x 128. Shared memory is stages * (queries + docs) *
-# components * 2 bytes in bfloat16; of a multiprocessor an H100 has 228 KiB, an A100 164 KiB, an L4 or RTX 4090 100 KiB:
+# The components of a tile are read from the second-level cache once for each tile, so larger tiles read fewer bytes:
+# 128 x 256 tiles do 85 floating-point operations per byte, 128 x 128 tiles do 64. In bfloat16 a program takes stages *
+# (queries + docs) * components * 2 bytes of shared memory. A multiprocessor of an H100 has 228 KiB of it, that of an
+# A100 has 164 KiB, and that of an L4 or RTX 4090 has 100 KiB. The sizes are:
 #
-#   _WIDE     3 * (128 + 256) * 64 * 2 B = 144 KiB: one program a multiprocessor, all its registers are sums
-#   _PAIRED   3 * (128 + 128) * 64 * 2 B = 96 KiB: two on an H100, so that one multiplies while the other one takes
-#             exponentials, which weigh as much as products at dimension 256
-#   _WHOLE    128 * 256 * 2 B for queries, which stay, and 2 * 64 * 256 * 2 B for documents = 128 KiB at most; with all
-#             components at once the loop over documents is the one that loads ahead
-#   _SMALL    2 * (64 + 64) * 64 * 2 B = 32 KiB
-#   _FLOAT32  2 * (64 + 64) * 32 * 4 B = 32 KiB; no tensor cores, which would round
+#   _WIDE     3 * (128 + 256) * 64 * 2 B = 144 KiB. One program runs on a multiprocessor, and its sums occupy all
+#             registers.
+#   _PAIRED   3 * (128 + 128) * 64 * 2 B = 96 KiB. Two programs run on a multiprocessor of an H100, so that one of them
+#             multiplies while the other one computes exponentials, which take as long as the products at dimension 256.
+#   _WHOLE    128 * 256 * 2 B for the queries, which remain loaded, and 2 * 64 * 256 * 2 B for the documents, 128 KiB at
+#             most. All components are multiplied at once, so that the loop over documents is the loop that loads ahead.
+#   _SMALL    2 * (64 + 64) * 64 * 2 B = 32 KiB.
+#   _FLOAT32  2 * (64 + 64) * 32 * 4 B = 32 KiB. It uses no tensor cores, because they would round float32.
 _WIDE = TileSize(128, 256, 64, 8, 3)
 _PAIRED = TileSize(128, 128, 64, 8, 3)
 _WHOLE = TileSize(128, 64, 256, 8, 2)
 _SMALL = TileSize(64, 64, 64, 4, 2)
 _FLOAT32 = TileSize(64, 64, 32, 4, 2)
-# Up to here all components of a tile of queries are held.
+# The maximum dimension for which all components of a tile of queries remain loaded.
 _MOST_WHOLE_COMPONENTS = 256
-# By how the name of a device begins: sizes for vectors that are held, and for longer ones; last, for all others.
+# The sizes by the prefixes of the name of a device: first for embeddings up to the maximum dimension above, then for
+# longer ones. The last row, without prefixes, is for all other devices.
 _SIZES: tuple[tuple[tuple[str, ...], KernelSizes, KernelSizes], ...] = (
     (
         ("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200", "NVIDIA B200", "NVIDIA GB200"),
@@ -81,7 +94,7 @@ _SIZES: tuple[tuple[tuple[str, ...], KernelSizes, KernelSizes], ...] = (
 
 
 def kernel_sizes(device_kind: str, *, dtype: jnp.dtype, dim: int) -> KernelSizes:
-    """Sizes for a device, by its name as JAX gives it, a type of embeddings and their dimension."""
+    """Returns the sizes of the kernels for a device, by its name in JAX, and a type and dimension of embeddings."""
     if jnp.dtype(dtype).itemsize > 2:
         return KernelSizes(_FLOAT32, _FLOAT32)
     _, held, longer = next(row for row in _SIZES if device_kind.startswith(row[0]) or not row[0])
@@ -93,7 +106,10 @@ def kernel_sizes(device_kind: str, *, dtype: jnp.dtype, dim: int) -> KernelSizes
 
 
 def tiling_of_sums(tiling: Tiling, size: TileSize) -> Tiling:
-    """`tiling` with the tiles of the forward kernel. Its last tiles are not moved back: arguments are padded."""
+    """Returns `tiling` with the tiles of the forward kernel.
+
+    The arguments of this kernel are padded, so that its last tiles are not moved back.
+    """
     return tiling._replace(query_tile=size.queries, doc_tile=size.docs, chunk=_PAIRS)
 
 
@@ -112,7 +128,10 @@ def add_block(
     size: TileSize,
     interpret: bool,
 ) -> RunningSums:
-    """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks; with tiling_of_sums."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_block`.
+
+    `doc_index` counts the documents of all blocks, and `tiling` must be the result of tiling_of_sums.
+    """
     count, width = docs.shape[0], temperatures.shape[0]
     here = jax.lax.dynamic_slice_in_dim(offset, block * count, count)
     tiles = tiling.query_tiles * tiling.doc_tiles
@@ -276,8 +295,9 @@ def _derivative_kernel(
 
 
 def _scores(queries, docs, columns, *, held: Array | None, size: TileSize) -> Float[Array, "queries docs"]:
-    """Returns the scores of the program's queries and some documents. held: all components of the queries, if they
-    fit.
+    """Returns the scores of the program's queries and some documents.
+
+    `held` is the array of all components of the queries, or None if they are not loaded as a whole.
     """
     if held is not None:
         return _product(held, docs[columns, :])
@@ -291,14 +311,14 @@ def _scores(queries, docs, columns, *, held: Array | None, size: TileSize) -> Fl
 
 
 def _product(left: Array, right: Array) -> Array:
-    """left @ right.T with float32 sums; float32 without tensor cores."""
+    """Returns left @ right.T with float32 sums; products of float32 do not use tensor cores."""
     precision = jax.lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
     dimensions = (((1,), (1,)), ((), ()))
     return jax.lax.dot_general(left, right, dimensions, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _without_named(scores: Array, row, column, begin: Array, end: Array, *, row_start: Array, column_start: Array):
-    """LOWEST in the places of the named pairs from `begin` to `end`, which are those of the tile."""
+    """Returns the scores of a tile with LOWEST at its named pairs, which are the pairs from `begin` to `end`."""
 
     def take_out(turn: Array, scores: Array) -> Array:
         at = begin + turn * _PAIRS
@@ -321,5 +341,5 @@ def _padded(length: int, multiple: int) -> int:
 
 
 def _or_none(threshold: Float[Array, "queries"] | None, queries: int) -> Float[Array, "queries"]:
-    """A threshold that no score reaches where there is none."""
+    """Returns the threshold; without one, it returns a threshold that no score reaches."""
     return jnp.full(queries, -LOWEST, jnp.float32) if threshold is None else threshold

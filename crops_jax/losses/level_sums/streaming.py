@@ -1,16 +1,18 @@
-"""Level sums without the score matrix: exact, linear memory, on one device or over the data axes of a mesh.
+"""Level sums without the score matrix. They are exact, use linear memory, and run on one device or on a mesh.
 
-Over a mesh each device holds a part of the queries and a part of the documents, and every query meets every document:
+Over the data axes of a mesh, each device stores a part of the queries and a part of the documents. Every query needs
+the scores of every document, so the documents are exchanged in one of two ways:
 
-- "gather": documents are gathered once, and the parts of their gradient summed and scattered once (all_gather,
-  psum_scatter);
-- "ring": each device works on the block of documents that it holds and passes it on (ppermute), as often as there are
-  devices; in backward the block's gradient travels with it and is complete when it is home. Never more than two
-  blocks and two gradients a device.
+- "gather": the documents are gathered once (all_gather), and the parts of their gradient are summed and scattered once
+  (psum_scatter).
+- "ring": each device processes its current block of documents and passes it to its neighbour (ppermute), once for each
+  device. In the backward pass the gradient of a block is passed on together with the block, and it is complete when the
+  block is back at its first device. A device stores at most two blocks and two gradients.
 
-The derivative is custom. Forward saves its inputs and, for each query, greatest, log_total and the mean of level 0's
-scores; backward makes the tiles again. Memory beside inputs and gradients: those, one tile, the named pairs, and what
-the exchange holds. FLOPs: 2 B N d forward, 8 B N d in total.
+The derivative is custom. The forward pass saves its inputs and, for each query, greatest, log_total and the mean of the
+scores of level 0; the backward pass computes the tiles again. Besides inputs and gradients, the memory holds these
+saved values, one tile, the named pairs and the buffers of the exchange. With B queries and N documents of dimension d,
+the forward pass takes 2 B N d floating-point operations, and both passes together take 8 B N d.
 """
 
 import functools
@@ -30,23 +32,29 @@ from crops_jax.losses.level_sums.sums import LOWEST, RawSums
 Exchange = Literal["gather", "ring"]
 Engine = Literal["tiles", "tpu kernels", "gpu kernels"]
 
-# Rows and columns of one tile: 16 MiB of scores in float32.
+# The number of rows, and of columns, of one tile. A tile has 16 MiB of scores in float32.
 _TILE = 2048
-# Of the derivative that a GPU kernel leaves for the matrix products after it: 128 MiB in bfloat16, 64 MiB in float32.
-# The larger a tile, the fewer times the float32 gradients are read and written.
+# The same numbers for a tile of the derivative that a GPU kernel writes for the matrix products after it, by the item
+# size of the embeddings. A tile has 128 MiB in bfloat16 and 64 MiB in float32. With larger tiles, the float32 gradients
+# are read and written fewer times.
 _GPU_TILE = {2: 8192, 4: 4096}
-# Named pairs that one turn of a tile's loop handles; most tiles hold fewer.
+# The number of named pairs that one iteration of a tile's loop processes; few tiles have more.
 _CHUNK = 8192
-# Gathered documents and their float32 gradient that a device may hold before documents go round in a ring.
-_MOST_GATHERED_BYTES = 1 << 30
+# The maximum size of the gathered documents and their float32 gradient on a device; above it, "auto" selects the ring.
+_MAX_GATHERED_BYTES = 1 << 30
 
 
 class Plan(NamedTuple):
-    """The devices and the parts of the computation. mesh None: one device, or wherever the compiler places it.
+    """The devices and the parts of the computation.
 
-    axes: those of the mesh that queries and documents are split over, alike. tile: most rows and columns of a tile;
-    the kernels have smaller ones inside it, or of their own. device_kind: decides the sizes of GPU kernels.
-    interpret: kernels run as plain JAX, on any device.
+    mesh: the devices; None: one device, or the devices that the compiler chooses.
+    axes: the axes of the mesh over which queries and documents are split in the same way.
+    exchange: how documents are brought to the queries of each device.
+    tile: the maximum number of rows, and of columns, of a tile. The kernels use smaller tiles inside it, or tiles of
+      another size.
+    engine: the code that computes a block of scores.
+    device_kind: the kind of device, which decides the sizes of GPU kernels.
+    interpret: True to run the kernels as plain JAX, on any device.
     """
 
     mesh: Mesh | None
@@ -74,9 +82,10 @@ def plan_over(
     engine: Engine = "tiles",
     device_kind: str = "",
 ) -> Plan:
-    """The plan for a batch. "auto" gathers while documents and their float32 gradient take up to 1 GiB a device.
+    """Returns the plan for a batch.
 
-    Raises ValueError when the devices do not divide the batch.
+    The exchange "auto" becomes "gather" if the documents and their float32 gradient take at most 1 GiB per device, and
+    "ring" otherwise. Raises ValueError if the batch cannot be divided equally among the devices.
     """
     tile = _GPU_TILE.get(itemsize, _TILE) if engine == "gpu kernels" else _TILE
     plan = Plan(mesh, axes, "gather", tile, engine, device_kind)
@@ -85,10 +94,10 @@ def plan_over(
     if queries % plan.devices or docs % plan.devices:
         raise ValueError(
             f"{queries} queries and {docs} documents cannot be split over {plan.devices} devices "
-            f"({' x '.join(axes)}); make both multiples of it"
+            f"({' x '.join(axes)}); make both numbers multiples of {plan.devices}"
         )
     if exchange == "auto":
-        exchange = "ring" if docs * dim * (itemsize + 4) > _MOST_GATHERED_BYTES else "gather"
+        exchange = "ring" if docs * dim * (itemsize + 4) > _MAX_GATHERED_BYTES else "gather"
     return plan._replace(exchange=exchange)
 
 
@@ -102,7 +111,7 @@ def streaming_sums(
     offset: Float[Array, "docs"],
     threshold: Float[Array, "queries"] | None,
 ) -> RawSums:
-    """See `crops_jax.losses.level_sums.api.level_sums`."""
+    """Computes `crops_jax.losses.level_sums.api.level_sums`, with a custom derivative."""
     return _forward(plan, query_embeddings, doc_embeddings, temperatures, doc_index, offset, threshold)[0]
 
 
@@ -112,13 +121,16 @@ def named_scores(
     doc_embeddings: Float[Array, "docs dim"],
     doc_index: Int32[Array, "queries k"],
 ) -> Float[Array, "queries k"]:
-    """Scores of the named pairs alone, without derivative; 0 where doc_index is -1. One column of pairs at a time."""
+    """Returns only the scores of the named pairs, without derivative; the score is 0 if doc_index is -1.
+
+    They are computed for one column of pairs at a time.
+    """
 
     def local(queries, docs, doc_index):
         def add(scores, rows, block):
             return add_named_scores(scores, queries, rows, inside_block(doc_index, block, rows.shape[0]))
 
-        return _over_blocks(plan, docs, jnp.zeros(doc_index.shape, jnp.float32), add)
+        return _fold_over_blocks(plan, docs, jnp.zeros(doc_index.shape, jnp.float32), add)
 
     split = PartitionSpec(plan.axes)
     return jax.lax.stop_gradient(
@@ -127,7 +139,10 @@ def named_scores(
 
 
 class _Saved(NamedTuple):
-    """The results of forward that backward needs. expected: the mean of s - greatest over level 0."""
+    """The inputs and results of the forward pass that the backward pass needs.
+
+    expected: the mean of s - greatest over level 0, with the weights of the softmax at each temperature.
+    """
 
     queries: Float[Array, "queries dim"]
     docs: Float[Array, "docs dim"]
@@ -147,16 +162,15 @@ def _forward(plan, queries, docs, temperatures, doc_index, offset, threshold):
         def add(sums, rows, block):
             return add_block(sums, queries, rows, block=block)
 
-        sums = _over_blocks(plan, docs, tiles.no_sums(doc_index, temperatures), add)
-        found = sums.total > 0
-        total = jnp.where(found, sums.total, 1.0)
-        raw = RawSums(
-            sums.greatest, jnp.where(found, jnp.log(total), LOWEST), sums.named.reshape(doc_index.shape), sums.ignored
-        )
+        sums = _fold_over_blocks(plan, docs, tiles.no_sums(doc_index, temperatures), add)
+        has_level_0 = sums.total > 0
+        total = jnp.where(has_level_0, sums.total, 1.0)
+        log_total = jnp.where(has_level_0, jnp.log(total), LOWEST)
+        raw = RawSums(sums.greatest, log_total, sums.named.reshape(doc_index.shape), sums.ignored)
         return raw, sums.moment / total
 
-    split, everywhere = PartitionSpec(plan.axes), PartitionSpec()
-    specs = (split, split, everywhere, split, everywhere, split)
+    split, replicated = PartitionSpec(plan.axes), PartitionSpec()
+    specs = (split, split, replicated, split, replicated, split)
     raw, expected = _mapped(plan, local, specs, split)(queries, docs, temperatures, doc_index, offset, threshold)
     saved = _Saved(queries, docs, temperatures, doc_index, offset, threshold, raw.greatest, raw.log_total, expected)
     return raw, saved
@@ -169,10 +183,10 @@ def _backward(plan, saved: _Saved, cotangent: RawSums):
         level_0 = d_log_total / temperatures[None, :]
         peak = jnp.maximum(jnp.abs(level_0).max(), jnp.abs(d_named).max())
         divisor = jnp.where(peak > 0, peak, 1.0)
-        found = saved.log_total > LOWEST / 2
+        has_level_0 = saved.log_total > LOWEST / 2
         pulls = tiles.Pulls(
-            greatest=jnp.where(found[:, 0], saved.greatest, 0.0),
-            log_total=jnp.where(found, saved.log_total, -LOWEST),
+            greatest=jnp.where(has_level_0[:, 0], saved.greatest, 0.0),
+            log_total=jnp.where(has_level_0, saved.log_total, -LOWEST),
             level_0=level_0 / divisor,
             named=d_named.ravel() / divisor,
             peak=peak,
@@ -188,23 +202,23 @@ def _backward(plan, saved: _Saved, cotangent: RawSums):
         return d_queries.astype(queries.dtype), d_docs.astype(docs.dtype), d_temperatures
 
     split: Any = PartitionSpec(plan.axes)
-    everywhere: Any = PartitionSpec()
-    specs = _Saved(split, split, everywhere, split, everywhere, split, split, split, split)
-    d_queries, d_docs, d_temperatures = _mapped(plan, local, (specs, split, split), (split, split, everywhere))(
+    replicated: Any = PartitionSpec()
+    specs = _Saved(split, split, replicated, split, replicated, split, split, split, split)
+    d_queries, d_docs, d_temperatures = _mapped(plan, local, (specs, split, split), (split, split, replicated))(
         saved, cotangent.log_total, cotangent.named
     )
-    none = np.zeros(saved.doc_index.shape, jax.dtypes.float0)
+    d_doc_index = np.zeros(saved.doc_index.shape, jax.dtypes.float0)
     d_threshold = None if saved.threshold is None else jnp.zeros_like(saved.threshold)
-    return d_queries, d_docs, d_temperatures, none, jnp.zeros_like(saved.offset), d_threshold
+    return d_queries, d_docs, d_temperatures, d_doc_index, jnp.zeros_like(saved.offset), d_threshold
 
 
 streaming_sums.defvjp(_forward, _backward)
 
 
 def _engine(plan: Plan, queries, docs, temperatures, doc_index, offset, threshold) -> tuple[Any, Any]:
-    """add_block and add_gradients of the plan's engine, with all arguments that blocks share."""
+    """Returns add_block and add_gradients of the plan's engine, with all arguments that are the same for all blocks."""
     shared = {"temperatures": temperatures, "offset": offset, "threshold": threshold}
-    # Pallas is imported where it is used only.
+    # Pallas is imported only if the engine uses it.
     if plan.engine == "tpu kernels":
         from crops_jax.losses.level_sums import tpu_kernel
 
@@ -229,7 +243,7 @@ def _engine(plan: Plan, queries, docs, temperatures, doc_index, offset, threshol
 
 
 def _tiling(plan: Plan, queries: Array, docs: Array, doc_index: Array) -> Tiling:
-    """Computes the sums of one device's queries against the blocks of documents that it receives in turn."""
+    """Returns the tiling of the scores of one device's queries with all blocks of documents that it receives."""
     blocks = plan.devices if plan.exchange == "ring" else 1
     columns = docs.shape[0] if plan.exchange == "ring" else docs.shape[0] * plan.devices
     return Tiling(
@@ -243,28 +257,31 @@ def _tiling(plan: Plan, queries: Array, docs: Array, doc_index: Array) -> Tiling
 
 
 def _mapped(plan: Plan, local, in_specs, out_specs):
-    """`local` on every device of the mesh, or as it is without one."""
+    """Returns `local` mapped over the devices of the mesh, or `local` itself without a mesh."""
     if plan.mesh is None:
         return local
-    # Gradients are written out by hand, so what varies over which axis need not be tracked.
+    # The gradients are explicit code, so JAX need not track which values vary over which axis.
     return jax.shard_map(local, mesh=plan.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def _over_blocks(plan: Plan, docs: Array, carry, add):
-    """carry = add(carry, rows, block) for all blocks of documents."""
+def _fold_over_blocks(plan: Plan, docs: Array, carry, add):
+    """Returns the carry after carry = add(carry, rows, block) for all blocks of documents."""
     if plan.exchange == "gather":
         return add(carry, _gathered(plan, docs), 0)
-    own = jax.lax.axis_index(plan.axes)
+    own_block = jax.lax.axis_index(plan.axes)
 
-    def turn(number, state):
+    def process_block(number, state):
         rows, carry = state
-        return _passed_on(plan, rows), add(carry, rows, (own + number) % plan.devices)
+        return _rows_of_next_device(plan, rows), add(carry, rows, (own_block + number) % plan.devices)
 
-    return jax.lax.fori_loop(0, plan.devices, turn, (docs, carry))[1]
+    return jax.lax.fori_loop(0, plan.devices, process_block, (docs, carry))[1]
 
 
 def _gradients_over_blocks(plan: Plan, queries: Array, docs: Array, add) -> tuple[Array, Array]:
-    """float32 gradients of this device's queries and documents, from add(d_queries, d_rows, rows, block)."""
+    """Returns the float32 gradients of this device's queries and documents.
+
+    add(d_queries, d_rows, rows, block) must return both gradients with the contribution of a block added.
+    """
     d_queries = jnp.zeros(queries.shape, jnp.float32)
     if plan.exchange == "gather":
         rows = _gathered(plan, docs)
@@ -272,15 +289,15 @@ def _gradients_over_blocks(plan: Plan, queries: Array, docs: Array, add) -> tupl
         if plan.mesh is not None:
             d_rows = jax.lax.psum_scatter(d_rows, plan.axes, scatter_dimension=0, tiled=True)
         return d_queries, d_rows
-    own = jax.lax.axis_index(plan.axes)
+    own_block = jax.lax.axis_index(plan.axes)
 
-    def turn(number, state):
+    def process_block(number, state):
         rows, d_rows, d_queries = state
-        d_queries, d_rows = add(d_queries, d_rows, rows, (own + number) % plan.devices)
-        return _passed_on(plan, rows), _passed_on(plan, d_rows), d_queries
+        d_queries, d_rows = add(d_queries, d_rows, rows, (own_block + number) % plan.devices)
+        return _rows_of_next_device(plan, rows), _rows_of_next_device(plan, d_rows), d_queries
 
     start = (docs, jnp.zeros(docs.shape, jnp.float32), d_queries)
-    _, d_docs, d_queries = jax.lax.fori_loop(0, plan.devices, turn, start)
+    _, d_docs, d_queries = jax.lax.fori_loop(0, plan.devices, process_block, start)
     return d_queries, d_docs
 
 
@@ -288,6 +305,6 @@ def _gathered(plan: Plan, docs: Array) -> Array:
     return docs if plan.mesh is None else jax.lax.all_gather(docs, plan.axes, tiled=True)
 
 
-def _passed_on(plan: Plan, rows: Array) -> Array:
-    """Returns the array that the next device held."""
+def _rows_of_next_device(plan: Plan, rows: Array) -> Array:
+    """Passes the rows to the previous device of the ring and returns the rows of the next device."""
     return jax.lax.ppermute(rows, plan.axes, [(i, (i - 1) % plan.devices) for i in range(plan.devices)])

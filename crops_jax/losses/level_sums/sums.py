@@ -1,4 +1,4 @@
-"""The sums of a batch in the form that the losses read, and the form in which the implementations leave them."""
+"""The sums of a batch in two forms: the form that the implementations return and the form that the losses read."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from jaxtyping import Array, Float, Int32
 
 from crops_jax.labels import Level
 
-# Stands for minus infinity: finite, so that no difference of two of them is NaN.
+# This number represents minus infinity. It is finite, so that the difference of two such numbers is not NaN.
 LOWEST = -1e30
 
 
 class RawSums(NamedTuple):
-    """The results of an implementation. Level 0 is every real column that a row neither names nor ignores.
+    """The results of an implementation. Level 0 of a row is all real columns that the row neither names nor ignores.
 
-    greatest: the greatest score s of level 0; without derivative, as a constant of the row may be. LOWEST / 2 where
-      the row has no level 0.
-    log_total: for each temperature t, log of the sum over level 0 of e^((s - greatest) / t + offset of the column);
-      LOWEST where the row has no level 0. Differentiable in the embeddings and in t.
-    named: scores of the named pairs, differentiable; anything where doc_index is -1.
-    ignored: columns of level 0 that ignore_margin took out.
+    greatest: the greatest score s of level 0; LOWEST / 2 if the row has no level 0. It has no derivative, because it is
+      only a constant that is subtracted in the row.
+    log_total: for each temperature t, the log of the sum over level 0 of e^((s - greatest) / t + offset of the column);
+      LOWEST if the row has no level 0. It is differentiable in the embeddings and in t.
+    named: the scores of the named pairs, differentiable; entries whose doc_index is -1 have arbitrary values.
+    ignored: the number of columns of level 0 that ignore_margin ignores.
     """
 
     greatest: Float[Array, "queries"]
@@ -30,16 +30,16 @@ class RawSums(NamedTuple):
 
 
 class LevelSums(NamedTuple):
-    """All that a loss reads. A constant of each row, its greatest score, is taken off everywhere.
+    """The sums that a loss reads. From all scores of a row, a constant is subtracted: the greatest score of the row.
 
-    The constant changes no loss. Without it the derivative in temperature, a sum of scores whose weights add up to 0,
-    would lose three digits where the scores are large and alike.
+    The constant changes no loss. Without it, the derivative in temperature, which is a sum of scores with weights that
+    add up to 0, would lose three digits if the scores are large and nearly equal.
 
-    level_0: for each temperature t, log of the sum over level 0 of e^(s / t); LOWEST where there is none.
-    greatest: the greatest s of level 0, without derivative; LOWEST where there is none.
-    score: s of the named pairs; 0 where there is no pair.
-    level: -1 ignored, 1 to 5; 0 where there is no pair.
-    ignored: columns of level 0 that ignore_margin took out.
+    level_0: for each temperature t, the log of the sum over level 0 of e^(s / t); LOWEST if the row has no level 0.
+    greatest: the greatest s of level 0, without derivative; LOWEST if the row has no level 0.
+    score: s of the named pairs; 0 in positions without a pair.
+    level: the level of each named pair: 1 to 5, or -1 if it is ignored; 0 in positions without a pair.
+    ignored: the number of columns of level 0 that ignore_margin ignores.
     """
 
     level_0: Float[Array, "queries temperatures"]
@@ -52,7 +52,7 @@ class LevelSums(NamedTuple):
 def level_sums_of(
     raw: RawSums, level: Int32[Array, "queries k"], temperatures: Float[Array, "temperatures"]
 ) -> LevelSums:
-    """The sums as the losses read them; level is 0 where there is no pair."""
+    """Returns the sums in the form that the losses read; `level` must be 0 in positions without a pair."""
     has_level_0 = raw.log_total[:, 0] > LOWEST / 2
     greatest = jnp.where(has_level_0, raw.greatest, LOWEST)
     constant = jnp.maximum(greatest, jnp.where(level > 0, raw.named, LOWEST).max(axis=1))
@@ -71,11 +71,14 @@ def level_sums_of(
 def margin_threshold(
     scores: Float[Array, "queries k"], level: Int32[Array, "queries k"], margin: float
 ) -> Float[Array, "queries"]:
-    """The score from which on a query ignores columns of level 0, from the scores of its named pairs; constant."""
+    """Returns the threshold of each query, computed from the scores of its named pairs; it has no derivative.
+
+    A query ignores the columns of level 0 whose score is at least the threshold.
+    """
     best = jnp.where(level >= Level.POSITIVE, scores, LOWEST).max(axis=1)
     return jax.lax.stop_gradient(jnp.where(best > LOWEST / 2, best - margin, -LOWEST))
 
 
 def product(left: Float[Array, "m d"], right: Float[Array, "d n"]) -> Float[Array, "m n"]:
-    """float32 in full precision, narrower types with float32 sums."""
+    """Returns left @ right: float32 in full precision, narrower types with float32 sums."""
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)

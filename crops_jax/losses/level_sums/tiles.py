@@ -1,12 +1,12 @@
-"""One block of documents against one device's queries, tile by tile: forward sums, and both gradients.
+"""The sums and both gradients of one device's queries with one block of documents, computed tile by tile.
 
-Forward keeps, for each query, the greatest score of level 0 met so far and sums relative to it (an online logsumexp).
-Backward makes every tile again, forms the derivative E of the loss in its scores and contracts it at once:
-dQ += E K, dK += E^T Q. Named pairs are taken out of a tile, never subtracted from a sum: a difference of sums has no
-digits left where one score dominates.
+The forward pass stores, for each query, the greatest score of level 0 so far and sums relative to it (an online
+logsumexp). The backward pass computes every tile again, forms the derivative E of the loss in its scores and contracts
+it immediately: dQ += E K, dK += E^T Q, with the queries Q and the documents K. Named pairs are removed from a tile, not
+subtracted from a sum, because a difference of sums has no correct digits if one score dominates.
 
-Sums are kept in scores, not divided by the temperature: e is taken of small numbers, and the derivative in
-temperature needs the mean of those differences.
+The sums are of differences of scores that are not divided by the temperature. The exponents are then small numbers, and
+the derivative in the temperature needs the mean of these differences.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,13 @@ from crops_jax.losses.level_sums.sums import LOWEST, product
 
 
 class RunningSums(NamedTuple):
-    """Forward's state after some tiles.
+    """The state of the forward pass after some tiles.
 
-    greatest: of level 0 so far, LOWEST / 2 at first. total: sum of e^((s - greatest) / t + offset).
-    moment: sum of the same times (s - greatest). named: scores of the named pairs. ignored: columns taken out.
+    greatest: the greatest score of level 0 so far; LOWEST / 2 before the first tile.
+    total: the sum of e^((s - greatest) / t + offset) over level 0.
+    moment: the sum of the same terms multiplied by (s - greatest).
+    named: the scores of the named pairs.
+    ignored: the number of columns of level 0 that ignore_margin ignores.
     """
 
     greatest: Float[Array, "queries"]
@@ -35,12 +38,12 @@ class RunningSums(NamedTuple):
 
 
 class Pulls(NamedTuple):
-    """Backward's inputs beside those of forward.
+    """The inputs of the backward pass in addition to those of the forward pass.
 
-    greatest, log_total: what forward found, log_total being -LOWEST where a row has no level 0.
-    level_0: derivative of the loss in the log_total of each temperature, divided by that temperature and by peak.
-    named: derivative in the scores of the named pairs, divided by peak.
-    peak: the greatest of all, so that narrow types hold the quotients.
+    greatest, log_total: the results of the forward pass, except that log_total is -LOWEST if the row has no level 0.
+    level_0: the derivative of the loss in the log_total of each temperature, divided by that temperature and by peak.
+    named: the derivative of the loss in the scores of the named pairs, divided by peak.
+    peak: the greatest absolute value of all these derivatives, so that narrow types can represent the quotients.
     """
 
     greatest: Float[Array, "queries"]
@@ -51,11 +54,14 @@ class Pulls(NamedTuple):
 
 
 class Gradients(NamedTuple):
+    """The gradients of the loss in the embeddings of queries and documents, as float32."""
+
     queries: Float[Array, "queries dim"]
     docs: Float[Array, "docs dim"]
 
 
 def no_sums(doc_index: Int32[Array, "queries k"], temperatures: Float[Array, "temperatures"]) -> RunningSums:
+    """Returns the state before the first tile."""
     queries, zeros = doc_index.shape[0], jnp.zeros((doc_index.shape[0], temperatures.shape[0]), jnp.float32)
     return RunningSums(
         greatest=jnp.full(queries, LOWEST / 2, jnp.float32),
@@ -78,17 +84,17 @@ def add_block(
     pairs: NamedPairs,
     tiling: Tiling,
 ) -> RunningSums:
-    """The sums with one more block of documents, the `block`-th of all."""
+    """Returns the sums with one more block of documents added; `block` is its index."""
 
     def add_tile(number: Array, sums: RunningSums) -> RunningSums:
-        tile = _Tile.at(number, queries, docs, offset, threshold, block=block, tiling=tiling)
+        tile = _Tile.cut_out(number, queries, docs, offset, threshold, block=block, tiling=tiling)
         scores = product(tile.queries, tile.docs.T)
         near = None if tile.threshold is None else scores >= tile.threshold[:, None]
 
-        def take_named(carry, row, column, place):
+        def take_named(carry, row, column, position):
             scores, named = carry
-            found = scores.at[row, column].get(mode="fill", fill_value=0.0)
-            return scores.at[row, column].set(LOWEST, mode="drop"), named.at[place].set(found, mode="drop")
+            values = scores.at[row, column].get(mode="fill", fill_value=0.0)
+            return scores.at[row, column].set(LOWEST, mode="drop"), named.at[position].set(values, mode="drop")
 
         scores, named = for_pairs_of_tile(
             pairs,
@@ -128,9 +134,10 @@ def level_0_derivative(
     log_total: Float[Array, "queries temperatures"],
     pull: Float[Array, "queries temperatures"],
 ) -> Float[Array, "queries docs"]:
-    """E of a tile in the type of the embeddings: the derivative in the scores of level 0, and anything for named pairs.
+    """Returns the derivative E of a tile, the derivative of the loss in the scores of level 0.
 
-    It is 0 in rows whose log_total is -LOWEST and in columns whose offset is LOWEST. Arguments: see Pulls.
+    It has the type of the embeddings. The entries of named pairs have arbitrary values. Rows whose log_total is -LOWEST
+    and columns whose offset is LOWEST are 0. `greatest`, `log_total` and `pull` are rows of the fields of Pulls.
     """
     scores = product(queries, docs.T)
     above = scores - greatest[:, None]
@@ -158,13 +165,13 @@ def add_gradients(
     tiling: Tiling,
     derivative: Callable[..., Array] = level_0_derivative,
 ) -> Gradients:
-    """Returns both gradients with the part that one block of documents adds, as float32 and without further factors.
+    """Returns both gradients with the contribution of one block of documents added, as float32 without further factors.
 
-    derivative: what makes E of a tile; as level_0_derivative.
+    `derivative` is the function that computes E of a tile, with the arguments and result of level_0_derivative.
     """
 
     def add_tile(number: Array, gradients: Gradients) -> Gradients:
-        tile = _Tile.at(number, queries, docs, offset, threshold, block=block, tiling=tiling)
+        tile = _Tile.cut_out(number, queries, docs, offset, threshold, block=block, tiling=tiling)
         greatest, log_total, pull = map(tile.rows_of, (pulls.greatest, pulls.log_total, pulls.level_0))
         e = derivative(
             tile.queries,
@@ -177,9 +184,9 @@ def add_gradients(
             pull=pull,
         )
 
-        def put_named(e, row, column, place):
-            found = pulls.named.at[place].get(mode="fill", fill_value=0.0).astype(e.dtype)
-            return e.at[row, column].set(found, mode="drop")
+        def put_named(e, row, column, position):
+            values = pulls.named.at[position].get(mode="fill", fill_value=0.0).astype(e.dtype)
+            return e.at[row, column].set(values, mode="drop")
 
         e = for_pairs_of_tile(
             pairs,
@@ -204,7 +211,7 @@ def relative_to(
     moment: Float[Array, "queries temperatures"],
     temperatures: Float[Array, "temperatures"],
 ) -> tuple[Float[Array, "queries temperatures"], Float[Array, "queries temperatures"]]:
-    """total and moment of RunningSums, taken relative to another greatest score."""
+    """Returns total and moment of RunningSums, converted to another greatest score, `new`."""
     rise = (greatest - new)[:, None]
     decay = jnp.exp(rise / temperatures[None, :])
     return decay * total, decay * (moment + total * rise)
@@ -212,24 +219,28 @@ def relative_to(
 
 def merged(
     sums: RunningSums,
-    found: tuple[
+    parts: tuple[
         Float[Array, "parts queries"],
         Float[Array, "parts queries temperatures"],
         Float[Array, "parts queries temperatures"],
     ],
     temperatures: Float[Array, "temperatures"],
 ) -> RunningSums:
-    """`sums` with what the programs of a kernel found, each of them for some documents: greatest, total, moment."""
-    new = jnp.maximum(sums.greatest, found[0].max(axis=0))
+    """Returns `sums` with the results of the programs of a kernel added.
+
+    `parts` is greatest, total and moment of all programs, each of which processed a part of the documents.
+    """
+    new = jnp.maximum(sums.greatest, parts[0].max(axis=0))
     total, moment = relative_to(new, sums.greatest, sums.total, sums.moment, temperatures)
-    of_parts = jax.vmap(relative_to, in_axes=(None, 0, 0, 0, None))(new, *found, temperatures)
-    return sums._replace(greatest=new, total=total + of_parts[0].sum(axis=0), moment=moment + of_parts[1].sum(axis=0))
+    totals, moments = jax.vmap(relative_to, in_axes=(None, 0, 0, 0, None))(new, *parts, temperatures)
+    return sums._replace(greatest=new, total=total + totals.sum(axis=0), moment=moment + moments.sum(axis=0))
 
 
 class _Tile(NamedTuple):
     """The inputs of one tile of scores.
 
-    offset: LOWEST too in columns that an earlier tile held. fresh_rows: rows that none held.
+    offset: the offset of each column; also LOWEST for columns that an earlier tile has processed.
+    fresh_rows: the mask of the rows that no earlier tile has processed.
     """
 
     number: Array
@@ -242,11 +253,12 @@ class _Tile(NamedTuple):
     threshold: Float[Array, "query_tile"] | None
 
     @classmethod
-    def at(cls, number, queries, docs, offset, threshold, *, block, tiling: Tiling) -> "_Tile":
+    def cut_out(cls, number, queries, docs, offset, threshold, *, block, tiling: Tiling) -> "_Tile":
+        """Returns the inputs of tile `number` of a block, sliced from the arrays of the batch."""
         doc_number, query_number = jnp.divmod(number, tiling.query_tiles)
         row_start = jnp.minimum(query_number * tiling.query_tile, tiling.queries - tiling.query_tile)
         column_start = jnp.minimum(doc_number * tiling.doc_tile, tiling.docs - tiling.doc_tile)
-        of_columns = jax.lax.dynamic_slice_in_dim(offset, block * tiling.docs + column_start, tiling.doc_tile)
+        column_offset = jax.lax.dynamic_slice_in_dim(offset, block * tiling.docs + column_start, tiling.doc_tile)
         fresh_columns = jnp.arange(tiling.doc_tile) + column_start >= doc_number * tiling.doc_tile
         if threshold is not None:
             threshold = jax.lax.dynamic_slice_in_dim(threshold, row_start, tiling.query_tile)
@@ -256,7 +268,7 @@ class _Tile(NamedTuple):
             column_start=column_start,
             queries=jax.lax.dynamic_slice_in_dim(queries, row_start, tiling.query_tile),
             docs=jax.lax.dynamic_slice_in_dim(docs, column_start, tiling.doc_tile),
-            offset=jnp.where(fresh_columns, of_columns, LOWEST),
+            offset=jnp.where(fresh_columns, column_offset, LOWEST),
             fresh_rows=jnp.arange(tiling.query_tile) + row_start >= query_number * tiling.query_tile,
             threshold=threshold,
         )

@@ -1,9 +1,10 @@
-"""Level 0 of one block of documents as Pallas kernels for TPU; an alternative to the tiles of tiles.py.
+"""Level 0 of one block of documents, computed by Pallas kernels for TPU. It is an alternative to tiles.py.
 
-Three kernels, each over a grid of tiles that makes the scores again: the sums (documents innermost, an online
-logsumexp in the output's block), the gradient of the queries (documents innermost) and that of the documents (queries
-innermost). A tile of scores never leaves the chip. Named pairs are left out by comparing columns inside the kernel;
-their scores and their part of the gradients are gathered outside of it, one column of pairs at a time.
+One kernel computes the sums (documents innermost, an online logsumexp in the block of the output), one the gradient of
+the queries (documents innermost), and one the gradient of the documents (queries innermost). Each has a grid of tiles
+and computes the scores again. A tile of scores never leaves the chip. The kernels exclude named pairs by comparing
+column numbers. Code outside the kernels gathers the scores of these pairs and their contributions to the gradients, one
+column of pairs at a time.
 """
 
 import functools
@@ -19,17 +20,20 @@ from crops_jax.losses.level_sums.named_pairs import add_named_gradients, add_nam
 from crops_jax.losses.level_sums.sums import LOWEST
 from crops_jax.losses.level_sums.tiles import Gradients, Pulls, RunningSums, merged
 
-# Queries and documents of a tile. Both a multiple of what a TPU's registers want; a tile of scores takes 512 KiB.
+# The numbers of queries and documents of a tile. Both are multiples of the sizes of a TPU's registers. A tile of scores
+# takes 512 KiB.
 _QUERY_TILE = 256
 _DOC_TILE = 512
-# Embeddings are padded to a multiple of a register's lanes.
+# Embeddings are padded to a multiple of this number, the lanes of a register.
 _LANES = 128
 
 
 class _Block(NamedTuple):
-    """Arguments of the kernels, padded to whole tiles. Columns of padding are not real; rows of padding pull nothing.
+    """The arguments of the kernels, padded to whole tiles.
 
-    index: columns of the named pairs inside this block; -1 where a pair is not here.
+    Columns of padding are not real documents. Rows of padding contribute nothing to the gradients.
+
+    index: the columns of the named pairs inside this block; -1 for pairs of other blocks.
     """
 
     temperatures: Float[Array, "temperatures"]
@@ -68,7 +72,7 @@ def add_block(
     doc_index: Int32[Array, "queries k"],
     interpret: bool,
 ) -> RunningSums:
-    """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts over all blocks."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_block`; doc_index counts the documents of all blocks."""
     padded = _Block.padded(queries, docs, doc_index, block, temperatures, offset, threshold)
     count, width = padded.queries.shape[0], temperatures.shape[0]
     outputs = [(1, jnp.float32), (width, jnp.float32), (width, jnp.float32), (1, jnp.int32)]
@@ -104,7 +108,7 @@ def add_gradients(
     doc_index: Int32[Array, "queries k"],
     interpret: bool,
 ) -> Gradients:
-    """Computes `crops_jax.losses.level_sums.tiles.add_gradients`; doc_index counts over all blocks."""
+    """Computes `crops_jax.losses.level_sums.tiles.add_gradients`; doc_index counts the documents of all blocks."""
     padded = _Block.padded(queries, docs, doc_index, block, temperatures, offset, threshold)
     rest = ((0, -queries.shape[0] % _QUERY_TILE), (0, 0))
     rows = [jnp.pad(one, rest) for one in (pulls.greatest[:, None], pulls.log_total, pulls.level_0)]
@@ -188,7 +192,11 @@ def _gradient_kernel(
 
 
 def _tile(queries, docs, offset, index, threshold, *, doc_tile) -> tuple[Array, Array, Array]:
-    """Scores of a tile, its real columns that no pair of the row names, and those that ignore_margin takes out."""
+    """Returns the scores of a tile and two masks.
+
+    The first mask selects the real columns that no pair of the row names, the second one the scores that ignore_margin
+    ignores.
+    """
     scores = _product(queries[...], docs[...], contract=(1, 1))
     column = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) + doc_tile * _DOC_TILE
     named = jnp.zeros(scores.shape, bool)
@@ -205,7 +213,10 @@ def _product(left: Array, right: Array, *, contract: tuple[int, int]) -> Array:
 
 
 def _specs(block: _Block, *, queries_first: bool) -> list[Any]:
-    """Returns the part of each argument that one step of the grid sees; the grid is (queries, docs) or the reverse."""
+    """Returns the part of each argument that one step of the grid reads.
+
+    The grid is (queries, docs) if queries_first is true, and (docs, queries) otherwise.
+    """
     of_queries, of_docs = _tile_of_queries(queries_first), _tile_of_queries(not queries_first)
     dim = block.queries.shape[1]
     return [
