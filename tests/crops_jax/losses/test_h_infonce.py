@@ -328,7 +328,7 @@ def test_errors_name_the_rule():
     for arguments, rule in [
         ((q[0], d, labels), "must be \\[queries, dim\\]"),
         ((q, d[:, :3], labels), "same dim"),
-        ((q, d.astype(jnp.bfloat16), labels), "float32, bfloat16 or float16 alike"),
+        ((q, d.astype(jnp.bfloat16), labels), "both embeddings must have one type, float32, bfloat16 or float16"),
         ((q, d, labels._replace(level=labels.level.astype(jnp.float32))), "labels.level must be int32"),
         ((q, d, labels._replace(level=labels.level[:, :1])), "one shape"),
         ((q, d, jnp.asarray(matrix[:, 1:])), "labels must be \\[queries, docs\\]"),
