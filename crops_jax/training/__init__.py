@@ -1,4 +1,4 @@
-"""A run of training: state, optimiser, step and loop, and the two models that it trains."""
+"""Training: the state, the optimiser, the step and the loop, and the two kinds of models that the loop trains."""
 
 from crops_jax.training.dual_encoder import check_machine, enable_compilation_cache, train
 

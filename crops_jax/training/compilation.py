@@ -1,4 +1,4 @@
-"""The train step compiled for devices that need not be there, and what the compiler says of it: memory, work, time."""
+"""Compiles the train step for devices that need not be attached, and reports its memory, FLOPs and estimated time."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,36 +20,38 @@ from crops_jax.training.flops import step_flops
 from crops_jax.training.state import abstract_state
 from crops_jax.training.step import make_train_step
 
-# Padding of packed texts of mixed lengths.
+# The share of padding in packed texts of mixed lengths.
 _PADDING = 0.1
-# Of a run, for the learning rate; the program does not depend on it.
+# The length of the run that the learning rate is defined by. The compiled program does not depend on it.
 _STEPS = 1000
 _GIB = 1 << 30
 
 
 class TextLengths(NamedTuple):
-    """Tokens of a query and of a document, on average."""
+    """The mean numbers of tokens of a query and of a document."""
 
     query: int
     document: int
 
 
 def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]) -> dict[str, Any]:
-    """Compiles the train step over a mesh of devices. No array is made.
+    """Compiles the train step over a mesh of devices. It creates no array.
 
-    Returns, bytes, FLOPs and seconds a device and step:
+    Returns a dictionary whose bytes, FLOPs and seconds are those of one device and one step:
       devices, device_kind, mesh, queries, rows (of all groups), row_tokens.
-      argument_bytes: state and batch. output_bytes, of which alias_bytes lie where arguments lay. temporary_bytes.
-      needed_bytes: all of it; memory_bytes: what the device has.
-      compiler_flops, compiler_bytes: the compiler's counts of work and of traffic with the device's memory. It counts
-        the body of a loop once, so micro-batches and the streaming loss are counted too low.
-      estimated_seconds, by `estimate`: "compiler", or "roofline" where the compiler gives no time: the longer of what
-        these counts take at the device's peak and bandwidth, as if nothing waited for other devices.
-      model_flops: crops_jax.training.flops. model_flops_utilization: what that makes of the peak in estimated_seconds.
+      argument_bytes: the size of the state and the batch. output_bytes: the size of the results, of which alias_bytes
+        reuse the memory of arguments. temporary_bytes: the size of the temporary arrays.
+      needed_bytes: the sum of these sizes and the code, alias_bytes counted once. memory_bytes: the device's memory.
+      compiler_flops, compiler_bytes: the compiler's counts of operations and of traffic with the device's memory. It
+        counts the body of a loop once, so the counts of micro-batches and of the streaming loss are too low.
+      estimated_seconds: the time of the step. `estimate` names its origin: "compiler", or "roofline" where the compiler
+        returns no time: the longer of the times that these counts take at the device's peak and bandwidth, without any
+        wait for other devices.
+      model_flops: see crops_jax.training.flops. model_flops_utilization: their share of the peak in estimated_seconds.
 
     Raises:
-      InputError: mesh or batch does not fit the devices.
-      NamedFailure: the step does not fit their memory.
+      InputError: when the mesh or the batch does not fit the devices.
+      NamedFailure: when the step does not fit their memory.
     """
     mesh = sharding.make_mesh(config.mesh, devices=devices)
     sharding.check_batch(config.data.queries_per_batch, mesh, flag="--data.queries-per-batch")
@@ -89,7 +91,7 @@ def compile_step(config: Config, lengths: TextLengths, *, devices: Sequence[Any]
 
 
 def _compiled(lowered: Any, kind: str) -> Any:
-    """The compiled step. Raises NamedFailure when the compiler says that it does not fit a device of this kind."""
+    """Returns the compiled step. Raises NamedFailure when the compiler reports that it does not fit the device."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -99,7 +101,7 @@ def _compiled(lowered: Any, kind: str) -> Any:
 
 
 def _needed_bytes(memory: Any) -> int:
-    """All memory of a device that a compiled program takes; outputs in the place of arguments count once."""
+    """Returns the memory that a compiled program needs on a device; outputs that reuse arguments count once."""
     return (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
@@ -110,7 +112,7 @@ def _needed_bytes(memory: Any) -> int:
 
 
 def check_memory(needed_bytes: int, accelerator: Accelerator, kind: str) -> None:
-    """Raises NamedFailure, saying what to change, when a device of this kind has less memory."""
+    """Raises NamedFailure, which names the flags to change, when a device of this kind has less memory."""
     if needed_bytes > accelerator.memory_bytes:
         raise NamedFailure(
             f"the train step does not fit a {kind}: it needs {needed_bytes / _GIB:.2f} GiB, of "
@@ -119,11 +121,12 @@ def check_memory(needed_bytes: int, accelerator: Accelerator, kind: str) -> None
 
 
 def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch:
-    """Shapes and places of a global batch, as the trainer would choose them for texts of these lengths.
+    """Returns the shapes and shardings of a global batch, as the trainer would choose them for texts of these lengths.
 
-    The rows of a group are those into which its texts go when each has exactly its length, or those that hold their
-    tokens with a tenth of padding, as texts of mixed lengths do, whichever is fewer; then as `packing.row_counts`.
-    Records are taken to name as many labelled documents a query as the loss looks up, data.labels_per_query.
+    The number of rows of a group is the smaller of two numbers: the rows that its texts need when each has exactly its
+    length, and the rows that hold their tokens with a tenth of padding, as texts of mixed lengths do. It is then
+    rounded as in `packing.row_counts`. Each query is assumed to have data.labels_per_query labelled documents, the
+    number that the loss looks up.
     """
     groups, data, encoder = sharding.num_groups(mesh), config.data, config.encoder
     queries, documents = data.queries_per_batch, data.queries_per_batch * data.documents_per_query
@@ -133,19 +136,20 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
         return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.batch_sharding(mesh))
 
     def packed(*texts: tuple[int, int]) -> PackedTexts:
-        each = np.repeat([length for _, length in texts], [count // groups for count, _ in texts])
+        token_counts = np.repeat([length for _, length in texts], [count // groups for count, _ in texts])
         rows = min(
-            assign_rows(each, row_tokens=row_tokens).count, int(np.ceil(each.sum() / ((1 - _PADDING) * row_tokens)))
+            assign_rows(token_counts, row_tokens=row_tokens).count,
+            int(np.ceil(token_counts.sum() / ((1 - _PADDING) * row_tokens))),
         )
-        counts = row_counts([rows], texts=len(each), multiple=config.training.micro_batches)
+        counts = row_counts([rows], texts=len(token_counts), multiple=config.training.micro_batches)
         chosen = next(count for count in counts if count >= rows)
         return PackedTexts(
-            array(groups, chosen, row_tokens), array(groups, chosen, row_tokens), array(groups, len(each))
+            array(groups, chosen, row_tokens), array(groups, chosen, row_tokens), array(groups, len(token_counts))
         )
 
     both = (queries, lengths.query), (documents, lengths.document)
     return Batch(
-        texts=(packed(*both),) if encoder.shared_towers else tuple(packed(one) for one in both),
+        texts=(packed(*both),) if encoder.shared_towers else tuple(packed(texts) for texts in both),
         query_tokens=array(queries, encoder.max_query_tokens),
         document_ids=array(documents, 2),
         labelled_ids=array(queries, data.labels_per_query, 2),
@@ -154,8 +158,8 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
 
 
 _REMEDY = (
-    "more --mesh.fsdp splits parameters and moments, more --training.micro-batches or --encoder.remat leaves less of "
-    "the layers' states in memory, and so does a smaller --data.queries-per-batch, or take more chips"
+    "a larger --mesh.fsdp splits parameters and moments; a larger --training.micro-batches, --encoder.remat or a "
+    "smaller --data.queries-per-batch keeps fewer states of the layers in memory; or use more chips"
 )
 
 
@@ -170,7 +174,7 @@ def _model_flops(config: Config, lengths: TextLengths) -> float:
 
 
 def _seconds(cost: Mapping[str, float], accelerator: Accelerator | None) -> tuple[float | None, str | None]:
-    # A sum over operations, in which some that the compiler cannot judge count as negative seconds.
+    # The value is a sum over operations. Operations that the compiler cannot estimate count as negative seconds.
     if (seconds := float(cost.get("optimal_seconds", 0.0))) > 0:
         return seconds, "compiler"
     if accelerator is None:

@@ -1,7 +1,7 @@
-"""Training of a cross-encoder: what its loop (crops_jax.training.loop) is given.
+"""Training of a cross-encoder: the task that the loop (crops_jax.training.loop) runs for it.
 
-Loss: binary cross-entropy to soft targets t in [0, 1], from logits z: softplus(z) - t z, the mean over the pairs of a
-batch. All that a step does follows from (configuration, pairs, step).
+The loss is the binary cross-entropy of logits z to soft targets t in [0, 1], softplus(z) - t z, as a mean over the
+pairs of a batch. Each step is a function of (configuration, pairs, step).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +32,7 @@ from crops_jax.training.state import TrainState, abstract_state, after_step, jit
 
 
 class PairMetrics(NamedTuple):
-    """The metrics of one step, scalars; learning_rate is the one that the step used."""
+    """The metrics of one step, all of them scalars. learning_rate is the rate that the step used."""
 
     loss: Float[Array, ""]
     learning_rate: Float[Array, ""]
@@ -42,20 +42,20 @@ class PairMetrics(NamedTuple):
 def train(
     config: CrossEncoderConfig, pairs: TokenizedPairs, targets: Float64[np.ndarray, "pairs"], *, run: Path
 ) -> dict[str, Any]:
-    """Trains until the last step, from the newest checkpoint of `run` on if there is one.
+    """Trains until the last step. It starts from the newest checkpoint of `run` if the run has one.
 
     Args:
-      config: with weights, its sizes are the folder's.
-      pairs, targets: to be trained on, in the same order whenever the run is called.
-      run: an open run's folder.
+      config: the configuration; when it names weights, its sizes are those of their folder.
+      pairs, targets: the training data, in the same order in every call for this run.
+      run: the folder of an open run.
 
     Returns:
       The parameters after the last step, on the host.
 
     Raises:
-      InputError: batch and machine do not fit together, or the weights cannot be read.
-      Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
-      NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
+      InputError: when the batch does not fit the machine, or the weights cannot be read.
+      Interrupted: after SIGTERM or SIGINT; a checkpoint of the step that was running is saved.
+      NamedFailure: when more losses or gradients are not finite than the run can skip, or the disk is full.
     """
     steps = total_steps(len(pairs), config)
     with closing(Checkpoints(run, config, keep_last=config.training.keep_last)) as checkpoints:
@@ -67,7 +67,7 @@ def train(
 
 
 def total_steps(pairs: int, config: CrossEncoderConfig) -> int:
-    """Optimiser steps of a run: training.steps, or what training.epochs take, rounded up."""
+    """Returns the number of optimiser steps of a run: training.steps, or the steps of training.epochs, rounded up."""
     if config.training.steps:
         return config.training.steps
     per_epoch = steps_per_epoch(pairs, pairs_per_batch=config.pairs.pairs_per_batch)
@@ -75,7 +75,7 @@ def total_steps(pairs: int, config: CrossEncoderConfig) -> int:
 
 
 def check_machine(config: CrossEncoderConfig) -> Mesh:
-    """The mesh. Raises InputError when it, or the batch, does not fit the devices of this machine."""
+    """Returns the mesh. Raises InputError when the mesh or the batch does not fit the devices of this machine."""
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.pairs.pairs_per_batch, mesh, flag="--pairs-per-batch")
     return mesh
@@ -84,13 +84,15 @@ def check_machine(config: CrossEncoderConfig) -> Mesh:
 def make_pair_step(
     model: CrossEncoder, config: CrossEncoderConfig, *, steps: int, mesh: Mesh
 ) -> Callable[[TrainState, PairBatch], tuple[TrainState, PairMetrics]]:
-    """The compiled step, whose first argument is donated; it is compiled once a width. Dropout follows (seed, step).
+    """Returns the compiled step, whose first argument is donated. JAX compiles it once for each row width.
+
+    Dropout is a function of (seed, step).
 
     Args:
-      model: gives the structure; shapes for parameters suffice.
-      config: optimiser, dropout and seed.
-      steps: length of the run, for the learning rate.
-      mesh: as of crops_jax.devices.sharding.make_mesh; pairs are divided over its data axes.
+      model: the model, of which only the structure is used; shapes can stand for its parameters.
+      config: the settings of the optimiser, the dropout and the seed.
+      steps: the length of the run, which the learning rate depends on.
+      mesh: a mesh of crops_jax.devices.sharding.make_mesh; pairs are divided over its data axes.
     """
     graph, _, others = nnx.split(model, nnx.Param, ...)
     optimizer = make_optimizer(config.optimizer, steps=steps)
@@ -120,7 +122,7 @@ def make_pair_step(
 
 
 class _CrossEncoderTask:
-    """A cross-encoder, as crops_jax.training.loop.Task."""
+    """The crops_jax.training.loop.Task of a cross-encoder."""
 
     unit = "pairs"
     learning_rate_flag = "--learning-rate"
@@ -157,7 +159,7 @@ class _CrossEncoderTask:
 
     def fields(self, metrics: PairMetrics, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
         numbers = {name: finite_number(value) for name, value in metrics._asdict().items()}
-        # What logits are divided by while training; the temperature is fitted after it.
+        # Training divides the logits by 1. The temperature is fitted after the training.
         return {"temperature": 1.0, **numbers, "skipped_steps": skipped}
 
     def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
@@ -167,13 +169,14 @@ class _CrossEncoderTask:
 def initial_parameters(config: EncoderConfig, *, seed: int, mesh: Mesh) -> dict[str, Any]:
     """Returns the parameters that training starts from, each made or read on its devices of `mesh`.
 
-    Random by `seed` or, when config.weights is set, that folder's weights (`pretrained.read_cross_encoder_parameters`).
+    They are random, drawn with `seed`, or, when config.weights is set, the weights of that folder
+    (`pretrained.read_cross_encoder_parameters`).
 
     Args:
-      config: with weights, its sizes are the folder's.
+      config: the configuration; when it names weights, its sizes are those of their folder.
 
-    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
-    cannot be used.
+    Returns a nested dictionary like that of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the
+    folder cannot be used.
     """
     if not config.weights:
         return random_parameters(lambda: CrossEncoder(config, rngs=nnx.Rngs(params=seed)), mesh)

@@ -1,4 +1,4 @@
-"""Recall@10 on the dev split, by which the best checkpoint is chosen."""
+"""Recall@10 on the dev split. It decides which checkpoint is the best one."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,19 +23,20 @@ _BATCH_TOKENS = 16_384
 
 
 class DevRecall:
-    """Recall@10 of the dev queries' positives among all documents whose text the dev records hold.
+    """Recall@10 of the dev queries, over all documents whose text the dev records hold.
 
-    A positive is a labelled document of level 4 or 5 whose text is there; queries without one do not count. The value
-    is a function of the parameters alone: same documents, same order, ties to the document whose id is lower.
+    A positive is a labelled document of level 4 or 5 whose text the records hold; queries without a positive do not
+    count. The value is a function of the parameters alone: the documents and their order are fixed, and of documents
+    with equal scores the one with the lower id comes first.
     """
 
     def __init__(self, source: RecordSource, model: nnx.Module, config: Config, *, mesh: Mesh):
         """
         Args:
-          source: the dev split.
-          model: gives the structure, not the parameters.
-          config: token limits and batch size.
-          mesh: devices that encode.
+          source: the records of the dev split.
+          model: the model, of which only the structure is used.
+          config: the configuration, for the token limits and the width.
+          mesh: the devices that encode.
         """
         self._mesh = mesh
         self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
@@ -46,10 +47,10 @@ class DevRecall:
             queries.append(record)
             for words, tokens in zip(record.document_ids, record.document_tokens, strict=True):
                 texts.setdefault((int(words[0]), int(words[1])), tokens)
-        column = {words: place for place, words in enumerate(sorted(texts))}
+        column = {words: index for index, words in enumerate(sorted(texts))}
         positives = [_positives(record, column) for record in queries]
-        kept = [place for place, found in enumerate(positives) if found]
-        self._positives = [positives[place] for place in kept]
+        kept = [index for index, columns in enumerate(positives) if columns]
+        self._positives = [positives[index] for index in kept]
         closing, limits = source.closing_token, config.encoder
         self._queries = [cut(queries[i].query_tokens, limits.max_query_tokens, closing_token=closing) for i in kept]
         self._documents = [
@@ -66,11 +67,11 @@ class DevRecall:
         self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=sharding.replicated(mesh))
 
     def __len__(self) -> int:
-        """Queries that count."""
+        """Returns the number of queries with a positive."""
         return len(self._positives)
 
     def __call__(self, parameters: dict) -> float:
-        """Mean over queries of (positives among the first 10) / (positives)."""
+        """Returns the mean over queries of (positives among the first 10) / (positives)."""
         queries = self._embed(parameters, self._queries, "query")
         documents = self._embed(parameters, self._documents, "document")
         # Every process has all vectors and ranks its share of the queries.
@@ -78,20 +79,20 @@ class DevRecall:
         own = slice(cluster.index, None, cluster.count)
         hits: list[int] = []
         if len(queries[own]):
-            _, found = exact_top_k(queries[own], documents, min(CUTOFF, len(documents)))
+            _, ranked = exact_top_k(queries[own], documents, min(CUTOFF, len(documents)))
             hits = [
                 len(positives.intersection(row.tolist()))
-                for positives, row in zip(self._positives[own], found, strict=True)
+                for positives, row in zip(self._positives[own], ranked, strict=True)
             ]
         recalls = np.zeros(len(self))
-        for index, theirs in enumerate(cluster.gathered(hits)):
-            positives = self._positives[index :: cluster.count]
-            recalls[index :: cluster.count] = [count / len(one) for count, one in zip(theirs, positives, strict=True)]
+        for process, counts in enumerate(cluster.gathered(hits)):
+            sizes = [len(positives) for positives in self._positives[process :: cluster.count]]
+            recalls[process :: cluster.count] = [count / size for count, size in zip(counts, sizes, strict=True)]
         return float(np.mean(recalls))
 
     def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
         vectors = np.zeros((len(texts), self._dim), np.float32)
-        place = sharding.batch_sharding(self._mesh)
+        layout = sharding.batch_sharding(self._mesh)
         size = batch_tokens(self._mesh.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         silent = not processes.current().is_first
         with tqdm(
@@ -100,16 +101,17 @@ class DevRecall:
             for batch in row_batches(
                 texts, widths=(self._width,), batch_tokens=size, multiple=sharding.num_groups(self._mesh)
             ):
-                tokens, segments = (sharding.spread(array, place) for array in (batch.tokens, batch.segments))
-                found = np.asarray(self._encode(parameters, tokens, segments, tower=tower))
-                vectors[batch.texts] = found.reshape(-1, self._dim)[batch.places]
+                tokens, segments = (sharding.spread(array, layout) for array in (batch.tokens, batch.segments))
+                encoded = np.asarray(self._encode(parameters, tokens, segments, tower=tower))
+                vectors[batch.texts] = encoded.reshape(-1, self._dim)[batch.places]
                 bar.update(len(batch.texts))
         return vectors
 
 
 def _positives(record: QueryRecord, column: dict[tuple[int, int], int]) -> set[int]:
+    """Returns the columns of the documents that are positives of a query and whose text the records hold."""
     return {
-        column[word]
-        for word, level in zip(map(tuple, record.labelled_ids.tolist()), record.labelled_levels, strict=True)
-        if level >= Level.POSITIVE and word in column
+        column[words]
+        for words, level in zip(map(tuple, record.labelled_ids.tolist()), record.labelled_levels, strict=True)
+        if level >= Level.POSITIVE and words in column
     }

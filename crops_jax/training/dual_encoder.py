@@ -1,7 +1,7 @@
-"""Training of a dual encoder: what its loop (crops_jax.training.loop) is given.
+"""Training of a dual encoder: the task that the loop (crops_jax.training.loop) runs for it.
 
-All that a step does follows from (configuration, records, step): batches, dropout, what is logged and evaluated, and
-which checkpoint is the best.
+Each step is a function of (configuration, records, step): its batch, its dropout, the values that it logs, the
+evaluation, and the choice of the best checkpoint.
 """
 
 import os
@@ -35,20 +35,20 @@ _SKIP_FLAG = "--training.skip-nonfinite-steps"
 
 
 def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, Any]:
-    """Trains until the last step, from the newest checkpoint of `run` on if there is one.
+    """Trains until the last step. It starts from the newest checkpoint of `run` if the run has one.
 
     Args:
-      config: resolved (crops_jax.pretrained.resolve_config).
-      records_path: records of data.write_records; split train, and split dev for keep-best.
-      run: an open run, see crops_jax.runs.folder.
+      config: a resolved configuration (crops_jax.pretrained.resolve_config).
+      records_path: the records of data.write_records. Split dev, when present, decides which checkpoint is the best.
+      run: the folder of an open run, see crops_jax.runs.folder.
 
     Returns:
-      steps; loss, the last logged one; best_step, and DEV_METRIC where there is a dev split.
+      A dictionary with steps, best_step and, when the run was evaluated, DEV_METRIC of that step.
 
     Raises:
-      InputError: configuration, records and machine do not fit together.
-      Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
-      NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
+      InputError: when configuration, records and machine do not fit together.
+      Interrupted: after SIGTERM or SIGINT; a checkpoint of the step that was running is saved.
+      NamedFailure: when more losses or gradients are not finite than the run can skip, or the disk is full.
     """
     source = records.RecordSource(records_path, split="train")
     steps = total_steps(source, config)
@@ -67,7 +67,7 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
 
 
 def total_steps(source: records.RecordSource, config: Config) -> int:
-    """Optimiser steps of a run: training.steps, or what training.epochs take, rounded up."""
+    """Returns the number of optimiser steps of a run: training.steps, or the steps of training.epochs, rounded up."""
     if config.training.steps:
         return config.training.steps
     return max(1, int(np.ceil(config.training.epochs * len(source) / config.data.queries_per_batch)))
@@ -85,7 +85,7 @@ def check_machine(config: Config) -> None:
 def enable_compilation_cache(run: Path) -> None:
     """Keeps compiled programs in RUN/compilation_cache, so that a resumed run starts at once.
 
-    JAX_COMPILATION_CACHE_DIR names another place, which runs may share.
+    JAX_COMPILATION_CACHE_DIR names another folder, which several runs can share.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "compilation_cache"))
@@ -93,12 +93,12 @@ def enable_compilation_cache(run: Path) -> None:
 
 
 class _DualEncoderTask:
-    """A dual encoder, as crops_jax.training.loop.Task."""
+    """The crops_jax.training.loop.Task of a dual encoder."""
 
     unit = "queries"
     learning_rate_flag = "--optimizer.learning-rate"
     nonfinite_advice = (
-        f"a lower {learning_rate_flag} may help, in a new run, or a greater {_SKIP_FLAG}, which leaves such steps out"
+        f"a lower {learning_rate_flag} may help, in a new run, or a larger {_SKIP_FLAG}, which leaves such steps out"
     )
 
     def __init__(
@@ -150,12 +150,12 @@ class _DualEncoderTask:
         }
 
     def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
-        """Tokens a second and, where the devices' peak is known, the model FLOPs' share of it."""
-        found = {"tokens_per_second": round(sums["tokens"] / seconds, 1)}
+        """Returns the tokens per second and, where the peak of the devices is known, the model FLOPs' share of it."""
+        speeds = {"tokens_per_second": round(sums["tokens"] / seconds, 1)}
         devices = self.mesh.devices
         flops = steps * step_flops(self.config, **{name: sums[name] / steps for name in ("tokens", "causal_pairs")})
         share = utilization(flops, seconds, devices=devices.size, device_kind=devices.flat[0].device_kind)
-        return found if share is None else found | {"model_flops_utilization": round(share, 4)}
+        return speeds if share is None else speeds | {"model_flops_utilization": round(share, 4)}
 
     def _evaluation(self, records_path: Path | str) -> Evaluation | None:
         if self.config.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
@@ -165,6 +165,7 @@ class _DualEncoderTask:
 
 
 def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
+    """Returns the result of `train`. Without an evaluation the last step is the best one."""
     if progress.best is None:
         return {"steps": steps, "best_step": steps}
     return {"steps": steps, "best_step": progress.best.step, DEV_METRIC: progress.best.metric}
@@ -173,11 +174,11 @@ def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
 def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:
     """Returns the parameters that training starts from, each made or read on its devices of `mesh`.
 
-    Random by `seed` or, when config.encoder.weights is set, that folder's weights, from which both towers start; sizes
-    and pooling are then the folder's (`pretrained.resolve_config`).
+    They are random, drawn with `seed`, or, when config.encoder.weights is set, the weights of that folder, from which
+    both towers start. Sizes and pooling are then those of the folder (`pretrained.resolve_config`).
 
-    Returns a nested dictionary as of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the folder
-    cannot be used.
+    Returns a nested dictionary like that of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the
+    folder cannot be used.
     """
     if config.encoder.weights:
         return pretrained.read_parameters(config, mesh=mesh)

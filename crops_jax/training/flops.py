@@ -1,14 +1,14 @@
-"""Floating-point operations that training has to do, and the share of the devices' peak that it makes of them.
+"""The floating-point operations (FLOPs) of training, and their share of the peak of the devices.
 
-Model FLOPs utilisation (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B) counts useful tokens only, a backward
-pass as two forward passes, and nothing that is computed again (remat, micro-batches, the tiles of the loss). Counted
-are matrix products, an addition and a multiplication as two:
+Model FLOPs utilisation (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B) counts only tokens that are not padding.
+It counts a backward pass as two forward passes, and ignores operations that are repeated (remat, micro-batches, the
+tiles of the loss). The counts are those of matrix products; an addition and a multiplication are two operations:
 
-    of a token      2 x the entries of the matrices that its state is multiplied by
-    attention       4 x heads x head width of each pair of tokens of which one sees the other
-    the loss        2 x dim of each pair of query and document
+    for each token                                      2 x the entries of the matrices that multiply its state
+    attention, for each pair in which a token sees one  4 x heads x head width
+    the loss, for each pair of query and document       2 x dim
 
-Lookups, norms, activations, pooling and the optimiser are left out.
+The counts leave out lookups, norms, activations, pooling and the optimiser.
 """
 
 from crops_jax.config import Config, EncoderConfig
@@ -18,11 +18,12 @@ _FORWARD_AND_BACKWARD = 3
 
 
 def step_flops(config: Config, *, tokens: float, causal_pairs: float) -> float:
-    """Model FLOPs of a training step, forward and backward, on all devices together.
+    """Returns the model FLOPs of a training step, forward and backward, on all devices together.
 
     Args:
-      tokens: of all texts of the batch, padding not counted.
-      causal_pairs: the sum over its texts of n (n + 1) / 2, n tokens each.
+      config: the configuration, for the encoder, the batch and the loss.
+      tokens: the number of tokens of all texts of the batch, without padding.
+      causal_pairs: the sum of n (n + 1) / 2 over the texts of the batch, where n is the number of tokens of a text.
     """
     queries = config.data.queries_per_batch
     documents = queries * config.data.documents_per_query
@@ -40,14 +41,15 @@ def token_flops(config: EncoderConfig) -> float:
     width, head_width = config.width, _head_width(config)
     heads, groups = config.heads * head_width, (config.key_value_heads or config.heads) * head_width
     projections = 2 * width * heads + 2 * width * groups
-    # SwiGLU has two matrices up.
+    # The feed-forward network of BERT has two matrices. SwiGLU has three: two up and one down.
     feed_forward = (2 if config.family == "bert" else 3) * width * config.feed_forward_width
     return 2.0 * config.layers * (projections + feed_forward)
 
 
 def attention_flops(config: EncoderConfig, *, tokens: float, causal_pairs: float) -> float:
-    """Returns the FLOPs of attention in the forward pass. A BERT token sees its whole text, a Qwen token no later
-    one.
+    """Returns the FLOPs of attention in the forward pass.
+
+    A token of BERT sees its whole text; a token of Qwen sees itself and the tokens before it.
     """
     pairs = 2 * causal_pairs - tokens if config.family == "bert" else causal_pairs
     return 4.0 * config.layers * config.heads * _head_width(config) * pairs
@@ -60,7 +62,7 @@ def hashed_text_flops(config: EncoderConfig) -> float:
 
 
 def utilization(flops: float, seconds: float, *, devices: int, device_kind: str) -> float | None:
-    """FLOPs a second as a share of the bfloat16 peak of all devices; None where that is not known."""
+    """Returns FLOPs per second as a share of the bfloat16 peak of all devices; None where the peak is not known."""
     accelerator = accelerator_of(device_kind)
     return flops / (seconds * devices * accelerator.peak_flops) if accelerator and seconds > 0 else None
 

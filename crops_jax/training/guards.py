@@ -1,4 +1,4 @@
-"""The events that end a training run before its last step: a signal, a full disk, numbers that overflow."""
+"""Guards for the events that end a training run before its last step: a signal, a full disk, and overflow."""
 
 import signal
 import sys
@@ -19,7 +19,7 @@ from crops_jax.runs.checkpoints import Checkpoints
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets, so that the step under way can end; the second one raises."""
+    """Yields an event that the first SIGTERM or SIGINT sets, so that the running step can end. A second one raises."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -40,40 +40,40 @@ def stop_signal() -> Iterator[threading.Event]:
 
 
 class StopVote:
-    """A request to stop that any process may get, answered by all of them after the same step.
+    """A request to stop that any process can receive. All processes follow it after the same step.
 
-    A process alone answers after the step under way. Several put their answers together on the devices after each
-    step and read them when the next one is under way, so that nothing waits: they stop one step later.
+    A single process stops after the running step. Several processes combine their requests on the devices after each
+    step, and read the result while the next step runs, so that nothing waits; they stop one step later.
     """
 
     def __init__(self, event: threading.Event, mesh: Mesh, *, several: bool | None = None):
         """
         Args:
-          event: set where this process shall stop.
-          mesh: of the train step; devices of all processes.
-          several: whether there are other processes; None: as it is.
+          event: an event that is set when this process receives a request to stop.
+          mesh: the mesh of the train step, with the devices of all processes.
+          several: whether the run has several processes; None: as the cluster of this process reports.
         """
         self._event = event
         self._several = processes.current().count > 1 if several is None else several
-        line = Mesh(mesh.devices.ravel(), ("devices",))
-        self._place = NamedSharding(line, PartitionSpec("devices"))
-        self._any = jax.jit(jnp.max, out_shardings=sharding.replicated(line))
+        flat_mesh = Mesh(mesh.devices.ravel(), ("devices",))
+        self._sharding = NamedSharding(flat_mesh, PartitionSpec("devices"))
+        self._any = jax.jit(jnp.max, out_shardings=sharding.replicated(flat_mesh))
         self._votes: jax.Array | None = None
 
     def is_due(self) -> bool:
-        """Returns whether to stop after this step; must be called once after each step was started."""
+        """Returns whether to stop after this step. The loop must call it once after it has started each step."""
         own = self._event.is_set()
         if not self._several:
             return own
-        shape = (self._place.mesh.size,)
-        votes = jax.make_array_from_callback(shape, self._place, lambda _: np.full(1, own, np.int32))
+        shape = (self._sharding.mesh.size,)
+        votes = jax.make_array_from_callback(shape, self._sharding, lambda _: np.full(1, own, np.int32))
         before, self._votes = self._votes, self._any(votes)
         return before is not None and bool(np.asarray(before))
 
 
 @contextmanager
 def full_disk_is_named(checkpoints: Checkpoints) -> Iterator[None]:
-    """Turns what a full disk raises into a NamedFailure that says where the last good checkpoint is."""
+    """Turns the error of a full disk into a NamedFailure that names the last good checkpoint."""
     try:
         yield
     except NamedFailure:
@@ -87,10 +87,12 @@ def full_disk_is_named(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 class NonFiniteSteps:
-    """Steps whose loss or gradient is not finite, which a train step leaves without an update: so many are let pass.
+    """A counter of the steps whose loss or gradient is not finite. A limited number of them is skipped.
+
+    A train step makes no update when its loss or gradient is not finite.
 
     Attributes:
-      skipped: how many there were up to now, over all interruptions of the run.
+      skipped: the number of skipped steps of the run up to now, those before its interruptions included.
     """
 
     def __init__(
@@ -104,10 +106,11 @@ class NonFiniteSteps:
     ):
         """
         Args:
-          skipped: those that lie behind the state from which the run goes on.
-          allowed: as many may be skipped, those included.
-          advice: what the user may change.
-          batch: says what the batch of a step held.
+          checkpoints: the checkpoints of the run, for messages.
+          skipped: the number of steps that were skipped before the state from which the run resumes.
+          allowed: the maximum number of skipped steps, with these included.
+          advice: the end of the message: what the user can change.
+          batch: a function that describes the batch of a step.
         """
         self.skipped = skipped
         self._checkpoints, self._allowed, self._advice, self._batch = checkpoints, allowed, advice, batch
@@ -116,24 +119,27 @@ class NonFiniteSteps:
         """Returns whether a step is not finite. Raises NamedFailure when more such steps occurred than are allowed."""
         if np.isfinite(loss) and np.isfinite(grad_norm):
             return False
-        found = f"step {step}: loss is {loss} and the norm of its gradient {grad_norm}"
+        message = f"step {step}: loss is {loss} and the norm of its gradient {grad_norm}"
         if self._batch:
-            found = f"{found}; {self._batch(step)}"
+            message = f"{message}; {self._batch(step)}"
         if self.skipped >= self._allowed:
             self._checkpoints.wait()
             before = f"; {self.skipped} such steps were skipped before it" if self.skipped else ""
-            raise NamedFailure(f"{found}{before}; {self._checkpoints.last_good()}; {self._advice}")
+            raise NamedFailure(f"{message}{before}; {self._checkpoints.last_good()}; {self._advice}")
         self.skipped += 1
         if processes.current().is_first:
-            print(f"{found}; skipped, {self.skipped} of at most {self._allowed}", file=sys.stderr, flush=True)
+            print(f"{message}; skipped, {self.skipped} of at most {self._allowed}", file=sys.stderr, flush=True)
         return True
 
 
 def check_parameters(step: int, parameters: dict, checkpoints: Checkpoints, *, flag: str) -> None:
-    """Raises NamedFailure when the update of `step` overflowed, so that no checkpoint holds it.
+    """Raises NamedFailure when the update of `step` overflowed, so that no checkpoint holds its parameters.
 
     Args:
-      flag: the argument whose value may be lowered.
+      step: the number of the step.
+      parameters: the parameters after its update.
+      checkpoints: the checkpoints of the run, for the message.
+      flag: the command-line flag whose lower value may help.
     """
     if not _all_finite(parameters):
         checkpoints.wait()

@@ -1,6 +1,6 @@
-"""The loop of a training run, whatever is trained: a run that is stopped at any moment and started again ends the same.
+"""The loop of a training run. A run that is stopped at any moment and started again ends with the same parameters.
 
-A Task says what is trained. What lies between two lines of metrics.jsonl is kept in the checkpoint.
+A Task defines the model and the data. A checkpoint also keeps the sums since the last line of metrics.jsonl.
 """
 
 import sys
@@ -26,7 +26,7 @@ from crops_jax.training.state import TrainState, abstract_state, initial_state, 
 
 
 class Evaluation(NamedTuple):
-    """A metric of parameters, the higher the better, and its field of metrics.jsonl."""
+    """A metric of parameters, of which higher values are better, and the name of its field in metrics.jsonl."""
 
     field: str
     measure: Callable[[dict], float]
@@ -35,16 +35,17 @@ class Evaluation(NamedTuple):
 class Task(Protocol):
     """The model that is trained and its metrics, all of them functions of (configuration, data, step).
 
-    Batches and the metrics of a step are whatever `step` takes and gives; metrics have loss and grad_norm, scalars.
+    Each task has its own types of batches and metrics: those that its `step` takes and returns. Metrics have the
+    scalars loss and grad_norm.
     """
 
     steps: int
     """The number of steps of the whole run."""
     mesh: Mesh
     step: Callable[[TrainState, Any], tuple[TrainState, Any]]
-    """Compiled for each shape of a batch. Its first argument is donated."""
+    """The train step. It is compiled for each shape of a batch, and its first argument is donated."""
     evaluation: Evaluation | None
-    """It chooses the best checkpoint. None, for instance if evaluate_every_steps is 0: the last one is the best."""
+    """The metric that chooses the best checkpoint. None, as for evaluate_every_steps 0: the last one is the best."""
     examples_per_step: int
     unit: str
     """The name of the examples in messages."""
@@ -72,30 +73,30 @@ class Task(Protocol):
         ...
 
     def batches(self, first_step: int) -> Iterator[Any]:
-        """The batches from a step on, counted from 0, to the end of the run, each over the mesh."""
+        """Returns the batches from a step, counted from 0, to the end of the run, each over the mesh."""
         ...
 
     def sums(self, metrics: Any, *, skipped: bool) -> dict[str, int | float]:
-        """Returns what is added up between two lines of metrics.jsonl. metrics: those of one step, on the host."""
+        """Returns the values that are summed between two lines of metrics.jsonl. metrics: of one step, on the host."""
         ...
 
     def fields(self, metrics: Any, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
-        """Fields of a line that do not depend on the clock.
+        """Returns the fields of a line that do not depend on the clock.
 
         Args:
-          metrics: of the line's step, on the host.
-          sums: `sums` of the steps since the line before.
-          skipped: steps up to now that were not finite.
+          metrics: the metrics of the line's step, on the host.
+          sums: the totals of `sums` over the steps since the previous line.
+          skipped: the number of steps up to now whose loss or gradient was not finite.
         """
         ...
 
     def speeds(self, sums: Mapping[str, int | float], *, steps: int, seconds: float) -> dict[str, float]:
-        """Fields of a line that depend on the clock, beside examples_per_second. sums: `sums` of these steps."""
+        """Returns the fields that depend on the clock, beside examples_per_second. sums: totals over these steps."""
         ...
 
 
-class _Cadence(NamedTuple):
-    """The actions after a step, a function of its number."""
+class _Actions(NamedTuple):
+    """The actions that follow a step; they are a function of its number."""
 
     logs: bool
     evaluates: bool
@@ -103,16 +104,17 @@ class _Cadence(NamedTuple):
 
 
 class TrainingLoop:
-    """One stretch of a run: from its newest checkpoint, if there is one, to the end, an interruption or a failure."""
+    """One call of a run: from its newest checkpoint, if it has one, to the end, an interruption or a failure."""
 
     def __init__(self, task: Task, *, run: Path, checkpoints: Checkpoints, watch: Stopwatch):
         """
         Args:
-          run: an open run's folder.
-          checkpoints: of that run.
-          watch: of all the time since the task was begun to be set up.
+          task: the model and the data.
+          run: the folder of an open run.
+          checkpoints: the checkpoints of that run.
+          watch: a stopwatch that was started before the task was set up.
 
-        Raises InputError when the newest checkpoint is of another configuration or damaged.
+        Raises InputError when the newest checkpoint has another configuration or is damaged.
         """
         self._task, self._run, self._checkpoints, self._watch = task, run, checkpoints, watch
         self._training = task.config.training
@@ -124,7 +126,7 @@ class TrainingLoop:
             self._state, self._progress = restore_state(checkpoints, latest, like, task.mesh)
         self._first = self._logged_at = int(self._state.step)
         self._sums: dict[str, int | float] = dict(self._progress.accumulated)
-        # Of what is counted for the next line, the part that an earlier process did takes no part in speeds.
+        # The next line also counts the steps of an earlier process, but its speeds must not.
         self._earlier = dict(self._sums)
         self._nonfinite = NonFiniteSteps(
             checkpoints,
@@ -136,11 +138,11 @@ class TrainingLoop:
         self._compiled: set[tuple] = set()
 
     def run(self) -> Progress:
-        """Trains until the last step, and returns what its checkpoint keeps beside arrays.
+        """Trains until the last step, and returns the part of its checkpoint that is not arrays.
 
         Raises:
-          Interrupted: after SIGTERM or SIGINT, with a checkpoint of the step that was under way.
-          NamedFailure: more losses or gradients that are not finite than may be skipped, or a full disk.
+          Interrupted: after SIGTERM or SIGINT; a checkpoint of the step that was running is saved.
+          NamedFailure: when more losses or gradients are not finite than the run can skip, or the disk is full.
         """
         steps = self._task.steps
         with ExitStack() as stack:
@@ -161,18 +163,18 @@ class TrainingLoop:
                     metrics = self._dispatch(feed, pending[1] if pending else None)
                 profile.after(step, self._state)
                 with self._watch.measure("compute"):
-                    # The step before is looked at while this one runs, so that the device never waits for us.
+                    # The host checks the previous step while this one runs, so that the device never waits for it.
                     if pending:
                         self._check(*pending)
-                    # Asked once: a signal that comes after this line is answered after the next step.
+                    # This is read once for each step: a later signal takes effect after the next step.
                     stopping = stop.is_due()
                 pending = (step, metrics)
-                cadence = self._cadence(step)
-                if any(cadence) or stopping:
+                actions = self._actions_after(step)
+                if any(actions) or stopping:
                     with self._watch.measure("compute"):
                         last = self._check(*pending)
                     pending = None
-                    self._after(step, last, cadence, stopping=stopping)
+                    self._finish_step(step, last, actions, stopping=stopping)
                     bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
                 bar.update()
                 if stopping and step < steps:
@@ -185,49 +187,50 @@ class TrainingLoop:
         return self._progress
 
     def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
-        """Starts the next step, whose batch is the next of `feed`. before: metrics of a step that may still run."""
+        """Starts the next step with the next batch of `feed`. before: metrics of a step that can still be running."""
         with self._watch.measure("input_wait", computing=lambda: before is not None and not before.loss.is_ready()):
             batch = next(feed)
-        # On a CPU a step takes its memory when it is dispatched, and two would take twice as much.
+        # On a CPU a step allocates its memory when it is dispatched, so two steps would need twice as much.
         if before is not None and self._task.mesh.devices.flat[0].platform == "cpu":
             with self._watch.measure("compute"):
                 jax.block_until_ready(before)
-        # The first call with a shape compiles before it computes.
+        # The first call with a new shape compiles the step before it computes.
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         with self._watch.measure("compute" if shapes in self._compiled else "compilation"):
             self._state, metrics = self._task.step(self._state, batch)
         self._compiled.add(shapes)
         return metrics
 
-    def _cadence(self, step: int) -> _Cadence:
+    def _actions_after(self, step: int) -> _Actions:
         training, last = self._training, step == self._task.steps
         evaluates = self._task.evaluation is not None and (last or step % training.evaluate_every_steps == 0)
-        return _Cadence(
+        return _Actions(
             logs=last or evaluates or step % training.log_every_steps == 0,
             evaluates=evaluates,
             saves=last or step % training.checkpoint_every_steps == 0,
         )
 
     def _check(self, step: int, metrics: Any) -> Any:
-        """The metrics of a step on the host, added up. Raises NamedFailure if it had to be skipped and may not be."""
+        """Adds up the metrics of a step and returns them on the host. Raises NamedFailure as NonFiniteSteps.check."""
         metrics = jax.device_get(metrics)
         skipped = self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
         for name, value in self._task.sums(metrics, skipped=skipped).items():
             self._sums[name] = self._sums.get(name, 0) + value
         return metrics
 
-    def _after(self, step: int, metrics: Any, cadence: _Cadence, *, stopping: bool) -> None:
+    def _finish_step(self, step: int, metrics: Any, actions: _Actions, *, stopping: bool) -> None:
+        """Evaluates, logs and saves after a step, as its actions say."""
         evaluated, best, improved = {}, self._progress.best, False
-        if cadence.evaluates and self._task.evaluation is not None:
+        if actions.evaluates and self._task.evaluation is not None:
             field, measure = self._task.evaluation
             with self._watch.measure("evaluation"):
                 evaluated[field] = measure(self._state.final_parameters)
             if best is None or evaluated[field] > best.metric:
                 best, improved = Best(step, evaluated[field]), True
-        if cadence.logs:
+        if actions.logs:
             self._write_line(step, metrics, evaluated)
         self._progress = Progress(best, dict(self._sums))
-        if cadence.saves or improved or stopping:
+        if actions.saves or improved or stopping:
             with self._watch.measure("checkpoint"):
                 flag = self._task.learning_rate_flag
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)

@@ -1,6 +1,6 @@
-"""AdamW with linear warm-up, cosine decay, clipping by the global norm and a rate of its own for each layer.
+"""AdamW with linear warm-up, cosine decay, clipping by the global norm and a separate rate for each layer.
 
-And the moving average of the weights that it leaves.
+The module also computes the moving average of the weights.
 """
 
 import re
@@ -15,17 +15,18 @@ from jaxtyping import Array, Int32
 from crops_jax.config import OptimizerConfig
 from crops_jax.devices.sharding import path_name
 
-# Last names of the parameters that weight decay would only pull off their natural scale.
+# The last names of the parameters without weight decay, which would only pull them off their natural scale.
 _NOT_DECAYED = {"bias", "scale", "log_inverse_temperature"}
 _LAYER = re.compile(r"(?P<tower>|.*/)layers/(?P<layer>\d+)/")
-# What a tower computes before its first layer.
+# The names of the parameters that a tower uses before its first layer.
 _BEFORE_LAYERS = {"token_embedding", "position_embedding", "token_type_embedding", "embedding_norm", "feature_tables"}
 
 
 def learning_rate_schedule(config: OptimizerConfig, *, steps: int) -> Callable[[Any], Any]:
-    """Learning rate of update 0, 1, ..., steps - 1: rises linearly over the first warmup_fraction, falls as a cosine.
+    """Returns the learning rate as a function of the update 0, 1, ..., steps - 1.
 
-    The first update already has a rate above 0, the last one learning_rate * final_fraction or a little above it.
+    It rises linearly over the first warmup_fraction of the updates, and then falls as a cosine. The first update has a
+    rate above 0, and the last one has learning_rate * final_fraction or a little more.
     """
     warmup = min(round(config.warmup_fraction * steps), steps - 1)
     cosine = optax.cosine_decay_schedule(
@@ -38,9 +39,9 @@ def learning_rate_schedule(config: OptimizerConfig, *, steps: int) -> Callable[[
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
-    """AdamW (arXiv 1711.05101) behind clipping; weight decay spares biases, layer norms and the temperature.
+    """Returns AdamW (arXiv 1711.05101) after clipping. Biases, layer norms and the temperature have no weight decay.
 
-    Each parameter's update, weight decay included, is multiplied as `rate_multipliers` says.
+    The update of each parameter, weight decay included, is multiplied by its factor of `rate_multipliers`.
     """
     parts = [
         optax.clip_by_global_norm(config.clip_norm),
@@ -59,7 +60,7 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
 
 
 def decay_mask(parameters: Any) -> Any:
-    """True for each parameter that weight decay applies to, in the structure of `parameters`."""
+    """Returns, in the structure of `parameters`, True for each parameter that weight decay applies to."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path_name(path).rsplit("/", 1)[-1] not in _NOT_DECAYED, parameters
     )
@@ -68,20 +69,21 @@ def decay_mask(parameters: Any) -> Any:
 def rate_multipliers(parameters: Any, *, layer_decay: float) -> Any:
     """Returns the factor of each parameter's learning rate, in the structure of `parameters`.
 
-    In a tower of L layers: layer_decay^(L - i) for layer i, counted from 1, and layer_decay^L for its embeddings. What
-    stands behind the last layer, heads and the temperature have 1. Howard and Ruder, ULMFiT (arXiv 1801.06146).
+    In a tower of L layers, layer i, counted from 1, has the factor layer_decay^(L - i), and the embeddings have
+    layer_decay^L. Parameters after the last layer, heads and the temperature have 1. The method is that of Howard and
+    Ruder, ULMFiT (arXiv 1801.06146).
     """
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
     layers: dict[str, int] = {}
-    for found in filter(None, map(_LAYER.match, names)):
-        layers[found["tower"]] = max(layers.get(found["tower"], 0), int(found["layer"]) + 1)
+    for match in filter(None, map(_LAYER.match, names)):
+        layers[match["tower"]] = max(layers.get(match["tower"], 0), int(match["layer"]) + 1)
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: layer_decay ** _layers_behind(path_name(path), layers), parameters
+        lambda path, _: layer_decay ** _layers_after(path_name(path), layers), parameters
     )
 
 
 def updates_done(optimizer_state: Any) -> Int32[Array, ""]:
-    """The updates that led to a state of `make_optimizer`: the steps so far less those that were skipped."""
+    """Returns the number of updates in a state of `make_optimizer`: the steps up to now without the skipped ones."""
 
     def is_adam(part: Any) -> bool:
         return isinstance(part, optax.ScaleByAdamState)
@@ -91,16 +93,18 @@ def updates_done(optimizer_state: Any) -> Int32[Array, ""]:
 
 
 def moving_average(average: Any, parameters: Any, updates: Int32[Array, ""], *, decay: float) -> Any:
-    """The exponential moving average of the weights (Polyak and Juditsky 1992), after one more update.
+    """Returns the exponential moving average of the weights (Polyak and Juditsky 1992) after one more update.
 
         a_n = d_n a_(n-1) + (1 - d_n) p_n,    d_n = min(decay, (1 + n) / (10 + n))
 
-    so that over the first updates it covers the newest (10 + n) / 9 of them, and the initial weights fade at once.
+    During the first updates the average therefore covers the newest (10 + n) / 9 of them, and the initial weights fade
+    quickly.
 
     Args:
       average: a_(n-1), float32.
-      parameters: p_n, after the update.
-      updates: n, from 1.
+      parameters: p_n, the parameters after the update.
+      updates: n, counted from 1.
+      decay: the largest value of d_n.
     """
     done = updates.astype(jnp.float32)
     share = 1 - jnp.minimum(decay, (1 + done) / (10 + done))
@@ -108,13 +112,15 @@ def moving_average(average: Any, parameters: Any, updates: Int32[Array, ""], *, 
 
 
 def _multiplied(updates: Any, layer_decay: float) -> Any:
-    return jax.tree.map(lambda one, factor: one * factor, updates, rate_multipliers(updates, layer_decay=layer_decay))
+    return jax.tree.map(
+        lambda update, factor: update * factor, updates, rate_multipliers(updates, layer_decay=layer_decay)
+    )
 
 
-def _layers_behind(name: str, layers: dict[str, int]) -> int:
-    """Returns the number of layers of its tower that come after a parameter."""
-    if found := _LAYER.match(name):
-        return layers[found["tower"]] - 1 - int(found["layer"])
+def _layers_after(name: str, layers: dict[str, int]) -> int:
+    """Returns the number of layers that follow a parameter in its tower."""
+    if match := _LAYER.match(name):
+        return layers[match["tower"]] - 1 - int(match["layer"])
     for tower, count in layers.items():
         if name.startswith(tower) and name.removeprefix(tower).split("/")[0] in _BEFORE_LAYERS:
             return count

@@ -1,4 +1,4 @@
-"""The state of a training run: what changes from step to step, how it starts, and how a checkpoint keeps it."""
+"""The state of a training run: its fields, its first value, its update, and its form in a checkpoint."""
 
 import functools
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Step = TypeVar("Step", bound=Callable)
 
 
 class TrainState(NamedTuple):
-    """All that changes from step to step.
+    """All values that change from step to step.
 
-    step: optimiser steps done, those included that were skipped.
-    parameters: nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) gives it.
-    optimizer_state: of optax.
-    document_intervals: how often documents enter a batch; None without the logQ correction.
-    averaged_parameters: moving average of the parameters, float32; None without one.
+    step: the number of optimiser steps up to now, skipped steps included.
+    parameters: a nested dictionary, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) returns it.
+    optimizer_state: the state of the optax optimiser.
+    document_intervals: the intervals at which documents enter batches; None without the logQ correction.
+    averaged_parameters: the moving average of the parameters, float32; None when the run keeps none.
     """
 
     step: Int32[Array, ""]
@@ -38,19 +38,19 @@ class TrainState(NamedTuple):
 
     @property
     def final_parameters(self) -> dict:
-        """The parameters that are evaluated, embedded and exported: the average, if there is one."""
+        """The parameters that are evaluated, embedded and exported: the average if the run keeps one."""
         return self.parameters if self.averaged_parameters is None else self.averaged_parameters
 
 
 @functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
 def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Step 0 of parameters that lie over the mesh (crops_jax.models.parameters), which the state takes over."""
+    """Returns the state of step 0. `parameters` are over the mesh (crops_jax.models.parameters) and are donated."""
     state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
     return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
 
 
 def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
-    """Shapes and places of a state, without arrays. model: its parameters may be shapes too."""
+    """Returns the shapes and shardings of a state. model: shapes can stand for its parameters."""
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     optimizer = make_optimizer(config.optimizer, steps=steps)
     return _over_mesh(jax.eval_shape(lambda: first_state(parameters, optimizer, config)), mesh)
@@ -59,7 +59,7 @@ def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, st
 def first_state(
     parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig
 ) -> TrainState:
-    """Step 0 of given parameters, wherever they are; its average shares them."""
+    """Returns the state of step 0 of parameters on any device. Its average shares their arrays."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         parameters=parameters,
@@ -77,12 +77,16 @@ def after_step(
     *,
     config: OptimizerConfig,
 ) -> TrainState:
-    """The state after a step: one more step, and `updated` with its average, if loss and gradient are finite.
+    """Returns the state after a step: one more step, and `updated` with its average, if loss and gradient are finite.
 
-    Otherwise nothing but the number of the step has changed.
+    Otherwise only the number of the step changes.
 
     Args:
-      updated: `before` with what the update changed; neither step nor average.
+      before: the state before the step.
+      updated: `before` with the changes of the update, but with the old step and average.
+      loss: the loss of the step.
+      grad_norm: the global norm of its gradient.
+      config: the settings of the optimiser, for the decay of the average.
     """
     if before.averaged_parameters is not None:
         done = updates_done(updated.optimizer_state)
@@ -94,11 +98,12 @@ def after_step(
 
 
 def jitted_step(step: Step, state: TrainState, *, mesh: Mesh) -> Step:
-    """A step, (state, batch) to (state, metrics), compiled for a mesh. Its first argument is donated.
+    """Returns a step, (state, batch) to (state, metrics), compiled for a mesh. Its first argument is donated.
 
     Args:
-      state: shapes and places, as of `abstract_state`.
-      mesh: the batch lies over its data axes; metrics lie on all of its devices.
+      step: the function to compile.
+      state: the shapes and shardings of a state, as `abstract_state` returns them.
+      mesh: the mesh; the batch is divided over its data axes, and metrics are on all of its devices.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     jitted: Any = jax.jit(
@@ -111,17 +116,20 @@ def jitted_step(step: Step, state: TrainState, *, mesh: Mesh) -> Step:
 
 
 def save_state(checkpoints: Checkpoints, state: TrainState, progress: Progress) -> None:
-    """Starts to save a state under its step; see `crops_jax.runs.checkpoints.Checkpoints.save`."""
+    """Starts to save a state under the number of its step; see `crops_jax.runs.checkpoints.Checkpoints.save`."""
     checkpoints.save(int(state.step), _as_items(state), progress)
 
 
 def restore_state(checkpoints: Checkpoints, step: int, like: TrainState, mesh: Mesh) -> tuple[TrainState, Progress]:
-    """State and progress of a step, laid out over `mesh`, whichever mesh it was saved from.
+    """Returns the state of a step, laid out over `mesh`, and its progress. The mesh can differ from the saved one.
 
     Args:
-      like: a state of the same run, for its structure; arrays or shapes.
+      checkpoints: the checkpoints of the run.
+      step: the step of the checkpoint.
+      like: a state of the same run, for its structure; its leaves are arrays or shapes.
+      mesh: the mesh of the restored state.
 
-    Raises InputError when the checkpoint is of another configuration or damaged.
+    Raises InputError when the checkpoint has another configuration or is damaged.
     """
     items, progress = checkpoints.restore(step, _as_items(_over_mesh(like, mesh)))
     optimizer = items["optimizer"]
@@ -136,7 +144,7 @@ def restore_state(checkpoints: Checkpoints, step: int, like: TrainState, mesh: M
 
 
 def _as_items(state: TrainState) -> dict[str, Any]:
-    """The state as the trees of arrays that a checkpoint keeps."""
+    """Returns the state as the trees of arrays that a checkpoint keeps."""
     optimizer = {"step": state.step, "state": state.optimizer_state}
     if state.document_intervals is not None:
         optimizer["document_intervals"] = state.document_intervals
@@ -145,9 +153,9 @@ def _as_items(state: TrainState) -> dict[str, Any]:
 
 
 def _over_mesh(state: TrainState, mesh: Mesh) -> TrainState:
-    """Shapes of a state, with the place of each array on the mesh."""
+    """Returns the shapes of a state, with the sharding of each array over the mesh."""
     return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
         state,
         sharding.tree_shardings(state, mesh),
     )

@@ -1,4 +1,4 @@
-"""One optimiser step on a global batch: state and batch in, state and metrics out, compiled once."""
+"""The train step of a dual encoder on a global batch: it maps (state, batch) to (state, metrics)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,10 +31,10 @@ TEMPERATURE = "log_inverse_temperature"
 
 
 class StepMetrics(NamedTuple):
-    """The metrics of one step, scalars. Temperature and learning rate are those that the step used.
+    """The metrics of one step. Temperature and learning rate are those that the step used.
 
-    counters: what the label lookup met (see crops_jax.labels.LookupCounters), and the like.
-    levels: anchors, and how the scores order them.
+    counters: the counters of the label lookup (see crops_jax.labels.LookupCounters), of the loss and of the batch.
+    levels: the numbers of anchors of each level, and how well the scores order them.
     """
 
     loss: Float[Array, ""]
@@ -48,16 +48,17 @@ class StepMetrics(NamedTuple):
 def make_train_step(
     model: nnx.Module, config: Config, *, steps: int, mesh: Mesh
 ) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """The compiled step. Its first argument is donated.
+    """Returns the compiled step. Its first argument is donated.
 
-    The loss runs over all queries and all documents of the global batch, on whichever devices they lie; labels are
+    The loss compares all queries with all documents of the global batch, whichever devices hold them; labels are
     looked up by document id. Dropout is a function of (seed, step).
 
     Args:
-      model: gives the structure (`encode_packed`, a parameter log_inverse_temperature); shapes for parameters suffice.
-      config: loss, optimiser, labels_per_query, seed.
-      steps: length of the run, for the learning rate.
-      mesh: as of crops_jax.devices.sharding.make_mesh.
+      model: a model with `encode_packed` and a parameter log_inverse_temperature. Only its structure is used; shapes
+        can stand for its parameters.
+      config: the settings of the loss, the optimiser, the data and the seed.
+      steps: the length of the run, which the learning rate depends on.
+      mesh: a mesh of crops_jax.devices.sharding.make_mesh.
     """
     loss_function = _loss_function(model, config, mesh=mesh)
     optimizer = make_optimizer(config.optimizer, steps=steps)
@@ -88,7 +89,7 @@ def make_train_step(
 
 
 def implementation_name(config: Config) -> str:
-    """The loss's implementation that the train step runs. Raises InputError when the named one cannot."""
+    """Returns the implementation of the loss that the step runs. Raises InputError when the named one cannot run."""
     queries = config.data.queries_per_batch
     empty = jax.ShapeDtypeStruct((queries, config.data.labels_per_query), jnp.int32)
     try:
@@ -103,7 +104,7 @@ def implementation_name(config: Config) -> str:
 
 
 def attention_name(config: Config, *, mesh: Mesh) -> str:
-    """The attention that the train step of this configuration runs. Raises InputError when the named one cannot."""
+    """Returns the attention that the train step runs. Raises InputError when the named one cannot run."""
     limits = config.encoder
     row_tokens = config.data.row_tokens or packed_row_width(limits.max_query_tokens, limits.max_document_tokens)
     try:
@@ -113,13 +114,13 @@ def attention_name(config: Config, *, mesh: Mesh) -> str:
 
 
 def device_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows of a global batch as parts of arrays over the whole mesh."""
-    place = sharding.batch_sharding(mesh)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(place, array), batch)
+    """Returns this process's rows of a global batch as parts of arrays over the whole mesh."""
+    layout = sharding.batch_sharding(mesh)
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(layout, array), batch)
 
 
 class _LossDetails(NamedTuple):
-    """The results of a batch's loss beside its value; intervals: those of the logQ correction, after this batch."""
+    """The results of the loss beside its value. intervals: those of the logQ correction after this batch."""
 
     temperature: Float[Array, ""]
     counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
@@ -130,7 +131,7 @@ class _LossDetails(NamedTuple):
 def _loss_function(
     model: nnx.Module, config: Config, *, mesh: Mesh
 ) -> Callable[[dict, Any, Array, DocumentIntervals | None], tuple[Array, _LossDetails]]:
-    """The loss as a function of parameters, batch, number of the step, and the intervals before the batch."""
+    """Returns the loss as a function of parameters, batch, number of the step, and the intervals before the batch."""
     graph, _, others = nnx.split(model, nnx.Param, ...)
     split = Split(mesh, axes=sharding.DATA_AXES, exchange=config.mesh.documents)
     flash = mesh if attention_name(config, mesh=mesh) == "flash" else None
@@ -164,23 +165,23 @@ def _loss_function(
 
 
 def _fill(texts: Any) -> dict[str, Array]:
-    """Tokens of the batch, the places for tokens that its rows have, and n (n + 1) / 2 of all texts of n tokens."""
+    """Returns the tokens of the batch, the token positions of its rows, and the sum over its texts of n (n + 1) / 2."""
     return {
-        "tokens": jnp.stack([(one.tokens >= 0).sum(dtype=jnp.int32) for one in texts]).sum(),
-        "token_places": jnp.int32(sum(one.tokens.size for one in texts)),
-        "causal_pairs": jnp.stack([_causal_pairs(one) for one in texts]).sum(),
+        "tokens": jnp.stack([(packed.tokens >= 0).sum(dtype=jnp.int32) for packed in texts]).sum(),
+        "token_places": jnp.int32(sum(packed.tokens.size for packed in texts)),
+        "causal_pairs": jnp.stack([_causal_pairs(packed) for packed in texts]).sum(),
     }
 
 
 def _causal_pairs(texts: Any) -> Array:
-    """A float32: a large batch has more of them than an int32 can count."""
+    """Returns the pairs of a token and an earlier one or itself. A large batch has more than an int32 can count."""
     tokens, segments = (array.reshape(-1, array.shape[-1]) for array in (texts.tokens, texts.segments))
     seen = jnp.where(tokens >= 0, positions(tokens, segments) + 1, 0)
     return seen.sum(axis=1).astype(jnp.float32).sum()
 
 
 def _embeddings(encoder: Any, batch: Any, config: Config, step: Array, flash: Mesh | None) -> tuple[Array, Array]:
-    """Unit vectors of the batch's queries [B, dim] and document columns [N, dim]; dropout by (seed, step)."""
+    """Returns unit vectors of the batch's queries [B, dim] and documents [N, dim]; dropout depends on (seed, step)."""
     keys = [None] * len(batch.texts)
     if config.encoder.dropout:
         key = jax.random.fold_in(jax.random.key(config.training.seed), step)
@@ -194,10 +195,11 @@ def _embeddings(encoder: Any, batch: Any, config: Config, step: Array, flash: Me
     if config.encoder.shared_towers:
         queries = batch.query_tokens.shape[0] // vectors[0].shape[0]
         vectors = [vectors[0][:, :queries], vectors[0][:, queries:]]
-    query_vectors, document_vectors = (found.reshape(-1, found.shape[-1]) for found in vectors)
+    query_vectors, document_vectors = (array.reshape(-1, array.shape[-1]) for array in vectors)
     return query_vectors, document_vectors
 
 
 def _within_bounds(log_inverse_temperature: Array, config: LossConfig) -> Array:
+    """Returns the parameter clipped to the limits of the temperature."""
     low, high = 1 / config.maximum_temperature, 1 / config.minimum_temperature
     return jnp.clip(log_inverse_temperature, jnp.log(jnp.float32(low)), jnp.log(jnp.float32(high)))

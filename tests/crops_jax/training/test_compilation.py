@@ -50,7 +50,9 @@ def test_a_step_that_fits_says_what_it_needs(monkeypatch):
 def test_a_step_that_does_not_fit_says_what_to_change():
     v5e = Accelerator(16 << 30, 819e9, 197e12)
     check_memory(16 << 30, v5e, "TPU v5 lite")
-    with pytest.raises(NamedFailure, match=r"a TPU v5 lite: it needs 20.50 GiB, of 16 GiB; more --mesh.fsdp splits"):
+    with pytest.raises(
+        NamedFailure, match=r"a TPU v5 lite: it needs 20.50 GiB, of 16 GiB; a larger --mesh.fsdp splits"
+    ):
         check_memory(41 << 29, v5e, "TPU v5 lite")
 
 

@@ -187,7 +187,7 @@ def test_without_a_dev_split_the_last_checkpoint_is_the_best(tmp_path):
     assert dual_encoder.DEV_METRIC not in read_metrics(run)[-1]
 
 
-def test_the_cadence_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_path, monkeypatch):
+def test_the_intervals_and_the_mesh_may_change_when_a_run_goes_on(records, tmp_path, monkeypatch):
     # Dropout draws by the place in a row, and another mesh has other rows.
     config = CONFIG.replace(encoder={"dropout": 0.0})
     run, whole = tmp_path / "run", tmp_path / "whole"

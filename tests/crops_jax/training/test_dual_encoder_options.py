@@ -130,7 +130,7 @@ def test_one_step_more_than_may_be_skipped_is_a_named_failure_and_the_run_can_go
         f"its batch holds 8 records of {records}: {file.name} record {record}, ",
         "2 such steps were skipped before it",
         f"the last good checkpoint is {tmp_path}/checkpoints/5",
-        "a lower --optimizer.learning-rate may help, in a new run, or a greater --training.skip-nonfinite-steps",
+        "a lower --optimizer.learning-rate may help, in a new run, or a larger --training.skip-nonfinite-steps",
     ):
         assert part in said, said
     assert len(traces(tmp_path)) == 1
