@@ -226,7 +226,7 @@ def _open_output(output: Path, arguments: SynthesizeArguments, manifest: dict[st
         inputs = {"logs": arguments.logs, "discriminator": arguments.discriminator}
         in_place.begin(output, manifest, overwrite=arguments.overwrite, inputs=inputs)
         return
-    in_place.check_written_by(output, program=_PROGRAM, kind=TABLE, noun="output")
+    in_place.check_written_by(output, program=_PROGRAM, kind=TABLE, noun="an output")
     if arguments.overwrite and not in_place.is_same(artifacts.read_manifest(output), manifest):
         (output / f"{TABLE}.parquet").unlink(missing_ok=True)
         artifacts.write_manifest(output, manifest)

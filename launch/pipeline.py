@@ -241,7 +241,7 @@ def _claim(work: Path, arguments: PipelineArguments) -> None:
         program=_PROGRAM, kind="work", arguments=arguments, inputs={"logs": arguments.logs}
     )
     if (work / artifacts.MANIFEST).exists():
-        in_place.check_written_by(work, program=_PROGRAM, kind="work", noun="work")
+        in_place.check_written_by(work, program=_PROGRAM, kind="work", noun="the work")
     elif foreign := [path.name for path in work.iterdir() if path.name != LOCK]:
         raise InputError(f"{work} holds files that are not this pipeline's ({foreign[0]}); choose another --output")
     if (work / STEPS).exists():

@@ -1,4 +1,4 @@
-"""The directories that programs write: they appear whole, hold a manifest that says what made them, and are locked."""
+"""The directories that programs write. They appear whole, hold a manifest of their origin, and can be locked."""
 
 from crops_jax.artifacts.atomic import appears_whole, remove_temporaries, replaced_file, write_text
 from crops_jax.artifacts.manifest import (

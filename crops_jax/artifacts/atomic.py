@@ -1,4 +1,4 @@
-"""Files and directories that readers see whole or not at all: written under a temporary name, then renamed."""
+"""Writes files and directories under a temporary name and renames them, so that readers never see a part of one."""
 
 import contextlib
 import ctypes
@@ -9,16 +9,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# fcntl.h and stdio.h of Linux: paths are relative to the working directory; swap two names.
-_HERE, _RENAME_EXCHANGE = -100, 2
+# AT_FDCWD of fcntl.h on Linux means that paths are relative to the working directory. RENAME_EXCHANGE of stdio.h means
+# that two names are swapped.
+_WORKING_DIRECTORY, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
 def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """A temporary directory beside `path` that becomes `path` when the block ends well.
+    """Yields a temporary directory beside `path`, which becomes `path` when the block ends without an error.
 
-    Nothing of it is left when the block fails. Raises OSError where `path` holds something by then, which another
-    process may have put there, unless `replaces` is set.
+    When the block fails, the directory is removed. Raises OSError when `path` is no longer empty at the end, because
+    another process can have written to it, unless `replaces` is set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
@@ -32,14 +33,15 @@ def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replaced_file(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` under which the block writes a file, which becomes `path` when it ends well.
+    """Yields a temporary path beside `path`. The file that the block writes to it becomes `path` at the end.
 
-    By then the bytes are on disk (fsync), so that readers see the old file or the new one after a crash too. The file
-    is removed when the block fails. The name is random: processes, on other machines too, may write one file at once.
+    The bytes are then on disk (fsync), so that readers see the old file or the new one even after a crash. When the
+    block fails, the file is removed. The name is random, so that several processes, also of several machines, can write
+    the same file at the same time.
 
     Args:
       path: a file in a directory that exists.
-      private: the file is there, empty, when the block begins, and its owner alone may read it (mode 0600).
+      private: whether an empty file that only its owner can read (mode 0600) exists when the block begins.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -54,7 +56,7 @@ def replaced_file(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes a file under a temporary name and renames it, so that readers see the old or the new one, never half."""
+    """Writes a file under a temporary name and renames it, so that readers see the whole old or the whole new file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as temporary:
@@ -62,16 +64,16 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Removes what processes that were killed left in a directory under the temporary names given here.
+    """Removes the files and folders with temporary names of this module that killed processes left in a directory.
 
-    Only for a directory in which no other process works.
+    The caller must ensure that no other process works in the directory.
     """
-    for left in directory.glob(".*.tmp"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for leftover in directory.glob(".*.tmp"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Puts `temporary` in the place of `path`, in one step where the system can: a kill leaves the old or the new."""
+    """Replaces `path` with `temporary`. Where the system can swap names, a kill leaves the old or the new directory."""
     if not path.exists():
         os.replace(temporary, path)
     elif path.is_symlink() or not _exchange(temporary, path):
@@ -82,8 +84,10 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps the names of two directories; False, with nothing changed, where only Linux's renameat2 could."""
+    """Swaps the names of two directories. Returns False, and changes nothing, without the call renameat2 of Linux."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is None:
         return False
-    return renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0
+    return (
+        renameat2(_WORKING_DIRECTORY, os.fsencode(one), _WORKING_DIRECTORY, os.fsencode(other), _RENAME_EXCHANGE) == 0
+    )

@@ -1,6 +1,6 @@
-"""A directory that a program works in: begun once, taken up by later calls of the same command, refused to others.
+"""Directories that a program works in. Later calls of the same command continue the work; other commands are refused.
 
-Its manifest is there from the beginning and says what the work is made from: program, version, arguments and inputs.
+The manifest is written first. It names what the work is made from: program, version, arguments and inputs.
 """
 
 import shutil
@@ -14,10 +14,10 @@ from crops_jax.artifacts.output import check_kind, check_output
 from crops_jax.errors import InputError
 
 Manifest = Mapping[str, Any]
-# Fields that every manifest has and that `difference` compares in its own way, or that say nothing a reader could use.
-_OWN_FIELDS = {"program", "kind", "version", "arguments", "inputs", "fingerprint", "identity"}
-_MOST_DIFFERENCES = 5
-_LONGEST_VALUE = 80
+# Fields of every manifest that `difference` compares separately, or that would not help the reader of a message.
+_COMMON_FIELDS = {"program", "kind", "version", "arguments", "inputs", "fingerprint", "identity"}
+_MAX_DIFFERENCES = 5
+_MAX_VALUE_LENGTH = 80
 
 
 def claim(
@@ -29,16 +29,18 @@ def claim(
     remedy: str,
     fill: Callable[[Path], None] | None = None,
 ) -> bool:
-    """Begins the work in a directory (True), or takes up that of an earlier call with the same manifest (False).
+    """Begins the work in a directory (True), or continues that of an earlier call with the same manifest (False).
 
     Args:
-      overwrite: whether a directory of ours is begun anew, whatever it was made from; None: the program has no
-        --overwrite.
-      inputs: what the directory must not overlap, by name of the argument.
-      remedy: what to do about a directory that was made from other things; the end of the message.
+      directory: the directory that the program works in.
+      manifest: the manifest of the present call.
+      overwrite: whether a directory that a program of crops_jax wrote is replaced, whatever it was made from; None: the
+        program has no --overwrite.
+      inputs: the paths that the directory must not overlap, by name of the argument.
+      remedy: the end of the message about a directory that was made from other things: what the user can do.
       fill: see `begin`.
 
-    Raises InputError when the directory was made from other things, naming the differences, or must not be written.
+    Raises InputError when the directory was made from other things, which the message names, or cannot be written.
     """
     if (directory / MANIFEST).is_file() and not overwrite:
         check_kind(directory, manifest["kind"])
@@ -56,13 +58,15 @@ def begin(
     inputs: Mapping[str, Path | str | None],
     fill: Callable[[Path], None] | None = None,
 ) -> None:
-    """Makes a directory with its manifest; what `overwrite` permits to replace is removed.
+    """Makes a directory with its manifest, and removes the files that `overwrite` permits to replace.
 
     Args:
-      fill: writes what else a new directory holds into the directory that it is given; it appears together with the
-        manifest or not at all.
+      directory, overwrite, inputs: the arguments of `crops_jax.artifacts.check_output`.
+      manifest: the manifest of the directory.
+      fill: a function that writes the other files of the new directory into its argument. They appear together with
+        the manifest or not at all.
 
-    Raises InputError as `crops_jax.artifacts.check_output`, whose arguments the others are.
+    Raises InputError as `crops_jax.artifacts.check_output`, or when the directory holds work of another kind.
     """
     check_output(directory, overwrite=overwrite, inputs=inputs)
     check_kind(directory, manifest["kind"])
@@ -78,73 +82,84 @@ def begin(
 
 
 def check_same(directory: Path, manifest: Manifest, *, remedy: str, flags: Mapping[str, str] | None = None) -> None:
-    """Raises InputError, naming the differences, when a directory was made from other things than a manifest says.
+    """Raises InputError, which names the differences, when a directory was made from other things than a manifest.
 
     Args:
-      remedy: what to do then; the end of the message.
+      directory: a directory with a manifest.
+      manifest: the manifest of the present call.
+      remedy: the end of the message: what the user can do.
       flags: see `difference`.
     """
-    kept = read_manifest(directory)
-    if not is_same(kept, manifest):
+    stored = read_manifest(directory)
+    if not is_same(stored, manifest):
         raise InputError(
-            f"{directory} was made from other things ({difference(kept, manifest, flags=flags)}); {remedy}"
+            f"{directory} was made from other things ({difference(stored, manifest, flags=flags)}); {remedy}"
         )
 
 
 def check_written_by(directory: Path, *, program: str, kind: str, noun: str) -> None:
-    """Raises InputError when a directory with a manifest is that of another program or of another kind.
+    """Raises InputError when a directory with a manifest has another program or another kind.
 
     Args:
-      noun: what the message calls a directory of this program, such as "run".
+      directory: a directory with a manifest.
+      program: the program that must have written it.
+      kind: the kind that it must have.
+      noun: the words for a directory of this program in the message, such as "a run".
     """
-    kept = read_manifest(directory)
-    if (kept["program"], kept["kind"]) != (program, kind):
+    stored = read_manifest(directory)
+    if (stored["program"], stored["kind"]) != (program, kind):
         raise InputError(
-            f"{directory} was written by {kept['program']} and is no {noun} of {program}; choose another --output"
+            f"{directory} was written by {stored['program']} and is not {noun} of {program}; choose another --output"
         )
 
 
 def is_same(kept: Manifest, wanted: Manifest) -> bool:
-    """Returns whether two manifests are of the same program, arguments and inputs.
+    """Returns whether two manifests have the same program, arguments and inputs.
 
-    The fingerprint says so, or, where it is that of the content once the work is done, the field identity.
+    Their fingerprints decide. A directory whose fingerprint becomes that of its content when the work is done keeps
+    the first fingerprint in the field identity, which then decides.
     """
     return kept.get("identity", kept["fingerprint"]) == wanted.get("identity", wanted["fingerprint"])
 
 
 def difference(kept: Manifest, wanted: Manifest, *, flags: Mapping[str, str] | None = None) -> str:
-    """Returns what differs between two manifests, as text for the brackets of a message.
+    """Returns the differences of two manifests as text for the brackets of a message.
 
-    Another program or kind is named alone. Otherwise fields of the manifests come first, then arguments, by flag or,
-    inside of a configuration, by path, then inputs; at most five.
+    When the program or the kind differs, only that is named. Otherwise the text names at most five differences: first
+    fields of the manifests, then arguments, then inputs. An argument is named by its flag, or by its path inside a
+    configuration.
 
     Args:
-      kept: the manifest of what is there.
-      wanted: that of what is asked for now; of its fields beside the usual ones only those that it has are compared.
-      flags: the flags of arguments that are named otherwise than their fields, such as {"from_time": "--from"}.
+      kept: the manifest of the existing directory.
+      wanted: the manifest of the present call. Of the fields that not every manifest has, only its own are compared.
+      flags: the flags whose names differ from those of their fields, such as {"from_time": "--from"}.
     """
     for name in ("program", "kind"):
         if kept[name] != wanted[name]:
             return f"{name} {kept[name]}, now {wanted[name]}"
     differences = list(_differences(kept, wanted, flags or {}))
-    more = len(differences) - _MOST_DIFFERENCES
-    named = "; ".join(differences[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+    more = len(differences) - _MAX_DIFFERENCES
+    named = "; ".join(differences[:_MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
     return named or "its manifest differs"
 
 
 def _differences(kept: Manifest, wanted: Manifest, flags: Mapping[str, str]) -> Iterator[str]:
-    fields = ["version", *(name for name in wanted if name not in _OWN_FIELDS)]
+    """Yields each difference of two manifests of the same program and kind as text."""
+    fields = ["version", *(name for name in wanted if name not in _COMMON_FIELDS)]
     for name, old, new in _changed(*({name: manifest.get(name) for name in fields} for manifest in (kept, wanted))):
-        yield _in_words(name, old, new)
+        yield _change_text(name, old, new)
     for name, old, new in _changed(kept["arguments"], wanted["arguments"]):
-        yield _in_words(flags.get(name) or (name if "." in name else _flag(name)), old, new)
-    prints = ({name: read["fingerprint"] for name, read in manifest["inputs"].items()} for manifest in (kept, wanted))
+        yield _change_text(flags.get(name) or (name if "." in name else _flag(name)), old, new)
+    prints = ({name: entry["fingerprint"] for name, entry in manifest["inputs"].items()} for manifest in (kept, wanted))
     for name, _, _ in _changed(*prints):
         yield f"{_flag(name)} has changed"
 
 
 def _changed(kept: Manifest, wanted: Manifest) -> Iterator[tuple[str, Any, Any]]:
-    """Name, old and new value of what differs; the name of a nested field is its path, and what is absent is None."""
+    """Yields name, old and new value of each field that differs.
+
+    The name of a nested field is its path. A missing value is None.
+    """
     old, new = dict(_flat(kept)), dict(_flat(wanted))
     for name in dict.fromkeys([*new, *old]):
         if old.get(name) != new.get(name):
@@ -159,8 +174,8 @@ def _flat(fields: Manifest, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _in_words(name: str, old: Any, new: Any) -> str:
-    if any(len(text) > _LONGEST_VALUE or "\n" in text for text in (str(old), str(new))):
+def _change_text(name: str, old: Any, new: Any) -> str:
+    if any(len(text) > _MAX_VALUE_LENGTH or "\n" in text for text in (str(old), str(new))):
         return f"{name} has changed"
     return f"{name} {old}, now {new}"
 

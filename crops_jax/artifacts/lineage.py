@@ -1,4 +1,4 @@
-"""The origin of a directory, read from the manifests that each step carries along.
+"""The origin of a directory, read from its manifest and the manifests of its inputs.
 
 A manifest keeps the fingerprint of each input, and the manifest of each input that has one. Only this module follows
 them.
@@ -14,17 +14,17 @@ Manifest = Mapping[str, Any]
 
 
 def manifest_or_none(path: str | Path) -> dict[str, Any] | None:
-    """Reads the manifest of a directory; None when it has none. Raises InputError when the manifest is broken."""
+    """Returns the manifest of a directory; None when it has none. Raises InputError when the manifest is damaged."""
     return read_manifest(path) if (Path(path) / MANIFEST).is_file() else None
 
 
 def input_manifest(manifest: Manifest | None, name: str) -> Manifest | None:
-    """Returns the manifest of an input; None when there is no such input, or when the input has no manifest."""
+    """Returns the manifest of an input; None when the input is missing or has no manifest."""
     return manifest["inputs"].get(name, {}).get("manifest") if manifest else None
 
 
 def input_fingerprint(manifest: Manifest | None, name: str) -> str | None:
-    """Returns the fingerprint of an input; None when there is no such input."""
+    """Returns the fingerprint of an input; None when the input is missing."""
     return manifest["inputs"].get(name, {}).get("fingerprint") if manifest else None
 
 
@@ -37,9 +37,9 @@ def chain(manifest: Manifest | None) -> Iterator[Manifest]:
 
 
 def line(manifest: Manifest | None, name: str) -> Iterator[Manifest]:
-    """Yields a manifest, the manifest of its input `name`, the manifest of that one's input `name`, and so on.
+    """Yields a manifest, the manifest of its input `name`, the manifest of the input `name` of that input, and so on.
 
-    launch.mine_negatives makes labels from labels, so the line of its labels ends with those of data.mine.
+    launch.mine_negatives makes labels from labels, so the line of its labels ends with the labels of data.mine.
     """
     while manifest:
         yield manifest
@@ -49,7 +49,7 @@ def line(manifest: Manifest | None, name: str) -> Iterator[Manifest]:
 def read_from(labels: Manifest | None, name: str) -> tuple[str, Manifest | None] | None:
     """Returns the fingerprint and the manifest of an input `name` of labels, or of the labels that they were made from.
 
-    The nearest labels with such an input decide. Returns None when no manifest names one.
+    When several of them have such an input, the nearest one decides. Returns None when no manifest has one.
     """
     for link in line(labels, "labels"):
         if fingerprint := input_fingerprint(link, name):

@@ -1,4 +1,4 @@
-"""A file held by one process: what works in place in a directory is not started twice."""
+"""Locks a directory by a file, so that only one process at a time works in it."""
 
 import contextlib
 import fcntl
@@ -10,19 +10,20 @@ from pathlib import Path
 from crops_jax.errors import InputError
 
 LOCK = ".lock"
-"""Name of the file that stands for a directory."""
+"""The name of the file whose lock is the lock of its directory."""
 
 
 @contextlib.contextmanager
 def exclusive(
     file: Path, *, refusal: str, patience_seconds: float = 0.0, inherited_by_children: bool = False
 ) -> Iterator[None]:
-    """Holds `file`, which is made when it is not there, until the block ends or the process does, however it ends.
+    """Locks `file` until the block ends, or until the process ends for any reason. A missing file is created.
 
     Args:
-      refusal: the message of the InputError that is raised while another process holds it.
-      patience_seconds: how long to wait for the other one.
-      inherited_by_children: the lock goes with the last child that was started meanwhile and still runs.
+      file: the file to lock.
+      refusal: the message of the InputError that is raised when another process has the lock.
+      patience_seconds: the maximum time to wait for the other process.
+      inherited_by_children: whether child processes that the block starts keep the lock until the last of them ends.
     """
     deadline = time.monotonic() + patience_seconds
     with open(file, "ab") as lock:

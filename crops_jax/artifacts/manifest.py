@@ -1,8 +1,8 @@
-"""The file manifest.json of each directory that a program writes, and the fingerprints in it.
+"""The file manifest.json of each directory that a program writes, and its fingerprints.
 
-A manifest says which program wrote a directory, with which arguments and version, and carries the manifests of what
-it read, so that a chain can be traced back from its last link. Times and the place of the output are not in it: the
-same inputs give the same bytes.
+A manifest names the program, the arguments and the version that made a directory. It also holds the manifests of the
+inputs, so that a chain of programs can be traced back from its last output. It holds neither times nor the path of the
+output, so that equal inputs lead to equal bytes.
 """
 
 import dataclasses
@@ -20,14 +20,15 @@ from crops_jax.errors import InputError
 MANIFEST = "manifest.json"
 _FIELDS = {"program": str, "kind": str, "version": str, "fingerprint": str, "inputs": dict, "arguments": dict}
 _REMEDY = "write the directory again"
-# Arguments that say where to write, or how loudly, and not what.
-_PLACES = {"output", "overwrite"}
+# Arguments that do not change the content of the output.
+_OUTPUT_ARGUMENTS = {"output", "overwrite"}
 
 
 def fingerprint(path: Path | str) -> str:
-    """SHA-256 of what a directory or file holds, as hexadecimal digits.
+    """Returns the SHA-256 of the content of a directory or file as hexadecimal digits.
 
-    A directory with a manifest answers with the fingerprint recorded there; any other one is read in whole.
+    For a directory with a manifest, it returns the fingerprint that the manifest records. All files of any other
+    directory are read. Raises InputError when the path does not exist.
     """
     path = Path(path)
     if path.is_dir() and (path / MANIFEST).exists():
@@ -38,7 +39,7 @@ def fingerprint(path: Path | str) -> str:
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
-    """The manifest of a directory of ours. Raises InputError where there is none or it cannot be read."""
+    """Returns the manifest of a directory. Raises InputError when it is missing or cannot be read."""
     file = Path(path) / MANIFEST
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such directory; check the path")
@@ -50,20 +51,20 @@ def read_manifest(path: Path | str) -> dict[str, Any]:
 
 
 def _check_manifest(file: Path, manifest: dict[str, Any], name: str) -> None:
-    """Raises InputError where a field that every manifest has is missing or of another type, however far back."""
+    """Raises InputError when a required field of a manifest or of its inputs is missing or has another type."""
     for field, kind in _FIELDS.items():
         typed(file, f"{name}.{field}", manifest.get(field), kind, remedy=_REMEDY)
     for source, described in manifest["inputs"].items():
-        place = f"{name}.inputs.{source}"
-        typed(file, place, described, dict, remedy=_REMEDY)
-        typed(file, f"{place}.fingerprint", described.get("fingerprint"), str, remedy=_REMEDY)
+        field_path = f"{name}.inputs.{source}"
+        typed(file, field_path, described, dict, remedy=_REMEDY)
+        typed(file, f"{field_path}.fingerprint", described.get("fingerprint"), str, remedy=_REMEDY)
         if "manifest" in described:
-            typed(file, f"{place}.manifest", described["manifest"], dict, remedy=_REMEDY)
-            _check_manifest(file, described["manifest"], f"{place}.manifest")
+            typed(file, f"{field_path}.manifest", described["manifest"], dict, remedy=_REMEDY)
+            _check_manifest(file, described["manifest"], f"{field_path}.manifest")
 
 
 def describe_input(path: Path | str) -> dict[str, Any]:
-    """Returns what a manifest keeps of one input: its fingerprint and, if it has one, its own manifest."""
+    """Returns the entry of one input in a manifest: its fingerprint and, if it has one, its own manifest."""
     path = Path(path)
     described: dict[str, Any] = {"fingerprint": fingerprint(path)}
     if path.is_dir() and (path / MANIFEST).exists():
@@ -83,16 +84,18 @@ def new_manifest(
     """Builds a manifest.
 
     Args:
-      program: such as "data.mine".
-      kind: what the directory is: logs, labels, records, run, embeddings, evaluation, encoder, work.
-      arguments: a dataclass or mapping; the place of the output is left out.
-      inputs: paths of what was read, by name of the argument; None where it was not given.
-      content: the fingerprint of the content. None, for directories that programs work in place in: the fingerprint
-        is then that of program, arguments and inputs.
-      extra: further fields, such as what later steps must agree on.
+      program: the name of the program, such as "data.mine".
+      kind: the kind of the directory: logs, labels, records, run, embeddings, evaluation, encoder or work.
+      arguments: a dataclass or mapping. The manifest leaves out --output and --overwrite.
+      inputs: the paths of the inputs by name of the argument; None for an argument without a value.
+      content: the fingerprint of the content. None, for directories that a program works in: the fingerprint is then
+        that of program, arguments and inputs.
+      extra: further fields, such as those that must be equal in later steps.
     """
-    given = arguments if isinstance(arguments, Mapping) else dataclasses.asdict(arguments)
-    kept = {name: _plain(value) for name, value in given.items() if name not in _PLACES and name not in inputs}
+    values = arguments if isinstance(arguments, Mapping) else dataclasses.asdict(arguments)
+    kept = {
+        name: _plain(value) for name, value in values.items() if name not in _OUTPUT_ARGUMENTS and name not in inputs
+    }
     described = {name: describe_input(path) for name, path in inputs.items() if path is not None}
     manifest = {
         "program": program,
@@ -109,11 +112,12 @@ def new_manifest(
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes manifest.json into a directory."""
     write_text(Path(directory) / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def content_fingerprint(path: Path) -> str:
-    """SHA-256 of the names and bytes of all files, manifests aside, whatever a manifest says of them."""
+    """Returns the SHA-256 of the names and bytes of all files except manifests. It ignores recorded fingerprints."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
     total = hashlib.sha256()
     for file in files:
@@ -125,6 +129,7 @@ def content_fingerprint(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """Returns a value in the types that JSON has."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The output directory of a program: whole and with its manifest, or not there at all."""
+"""The output directory of a program. It appears whole and with its manifest, or not at all."""
 
 import contextlib
 import os
@@ -22,10 +22,10 @@ def output_directory(
     inputs: Mapping[str, Path | str | None],
     **extra: Any,
 ) -> Iterator[Path]:
-    """A temporary directory beside `path` that becomes `path`, manifest included, when the block ends well.
+    """Yields a temporary directory beside `path`, which becomes `path`, with its manifest, at the end of the block.
 
-    Nothing of it is left when the block fails. Raises InputError when `path` holds something and `overwrite` is not
-    set, when it is not ours to overwrite or of another kind, or when it is, or lies in, or holds one of the inputs.
+    When the block fails, the directory is removed. Raises InputError when `path` is not empty and `overwrite` is not
+    set, when no program of crops_jax wrote its files, when it holds work of another kind, or when it overlaps an input.
     """
     path = Path(path)
     check_output(path, overwrite=overwrite, inputs=inputs)
@@ -46,25 +46,27 @@ def output_directory(
 def check_kind(path: Path, kind: str) -> None:
     """Raises InputError when a directory holds work of another kind, which no program replaces or continues.
 
-    A run or a mining state costs more than a mistyped name should take.
+    Otherwise a mistyped name could destroy a run or a mining state that was expensive to make.
     """
     if not (path / MANIFEST).is_file():
         return
-    kept = read_manifest(path)
-    if kept["kind"] != kind:
+    manifest = read_manifest(path)
+    if manifest["kind"] != kind:
         raise InputError(
-            f"{path} was written by {kept['program']} and holds {kept['kind']}, not {kind}, so it is not replaced; "
-            "choose another output"
+            f"{path} was written by {manifest['program']} and its kind is {manifest['kind']}, not {kind}, so it is not "
+            "replaced; choose another output"
         )
 
 
 def check_output(
     path: Path | str, *, overwrite: bool | None, inputs: Mapping[str, Path | str | None] | None = None
 ) -> None:
-    """Raises InputError when a program may not write `path`; see `output_directory`.
+    """Raises InputError when a program cannot write `path`; see `output_directory`.
 
     Args:
-      overwrite: whether files of ours that are there are replaced; None: the program has no --overwrite.
+      path: the output of the program.
+      overwrite: whether existing files of a program of crops_jax are replaced; None: the program has no --overwrite.
+      inputs: the paths of the inputs by name of the argument.
     """
     path = Path(path)
     if os.fsencode(path).decode(errors="replace") != str(path):
@@ -72,9 +74,9 @@ def check_output(
     for name, source in (inputs or {}).items():
         if source is None:
             continue
-        here, there = path.resolve(), Path(source).resolve()
-        # Inside an input, manifest or none, the output would change the fingerprint of what it was made from.
-        if here == there or here in there.parents or there in here.parents:
+        output, opened = path.resolve(), Path(source).resolve()
+        # An output inside of an input, with a manifest or without, would change the fingerprint of that input.
+        if output == opened or output in opened.parents or opened in output.parents:
             raise InputError(f"--output {path} and --{name.replace('_', '-')} {source} overlap; choose another output")
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a broken link; remove it or choose another output")

@@ -1,1 +1,1 @@
-"""A run's folder: its configuration, checkpoints, logs and status."""
+"""The folder of a run: its configuration, checkpoints, logs and status."""

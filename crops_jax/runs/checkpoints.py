@@ -1,8 +1,9 @@
-"""Checkpoints of a run: parameters, optimiser state, step and the run's identity, together or not at all.
+"""Checkpoints of a run: parameters, optimiser state, step and the run's identity, saved together or not at all.
 
-RUN/checkpoints/STEP/{parameters,average,optimizer,progress} are items of one Orbax checkpoint, average where the run
-keeps a moving average of its weights. Orbax writes into a temporary folder and renames it when all of it is there, so
-that whatever has a step for its name is whole. Saving is asynchronous: `save` returns when the arrays are copied.
+RUN/checkpoints/STEP/{parameters,average,optimizer,progress} are the items of one Orbax checkpoint; average exists only
+when the run keeps a moving average of its weights. Orbax writes into a temporary folder and renames it when it is
+complete, so that every folder whose name is a step is whole. Saving is asynchronous: `save` returns when the arrays are
+copied.
 """
 
 import shutil
@@ -23,12 +24,12 @@ from crops_jax.runs.checksums import tree_checksums
 
 FOLDER = "checkpoints"
 ITEMS = ("parameters", "average", "optimizer")
-"""The trees of arrays of a checkpoint; average only where the run keeps a moving average of its weights."""
+"""The trees of arrays of a checkpoint. average exists only when the run keeps a moving average of its weights."""
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class Best(NamedTuple):
-    """The best evaluated step up to a checkpoint and its metric, higher being better."""
+    """The best evaluated step up to a checkpoint, and its metric, of which higher values are better."""
 
     step: int
     metric: float
@@ -37,8 +38,8 @@ class Best(NamedTuple):
 class Progress(NamedTuple):
     """The part of a checkpoint that is not arrays.
 
-    best: None before the first evaluation.
-    accumulated: counters and sums since the last line of metrics.jsonl.
+    best: the best evaluated step; None before the first evaluation.
+    accumulated: the counters and sums since the last line of metrics.jsonl.
     """
 
     best: Best | None = None
@@ -48,7 +49,7 @@ class Progress(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, for the program that trains it.
 
-    Kept are the last `keep_last` and the best one that the newest knows of.
+    It keeps the last `keep_last` checkpoints and the best one, which the newest checkpoint names.
     """
 
     def __init__(self, run: Path | str, config: ConfigSections, *, keep_last: int):
@@ -70,14 +71,16 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """The newest step that is whole; None when there is none. Several processes go by what the first one sees."""
+        """Returns the newest step that is whole, or None. Several processes use the answer of the first one."""
         return self._cluster.from_first(max(saved_steps(self.path), default=None))
 
     def save(self, step: int, items: Mapping[str, Any], progress: Progress) -> None:
-        """Starts to save a step, after the save before it has ended.
+        """Starts to save a step, after the previous save has ended.
 
         Args:
-          items: trees of arrays by the names in ITEMS. They may be donated as soon as this returns.
+          step: the number of the step.
+          items: trees of arrays by the names in ITEMS. They can be donated as soon as this method returns.
+          progress: the part of the checkpoint that is not arrays.
 
         Raises NamedFailure when the disk is full.
         """
@@ -94,18 +97,19 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk, and removes what need not be kept. Raises as `save`."""
+        """Waits until saved checkpoints are on disk, and removes those that are not kept. Raises as `save`."""
         with self._full_disk_is_named():
             self._manager.wait_until_finished()
         self._prune()
 
     def restore(self, step: int, like: Mapping[str, Any]) -> tuple[dict[str, Any], Progress]:
-        """The trees of arrays and the progress of a step, whichever mesh it was saved from.
+        """Returns the trees of arrays and the progress of a step, whichever mesh it was saved from.
 
         Args:
-          like: the items that were saved, as trees of jax.ShapeDtypeStruct with the shardings that they shall have.
+          step: the number of the step.
+          like: the items that were saved, as trees of jax.ShapeDtypeStruct with the shardings of the restored arrays.
 
-        Raises InputError when the checkpoint is of another configuration or damaged.
+        Raises InputError when the checkpoint has another configuration or is damaged.
         """
         try:
             items: Any = self._manager.restore(
@@ -124,22 +128,20 @@ class Checkpoints:
         return restored, _from_json(items.progress)
 
     def close(self) -> None:
-        """Waits for what is being saved."""
+        """Waits for a running save, and closes the checkpoints."""
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # Of several processes the others may be gone, and what they do not finish would be waited for. It has no step
-        # for its name yet, and the next call removes it.
+        # After an error the other processes may have ended, and this one would wait for their part of a save forever.
+        # The folder of such a save does not have its final name yet, and the next call removes it.
         if error is None or self._cluster.count == 1:
             self.close()
 
     def last_good(self) -> str:
-        """Returns, for messages about failures, the path of the last whole checkpoint; waits for a save that is
-        under way.
-        """
+        """Returns a clause for messages that names the last whole checkpoint. It first waits for a running save."""
         with suppress(Exception):
             self._manager.wait_until_finished()
         step = max(saved_steps(self.path), default=None)
@@ -152,7 +154,7 @@ class Checkpoints:
         best = read_progress(self.path / str(steps[-1])).best
         kept = {*steps[-self._keep_last :], *([best.step] if best else [])}
         for step in set(steps) - kept:
-            # Renamed first: a folder with a step for its name is whole at any moment.
+            # The folder is renamed first, so that every folder whose name is a step is whole at any moment.
             doomed = self.path / f"{step}{_TEMPORARY}"
             (self.path / str(step)).rename(doomed)
             shutil.rmtree(doomed)
@@ -175,18 +177,18 @@ class Checkpoints:
 
 
 def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "best") -> dict[str, Any]:
-    """Parameters of a run, on the host, whatever mesh they were saved from; the run may be under way.
+    """Returns the parameters of a run on the host, whatever mesh they were saved from. The run can still train.
 
-    Where the run keeps a moving average of its weights, that is what they are.
+    When the run keeps a moving average of its weights, the average is returned.
 
     Args:
-      run: RUN of launch.train.
-      which: "best" by the dev metric (the last one, where nothing was evaluated) or "last".
+      run: the folder RUN of launch.train.
+      which: "best" by the dev metric (the last checkpoint, when nothing was evaluated) or "last".
 
     Returns:
-      Nested dictionary of NumPy arrays, as nnx.to_pure_dict(nnx.state(model, nnx.Param)) of the model.
+      A nested dictionary of NumPy arrays, like nnx.to_pure_dict(nnx.state(model, nnx.Param)) of the model.
 
-    Raises InputError when there is no checkpoint.
+    Raises InputError when the run has no checkpoint.
     """
     folder = Path(run).absolute() / FOLDER
     step = best_step(run) if which == "best" else max(saved_steps(folder), default=None)
@@ -197,17 +199,17 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
 
 
 def saved_items(checkpoint: Path) -> list[str]:
-    """Returns which of ITEMS a checkpoint holds. Raises InputError when it cannot be read."""
-    return list(_kept(checkpoint, _read_json(checkpoint), "checksums"))
+    """Returns the names of ITEMS that a checkpoint holds. Raises InputError when it cannot be read."""
+    return list(_required_object(checkpoint, _read_json(checkpoint), "checksums"))
 
 
 def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
     """Reads one of ITEMS as nested dictionaries and lists of NumPy arrays, whatever mesh it was saved from.
 
-    Raises InputError when it cannot be read or its arrays are not those that were saved.
+    Raises InputError when the item cannot be read, or its arrays are not those that were saved.
     """
     path = checkpoint.absolute() / name  # Orbax refuses relative paths
-    # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
+    # The handler is used directly: a Checkpointer waits for all processes, and a single process must be able to read.
     with closing(ocp.PyTreeCheckpointHandler()) as handler:
         try:
             tree = handler.metadata(path).tree  # type: ignore[arg-type]
@@ -223,7 +225,7 @@ def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
 
 
 def best_step(run: Path | str) -> int | None:
-    """The step of a run's best checkpoint: by the dev metric, or the last one where nothing was evaluated."""
+    """Returns the step of a run's best checkpoint by the dev metric, or the last step when nothing was evaluated."""
     folder = Path(run).absolute() / FOLDER
     steps = saved_steps(folder)
     if not steps:
@@ -233,7 +235,7 @@ def best_step(run: Path | str) -> int | None:
 
 
 def saved_steps(folder: Path) -> set[int]:
-    """Steps of the checkpoints in RUN/checkpoints that are whole."""
+    """Returns the steps of the whole checkpoints in the folder RUN/checkpoints."""
     if not folder.is_dir():
         return set()
     return {int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()}
@@ -267,7 +269,7 @@ def _from_json(stored: dict[str, Any]) -> Progress:
 
 
 def _read_json(checkpoint: Path) -> dict[str, Any]:
-    # By the handler itself: a Checkpointer waits for all processes, and one alone may ask.
+    # The handler is used directly: a Checkpointer waits for all processes, and a single process must be able to read.
     try:
         return ocp.JsonCheckpointHandler().restore(checkpoint / "progress")  # type: ignore[arg-type]
     except (ValueError, KeyError, OSError, TypeError) as error:
@@ -275,27 +277,28 @@ def _read_json(checkpoint: Path) -> dict[str, Any]:
 
 
 def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSections) -> None:
-    """Raises InputError when a checkpoint is of another configuration, or says of none which one it is of."""
-    sections = _kept(checkpoint, stored, "config")
+    """Raises InputError when a checkpoint has another configuration, or does not record its configuration."""
+    sections = _required_object(checkpoint, stored, "config")
     if config_hash(sections) != stored.get("config_sha256"):
         raise _unreadable(checkpoint, ValueError("its configuration is not what was saved"))
     if differing := differing_fields(sections, config):
         raise InputError(
-            f"{checkpoint}: the checkpoint is of another configuration than config.json of the run: "
+            f"{checkpoint}: the checkpoint has another configuration than config.json of the run: "
             f"{'; '.join(differing)}. Was one of them replaced? Choose another --output"
         )
 
 
 def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) -> None:
     """Raises InputError when restored arrays are not those that were saved."""
-    expected, found = _kept(checkpoint, stored, "checksums").get(item, {}), tree_checksums(tree)
-    differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    expected = _required_object(checkpoint, stored, "checksums").get(item, {})
+    actual = tree_checksums(tree)
+    differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     if differing:
         raise _unreadable(checkpoint, ValueError(f"{item} {differing[0]} is not what was saved"))
 
 
-def _kept(checkpoint: Path, stored: dict[str, Any], field: str) -> dict[str, Any]:
-    """An object that every checkpoint keeps. Raises InputError where it is missing."""
+def _required_object(checkpoint: Path, stored: dict[str, Any], field: str) -> dict[str, Any]:
+    """Returns a JSON object that every checkpoint holds. Raises InputError when it is missing."""
     if not isinstance(stored.get(field), dict):
         raise _unreadable(checkpoint, ValueError(f"it has no {field}"))
     return stored[field]
@@ -309,7 +312,7 @@ def _unreadable(checkpoint: Path, error: Exception) -> InputError:
 
 
 def _with_integer_keys(tree: Any) -> Any:
-    """Orbax names the members of lists by strings; NNX numbers them."""
+    """Returns a tree with integer keys for the members of lists, as NNX has them; Orbax names them by strings."""
     if not isinstance(tree, dict):
         return tree
     return {int(key) if str(key).isdecimal() else key: _with_integer_keys(value) for key, value in tree.items()}

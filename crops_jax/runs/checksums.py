@@ -1,7 +1,7 @@
-"""Checksums that are the same for any layout over devices: of a checkpoint's arrays, and of the samples of a step.
+"""Checksums of a checkpoint's arrays and of the samples of a step, which are the same for any layout over devices.
 
-Orbax's array files carry none: flipped bits are restored as if nothing were wrong. By the checksum of their samples two
-runs show that they saw the same ones in the same order.
+The array files of Orbax have no checksums, so Orbax restores flipped bits without an error. When two runs have the same
+checksum of samples, they saw the same samples in the same order.
 """
 
 import functools
@@ -16,11 +16,12 @@ from crops_jax.hashing import finalised
 
 
 def tree_checksums(tree: Any) -> dict[str, int]:
-    """Path of each array in a tree (`path_name`) -> its checksum.
+    """Returns the checksum of each array in a tree by the path of the array (`path_name`).
 
-    The checksum is sum of (2 i + 1) x_i modulo 2^32 over the array's 32-bit words x_i (shorter numbers one a word), in
-    row-major order. Odd factors: a change of any one word is always seen. Integer sums wrap and are exact in any order,
-    so meshes and machines agree. Computed where the arrays are, in one pass.
+    The checksum is the sum of (2 i + 1) x_i modulo 2^32 over the array's 32-bit words x_i in row-major order; each
+    shorter number is one word. The factors are odd, so that a change of any single word changes the checksum. Integer
+    sums wrap and are exact in any order, so that all meshes and machines agree. The checksum is computed in one pass on
+    the devices that hold the array.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     sums = jax.device_get([_checksum(jnp.asarray(leaf)) for _, leaf in leaves])
@@ -31,35 +32,36 @@ def tree_checksums(tree: Any) -> dict[str, int]:
 def _checksum(array: jax.Array) -> jax.Array:
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
     words = array.astype(width) if array.dtype == bool else jax.lax.bitcast_convert_type(array, width)
-    place = jnp.zeros(array.shape, jnp.uint32)
+    index = jnp.zeros(array.shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(array.ndim)):
-        place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % (1 << 32))
+        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % (1 << 32))
         stride *= array.shape[axis]
-    return (words.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
+    return (words.astype(jnp.uint32) * (2 * index + 1)).sum(dtype=jnp.uint32)
 
 
 SAMPLES_FIELD = "samples_checksum"
-"""The field of metrics.jsonl that holds the sum over the steps since the line before, modulo SAMPLES_MODULUS."""
+"""The field of metrics.jsonl that holds the sum over the steps since the previous line, modulo SAMPLES_MODULUS."""
 
 SAMPLES_MODULUS = 1 << 32
 
 
 def batch_checksum(batch: Any, step: Int32[Array, ""]) -> Int32[Array, ""]:
-    """(2 step + 1) * sum of (2 i + 1) F(x_i) modulo 2^32, over the words x_i of a batch's queries and document ids.
+    """Returns the checksum of the samples of a step, over the words x_i of a batch's queries and document ids.
 
-    F is the finaliser of MurmurHash3, which spreads small numbers such as tokens over all bits. Place i counts the
-    words of query_tokens [B, tokens] and then those of document_ids [N, 2], row by row in the order of the global
-    batch. So it tells which samples stood where and in which step, and neither the number of processes nor the mesh
-    enters it. It is computed from what lies on the devices, in the step itself.
+    It is (2 step + 1) * sum of (2 i + 1) F(x_i) modulo 2^32. F is the finaliser of MurmurHash3, which spreads small
+    numbers such as tokens over all bits. The index i counts the words of query_tokens [B, tokens] and then those of
+    document_ids [N, 2], row by row in the order of the global batch. The checksum therefore depends on the samples,
+    their positions and the step, but not on the number of processes or the mesh. The step itself computes it from the
+    arrays on the devices.
 
     Args:
       batch: a crops_jax.input_pipeline.batch_reader.Batch over the whole mesh.
-      step: counted from 0.
+      step: the number of the step, counted from 0.
     """
     total, first = jnp.uint32(0), 0
     for array in (batch.query_tokens, batch.document_ids):
-        places = jnp.arange(first, first + array.size, dtype=jnp.uint32).reshape(array.shape)
-        total += ((2 * places + 1) * finalised(array.astype(jnp.uint32))).sum(dtype=jnp.uint32)
+        indices = jnp.arange(first, first + array.size, dtype=jnp.uint32).reshape(array.shape)
+        total += ((2 * indices + 1) * finalised(array.astype(jnp.uint32))).sum(dtype=jnp.uint32)
         first += array.size
     return (total * (2 * step.astype(jnp.uint32) + 1)).astype(jnp.int32)

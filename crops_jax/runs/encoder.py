@@ -1,4 +1,4 @@
-"""The encoder of a run, or of a model folder."""
+"""Opens the encoder of a run or of a model folder."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from crops_jax.runs import checkpoints
 
 
 def open_encoder(run_or_folder: str | Path) -> Encoder:
-    """The encoder of a RUN (its best checkpoint), or of a model folder or hub name (`pretrained.load_encoder`)."""
+    """Returns the encoder of a RUN (its best checkpoint), a model folder or a hub name (`pretrained.load_encoder`)."""
     path = Path(run_or_folder)
     if (path / artifacts.MANIFEST).is_file() and artifacts.read_manifest(path)["kind"] != "encoder":
         return _open_run(path)

@@ -1,4 +1,4 @@
-"""The folder of a training run: made all at once, opened again only by the run it belongs to."""
+"""The folder of a training run. It appears whole, and only the same run can open it again."""
 
 import contextlib
 import dataclasses
@@ -20,37 +20,37 @@ from crops_jax.text import tokenizer
 
 TOKENIZER = "tokenizer"
 _PROGRAM = "launch.train"
-# Until what one machine writes is seen on another: network file systems keep what they read for a while.
+# The maximum wait until another machine sees a new folder, because network file systems cache what they read.
 _VISIBLE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def open_run(run: Path | str, *, config: Config, records: Path | str, arguments: Any) -> Iterator[Path]:
-    """RUN, made or opened again, and held for this process, or for the cluster that it belongs to.
+    """Makes RUN or opens it again, and locks it for this process or for the cluster that the process belongs to.
 
-    A new one appears whole: config.json, tokenizer/ (copied from the records) and manifest.json. In one that is there
-    already, config.json follows the fields that a run may change (mesh, cadence). Of several processes the first does
-    this while the others wait.
+    A new folder appears whole, with config.json, tokenizer/ (copied from the records) and manifest.json. In an existing
+    folder, config.json gets the new values of the fields that a run can change (such as mesh and intervals). Of several
+    processes, the first one does this while the others wait.
 
     Args:
       run: the folder.
-      config: resolved, see crops_jax.pretrained.resolve_config.
-      records: of data.write_records.
-      arguments: for the manifest.
+      config: a resolved configuration, see crops_jax.pretrained.resolve_config.
+      records: the records of data.write_records.
+      arguments: the arguments that the manifest keeps.
 
-    Raises InputError when the folder is not a run, or one of other records, another tokenizer or another
-    configuration (the fields are named), when another process or cluster trains in it, or when processes of one cluster
-    were started with different configurations or records or do not share a file system.
+    Raises InputError when the folder is not a run; when it is a run of other records, another tokenizer or another
+    configuration (the message names the fields); when another process or cluster trains in it; or when the processes of
+    a cluster were started with different configurations or records, or do not share a file system.
     """
     run, records, cluster = Path(run), Path(records), processes.current()
     with cluster.together():
         check_records(records, config)
         records_fingerprint = artifacts.fingerprint(records)
     _check_alike(cluster, config, records_fingerprint)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with cluster.together():
             if cluster.is_first:
-                held.enter_context(_opened(run, config, records, arguments))
+                stack.enter_context(_opened(run, config, records, arguments))
         with cluster.together():
             _check_visible(run, cluster)
         yield run
@@ -58,6 +58,7 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
 
 @contextlib.contextmanager
 def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterator[None]:
+    """Makes or checks the folder, and locks it for this process until the block ends."""
     if not (run / artifacts.MANIFEST).exists():
         _create(run, config, records, arguments)
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
@@ -68,18 +69,18 @@ def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterato
 
 
 def _check_alike(cluster: Processes, config: Config, records_fingerprint: str) -> None:
-    """Raises InputError, in all processes, when one was started with another configuration or other records."""
-    given = cluster.gathered({"config": dataclasses.asdict(config), "records": records_fingerprint})
-    first = given[0]
-    for index, other in enumerate(given):
+    """Raises InputError in all processes when one of them was started with another configuration or other records."""
+    settings = cluster.gathered({"config": dataclasses.asdict(config), "records": records_fingerprint})
+    first = settings[0]
+    for index, other in enumerate(settings):
         differing = [
-            f"{section}.{name}: {other['config'][section].get(name)} there, {value} in process 0"
+            f"{section}.{name}: {other['config'][section].get(name)}, but {value} in process 0"
             for section, fields in first["config"].items()
             for name, value in fields.items()
             if other["config"][section].get(name) != value
         ]
         if other["records"] != first["records"]:
-            differing.append("--records: other ones")
+            differing.append("--records: other records")
         if differing:
             raise InputError(
                 f"process {index} was not started as process 0: {'; '.join(differing)}. Give the same command to all"
@@ -93,13 +94,13 @@ def _check_visible(run: Path, cluster: Processes) -> None:
         if time.monotonic() > deadline:
             raise InputError(
                 f"process {cluster.index} does not see {run}, which process 0 made: --output must lie on a file system "
-                "that all processes share, and be named alike in all"
+                "that all processes share, under the same path in all of them"
             )
         time.sleep(0.1)
 
 
 def check_records(records: Path, config: Config) -> None:
-    """Raises InputError when `records` is not a folder of records or its tokenizer does not fit the encoder."""
+    """Raises InputError when `records` is not a folder of records, or its tokenizer does not fit the encoder."""
     manifest = artifacts.read_manifest(records)
     if manifest["kind"] != "records":
         raise InputError(
@@ -140,7 +141,7 @@ def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
 
 
 def _check_same_run(run: Path, config: Config, records: Path) -> None:
-    in_place.check_written_by(run, program=_PROGRAM, kind="run", noun="run")
+    in_place.check_written_by(run, program=_PROGRAM, kind="run", noun="a run")
     manifest = artifacts.read_manifest(run)
     if manifest.get("tokenizer") != tokenizer.fingerprint(records / TOKENIZER):
         raise InputError(
@@ -153,7 +154,7 @@ def _check_same_run(run: Path, config: Config, records: Path) -> None:
         )
     if differing := differing_fields(read_sections(run / CONFIG, remedy="choose another --output"), config):
         raise InputError(
-            f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, cadence of logs, "
-            "evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps and data.workers may "
-            "change; choose another --output"
+            f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, the intervals of "
+            "logs, evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps and data.workers "
+            "can change; choose another --output"
         )

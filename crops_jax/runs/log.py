@@ -19,17 +19,18 @@ METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"
 TENSORBOARD = "tensorboard"
 TIMING_FIELDS = ("examples_per_second", "tokens_per_second", "model_flops_utilization")
-"""Fields of metrics.jsonl that depend on the clock; all others are functions of the step."""
+"""The fields of metrics.jsonl that depend on the clock. All other fields are functions of the step."""
 
 PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")
 
 
 class RunLog:
-    """The three logs of a run that goes on after step `resumed_at`.
+    """The three logs of a run that continues after step `resumed_at`.
 
-    metrics.jsonl then holds no line of a later step and no torn one, as if nothing had happened. goodput.jsonl keeps
-    its lines: time lost to a restart is part of it. Of several processes the first writes, and goodput.jsonl splits its
-    time: its input wait, say, is the wait of process 0 for its own part of the batches.
+    Lines of later steps and torn lines are removed from metrics.jsonl, as if the run had not been interrupted.
+    goodput.jsonl keeps its lines, because the time lost by a restart is a part of it. Of several processes, only the
+    first writes, and goodput.jsonl divides the time of that process: its input wait, for example, is the time that
+    process 0 waits for its own part of the batches.
     """
 
     def __init__(self, run: Path, *, resumed_at: int):
@@ -43,7 +44,7 @@ class RunLog:
         self._tensorboard = SummaryWriter(str(run / TENSORBOARD), purge_step=resumed_at + 1)
 
     def metrics(self, line: dict[str, Any]) -> None:
-        """One line, flushed; its numbers become TensorBoard scalars too. `line` holds "step"."""
+        """Writes and flushes one line, which holds "step". Its numbers also become TensorBoard scalars."""
         if not self._writes:
             return
         _write_line(self._metrics, line)
@@ -52,6 +53,7 @@ class RunLog:
                 self._tensorboard.add_scalar(name, value, line["step"])
 
     def goodput(self, line: dict[str, Any]) -> None:
+        """Writes and flushes one line of goodput.jsonl."""
         if self._writes:
             _write_line(self._goodput, line)
 
@@ -64,7 +66,7 @@ class RunLog:
 
 
 class Stopwatch:
-    """Splits the time since it was last read into PARTS; what no part claims is "other"."""
+    """A stopwatch that divides the time since its last reading into PARTS. Time of no part is "other"."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -72,12 +74,12 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def measure(self, part: str, *, computing: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Counts what is done within.
+        """Measures the time of the block.
 
         Args:
           part: one of PARTS.
-          computing: asked at the end. Where the devices have been busy all the while, nothing waited for it, and the
-            time is compute.
+          computing: a function that is called at the end. It returns whether the devices were busy during the whole
+            block. Then nothing waited for the block, and its time counts as compute.
         """
         begin = time.monotonic()
         try:
@@ -87,7 +89,7 @@ class Stopwatch:
             self._spent["compute" if computing() else part] += time.monotonic() - begin
 
     def read(self) -> dict[str, float]:
-        """Seconds since the last reading, in all and by part, and goodput: the share of compute."""
+        """Returns the seconds since the last reading, in total and by part, and goodput: the share of compute."""
         now = time.monotonic()
         total = now - self._start
         parts = {f"{part}_seconds": round(seconds, 4) for part, seconds in self._spent.items()}
@@ -99,25 +101,25 @@ class Stopwatch:
 
 
 def finite_number(value: Any) -> float | None:
-    """A scalar for a line; None where JSON has no number for it, as for the loss of a step that was skipped."""
+    """Returns a number for a line; None for NaN and infinity, which JSON lacks, as in the loss of a skipped step."""
     return float(value) if math.isfinite(value) else None
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:
-    """The whole lines of RUN/metrics.jsonl; the run may be under way."""
+    """Reads the whole lines of RUN/metrics.jsonl. The run can still train."""
     return _whole_lines(Path(run) / METRICS)
 
 
 def read_goodput(run: Path | str) -> list[dict[str, Any]]:
-    """Reads the whole lines of RUN/goodput.jsonl; the run may be under way."""
+    """Reads the whole lines of RUN/goodput.jsonl. The run can still train."""
     return _whole_lines(Path(run) / GOODPUT)
 
 
 def check_log(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Returns the lines of a log, and whether its last line is torn, as a killed run leaves it.
+    """Returns the lines of a log, and whether its last line is torn, as after a killed run.
 
-    Raises InputError, which names the line, when another line is not a JSON object, or a line of metrics.jsonl has no
-    step.
+    Raises InputError, which names the line, when another line is not a JSON object, or when a line of metrics.jsonl has
+    no step.
     """
     lines: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(file), start=1):
@@ -146,7 +148,7 @@ def _whole_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any] | Exception | None]:
-    """Yields each line of a log, the error where it is not a JSON object, and None for a torn last line."""
+    """Yields each line of a log, the error when the line is not a JSON object, and None for a torn last line."""
     for text in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
         if not text.endswith(b"\n"):
             yield None

@@ -1,4 +1,4 @@
-"""Profiler traces of a few steps, on request."""
+"""Writes profiler traces of a few steps when the configuration requests them."""
 
 import contextlib
 import sys
@@ -10,13 +10,13 @@ import jax
 
 FOLDER = "profile"
 STEP_ANNOTATION = "train"
-"""The name under which each step stands in a trace; the parts of crops_jax.runs.log.PARTS stand inside it."""
+"""The name of each step in a trace. The parts of crops_jax.runs.log.PARTS are inside it."""
 
 
 class ProfiledSteps:
-    """Traces some steps of a run into RUN/profile, where TensorBoard's profile plugin and XProf find them.
+    """A tracer of some steps of a run. TensorBoard's profile plugin and XProf read its files from RUN/profile.
 
-    Of several processes the first one is traced. Steps that a resumed run has behind it are not.
+    Only the first of several processes is traced. A resumed run does not trace steps before its checkpoint.
     """
 
     def __init__(self, run: Path, first: int, count: int):
@@ -26,7 +26,7 @@ class ProfiledSteps:
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Around all that one step dispatches."""
+        """Surrounds the dispatch of one step. The trace starts with the first of the steps."""
         if step not in self._steps:
             yield
             return
@@ -37,13 +37,13 @@ class ProfiledSteps:
             yield
 
     def after(self, step: int, result: Any) -> None:
-        """Ends the trace after the last of its steps, when the `result` of that step is there."""
+        """Ends the trace after the last of its steps, when the `result` of that step is computed."""
         if self._is_tracing and step + 1 not in self._steps:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Writes what was traced, if the run ends inside the steps."""
+        """Writes the trace if one is running, also when the run ends before the last of the steps."""
         if self._is_tracing:
             self._is_tracing = False
             jax.profiler.stop_trace()

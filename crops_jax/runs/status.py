@@ -9,17 +9,17 @@ from crops_jax.config.stored import CONFIG, read_sections
 from crops_jax.runs import checkpoints
 from crops_jax.runs.log import read_goodput, read_metrics
 
-# Lines of metrics.jsonl that the present speed is read from; their median, so that one slow stretch decides nothing.
+# The number of lines of metrics.jsonl whose median is the present speed, so that one slow line does not decide it.
 _RECENT_LINES = 5
 _REMEDY = "check that it is the configuration of a run"
 
 
 def run_status(run: Path) -> dict[str, Any]:
-    """Step, loss, speed, time left and checkpoints of a run; None for what is not known yet.
+    """Returns step, loss, speed, time left and checkpoints of a run. Values that are not known yet are None.
 
-    step and loss are those of the last whole line of metrics.jsonl. seconds_left is what the remaining steps take at
-    the median speed of the last lines. goodput is the share of all time, restarts included, that steps took, and
-    input_wait that in which they waited for batches; of several processes those of the first.
+    step and loss are those of the last whole line of metrics.jsonl. seconds_left is the time of the remaining steps at
+    the median speed of the last lines. goodput is the share of steps in the whole time, restarts included, and
+    input_wait is the share of waits for batches. With several processes, both are shares of the first process.
     """
     lines = read_metrics(run)
     configured, batch = _plan(run)
@@ -28,9 +28,9 @@ def run_status(run: Path) -> dict[str, Any]:
     last = lines[-1] if lines else {}
     speed = _median([line["examples_per_second"] for line in lines[-_RECENT_LINES:] if "examples_per_second" in line])
     step = int(last.get("step", 0))
-    left = None
+    seconds_left = None
     if steps is not None and speed:
-        left = round((steps - step) * batch / speed, 1)
+        seconds_left = round((steps - step) * batch / speed, 1)
     saved = checkpoints.saved_steps(run / checkpoints.FOLDER)
     return {
         "step": step,
@@ -40,7 +40,7 @@ def run_status(run: Path) -> dict[str, Any]:
         "temperature": last.get("temperature"),
         "learning_rate": last.get("learning_rate"),
         "examples_per_second": speed,
-        "seconds_left": left,
+        "seconds_left": seconds_left,
         "goodput": _time_share(goodput, "compute"),
         "input_wait": _time_share(goodput, "input_wait"),
         "last_checkpoint": max(saved) if saved else None,
@@ -49,8 +49,10 @@ def run_status(run: Path) -> dict[str, Any]:
 
 
 def _time_share(lines: Sequence[Mapping[str, Any]], part: str) -> float | None:
-    """Share of a part (crops_jax.runs.log.PARTS) in all seconds of goodput.jsonl, whose lines each cover the time since
-    the one before."""
+    """Returns the share of a part (crops_jax.runs.log.PARTS) in the seconds of all lines of goodput.jsonl.
+
+    Each line covers the time since the previous one.
+    """
     total = sum(line.get("seconds", 0.0) for line in lines)
     return round(sum(line.get(f"{part}_seconds", 0.0) for line in lines) / total, 4) if total else None
 
@@ -58,7 +60,8 @@ def _time_share(lines: Sequence[Mapping[str, Any]], part: str) -> float | None:
 def _plan(run: Path) -> tuple[int, int]:
     """Returns training.steps and the examples of a step: queries of a dual encoder, or pairs of a cross-encoder.
 
-    training.steps is 0 where the number follows from epochs; training then writes it to goodput.jsonl when it starts.
+    training.steps is 0 when the number follows from epochs. The start of the training then writes the number to
+    goodput.jsonl.
     """
     file = run / CONFIG
     sections = read_sections(file, remedy=_REMEDY)

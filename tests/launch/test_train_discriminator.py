@@ -144,7 +144,8 @@ def test_a_finished_run_answers_again_and_another_one_is_refused(judged, trained
     with pytest.raises(InputError, match=r"made from other things \(--logs has changed\)"):
         train_discriminator(arguments(write_log(tmp_path / "logs"), run))
     with pytest.raises(
-        InputError, match=r"was written by data\.mine and holds labels, not discriminator, .*choose another output"
+        InputError,
+        match=r"was written by data\.mine and its kind is labels, not discriminator, .*choose another output",
     ):
         train_discriminator(arguments(judged, judged_copy(tmp_path)))
     (tmp_path / "mine").mkdir()

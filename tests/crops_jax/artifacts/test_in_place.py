@@ -87,10 +87,10 @@ def test_what_fills_a_new_directory_appears_with_the_manifest_or_not_at_all(tmp_
 
 def test_a_directory_of_another_program_or_kind_is_named(tmp_path):
     claim(tmp_path / "out", manifest())
-    in_place.check_written_by(tmp_path / "out", program="launch.embed", kind="embeddings", noun="output")
+    in_place.check_written_by(tmp_path / "out", program="launch.embed", kind="embeddings", noun="an output")
     for program, kind in (("launch.train", "run"), ("launch.embed", "run")):
-        with pytest.raises(InputError, match=rf"was written by launch\.embed and is no run of {program}; choose"):
-            in_place.check_written_by(tmp_path / "out", program=program, kind=kind, noun="run")
+        with pytest.raises(InputError, match=rf"was written by launch\.embed and is not a run of {program}; choose"):
+            in_place.check_written_by(tmp_path / "out", program=program, kind=kind, noun="a run")
 
 
 def test_once_the_work_is_done_the_identity_decides_and_not_the_content():
@@ -152,7 +152,9 @@ def test_work_of_another_kind_is_neither_taken_up_nor_replaced(tmp_path, overwri
     labels = manifest(program="data.mine", kind="labels")
     claim(tmp_path / "out", labels)
     (tmp_path / "out" / "labels.parquet").write_text("mined")
-    with pytest.raises(InputError, match=r"written by data\.mine and holds labels, not embeddings.*another output"):
+    with pytest.raises(
+        InputError, match=r"written by data\.mine and its kind is labels, not embeddings.*another output"
+    ):
         claim(tmp_path / "out", manifest(), overwrite=overwrite)
     assert artifacts.read_manifest(tmp_path / "out") == labels
     assert (tmp_path / "out" / "labels.parquet").read_text() == "mined"

@@ -71,7 +71,7 @@ def test_two_directories_swap_their_names_in_one_step(tmp_path):
 def test_a_directory_of_another_kind_is_never_replaced(tmp_path):
     manifest = artifacts.new_manifest(program="launch.train", kind="run", arguments={}, inputs={})
     artifacts.write_manifest(tmp_path, manifest)
-    with pytest.raises(InputError, match="holds run, not labels, so it is not replaced"):
+    with pytest.raises(InputError, match="its kind is run, not labels, so it is not replaced"):
         write(tmp_path, overwrite=True)
     assert artifacts.read_manifest(tmp_path)["kind"] == "run"
 

@@ -58,7 +58,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(records, tmp_pat
 
 
 def test_what_is_no_run_is_refused(records, tmp_path):
-    with pytest.raises(InputError, match=r"written by data\.write_records and is no run"):
+    with pytest.raises(InputError, match=r"written by data\.write_records and is not a run"):
         opened(tiny_records(tmp_path / "records"), records)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
