@@ -18,8 +18,8 @@ _WORKING_DIRECTORY, _RENAME_EXCHANGE = -100, 2
 def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Yields a temporary directory beside `path`, which becomes `path` when the block ends without an error.
 
-    When the block fails, the directory is removed. Raises OSError when `path` is no longer empty at the end, because
-    another process can have written to it, unless `replaces` is set.
+    When the block fails, the directory is removed. Raises OSError when `path` is a directory with files at the end,
+    which another process can have written meanwhile, unless `replaces` is set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))

@@ -4,9 +4,9 @@ Model FLOPs utilisation (Chowdhery et al., PaLM, arXiv 2204.02311, appendix B) c
 It counts a backward pass as two forward passes, and ignores operations that are repeated (remat, micro-batches, the
 tiles of the loss). The counts are those of matrix products; an addition and a multiplication are two operations:
 
-    for each token                                      2 x the entries of the matrices that multiply its state
-    attention, for each pair in which a token sees one  4 x heads x head width
-    the loss, for each pair of query and document       2 x dim
+    each token                                        2 x the entries of the matrices that multiply its state
+    attention, each pair of a token and one it sees   4 x heads x head width
+    the loss, each pair of a query and a document     2 x dim
 
 The counts leave out lookups, norms, activations, pooling and the optimiser.
 """

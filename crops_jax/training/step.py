@@ -174,7 +174,7 @@ def _fill(texts: Any) -> dict[str, Array]:
 
 
 def _causal_pairs(texts: Any) -> Array:
-    """Returns the pairs of a token and an earlier one or itself. A large batch has more than an int32 can count."""
+    """Returns the sum of n (n + 1) / 2 over texts of n tokens as a float32, because it can exceed the int32 range."""
     tokens, segments = (array.reshape(-1, array.shape[-1]) for array in (texts.tokens, texts.segments))
     seen = jnp.where(tokens >= 0, positions(tokens, segments) + 1, 0)
     return seen.sum(axis=1).astype(jnp.float32).sum()
