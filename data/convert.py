@@ -65,6 +65,8 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     adapter = importlib.import_module(f"data.sources.{arguments.source}")
     options = {"mapping": Path(arguments.mapping)} if arguments.mapping else {}
     converted: Conversion | Streamed = adapter.convert(Path(arguments.input), **options)
+    grade = getattr(adapter, "RELEVANT_GRADE", None)
+    declared = {} if grade is None else {"relevant_grade": grade}
     with accept(converted) as accepted:
         with artifacts.output_directory(
             arguments.output,
@@ -74,6 +76,7 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
             arguments=arguments,
             inputs=inputs,
             dropped=accepted.dropped,
+            **declared,
         ) as out:
             accepted.write(out)
             open_logs(out)

@@ -16,9 +16,18 @@ from data.backends.connection import Connection
 from data.mining.evidence import count, reformulation_supports
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
 from data.mining.parameters import ReformulationParameters, by_flag
+from data.mining.relevance.theta import (
+    FOLDER,
+    Theta,
+    fit_theta,
+    open_theta,
+    refuse_later,
+    refuse_other_split,
+    save_theta,
+)
+from data.mining.relevance.training_pairs import declared_relevant_grade
 from data.mining.scores import forget, remembering, theta_table
 from data.mining.splits import groups_of, held_out_groups, split_judgements
-from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, refuse_later, refuse_other_split, save_theta
 from data.perspectives.log_events import LogEvents, parse_time, read_events
 from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
 
@@ -235,7 +244,11 @@ def _theta(arguments: HoldOutArguments, split: LogTables, logs: LogTables, time:
         return theta
     connection = split.connect(memory_limit=arguments.memory_limit)
     events = read_events(connection, split.names, long_watch_seconds=arguments.parameters.long_watch_seconds)
-    return fit_theta(connection, split, events, until=time, seed=arguments.parameters.seed)
+    parameters = arguments.parameters
+    grade = parameters.relevant_grade
+    if grade is None:
+        grade = declared_relevant_grade(logs.path)  # the split has no manifest yet
+    return fit_theta(connection, split, events, until=time, relevant_grade=grade, seed=parameters.seed)
 
 
 def _write_tests(

@@ -16,9 +16,10 @@ from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.mining.labelling import write_evidence_labels
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
 from data.mining.parameters import by_flag, missing_tables, wanted_perspectives
+from data.mining.relevance.precision import measure_relevance
+from data.mining.relevance.theta import choose_theta
+from data.mining.relevance.training_pairs import NothingToFit, train_judgements
 from data.mining.scores import forget, remembering, theta_table
-from data.mining.theta import choose_theta
-from data.mining.training_pairs import NothingToFit, train_judgements
 from data.perspectives import judged, knowledge_level
 from data.perspectives.log_events import parse_time, read_events
 from data.tables import LogTables
@@ -67,6 +68,10 @@ def _checked(arguments: MineArguments) -> list[str]:
         raise InputError("--day and --state go together: a day is added to what the state remembers of other days")
     if arguments.forget_before is not None and arguments.day is None:
         raise InputError("--forget-before goes with --day and --state")
+    if arguments.day is not None and arguments.parameters.alpha_precision is not None:
+        raise InputError(
+            "--alpha-precision and --day exclude each other: alpha must be the same on all days; give --alpha"
+        )
     for name in ("until", "grade_levels", "score_cache"):
         if arguments.day is not None and getattr(arguments, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} and --day exclude each other; leave one of them out")
@@ -92,7 +97,7 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
     if any(name in wanted and name not in skipped for name in DECIDED_BY_THETA):
         try:
             theta, described = choose_theta(
-                connection, logs, events, named=arguments.discriminator, until=until, seed=parameters.seed
+                connection, logs, events, named=arguments.discriminator, until=until, parameters=parameters
             )
         except NothingToFit as error:
             if arguments.perspectives is not None:
@@ -110,6 +115,17 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
     if pairs is not None and theta is not None:
         scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
         scores = theta_table(connection, pairs, scorer)
+    parameters, figures = measure_relevance(
+        connection,
+        logs,
+        evidence,
+        theta if scores is not None else None,
+        scores,
+        parameters=parameters,
+        until=until,
+    )
+    if described is not None:
+        described |= {name: figures.pop(name) for name in ("alpha", "random_pairs_passing") if name in figures}
     written = connection.table("knowledge_documents") if knowledge_level.SOURCE in present else None
     counts = write_evidence_labels(
         connection,
@@ -123,7 +139,7 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
     )
     for name, more in gathered.items():
         counts[name] = more | counts[name]
-    return {**counts, "skipped": skipped, "discriminator": described, **outcome}
+    return {**counts, "skipped": skipped, "discriminator": described, **figures, **outcome}
 
 
 def _judged(

@@ -16,6 +16,7 @@ from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.pages.page import LEVELS, check_page, share, write_page
 from data.labels.table import check_mined_from
+from data.mining.relevance.precision import MAX_RANDOM_PASSING
 from data.mining_report import figures as figures
 from data.mining_report.charts import (
     PLACE_WORDS,
@@ -27,7 +28,7 @@ from data.mining_report.charts import (
     words,
 )
 from data.mining_report.examples import draw_examples
-from data.mining_report.figures import Distribution, Gain
+from data.mining_report.figures import LOG, Distribution, Gain
 from data.mining_report.manifests import AlphaSweep, Mined, read_alpha_sweep, read_mined
 from data.mining_report.tables import ReportTables, open_tables
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
@@ -35,6 +36,8 @@ from data.tables.knowledge_documents import check_same_documents
 
 _TEMPLATE = Path(__file__).parent / "mining_report" / "report.html.j2"
 _MAX_EXAMPLES = 100
+# A source of positives below this precision is named at the top of the page.
+_MIN_PRECISION = 0.8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         accounted=mined.accounted({source: gain.positives for source, gain in results.gains.items()}),
         set_aside=mined.set_aside(),
         discriminator=mined.discriminator(),
+        precision=mined.precision(),
         funnel=mined.funnel(),
         levels=LEVELS,
         level_counts=_level_counts(results),
@@ -174,6 +178,7 @@ def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_writt
             "The logs hold no candidates, so it is not known what was shown for a query. Numbers that need this are "
             "marked as not known."
         )
+    notes += _doubts(mined)
     if not results.gains:
         notes.append("No label has level 4 or higher, so there are no positives to report.")
     notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
@@ -191,6 +196,26 @@ def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_writt
         )
     if results.unknown_documents:
         notes.append(f"Labels of documents that the logs do not hold: {results.unknown_documents:,}.")
+    return notes
+
+
+def _doubts(mined: Mined) -> list[str]:
+    """Returns a note for each measurement by which the positives that theta decided cannot be trusted."""
+    notes = []
+    passing = mined.random_pairs_passing
+    if passing is not None and passing > MAX_RANDOM_PASSING:
+        notes.append(
+            f"The relevance discriminator (theta) passes {passing:.1%} of random query-document pairs, more than "
+            f"{MAX_RANDOM_PASSING:.0%}: many of the positives that it decided are irrelevant."
+        )
+    precision = mined.precision()
+    for source, measured in precision["sources"].items() if precision else ():
+        after = measured.get("after", measured["before"] if source == LOG else {})
+        if after.get("judged") and after["value"] < _MIN_PRECISION:
+            notes.append(
+                f"Of the judged positives of {words(source)}, {after['value']:.0%} are relevant "
+                f"({after['low']:.0%} to {after['high']:.0%}; {after['judged']:,} pairs)."
+            )
     return notes
 
 

@@ -21,7 +21,7 @@ from data.world.logs.judges import judge
 from data.world.logs.log_tables import day_tables, documents_table
 from data.world.logs.provider import model_name, write_knowledge
 from data.world.truth.documents import DAY_US
-from data.world.world import World, draw_world
+from data.world.world import RELEVANT_GRADE, World, draw_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ def simulate(arguments: SimulateArguments) -> dict[str, Any]:
         arguments=arguments,
         inputs={},
         test_from=_iso_text(start_of_test(constants)),
+        relevant_grade=RELEVANT_GRADE,
     ) as directory:
         world = draw_world(constants, seed=arguments.seed)
         days, engine = serve_days(world, present_engine(world))

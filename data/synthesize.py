@@ -28,7 +28,7 @@ from data.language_model.endpoint import Endpoint
 from data.language_model.filters import EchoDetector, NearDuplicates
 from data.language_model.limits import Backoff, Budget, Clock, Rate
 from data.language_model.prompt import Prompt, Request, load_prompt
-from data.mining.theta import FOLDER, Theta, open_theta, reads_past
+from data.mining.relevance.theta import FOLDER, Theta, open_theta, reads_past
 from data.perspectives.log_events import parse_time
 from data.tables import LogTables, open_logs, write_table
 from data.tables.quarantine import beside

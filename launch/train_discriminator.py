@@ -32,8 +32,8 @@ from crops_jax.errors import InputError
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import Connection
-from data.mining.theta import FITTED, save_theta, theta_of
-from data.mining.training_pairs import NothingToFit, published_before, texts_of, training_pairs
+from data.mining.relevance.theta import FITTED, save_theta, theta_of
+from data.mining.relevance.training_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
 from data.tables import LogTables, OnBadRows, open_logs
 from data.tables.quarantine import beside
@@ -94,6 +94,9 @@ class TrainDiscriminatorArguments:
     """The number type of activations."""
     until: str | None = None
     """Read only searches before this time (exclusive, ISO 8601; UTC if it has no offset)."""
+    relevant_grade: float | None = None
+    """The minimum grade of a relevant judgement. By default it is that which the source of the logs
+    declares or, without one, the lowest grade above 0."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
     """The minimum watch time in seconds of a consumed document."""
     on_bad_rows: OnBadRows = "fail"
@@ -112,11 +115,13 @@ class TrainDiscriminatorArguments:
 def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any]:
     """Trains a cross-encoder as the relevance discriminator (theta), and calibrates it on held-out queries.
 
-    The training pairs are the graded judgements of split train (the target is grade / maximum grade). Without
+    The training pairs are the judgements of split train; a document is relevant from --relevant-grade on. Without
     judgements they are the documents that were clicked and those that were shown without a click; in a log that has
-    only clicks, they are clicked documents and sampled ones. Judgements of split test are never read. A fifth of the
-    queries, selected by hash, is held out: the temperature, the calibration error and the AUC are measured on it, and
-    the AUC of the lexical discriminator for comparison.
+    only clicks, they are clicked documents and sampled ones. Documents drawn at random and documents of the feed are
+    added as irrelevant ones. Judgements of split test are never read. A fifth of the queries, selected by hash, is held
+    out: the temperature, the calibration error and the AUC are measured on it, and the AUC of the lexical discriminator
+    for comparison. The temperature and the calibration error are those of the mixture of judged documents and documents
+    of the feed that mining meets; random_pairs_passing is the share of random pairs that pass, by alpha.
 
     The program writes into RUN while it trains. SIGTERM saves a checkpoint and exits with status 3; the same command
     continues from the newest checkpoint.
@@ -234,7 +239,13 @@ def _train(
     connection = logs.connect(memory_limit=arguments.memory_limit)
     events = read_events(connection, logs.names, long_watch_seconds=arguments.long_watch_seconds).before(until)
     all_pairs = training_pairs(
-        connection, logs.names, events, until=until, max_pairs=config.pairs.max_pairs, seed=arguments.seed
+        connection,
+        logs,
+        events,
+        until=until,
+        relevant_grade=arguments.relevant_grade,
+        max_pairs=config.pairs.max_pairs,
+        seed=arguments.seed,
     )
     print(f"{len(all_pairs.queries)} pairs: {all_pairs.source}", file=sys.stderr, flush=True)
     parts = slices(all_pairs.queries, all_pairs.targets, CROSS_ENCODER)
@@ -257,8 +268,17 @@ def _train(
         texts[first],
         all_pairs.targets[train][first],
         corpus=CorpusStatistics.from_texts(texts_of(connection, documents)),
+        populations=all_pairs.populations.of(train).of(first),
     )
-    calibrate(theta, all_pairs.queries, all_pairs.documents, all_pairs.targets, parts=parts, lexical=lexical)
+    calibrate(
+        theta,
+        all_pairs.queries,
+        all_pairs.documents,
+        all_pairs.targets,
+        parts=parts,
+        lexical=lexical,
+        populations=all_pairs.populations,
+    )
     # fitted.json is written last, because it marks the run as finished.
     save_theta(theta_of("cross_encoder", theta, all_pairs, report=theta.report), run)
 

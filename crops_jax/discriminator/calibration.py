@@ -1,9 +1,11 @@
-"""Calibration of scores as probabilities: logistic regression on soft targets, temperature, calibration error."""
+"""Calibration of scores as probabilities: logistic regression, temperature and bias, calibration error."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
+from scipy.optimize import minimize
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """The values of alpha in the sweep that mining reports. Alpha is the threshold that theta must exceed."""
@@ -11,10 +13,15 @@ ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _RIDGE = 1.0
 _NEWTON_STEPS = 50
 _MIN_SHARPNESS, _MAX_SHARPNESS = 0.02, 50.0
+_MAX_BIAS = 20.0
 
 
 def expected_calibration_error(
-    probabilities: Float[np.ndarray, "pairs"], targets: Float[np.ndarray, "pairs"], *, bins: int = 15
+    probabilities: Float[np.ndarray, "pairs"],
+    targets: Float[np.ndarray, "pairs"],
+    *,
+    weights: Float[np.ndarray, "pairs"] | None = None,
+    bins: int = 15,
 ) -> float:
     """Returns the expected calibration error: sum over bins of (share of pairs) |mean probability - mean target|.
 
@@ -23,15 +30,18 @@ def expected_calibration_error(
     Args:
       probabilities: in [0, 1].
       targets: in [0, 1]; graded targets are soft targets.
+      weights: the weight of each pair in shares and means; None for equal weights.
       bins: the number of bins of equal width; a border belongs to the lower bin.
 
     Returns:
       A number in [0, 1]; 0 without pairs.
     """
     probabilities, targets = np.asarray(probabilities, np.float64), np.asarray(targets, np.float64)
+    weights = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
     bin_of = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, probabilities - targets, minlength=bins)
-    return float(np.abs(gaps).sum() / max(len(probabilities), 1))
+    gaps = np.bincount(bin_of, weights * (probabilities - targets), minlength=bins)
+    total = weights.sum()
+    return float(np.abs(gaps).sum() / total) if total > 0 else 0.0
 
 
 def alpha_sweep(scores: Float[np.ndarray, "pairs"], *, alphas: Sequence[float] = ALPHAS) -> list[dict[str, float]]:
@@ -74,16 +84,52 @@ def fit_logistic_regression(
     return weights
 
 
-def fit_temperature(logits: Float64[np.ndarray, "pairs"], targets: Float64[np.ndarray, "pairs"]) -> float:
-    """Returns the T in [1/50, 50] with the minimum cross-entropy of sigmoid(logits / T) to the targets.
+class Scaling(NamedTuple):
+    """The calibration of a logit z: the probability is sigmoid(z / temperature + bias)."""
 
-    The cross-entropy is convex in 1/T, so its derivative has one zero, which bisection finds.
+    temperature: float = 1.0
+    bias: float = 0.0
+
+    def probabilities(self, logits: Float[np.ndarray, "pairs"]) -> Float64[np.ndarray, "pairs"]:
+        """Returns the calibrated probabilities."""
+        return sigmoid(np.asarray(logits, np.float64) / self.temperature + self.bias)
+
+
+UNSCALED = Scaling()
+"""The scaling of logits that are not calibrated."""
+
+
+def fit_scaling(
+    logits: Float[np.ndarray, "pairs"],
+    targets: Float[np.ndarray, "pairs"],
+    *,
+    weights: Float[np.ndarray, "pairs"] | None = None,
+) -> Scaling:
+    """Returns the scaling with the minimum cross-entropy to the targets (Platt 1999, "Probabilistic Outputs for SVMs").
+
+    The temperature (Guo et al. 2017) corrects logits that are too sure of themselves. The bias corrects another share
+    of relevant pairs than that of the training pairs.
+
+    Args:
+      logits: the logits before calibration.
+      targets: in [0, 1].
+      weights: the weight of the cross-entropy of each pair; None for equal weights.
+
+    Returns:
+      A temperature in [1/50, 50] and a bias in [-20, 20].
     """
-    low, high = _MIN_SHARPNESS, _MAX_SHARPNESS
-    for _ in range(60):
-        middle = (low + high) / 2
-        if ((sigmoid(middle * logits) - targets) * logits).sum() < 0:
-            low = middle
-        else:
-            high = middle
-    return 2 / (low + high)
+    z, y = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
+    w = np.ones(len(z)) if weights is None else np.asarray(weights, np.float64)
+    if not w.sum() > 0:
+        return UNSCALED
+    w = w / w.sum()
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        logit = x[0] * z + x[1]
+        error = w * (sigmoid(logit) - y)
+        return float((w * (np.logaddexp(0, logit) - y * logit)).sum()), np.array([error @ z, error.sum()])
+
+    limits = [(_MIN_SHARPNESS, _MAX_SHARPNESS), (-_MAX_BIAS, _MAX_BIAS)]
+    options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000}
+    result = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    return Scaling(float(1 / result.x[0]), float(result.x[1]))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from crops_jax.artifacts import write_text
 from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import path_name
-from crops_jax.discriminator.calibration import sigmoid
+from crops_jax.discriminator.calibration import UNSCALED, Scaling
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
@@ -42,7 +42,7 @@ _BATCH_TOKENS = 65536
 
 
 class CrossEncoderDiscriminator:
-    """A cross-encoder with its tokenizer and its temperature; see `crops_jax.discriminator.Discriminator`.
+    """A cross-encoder with its tokenizer and its calibration; see `crops_jax.discriminator.Discriminator`.
 
     Pairs are sorted by length and padded to one of at most four widths. All batches of a width have the same number
     of rows, including rows of padding, and are divided among the devices of this process. Therefore few programs are
@@ -59,7 +59,7 @@ class CrossEncoderDiscriminator:
         config: EncoderConfig,
         max_tokens: int,
         tokenizer_folder: Path,
-        temperature: float = 1.0,
+        scaling: Scaling = UNSCALED,
         report: dict[str, Any] | None = None,
     ):
         """Loads the tokenizer and puts the weights on the devices of this process.
@@ -69,10 +69,10 @@ class CrossEncoderDiscriminator:
           config: the sizes of the tower.
           max_tokens: the token limit of a pair, see `crops_jax.text.pair_tokens.TokenizedPairs`.
           tokenizer_folder: the folder of a Hugging Face tokenizer.
-          temperature: the number by which logits are divided.
+          scaling: the calibration of the logits.
           report: the report of the training, see `crops_jax.discriminator.report.calibrate`.
         """
-        self.config, self.max_tokens, self.temperature = config, max_tokens, float(temperature)
+        self.config, self.max_tokens, self.scaling = config, max_tokens, scaling
         self.report = report or {}
         self._tokenizer_folder = Path(tokenizer_folder)
         self._tokenizer = tokenizer.load(tokenizer_folder)
@@ -82,8 +82,8 @@ class CrossEncoderDiscriminator:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of all that the scores depend on: weights, sizes, token limit, temperature and tokenizer."""
-        settings = [_sizes(self.config), self.max_tokens, self.temperature, self._tokenizer.fingerprint]
+        """The SHA-256 of all that the scores depend on: weights, sizes, token limit, calibration and tokenizer."""
+        settings = [_sizes(self.config), self.max_tokens, *self.scaling, self._tokenizer.fingerprint]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, array in sorted(self._weights().items()):
             digest.update(name.encode())
@@ -105,12 +105,12 @@ class CrossEncoderDiscriminator:
           NamedFailure: a logit is not finite, so the weights are not finite either.
         """
         logits = self.logits(queries, documents, progress=progress)
-        return sigmoid(logits.astype(np.float64) / self.temperature).astype(np.float32)
+        return self.scaling.probabilities(logits).astype(np.float32)
 
     def logits(
         self, queries: Sequence[str], documents: Sequence[str], *, progress: bool = False
     ) -> Float32[np.ndarray, "pairs"]:
-        """Returns the logits of the pairs, not divided by the temperature; see `score`."""
+        """Returns the logits of the pairs, without their calibration; see `score`."""
         if isinstance(queries, str) or isinstance(documents, str) or len(queries) != len(documents):
             raise TypeError("queries and documents must be sequences of strings, one of each for a pair")
         result = np.zeros(len(queries), np.float32)
@@ -145,7 +145,7 @@ class CrossEncoderDiscriminator:
             "kind": KIND,
             "encoder": _sizes(self.config),
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
+            **self.scaling._asdict(),
             "report": self.report,
         }
         write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
@@ -166,7 +166,7 @@ class CrossEncoderDiscriminator:
                 config=config,
                 max_tokens=max_tokens,
                 tokenizer_folder=folder / TOKENIZER,
-                temperature=description["temperature"],
+                scaling=Scaling(float(description["temperature"]), float(description["bias"])),
                 report=description["report"],
             )
         except (KeyError, ValueError, TypeError, OSError, SafetensorError) as error:

@@ -9,14 +9,10 @@ from jaxtyping import Float32, Float64
 
 from crops_jax.artifacts import write_text
 from crops_jax.artifacts.json_fields import typed
-from crops_jax.discriminator.calibration import (
-    expected_calibration_error,
-    fit_logistic_regression,
-    fit_temperature,
-    sigmoid,
-)
+from crops_jax.discriminator.calibration import Scaling, fit_logistic_regression, fit_scaling, sigmoid
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.discriminator.lexical_features import FEATURES, CorpusStatistics, pair_features
+from crops_jax.discriminator.populations import Populations, calibration_report
 from crops_jax.discriminator.slices import LEXICAL, slices
 from crops_jax.errors import InputError
 from crops_jax.text.forms import distinct
@@ -25,13 +21,13 @@ _CORPUS = "corpus.npz"
 
 
 class LexicalDiscriminator:
-    """A logistic regression on lexical features (crops_jax.discriminator.lexical_features), with a temperature.
+    """A logistic regression on lexical features (crops_jax.discriminator.lexical_features), with a temperature T.
 
-    theta(q, d) = sigmoid((w . features(q, d) + bias) / T)
+    theta(q, d) = sigmoid((w . features(q, d) + b) / T + c)
 
-    The queries are divided into three slices by hash: the weights are fitted on six tenths of them, T on two tenths,
-    and the expected calibration error without and with T is measured on the other two tenths. If a slice is empty or
-    has only one target, all pairs are used to fit and to measure, and `report` says so.
+    The queries are divided into three slices by hash: w and b are fitted on six tenths of them, T and c on two tenths,
+    and the expected calibration error without and with T and c is measured on the other two tenths. If a slice is empty
+    or has only one target, all pairs are used to fit and to measure, and `report` says so.
     """
 
     pairs_at_once = 2_000_000
@@ -42,15 +38,15 @@ class LexicalDiscriminator:
         *,
         corpus: CorpusStatistics,
         weights: Float64[np.ndarray, "features_and_1"],
-        temperature: float,
+        scaling: Scaling,
         report: dict,
     ):
         self.corpus = corpus
         self.weights = weights
-        self.temperature = temperature
+        self.scaling = scaling
         self.report = report
-        """The report of the fit: pairs, queries, mean_target, ece_before, ece_after and calibrated_on, which is
-        "held-out queries" or "the pairs it was fitted on"."""
+        """The report of the fit: pairs, queries, mean_target, calibrated_on ("held-out queries" or "the pairs it was
+        fitted on"), and the fields of `crops_jax.discriminator.populations.calibration_report`."""
 
     @classmethod
     def fit(
@@ -60,13 +56,16 @@ class LexicalDiscriminator:
         targets: Float64[np.ndarray, "pairs"],
         *,
         corpus: CorpusStatistics | Iterable[str],
+        populations: Populations | None = None,
     ) -> "LexicalDiscriminator":
-        """Fits weights and temperature.
+        """Fits the weights and their calibration.
 
         Args:
           queries, documents: the query and the document of each pair, as text.
-          targets: in [0, 1]: grade / maximum grade, or 1 for a click and 0 for none.
+          targets: in [0, 1]: 1 for a relevant or clicked document, 0 for another.
           corpus: the texts of the documents, or their statistics.
+          populations: the population of each pair, which decides its weight in the calibration; None if all pairs
+            belong to the pool.
 
         Raises:
           InputError: all targets are equal, so nothing can be learnt.
@@ -80,24 +79,25 @@ class LexicalDiscriminator:
         if not isinstance(corpus, CorpusStatistics):
             corpus = CorpusStatistics.from_texts(corpus)
         features = _features(queries, documents, corpus)
+        if populations is None:
+            populations = Populations.only_pool(len(targets))
         fit, tune, measure, held_out = slices(queries, targets, LEXICAL)
         weights = fit_logistic_regression(features[fit], targets[fit])
         logits = features @ weights[:-1] + weights[-1]
-        temperature = fit_temperature(logits[tune], targets[tune])
+        scaling = fit_scaling(logits[tune], targets[tune], weights=populations.of(tune).weights())
         report = {
             "pairs": len(targets),
             "queries": len(set(queries)),
             "mean_target": round(float(targets.mean()), 6),
-            "ece_before": round(expected_calibration_error(sigmoid(logits[measure]), targets[measure]), 6),
-            "ece_after": round(expected_calibration_error(sigmoid(logits[measure] / temperature), targets[measure]), 6),
             "calibrated_on": "held-out queries" if held_out else "the pairs it was fitted on",
+            **calibration_report(sigmoid(logits), scaling.probabilities(logits), targets, populations, measure),
         }
-        return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
+        return cls(corpus=corpus, weights=weights, scaling=scaling, report=report)
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Float32[np.ndarray, "pairs"]:
         """Returns theta of each pair; see `Discriminator.score`."""
         logits = _features(queries, documents, self.corpus) @ self.weights[:-1] + self.weights[-1]
-        return sigmoid(logits / self.temperature).astype(np.float32)
+        return self.scaling.probabilities(logits).astype(np.float32)
 
     def save(self, folder: Path | str) -> None:
         """Writes discriminator.json and corpus.npz; the same discriminator always writes the same bytes."""
@@ -113,7 +113,7 @@ class LexicalDiscriminator:
             "kind": "lexical",
             "features": list(FEATURES),
             "weights": self.weights.tolist(),
-            "temperature": self.temperature,
+            **self.scaling._asdict(),
             "documents": self.corpus.documents,
             "average_length": self.corpus.average_length,
             "report": self.report,
@@ -140,18 +140,23 @@ class LexicalDiscriminator:
                 float(description["average_length"]),
                 dict(zip(words, frequency.tolist(), strict=True)),
             )
-            weights, temperature = np.array(description["weights"], np.float64), float(description["temperature"])
+            weights = np.array(description["weights"], np.float64)
+            scaling = Scaling(float(description["temperature"]), float(description["bias"]))
             if weights.shape != (len(FEATURES) + 1,) or not np.isfinite(weights).all():
                 raise ValueError(f"{weights.size} weights for {len(FEATURES)} features, or not finite ones")
             max_frequency = max(corpus.frequency.values(), default=0)
             if not (
-                0 < temperature < np.inf and max_frequency <= corpus.documents and 0 <= corpus.average_length < np.inf
+                0 < scaling.temperature < np.inf
+                and np.isfinite(scaling.bias)
+                and max_frequency <= corpus.documents
+                and 0 <= corpus.average_length < np.inf
             ):
                 raise ValueError(
-                    f"temperature {temperature}, {corpus.documents} documents of {corpus.average_length} words"
+                    f"temperature {scaling.temperature}, bias {scaling.bias}, "
+                    f"{corpus.documents} documents of {corpus.average_length} words"
                 )
             report = typed(folder / DESCRIPTION, "report", description["report"], dict, remedy="fit it again")
-            return cls(corpus=corpus, weights=weights, temperature=temperature, report=report)
+            return cls(corpus=corpus, weights=weights, scaling=scaling, report=report)
         except InputError:
             raise
         except Exception as error:  # NumPy's reader of archives raises many types of errors

@@ -60,6 +60,36 @@ def bootstrap_mean(
     return Interval(float(numbers.mean()), float(low), float(high), count)
 
 
+def bootstrap_ratio(
+    numerators: Float[Any, "queries"] | Sequence[float],
+    denominators: Float[Any, "queries"] | Sequence[float],
+    *,
+    seed: int = 0,
+    samples: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Returns sum(numerators) / sum(denominators), such as a precision, with its bootstrap interval over queries.
+
+    All pairs of a query are drawn together, because they are not independent. Queries whose denominator is 0 are left
+    out. Arguments and errors are those of `bootstrap_mean`; `queries` counts those with a denominator above 0.
+    """
+    top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if top.shape != bottom.shape or top.ndim != 1:
+        raise ValueError(f"a ratio needs two numbers for each query, found shapes {top.shape} and {bottom.shape}")
+    top, bottom = top[bottom > 0], bottom[bottom > 0]
+    count = bottom.size
+    if count == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    generator = np.random.default_rng(seed)
+    ratios = []
+    rows = max(1, _DRAWN_AT_ONCE // count)
+    for start in range(0, samples, rows):
+        drawn = generator.integers(0, count, size=(min(rows, samples - start), count))
+        ratios.append(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), count)
+
+
 def paired_difference(
     first: Float[Any, "queries"] | Sequence[float],
     second: Float[Any, "queries"] | Sequence[float],

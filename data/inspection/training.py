@@ -154,7 +154,7 @@ def describe_encoder(path: Path) -> dict[str, Any]:
 
 def describe_discriminator(path: Path) -> dict[str, Any]:
     """Describes a discriminator: the data that it was fitted on, and its probability for one pair."""
-    from data.mining.theta import open_theta
+    from data.mining.relevance.theta import open_theta
 
     theta = open_theta(path)
     score = theta.discriminator.score(["red shoe"], ["a red shoe"])[0]

@@ -6,7 +6,7 @@ import ibis
 
 from crops_jax.text import DOCUMENT_FIELDS
 from data.backends.connection import Connection
-from data.mining.training_pairs import train_judgements
+from data.mining.relevance.training_pairs import train_judgements
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
 

@@ -22,9 +22,10 @@ from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.mining.labelling import write_evidence_labels
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
 from data.mining.parameters import MiningParameters, by_flag, missing_tables
+from data.mining.relevance.precision import measure_relevance
+from data.mining.relevance.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 from data.mining.scores import theta_table
 from data.mining.state import MiningState, named_damage, open_state
-from data.mining.theta import FOLDER, Theta, fit_theta, open_theta, save_theta
 from data.perspectives import knowledge_level
 from data.perspectives.log_events import LogEvents, read_events
 from data.tables import LogTables
@@ -93,7 +94,7 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
         )
         tables = logs.connect(memory_limit=arguments.memory_limit)
         _check_places(tables, logs)
-        told = _add_day(arguments, wanted, logs, tables, state, day, folder)
+        theta, told = _add_day(arguments, wanted, logs, tables, state, day, folder)
         told["forgotten"] = [] if first is None else _forget(tables, state, first)
         mined: dict[str, Any] = {"days": [str(kept) for kept in state.days()], "state": state.name}
         with mining_output(
@@ -105,9 +106,18 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
             overwrite=overwrite,
             mined=mined,
         ) as out:
-            labels = _write_labels(
-                wanted, logs, tables, state, out, parameters=arguments.parameters, partitions=arguments.partitions
+            labels, figures = _write_labels(
+                wanted,
+                logs,
+                tables,
+                state,
+                out,
+                theta=theta,
+                parameters=arguments.parameters,
+                partitions=arguments.partitions,
             )
+            if theta is not None:
+                told["discriminator"] = theta.fitted | figures
             mined.update(labels)
             mined.update(told | logs.outcome)
     return {"labels": arguments.output, "day": str(day), **mined}
@@ -178,8 +188,11 @@ def _add_day(
     state: MiningState,
     day: datetime.date,
     folder: Path | None,
-) -> dict[str, Any]:
-    """Writes the evidence of a day into the state, where it replaces earlier evidence of that day. Returns counts."""
+) -> tuple[Theta | None, dict[str, Any]]:
+    """Writes the evidence of a day into the state, where it replaces earlier evidence of that day.
+
+    Returns the discriminator, which is None if no perspective needs one, and counts.
+    """
     connection = connect(
         logs,
         backend=arguments.backend,
@@ -198,7 +211,7 @@ def _add_day(
     skipped = missing_tables(wanted, logs.names)
     theta = None
     if set(DECIDED_BY_THETA) & set(wanted):
-        theta, folder = _theta(connection, logs, events, state, folder, seed=parameters.seed)
+        theta, folder = _theta(connection, logs, events, state, folder, parameters)
     present = [name for name in wanted if name not in skipped]
     evidence, counts = gather_evidence(connection, events, present, parameters=parameters, since=start)
     with state.replaced_day(day) as file:
@@ -207,8 +220,7 @@ def _add_day(
         scored = 0 if theta is None else _score_new_pairs(tables, state, file, theta)
         if not state.days():
             state.pin(_pins(arguments, wanted, folder))
-    discriminator = None if theta is None else theta.fitted
-    return {"skipped": skipped, "discriminator": discriminator, "pairs_scored": scored, "of_the_day": counts}
+    return theta, {"skipped": skipped, "discriminator": None, "pairs_scored": scored, "of_the_day": counts}
 
 
 def _check_something_happened(events: LogEvents, start: datetime.datetime, logs: LogTables) -> None:
@@ -219,11 +231,17 @@ def _check_something_happened(events: LogEvents, start: datetime.datetime, logs:
 
 
 def _theta(
-    connection: Connection, logs: LogTables, events: LogEvents, state: MiningState, folder: Path | None, *, seed: int
+    connection: Connection,
+    logs: LogTables,
+    events: LogEvents,
+    state: MiningState,
+    folder: Path | None,
+    parameters: MiningParameters,
 ) -> tuple[Theta, Path]:
     if folder is None:
+        theta = fit_theta(connection, logs, events, relevant_grade=parameters.relevant_grade, seed=parameters.seed)
         with state.new_discriminator() as new:
-            save_theta(fit_theta(connection, logs, events, seed=seed), new)
+            save_theta(theta, new)
         folder = state.discriminator
     return open_theta(folder), folder
 
@@ -264,9 +282,11 @@ def _write_labels(
     state: MiningState,
     out: Path,
     *,
+    theta: Theta | None,
     parameters: MiningParameters,
     partitions: int | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the labels of all days. Returns their counts, and the figures about theta."""
     evidence = day_files.read_evidence(tables, list(state.days().values()), wanted)
     pairs, scores = evidence.candidate_pairs, None
     if pairs is not None:
@@ -279,8 +299,17 @@ def _write_labels(
     written = None
     if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
         written = tables.table("knowledge_documents")
+    _, figures = measure_relevance(
+        tables,
+        logs,
+        evidence,
+        theta if scores is not None else None,
+        scores,
+        parameters=parameters,
+    )
+    precision = {"precision": figures.pop("precision")} if "precision" in figures else {}
     # If pairs need several supporters, the first days can have no rows yet.
-    return write_evidence_labels(
+    counts = write_evidence_labels(
         tables,
         evidence,
         scores,
@@ -290,3 +319,4 @@ def _write_labels(
         written=written,
         may_be_empty=True,
     )
+    return counts | precision, figures

@@ -47,8 +47,12 @@ class ReformulationParameters:
     """Use only reformulations of searches in which no document was watched long."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
     """The minimum watch time that counts as watched long (a satisfied user), in all perspectives."""
+    relevant_grade: float | None = None
+    """The minimum grade of a relevant judgement, for a discriminator that is fitted on judgements and for the precision
+    of each source of positives. By default it is that which the source of the logs declares or, without one, the lowest
+    grade above 0."""
     seed: int = 0
-    """The seed of the lexical discriminator's random negatives and, in data.hold_out, of the choice of groups."""
+    """The seed of the lexical discriminator's random documents and, in data.hold_out, of the choice of groups."""
 
     def __post_init__(self) -> None:
         _check_range("alpha", self.alpha, 0, 1)
@@ -74,6 +78,10 @@ class MiningParameters(ReformulationParameters):
     """The maximum number of feed documents for a user and a query; the nearest in time are kept."""
     feed_long_watch_only: bool = False
     """Use only feed documents that were watched long."""
+    alpha_precision: float | None = None
+    """The share of the judged candidates above alpha that must be relevant, such as 0.9. Alpha is then the smallest
+    threshold with this precision on the judgements, and --alpha is not used. The logs must have judgements of
+    candidates."""
     levels: str = "hla"
     """The level that each source of labels gets: hla (hierarchical label assignment), query_level_at_4, binary, or
     SOURCE=LEVEL,... for the sources whose level differs from hla."""
@@ -82,6 +90,8 @@ class MiningParameters(ReformulationParameters):
         super().__post_init__()
         for name in ("feed_window_seconds", "max_feed_documents", "min_supporters"):
             _check_positive(name, getattr(self, name))
+        if self.alpha_precision is not None:
+            _check_range("alpha-precision", self.alpha_precision, 0, 1)
         parse_levels(self.levels)
 
 

@@ -36,7 +36,7 @@ from crops_jax.artifacts.json_fields import typed
 from crops_jax.artifacts.lock import exclusive
 from crops_jax.errors import InputError, one_line
 from data.mining.day_files import KEY_BYTES
-from data.mining.theta import FOLDER
+from data.mining.relevance.theta import FOLDER
 from data.tables.days import parse_day
 
 KIND = "mining_state"

@@ -20,6 +20,10 @@ _DISCRIMINATOR = {
     "calibrated_on": "Calibrated on",
     "ece_before": "ECE before calibration",
     "ece_after": "ECE after calibration",
+    "relevant_grade": "Minimum grade of a relevant judgement",
+    "alpha": "Alpha",
+    "random_pairs_passing": "Share of random pairs above alpha",
+    "populations": "Pairs by origin",
 }
 _STEPS = {
     "reformulations": "reformulations",
@@ -90,6 +94,15 @@ class Mined(NamedTuple):
         others = {name: words(name).capitalize() for name in sorted(about) if name not in _DISCRIMINATOR}
         return [(text, _written(about[name])) for name, text in (_DISCRIMINATOR | others).items() if name in about]
 
+    def precision(self) -> Mapping[str, Any] | None:
+        """Returns the precision of each source by judgements, as data.mine measured it; None without judgements."""
+        return self.outcome.get("precision")
+
+    @property
+    def random_pairs_passing(self) -> float | None:
+        """The share of random query-document pairs above alpha; None if it was not measured."""
+        return (self.outcome.get("discriminator") or {}).get("random_pairs_passing")
+
     def funnel(self) -> list[tuple[str, str, int]]:
         """Returns (perspective, step, count) for the steps of mining that lead to the positives that theta accepted."""
         rows = []
@@ -152,6 +165,8 @@ def read_alpha_sweep(labels: Path) -> AlphaSweep | None:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{words(name)} {_written(part)}" for name, part in value.items())
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if type(value) is int else str(value)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from data.conversion.streamed import RawTable, Streamed
 
+RELEVANT_GRADE = 3.0
+"""The minimum grade of a relevant product: Exact. A substitute does not meet all of the query."""
+
 _RAW = {
     "products": RawTable(
         files=("shopping_queries_dataset_products*.parquet", "products_sample.parquet"),

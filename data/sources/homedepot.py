@@ -14,6 +14,9 @@ from pathlib import Path
 
 from data.conversion.raw import Conversion, query_parquet
 
+RELEVANT_GRADE = 1.33
+"""The minimum grade of a relevant product: nearer to perfect than to not relevant (2.33 in the source)."""
+
 _COLUMNS = {
     "corpus": ("doc_id", "title"),
     "queries": ("query_id", "text"),

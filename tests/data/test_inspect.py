@@ -23,7 +23,7 @@ from crops_jax.text import tokenizer, wordpiece
 from crops_jax.training.optimizer import make_optimizer
 from crops_jax.training.state import TrainState, save_state
 from data.inspect import describe
-from data.mining import theta
+from data.mining.relevance import theta
 from data.tables import write_table
 from tests.model_folders import write_bert
 from tests.paths import ROOT

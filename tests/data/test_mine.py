@@ -246,7 +246,9 @@ def test_a_discriminator_is_fitted_on_train_judgements_alone(write_logs, tables,
     assert outcomes[0][1] == outcomes[1][1]
     described = outcomes[0][0]["discriminator"]
     assert described["source"].startswith("judgements")
-    assert described["pairs"] == 30
+    assert described["populations"]["pool"] == 30
+    assert described["pairs"] == sum(described["populations"].values())
+    assert described["relevant_grade"] == 1.0
     assert described["latest_time"] is None
 
 
@@ -256,7 +258,7 @@ def test_clicks_alone_take_unclicked_documents_and_say_so(write_logs, tables, tm
     described = outcome["discriminator"]
     assert "clicks only" in described["source"]
     # Two queries a thing, one click each; with each click, one document of BM25's top and one at random.
-    assert described["pairs"] == 60
+    assert (described["populations"]["pool"], described["populations"]["random"]) == (40, 20)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from crops_jax.runs.log import TIMING_FIELDS, read_metrics
 from data.hold_out import HoldOutArguments, hold_out
 from data.mine import MineArguments, mine
 from data.mining.parameters import MiningParameters
-from data.mining.theta import open_theta
+from data.mining.relevance.theta import open_theta
 from data.tables import SCHEMAS, open_logs, write_table
 from launch.status import StatusArguments, status
 from launch.train_discriminator import TrainDiscriminatorArguments, train_discriminator
@@ -113,7 +113,7 @@ def trained(judged, tmp_path_factory):
 
 def test_judgements_of_split_train_are_learnt_and_no_others(judged, trained):
     run, outcome = trained
-    assert outcome["source"] == "judgements of split train, target grade / greatest grade"
+    assert outcome["source"] == "judgements of split train"
     assert outcome["pairs"] == 26 * 8
     assert outcome["calibrated_on"] == "held-out queries"
     assert outcome["latest_time"] is None

@@ -9,9 +9,15 @@ from crops_jax.discriminator import alpha_sweep
 from crops_jax.discriminator.calibration import (
     expected_calibration_error,
     fit_logistic_regression,
-    fit_temperature,
+    fit_scaling,
     sigmoid,
 )
+
+
+def test_a_weight_stands_for_repeated_pairs():
+    p, y, times = np.array([0.2, 0.4, 0.9]), np.array([0, 1, 1]), np.array([3, 1, 2])
+    repeated = expected_calibration_error(np.repeat(p, times), np.repeat(y, times), bins=2)
+    assert expected_calibration_error(p, y, weights=times, bins=2) == pytest.approx(repeated)
 
 
 def test_calibration_error_by_hand():
@@ -56,13 +62,28 @@ def test_separable_classes_give_finite_weights():
     assert weights[0] > 1
 
 
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
-def test_temperature_is_recovered(temperature):
+@pytest.mark.parametrize(("temperature", "bias"), [(0.25, 0.0), (1.0, -2.0), (4.0, 1.5)])
+def test_temperature_and_bias_are_recovered(temperature, bias):
     logits = np.random.default_rng(1).normal(scale=3, size=4000)
-    assert fit_temperature(logits, sigmoid(logits / temperature)) == pytest.approx(temperature, rel=1e-6)
+    scaling = fit_scaling(logits, sigmoid(logits / temperature + bias))
+    assert scaling == pytest.approx((temperature, bias), rel=1e-4, abs=1e-4)
+    np.testing.assert_allclose(scaling.probabilities(logits), sigmoid(logits / temperature + bias), atol=1e-4)
 
 
-def test_temperature_stays_finite_when_every_logit_is_right():
+def test_weights_stand_for_repeated_pairs():
+    logits, targets = np.array([-2.0, -1.0, 1.0, 2.0, 0.5]), np.array([0.0, 1.0, 0.0, 1.0, 1.0])
+    repeated = np.array([0, 0, 0, 1, 2, 2, 3, 4])
+    weights = np.bincount(repeated).astype(float)
+    expected = fit_scaling(logits[repeated], targets[repeated])
+    assert fit_scaling(logits, targets, weights=weights) == pytest.approx(expected, rel=1e-5)
+    # The mean probability equals the weighted share of relevant pairs: the bias sees to that.
+    mean = np.average(expected.probabilities(logits), weights=weights)
+    assert mean == pytest.approx(np.average(targets, weights=weights), abs=1e-6)
+
+
+def test_the_scaling_stays_finite_when_every_logit_is_right_or_wrong():
     logits = np.array([-2.0, 3.0])
-    assert fit_temperature(logits, np.array([0.0, 1.0])) == pytest.approx(1 / 50)
-    assert fit_temperature(logits, np.array([1.0, 0.0])) == pytest.approx(50)
+    right, wrong = fit_scaling(logits, np.array([0.0, 1.0])), fit_scaling(logits, np.array([1.0, 0.0]))
+    assert 1 / 50 <= right.temperature < 1 < wrong.temperature <= 50
+    assert fit_scaling(logits, np.array([0.0, 0.0])).bias >= -20
+    assert fit_scaling(np.zeros(0), np.zeros(0)) == (1.0, 0.0)

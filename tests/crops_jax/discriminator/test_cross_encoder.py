@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from crops_jax import discriminator
-from crops_jax.discriminator.calibration import sigmoid
+from crops_jax.discriminator.calibration import Scaling, sigmoid
 from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.text import packing
@@ -24,7 +24,13 @@ def folder(tmp_path_factory):
 
 
 def discriminator_of(folder, model=None, **changed):
-    given = {"config": CONFIG.encoder, "max_tokens": 8, "tokenizer_folder": folder, "temperature": 2.0, **changed}
+    given = {
+        "config": CONFIG.encoder,
+        "max_tokens": 8,
+        "tokenizer_folder": folder,
+        "scaling": Scaling(2.0, 0.5),
+        **changed,
+    }
     return CrossEncoderDiscriminator(model or tiny_cross_encoder(), **given)
 
 
@@ -36,11 +42,11 @@ def theta(folder):
     return discriminator_of(folder, nnx.merge(graph, jax.tree.map(lambda leaf: leaf * 8, state)), report={"pairs": 3})
 
 
-def test_a_score_is_the_models_probability_at_the_temperature(theta):
+def test_a_score_is_the_models_calibrated_probability(theta):
     logits = theta.logits(QUERIES, DOCUMENTS)
     scores = theta.score(QUERIES, DOCUMENTS)
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, sigmoid(logits.astype(np.float64) / 2), rtol=1e-6)
+    np.testing.assert_allclose(scores, sigmoid(logits.astype(np.float64) / 2 + 0.5), rtol=1e-6)
     assert np.ptp(logits) > 0.01
     tokens = theta._tokenizer.encode_pair(QUERIES[7], DOCUMENTS[7])
     model = jax.jit(lambda *rows: nnx.merge(theta._graph, theta._state)(*rows))
@@ -88,10 +94,11 @@ def test_the_fingerprint_follows_all_that_decides_a_score(theta, folder):
     others = [
         discriminator_of(folder),
         discriminator_of(folder, tiny_cross_encoder(seed=1)),
-        discriminator_of(folder, temperature=1.0),
+        discriminator_of(folder, scaling=Scaling(1.0, 0.5)),
+        discriminator_of(folder, scaling=Scaling(2.0, 0.0)),
         discriminator_of(folder, max_tokens=12),
     ]
-    assert len({theta.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert len({theta.fingerprint, *(other.fingerprint for other in others)}) == 6
     assert discriminator_of(folder, report={"pairs": 9}).fingerprint == others[0].fingerprint
 
 
@@ -102,6 +109,7 @@ def test_what_cannot_be_read_is_said(theta, tmp_path):
         {**described, "encoder": {**described["encoder"], "width": 32}},
         {**described, "encoder": {**described["encoder"], "wings": 2}},
         {name: value for name, value in described.items() if name != "temperature"},
+        {name: value for name, value in described.items() if name != "bias"},
     ):
         (tmp_path / "discriminator.json").write_text(json.dumps(broken))
         with pytest.raises(InputError, match="not a readable discriminator"):

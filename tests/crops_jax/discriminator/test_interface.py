@@ -55,7 +55,7 @@ def test_fitting_is_deterministic_and_scores_do_not_depend_on_the_batch(fitted):
     queries, documents, targets = pairs()
     again = LexicalDiscriminator.fit(queries, documents, targets, corpus=iter(DOCUMENTS))
     np.testing.assert_array_equal(again.weights, fitted.weights)
-    assert again.temperature == fitted.temperature
+    assert again.scaling == fitted.scaling
     together = fitted.score(queries, documents)
     backwards = fitted.score(queries[::-1], documents[::-1])[::-1]
     np.testing.assert_array_equal(together, backwards)

@@ -183,7 +183,7 @@ def test_it_learns_what_shared_words_do_not_show_and_is_calibrated_on_other_quer
     assert report["auc"]["cross_encoder"]["value"] > 0.9
     assert report["auc"]["difference"]["low"] > 0
     assert report["calibrated_on"] == "held-out queries"
-    assert report["temperature"] == theta.temperature
+    assert (report["temperature"], report["bias"]) == theta.scaling
     rest = np.flatnonzero(~parts.train).tolist()
     assert report["held_out_pairs"] == len(rest)
     scores = theta.score([queries[i] for i in rest], [documents[i] for i in rest])

@@ -92,7 +92,7 @@ def test_theta_and_near_duplicates_drop_documents(run, server, logs, tmp_path):
             return np.array([0.9 if "lamp" in text else 0.6 for text in documents], np.float32)
 
     import data.synthesize as module
-    from data.mining.theta import Theta as Kept
+    from data.mining.relevance.theta import Theta as Kept
 
     same = {"title": "One lamp for all", "text": "It is the very same lamp whatever one asks for.", "cover_text": ""}
     server.behave = lambda number, body: json.dumps(

@@ -94,6 +94,44 @@ def test_a_manifest_tells_of_discriminator_sweep_skipped_and_quarantined(tmp_pat
     assert manifest["inputs"]["labels"]["manifest"]["program"] == "data.mine"
 
 
+def test_what_theta_decided_wrongly_comes_first(tmp_path, write_logs, tables):
+    def measured(pairs, judged, value):
+        interval = (None, None) if value is None else (value - 0.05, value + 0.05)
+        return {"pairs": pairs, "judged": judged, "value": value, "low": interval[0], "high": interval[1], "queries": 9}
+
+    precision = {
+        "judged_by": "judgements of split dev",
+        "relevant_grade": 2.0,
+        "sources": {
+            "search_log": {"before": measured(500, 100, 0.81)},
+            "shown_not_clicked": {"before": measured(900, 300, 0.4)},
+            "query_level": {"before": measured(80, 20, 0.5), "after": measured(40, 10, 0.9)},
+            "system_level": {"before": measured(3000, 200, 0.25), "after": measured(70, 10, 0.45)},
+            "empty_level": {"before": measured(4, 0, None), "after": measured(1, 0, None)},
+        },
+    }
+    discriminator = {"kind": "cross_encoder", "random_pairs_passing": 0.2, "populations": {"pool": 10, "feed": 5}}
+    logs = write_logs(**tables)
+    for name, passing in (("trusted", 0.02), ("doubted", 0.2)):
+        labels = mined_labels(
+            tmp_path / name,
+            LABELS,
+            logs,
+            discriminator={**discriminator, "random_pairs_passing": passing},
+            precision=precision,
+        )
+        text = text_of(page_of(tmp_path, labels, logs, overwrite=True)[1])
+        doubt = "The relevance discriminator (theta) passes 20.0% of random query-document pairs, more than 2%"
+        assert (doubt in text) == (name == "doubted")
+    assert "Of the judged positives of system level, 45% are relevant (40% to 50%; 10 pairs)." in text
+    for trusted in ("search log", "query level", "shown not clicked", "empty level"):
+        assert f"Of the judged positives of {trusted}" not in text
+    assert text.index(doubt) < text.index("Precision of each source")
+    assert re.search(r"system level 3,000 200 25\.0 % ?20\.0 % to 30\.0 % 70 10 45\.0 %", text)
+    assert "(grade 2 or higher), with its 95 % interval over queries, by judgements of split dev" in text
+    assert "Pairs by origin feed 5, pool 10" in text
+
+
 def test_labels_made_from_labels_tell_of_their_mining(tmp_path, write_logs, tables):
     logs = write_logs(**tables)
     mined = mined_labels(tmp_path / "mined", LABELS[:3], logs, skipped={"knowledge_level": "no such table"})

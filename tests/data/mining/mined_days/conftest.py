@@ -7,7 +7,7 @@ import pytest
 
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
-from data.mining.theta import Fitted, Theta, save_theta
+from data.mining.relevance.theta import Fitted, Theta, save_theta
 from tests.data.mining.mined_days.days import DOCUMENTS, OVER_MIDNIGHT
 
 
@@ -21,7 +21,9 @@ def discriminator(tmp_path_factory):
     about = Fitted(
         kind="lexical",
         source="hand-made",
+        relevant_grade=None,
         pairs=len(queries),
+        populations={"pool": len(queries), "feed": 0, "random": 0},
         ece_before=0.0,
         ece_after=0.0,
         calibrated_on="nothing",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from crops_jax.artifacts import read_manifest
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.errors import InputError
+from data.mining.relevance import precision
 from tests.data.mining.mined_days.days import DAYS, add, contents, logs_of, one_run, write_partitioned, write_whole
 
 
@@ -131,6 +132,7 @@ def test_pairs_are_scored_once(tmp_path, discriminator, over_midnight, monkeypat
         return plain(self, queries, documents)
 
     monkeypatch.setattr(LexicalDiscriminator, "score", score)
+    monkeypatch.setattr(precision, "RANDOM_PAIRS", 0)  # only the pairs of the log are counted here
     days = write_partitioned(tmp_path / "days", over_midnight)
     options = {"discriminator": str(discriminator), "alpha": 0.0}
     scored = [add(day, days, tmp_path, **options)["pairs_scored"] for day in (DAYS[0], DAYS[1], DAYS[0], DAYS[1])]

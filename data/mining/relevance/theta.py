@@ -15,9 +15,11 @@ from crops_jax.artifacts.json_fields import read_object
 from crops_jax.artifacts.lineage import Manifest, input_fingerprint, input_manifest
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
+from crops_jax.discriminator.populations import NAMES
 from crops_jax.errors import InputError
 from data.backends.connection import Connection
-from data.mining.training_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
+from data.mining.parameters import ReformulationParameters
+from data.mining.relevance.training_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LogEvents
 from data.tables import LogTables
 
@@ -41,8 +43,12 @@ class Fitted:
 
     kind: str
     source: str
-    """The source of the pairs; one of the constants in data.mining.training_pairs."""
+    """The source of the pairs; one of the constants in data.mining.relevance.training_pairs."""
+    relevant_grade: float | None
+    """The minimum grade of a relevant judgement; None if the pairs are not judgements."""
     pairs: int
+    populations: dict[str, int]
+    """The number of pairs of each population; see crops_jax.discriminator.populations."""
     ece_before: float
     ece_after: float
     calibrated_on: str
@@ -53,20 +59,29 @@ class Fitted:
 
 
 def fit_theta(
-    connection: Connection, logs: LogTables, events: LogEvents, *, until: datetime.datetime | None = None, seed: int = 0
+    connection: Connection,
+    logs: LogTables,
+    events: LogEvents,
+    *,
+    until: datetime.datetime | None = None,
+    relevant_grade: float | None = None,
+    seed: int = 0,
 ) -> Theta:
     """Fits a lexical discriminator on judgements of split train or, if these are missing, on the clicks of `events`.
 
-    Documents published at `until` or later are not read. Raises NothingToFit if the logs have no pairs to learn from.
+    Documents published at `until` or later are not read. `relevant_grade` is that of `training_pairs`. Raises
+    NothingToFit if the logs have no pairs to learn from.
     """
-    pairs = training_pairs(connection, logs.names, events, until=until, seed=seed)
+    pairs = training_pairs(connection, logs, events, until=until, relevant_grade=relevant_grade, seed=seed)
     if len(np.unique(pairs.targets)) < 2:
         raise NothingToFit(
             f"there is nothing to fit a discriminator on: {len(pairs.targets)} pairs, and none among them that does "
             "not answer its query; add judgements of several grades or more documents, or name a --discriminator"
         )
     corpus = CorpusStatistics.from_texts(texts_of(connection, published_before(connection, until)))
-    fitted = LexicalDiscriminator.fit(pairs.queries, pairs.documents, pairs.targets, corpus=corpus)
+    fitted = LexicalDiscriminator.fit(
+        pairs.queries, pairs.documents, pairs.targets, corpus=corpus, populations=pairs.populations
+    )
     return theta_of("lexical", fitted, pairs, report=fitted.report)
 
 
@@ -83,7 +98,9 @@ def theta_of(kind: str, fitted: Discriminator, pairs: TrainingPairs, *, report: 
     about = Fitted(
         kind=kind,
         source=pairs.source,
+        relevant_grade=pairs.relevant_grade,
         pairs=len(pairs.queries),
+        populations={name: int((pairs.populations.index == at).sum()) for at, name in enumerate(NAMES)},
         ece_before=report["ece_before"],
         ece_after=report["ece_after"],
         calibrated_on=report["calibrated_on"],
@@ -124,7 +141,7 @@ def choose_theta(
     *,
     named: str | None,
     until: datetime.datetime | None,
-    seed: int,
+    parameters: ReformulationParameters,
 ) -> tuple[Theta, dict[str, Any]]:
     """Returns the discriminator to use, and for the outcome a description with its origin.
 
@@ -134,7 +151,8 @@ def choose_theta(
       connection, logs, events: the data on which a new discriminator is fitted.
       named: the folder of --discriminator; None if the flag was not given.
       until: the discriminator must not have read events at this time or later.
-      seed: the seed of the random negatives of a new discriminator.
+      parameters: the minimum grade of a relevant judgement, and the seed of the random documents, for a new
+        discriminator.
 
     Raises:
       InputError: the given discriminator cannot be read, or read events at `until` or later.
@@ -150,7 +168,9 @@ def choose_theta(
         if not reads_past(theta, until):
             return theta, {"from": f"LOGS/{FOLDER}", **theta.fitted}
         why = f"LOGS/{FOLDER} read searches past --until"
-    theta = fit_theta(connection, logs, events, until=until, seed=seed)
+    theta = fit_theta(
+        connection, logs, events, until=until, relevant_grade=parameters.relevant_grade, seed=parameters.seed
+    )
     return theta, {"from": f"fitted here, since {why}", **theta.fitted}
 
 
