@@ -49,10 +49,10 @@ def asked_queries(
     queries = _union(sources)
     queries = queries.filter(queries.query != "").group_by("query").agg(searches=queries.searches.sum())
     examples = _examples(connection, _union(relevant))
-    asked = queries.join(examples, "query", how="inner" if with_example_only else "left")
-    asked = asked.select("query", "searches", "example_id", *DOCUMENT_FIELDS)
-    asked = asked.order_by(asked.searches.desc(), asked.query)
-    return (asked if max_queries is None else asked.limit(max_queries)).cache()
+    selected = queries.join(examples, "query", how="inner" if with_example_only else "left")
+    selected = selected.select("query", "searches", "example_id", *DOCUMENT_FIELDS)
+    selected = selected.order_by(selected.searches.desc(), selected.query)
+    return (selected if max_queries is None else selected.limit(max_queries)).cache()
 
 
 def _consumed(events: LogEvents) -> ibis.Table:

@@ -123,18 +123,18 @@ class Endpoint:
         return True
 
     async def _ask(self, messages: Sequence[tuple[str, str]], response_format: dict[str, Any] | None) -> Answer:
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": role, "content": content} for role, content in messages],
             self._limit_name: self._max_tokens,
         }
         if self._temperature is not None:
-            asked["temperature"] = self._temperature
+            request["temperature"] = self._temperature
         if response_format is not None:
-            asked["response_format"] = response_format
+            request["response_format"] = response_format
         openai = self._openai
         try:
-            completion = await self._client.chat.completions.create(**asked)
+            completion = await self._client.chat.completions.create(**request)
         except openai.APIStatusError as error:
             if "max_completion_tokens" in str(error) and self._limit_name == "max_tokens":
                 self._limit_name = "max_completion_tokens"

@@ -62,7 +62,7 @@ class Prompt:
         _check(self._system, system, name)
         _check(self._user[True], user, name)
         if "query" not in _places(self._user[False].template) | _places(self._system.template):
-            raise InputError(f"prompt {name}: $query is nowhere outside [example]; the model must be told the query")
+            raise InputError(f"prompt {name}: $query is nowhere outside [example]; the model must see the query")
 
     @property
     def shows_example(self) -> bool:

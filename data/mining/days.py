@@ -94,8 +94,8 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
         )
         tables = logs.connect(memory_limit=arguments.memory_limit)
         _check_places(tables, logs)
-        theta, told = _add_day(arguments, wanted, logs, tables, state, day, folder)
-        told["forgotten"] = [] if first is None else _forget(tables, state, first)
+        theta, outcome = _add_day(arguments, wanted, logs, tables, state, day, folder)
+        outcome["forgotten"] = [] if first is None else _forget(tables, state, first)
         mined: dict[str, Any] = {"days": [str(kept) for kept in state.days()], "state": state.name}
         with mining_output(
             arguments.output,
@@ -117,9 +117,9 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
                 partitions=arguments.partitions,
             )
             if theta is not None:
-                told["discriminator"] = theta.fitted | figures
+                outcome["discriminator"] = theta.fitted | figures
             mined.update(labels)
-            mined.update(told | logs.outcome)
+            mined.update(outcome | logs.outcome)
     return {"labels": arguments.output, "day": str(day), **mined}
 
 

@@ -181,8 +181,8 @@ def _log_with_enough(
     negatives = counted.filter(~positive)
     kept = negatives.semi_join(queries_of_enough(evidence.searches, least), "query")
     kept = kept.anti_join(ibis.union(*doubtful) if len(doubtful) > 1 else doubtful[0], _PAIR)
-    told = ibis.ifelse(kept.supporters >= least, kept.supporters, ibis.null("int64"))
-    kept = kept.mutate(supporters=told).cache()
+    shown_supporters = ibis.ifelse(kept.supporters >= least, kept.supporters, ibis.null("int64"))
+    kept = kept.mutate(supporters=shown_supporters).cache()
     counts = {search_log.SOURCE: count(few), "negatives": count(negatives) - count(kept)}
     return ibis.union(enough, kept.select(*enough.columns)), counts
 

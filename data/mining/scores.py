@@ -134,7 +134,9 @@ class RememberingDiscriminator:
         self._discriminator = discriminator
         self.pairs_at_once, self.fingerprint = discriminator.pairs_at_once, discriminator.fingerprint
         if discriminator.fingerprint is None:
-            raise ValueError("a discriminator without a fingerprint cannot be told from others, so nothing is kept")
+            raise ValueError(
+                "a discriminator without a fingerprint cannot be distinguished from others, so no score is kept"
+            )
         self._folder = Path(folder) / discriminator.fingerprint
         keys, scores = _read(self._folder)
         order = np.argsort(keys)

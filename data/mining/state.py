@@ -77,13 +77,13 @@ class MiningState:
             return
         different = [name for name in sorted(kept.keys() | pins.keys()) if kept.get(name) != pins.get(name)]
         if different:
-            told = ", ".join(
-                f"{name.replace('_', '-')} {_told(kept.get(name))} and not {_told(pins.get(name))}"
+            differences = ", ".join(
+                f"{name.replace('_', '-')} {_pinned_text(kept.get(name))} and not {_pinned_text(pins.get(name))}"
                 for name in different
             )
             raise InputError(
-                f"--state {self.path} was begun with {told}; give the same, or begin another state and mine its days "
-                "again"
+                f"--state {self.path} was begun with {differences}; give the same, or begin another state and mine its "
+                "days again"
             )
 
     def pin(self, pins: Mapping[str, Any]) -> None:
@@ -181,7 +181,7 @@ def _key(path: Path) -> bytes:
     if not file.exists():
         if any((path / "days").glob("[0-9]*.parquet")):
             raise InputError(
-                f"{file} is missing, so users of the days that are there cannot be told from those of other days; put "
+                f"{file} is missing, so users of its days cannot be distinguished from those of other days; put "
                 "it back, or begin another state and mine its days again"
             )
         with replaced_file(file, private=True) as new:
@@ -192,5 +192,5 @@ def _key(path: Path) -> bytes:
     return key
 
 
-def _told(value: Any) -> str:
+def _pinned_text(value: Any) -> str:
     return "none" if value is None else str(value)
