@@ -2,12 +2,15 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from crops_jax.errors import InputError
 
 # AT_FDCWD of fcntl.h on Linux means that paths are relative to the working directory. RENAME_EXCHANGE of stdio.h means
 # that two names are swapped.
@@ -18,7 +21,7 @@ _WORKING_DIRECTORY, _RENAME_EXCHANGE = -100, 2
 def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Yields a temporary directory beside `path`, which becomes `path` when the block ends without an error.
 
-    When the block fails, the directory is removed. Raises OSError when `path` is a directory with files at the end,
+    When the block fails, the directory is removed. Raises InputError when `path` is a directory with files at the end,
     which another process can have written meanwhile, unless `replaces` is set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +29,7 @@ def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     try:
         os.chmod(temporary, 0o755)
         yield temporary
-        (_replace if replaces else os.replace)(temporary, path)
+        (_replace if replaces else _appear)(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -70,6 +73,19 @@ def remove_temporaries(directory: Path) -> None:
     """
     for leftover in directory.glob(".*.tmp"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _appear(temporary: Path, path: Path) -> None:
+    """Gives `temporary` its name, unless it has been taken since the program began."""
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise InputError(
+            f"{path} exists now: another process wrote it in the meantime, so it is not replaced; use it, or choose "
+            "another output"
+        ) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:

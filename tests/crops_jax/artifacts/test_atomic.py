@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from crops_jax.artifacts import remove_temporaries, replaced_file
+from crops_jax.artifacts import appears_whole, remove_temporaries, replaced_file
+from crops_jax.errors import InputError
 from tests.paths import ROOT
 
 
@@ -93,3 +94,18 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
     remove_temporaries(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "answers.jsonl"]
+
+
+def test_a_directory_that_another_process_wrote_in_the_meantime_is_kept_and_named(tmp_path):
+    output = tmp_path / "labels"
+
+    def overtaken():
+        with appears_whole(output) as temporary:
+            (temporary / "file").write_text("second")
+            output.mkdir()
+            (output / "file").write_text("first")
+
+    with pytest.raises(InputError, match="labels exists now: another process wrote it"):
+        overtaken()
+    assert (output / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [output]
