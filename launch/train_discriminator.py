@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import dataclasses
 import datetime
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +141,7 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
             except NothingToFit:
                 # Other logs or another --until can have training pairs, so that OUTPUT must not stay claimed.
                 if is_new:
-                    shutil.rmtree(run)
+                    in_place.remove(run)
                 raise
         return {**_outcome(run), **logs.outcome}
 

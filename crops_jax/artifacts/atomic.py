@@ -22,8 +22,10 @@ def appears_whole(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """Yields a temporary directory beside `path`, which becomes `path` when the block ends without an error.
 
     When the block fails, the directory is removed. Raises InputError when `path` is a directory with files at the end,
-    which another process can have written meanwhile, unless `replaces` is set.
+    which another process can have written meanwhile, unless `replaces` is set. Through a link, its target is written.
     """
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
     try:
@@ -92,7 +94,7 @@ def _replace(temporary: Path, path: Path) -> None:
     """Replaces `path` with `temporary`. Where the system can swap names, a kill leaves the old or the new directory."""
     if not path.exists():
         os.replace(temporary, path)
-    elif path.is_symlink() or not _exchange(temporary, path):
+    elif not _exchange(temporary, path):
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".old", dir=path.parent))
         os.replace(path, old / path.name)
         os.replace(temporary, path)

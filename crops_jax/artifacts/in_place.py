@@ -75,10 +75,26 @@ def begin(
             fill(temporary)
             write_manifest(temporary, manifest)
         return
-    if directory.exists() and any(directory.iterdir()):
-        shutil.rmtree(directory)
+    if directory.exists():
+        _clear(directory)
     directory.mkdir(parents=True, exist_ok=True)
     write_manifest(directory, manifest)
+
+
+def remove(directory: Path) -> None:
+    """Removes a directory of ours. Behind a link, only what is in it is removed, and the link stays."""
+    _clear(directory)
+    if not directory.is_symlink():
+        directory.rmdir()
+
+
+def _clear(directory: Path) -> None:
+    """Removes what is in a directory, its manifest last: what a kill leaves of it is still known to be ours."""
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == MANIFEST):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def check_same(directory: Path, manifest: Manifest, *, remedy: str, flags: Mapping[str, str] | None = None) -> None:

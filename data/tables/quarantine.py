@@ -10,7 +10,6 @@ of single rows and raises InputError.
 """
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from crops_jax import artifacts
+from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError
 from data.tables.checks import (
     WRITTEN_IDS,
@@ -166,7 +166,7 @@ def write_quarantine(
         )
     if not counts:
         if path.is_dir():
-            shutil.rmtree(path)
+            in_place.remove(path)
         return
     with (
         artifacts.output_directory(

@@ -1,5 +1,7 @@
 """A directory that a program works in: begun, taken up by the same command, refused to others with the difference."""
 
+from pathlib import Path
+
 import pytest
 
 from crops_jax import artifacts
@@ -35,6 +37,29 @@ def test_an_empty_directory_is_begun_in_and_a_link_to_one_stays_a_link(tmp_path)
     assert claim(tmp_path / "out", manifest())
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "disk" / artifacts.MANIFEST).is_file()
+
+
+def test_what_is_begun_anew_behind_a_link_stays_behind_the_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    claim(tmp_path / "out", manifest())
+    (tmp_path / "out" / "days").mkdir()
+    assert claim(tmp_path / "out", manifest(dim=4), overwrite=True)
+    assert (tmp_path / "out").is_symlink()
+    assert [entry.name for entry in (tmp_path / "disk").iterdir()] == [artifacts.MANIFEST]
+
+
+def test_a_directory_that_is_removed_loses_its_manifest_last(tmp_path, monkeypatch):
+    claim(tmp_path / "out", manifest())
+    for name in ("a", "z"):
+        (tmp_path / "out" / name).write_text("shard")
+    order = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path: (order.append(path.name), unlink(path)))
+    in_place.remove(tmp_path / "out")
+    assert order[-1] == artifacts.MANIFEST
+    assert len(order) == 3
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_arguments_are_refused_with_the_difference_and_the_remedy(tmp_path):

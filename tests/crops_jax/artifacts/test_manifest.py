@@ -56,6 +56,16 @@ def test_an_old_output_is_replaced_and_nothing_else_is_left(tmp_path, monkeypatc
     write(tmp_path / "labels", "new", overwrite=True)
     assert (tmp_path / "labels" / "file.txt").read_text() == "new"
     assert {p.name for p in tmp_path.iterdir()} <= {"labels", "elsewhere"}
+    assert (tmp_path / "labels").is_symlink() == (system == "behind a link")
+
+
+def test_an_empty_directory_behind_a_link_is_written_to_and_the_link_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "labels").symlink_to("disk")
+    write(tmp_path / "labels", "text")
+    assert (tmp_path / "labels").is_symlink()
+    assert (tmp_path / "disk" / "file.txt").read_text() == "text"
+    assert {p.name for p in tmp_path.iterdir()} == {"disk", "labels"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
