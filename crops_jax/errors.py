@@ -50,13 +50,20 @@ class AnotherProcessFailed(Exception):
         self.status = status
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+
+
 def is_full_disk(error: BaseException | None) -> bool:
-    """Returns whether an error, or one of the errors that caused it, reports a full disk or quota."""
+    """Returns whether an error, or one that caused it, says that the disk or quota is full.
+
+    A limit of the size of a file (ulimit -f, or the file system's own) counts too.
+    """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
-        # TensorStore and safetensors report a full disk only in the text of their errors.
-        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded")):
+        # TensorStore, safetensors and shutil.copytree report it as text.
+        if any(words in str(error) for words in _NO_ROOM_WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -87,8 +94,12 @@ def explained(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, KeyboardInterrupt):
         return Interrupted.status, "interrupted; call the same command again"
     if is_full_disk(error):
-        cause = getattr(error, "filename", None) or error
-        return NamedFailure.status, f"the disk is full ({cause}); free some space and call the same command again"
+        # An error of copying names what was read first, and then what was written.
+        where = getattr(error, "filename2", None) or getattr(error, "filename", None) or one_line(error)
+        what, remedy = "the disk is full", "free some space"
+        if getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error):
+            what, remedy = "a file has reached the largest size that is allowed", "raise the limit (ulimit -f)"
+        return NamedFailure.status, f"{what} ({where}); {remedy} and call the same command again"
     if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
         return InputError.status, f"{os.fsdecode(error.filename)}: {error.strerror}; check the path"
     return None
