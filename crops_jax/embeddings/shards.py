@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from crops_jax import artifacts
+from crops_jax.artifacts.arrays import write_array
 from crops_jax.embeddings.stored_vectors import (
     TYPES,
     Shard,
@@ -89,10 +90,7 @@ def write_shard(
         )
     vectors_file = directory / layout.file("embeddings", shard)
     with artifacts.replaced_file(vectors_file) as temporary, open(temporary, "wb") as file:
-        # np.save would hide the reason of a failed write, such as a full disk.
-        rows = encoded(vectors, layout.dtype)
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
-        file.write(rows.data)
+        write_array(file, encoded(vectors, layout.dtype))
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)], metadata={_DIGEST: _digest(vectors_file)})
     with artifacts.replaced_file(directory / layout.file("ids", shard)) as temporary:
         pq.write_table(pa.table([pa.array(ids, pa.string())], schema=schema), temporary, compression="zstd")

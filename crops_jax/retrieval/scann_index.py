@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from crops_jax.artifacts import write_text
-from crops_jax.errors import InputError
+from crops_jax.artifacts.arrays import write_array
+from crops_jax.errors import InputError, NamedFailure, one_line
 from crops_jax.retrieval.exact import local_mesh
 from crops_jax.retrieval.mapped import mapped_top_k
 
@@ -121,7 +122,7 @@ class ExactIndex:
     def save(self, folder: str | Path) -> None:
         """Writes the documents and the settings."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        np.save(Path(folder) / "docs.npy", self.docs, allow_pickle=False)
+        write_array(Path(folder) / "docs.npy", self.docs)
         write_text(Path(folder) / _SETTINGS, json.dumps(self.settings, indent=2) + "\n")
 
 
@@ -153,9 +154,20 @@ class ScannIndex:
         return scores, indices
 
     def save(self, folder: str | Path) -> None:
-        """Writes the index. Its files name each other by relative paths, so the folder can be moved."""
+        """Writes the index. Its files name each other by relative paths, so the folder can be moved.
+
+        Raises NamedFailure where ScaNN cannot write its files, as on a full disk.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self.searcher.serialize(str(Path(folder).resolve()), relative_path=True)
+        try:
+            self.searcher.serialize(str(Path(folder).resolve()), relative_path=True)
+        except RuntimeError as error:
+            if "I/O error" not in str(error):
+                raise
+            raise NamedFailure(
+                f"{folder}: ScaNN could not write the index ({one_line(error)}), most likely for lack of room on the "
+                "disk; free some space and call the same command again"
+            ) from error
         write_text(Path(folder) / _SETTINGS, json.dumps(self.settings, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8, Int32, Int64
 
+from crops_jax.artifacts.arrays import write_array
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.records import EncodedRecords, QueryRecord, encode_records
@@ -137,7 +138,7 @@ def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen
         tokens=_NO_TOKENS,
     )
     for name in _ARRAY_NAMES:
-        np.save(_array_file(folder, name), getattr(arrays, name), allow_pickle=False)
+        write_array(_array_file(folder, name), getattr(arrays, name))
 
 
 def _array_file(folder: Path, name: str) -> Path:

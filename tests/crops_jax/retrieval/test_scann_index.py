@@ -1,10 +1,11 @@
+import resource
 import shutil
 import sys
 
 import numpy as np
 import pytest
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from crops_jax.retrieval import exact_top_k
 from crops_jax.retrieval.scann_index import build_index, index_recall, load_index
 
@@ -69,6 +70,18 @@ def test_a_saved_index_answers_the_same_from_another_place(tmp_path):
     assert loaded.settings == index.settings
     np.testing.assert_array_equal(loaded.search(queries, 10)[1], index.search(queries, 10)[1])
     assert not list((tmp_path / "moved").rglob("*.pkl"))
+
+
+def test_an_index_for_which_there_is_no_room_is_a_named_failure(tmp_path):
+    pytest.importorskip("scann", reason="ScaNN is not installed here")
+    index = build_index(unit(300, 16, 0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(NamedFailure, match="could not write the index"):
+            index.save(tmp_path / "index")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_without_scann_search_is_exact_and_says_so(without_scann, tmp_path):
