@@ -250,6 +250,11 @@ def _train(
     parts = slices(all_pairs.queries, all_pairs.targets, CROSS_ENCODER)
     documents = published_before(connection, until)
     train = parts.train.nonzero()[0].tolist()
+    if len(set(all_pairs.targets[train].tolist())) < 2:
+        raise NothingToFit(
+            f"there is nothing to fit a discriminator on: {len(train)} training pairs, all with the same target; it "
+            "needs pairs that answer the query and pairs that do not (judgements of several grades, or clicks)"
+        )
     queries, texts = ([side[pair] for pair in train] for side in (all_pairs.queries, all_pairs.documents))
     if not (run / _TOKENIZER).is_dir():
         _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))

@@ -189,6 +189,19 @@ def test_nothing_to_learn_from_is_said_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_pairs_of_one_target_alone_are_refused_before_training_and_leave_nothing(tmp_path):
+    """A click on the only document has no pair beside it that does not answer the query."""
+    logs = written(
+        tmp_path / "logs",
+        documents=[{"doc_id": "d0", "title": "a red shoe"}],
+        searches=[{"search_id": "s0", "user_id": "u", "query": "red", "time": T0}],
+        candidates=[{"search_id": "s0", "doc_id": "d0", "stage": "shown", "position": 1, "clicked": True}],
+    )
+    with pytest.raises(InputError, match="there is nothing to fit a discriminator on"):
+        train_discriminator(arguments(logs, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_hold_out_train_hold_out_again_and_mine(tmp_path):
     """The chain of launch.pipeline, with clicks; whatever read past the held-out time is refused."""
     logs, start = write_log(tmp_path / "logs"), (T0 + datetime.timedelta(days=1)).isoformat()
