@@ -88,6 +88,8 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     # The steps inherit the lock: after a chain was killed, no second chain starts while one of its steps still runs.
     with exclusive(work / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         _claim(work, arguments)
+        for folder in {step.output.parent for step in steps}:
+            artifacts.remove_temporaries(folder)  # of steps that were killed
         chain = Chain(work, total=len(steps))
         outcomes = [chain.run(step) for step in steps]
     set_aside = {name: value for name, value in outcomes[0].items() if name in ("quarantined", "quarantine")}

@@ -123,6 +123,15 @@ def test_arguments_may_be_mended_until_a_step_is_done(asked):
     asked(from_time="2026-01-05")
 
 
+def test_what_killed_steps_left_under_temporary_names_is_removed(asked):
+    asked()
+    left = [Path("work/.split-abc.tmp"), Path("work/search_log/.labels-abc.tmp")]
+    for folder in left:
+        folder.mkdir(parents=True)
+    asked()
+    assert not [folder for folder in left if folder.exists()]
+
+
 def test_a_directory_of_the_users_is_not_taken_for_work(asked):
     Path("work").mkdir()
     Path("work/thesis.tex").write_text("years")
