@@ -45,7 +45,7 @@ def inspect(arguments: InspectArguments) -> dict[str, Any]:
 def describe(path: Path) -> dict[str, Any]:
     """Returns path, kind, program and contents of a directory. Raises InputError if a file is broken."""
     if not path.is_dir():
-        raise InputError(f"{path}: no such directory")
+        raise InputError(f"{path}: {'not a directory' if path.exists() else 'no such directory'}; give a directory")
     if not (path / artifacts.MANIFEST).exists():
         return {"path": str(path), "kind": "logs", "program": None, **_describe_unsigned(path)}
     manifest = artifacts.read_manifest(path)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from crops_jax import artifacts
+from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 
 STEPS = "steps.json"
@@ -77,7 +78,7 @@ class Chain:
             "inputs": {str(path): artifacts.fingerprint(path) for path in step.inputs},
         }
         entry = self._done.get(step.name)
-        if entry and entry["step"] == described and entry["output"] == _fingerprint_or_none(step.output):
+        if entry and entry.get("step") == described and entry.get("output") == _fingerprint_or_none(step.output):
             print(f"{heading}: is already done", file=sys.stderr)
             return entry["outcome"]
         arguments = list(step.arguments)
@@ -149,7 +150,10 @@ def _fingerprint_or_none(path: Path) -> str | None:
 def _read_done(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
-    try:
-        return json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON ({error}); remove it to run every step again") from error
+    remedy = "remove it to run every step again"
+    done = read_object(file, remedy=remedy)
+    for name, entry in done.items():
+        typed(file, name, entry, dict, remedy=remedy)
+        if entry:
+            typed(file, f"{name}.outcome", entry.get("outcome"), dict, remedy=remedy)
+    return done

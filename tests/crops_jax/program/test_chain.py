@@ -129,9 +129,15 @@ def wait_for(file, process=None):
         time.sleep(0.02)
 
 
-def test_a_broken_memory_is_named(here):
-    Path("work/steps.json").write_text("{")
-    with pytest.raises(InputError, match=r"steps\.json"):
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"copy": 1}', '{"copy": {"step": {}, "output": null}}', '{"copy": {"outcome": []}}']
+)
+def test_a_broken_memory_is_named(here, content):
+    Path("work/steps.json").write_text(content)
+    with pytest.raises(InputError, match=r"steps\.json.*remove it to run every step again"):
         Chain(Path("work"), total=1)
+
+
+def test_an_empty_memory_runs_every_step(here):
     Path("work/steps.json").write_text(json.dumps({}))
     assert run_all()[1] == {"copied": "c"}
