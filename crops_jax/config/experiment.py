@@ -189,6 +189,10 @@ class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay, a rate for each layer, and a moving average of the weights."""
 
     learning_rate: float = 2e-5
+    temperature_learning_rate: float = 1e-2
+    """The learning rate of the logarithm of the temperature, with the schedule of learning_rate. A step changes the
+    temperature by about 1 % at most. A rate for weights would hardly change it: 500 steps of 2e-5 change it by at most
+    1 %. It has no effect on cross-encoders."""
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
     final_fraction: float = 0.0
@@ -199,15 +203,16 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     layer_decay: float = 1.0
     """The learning rate of a layer as a multiple of the rate of the layer after it; embeddings precede the first layer.
-    The last layer, the heads and the temperature use learning_rate."""
+    The last layer and the heads use learning_rate, the temperature temperature_learning_rate."""
     ema_decay: float = 0.0
     """The decay of a moving average of the weights, which evaluation, embedding and export then use. 0: no average.
     After n updates the decay is at most (1 + n) / (10 + n), so it is smaller at first."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay", "epsilon"):
+        for name in ("learning_rate", "temperature_learning_rate", "weight_decay", "epsilon"):
             _require(math.isfinite(getattr(self, name)), f"{name} must be finite", getattr(self, name))
-        _require(self.learning_rate > 0, "learning_rate must be positive", self.learning_rate)
+        for name in ("learning_rate", "temperature_learning_rate"):
+            _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction must lie in [0, 1)", self.warmup_fraction)
         _require(0 <= self.final_fraction <= 1, "final_fraction must lie in [0, 1]", self.final_fraction)

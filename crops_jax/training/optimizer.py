@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay, clipping by the global norm and a separate rate for each layer.
+"""AdamW with linear warm-up, cosine decay, clipping by the global norm, and rates for each layer and the temperature.
 
 The module also computes the moving average of the weights.
 """
@@ -15,8 +15,11 @@ from jaxtyping import Array, Int32
 from crops_jax.config import OptimizerConfig
 from crops_jax.devices.sharding import path_name
 
+TEMPERATURE = "log_inverse_temperature"
+"""The name of the parameter of a dual encoder that is the logarithm of 1 / temperature."""
+
 # The last names of the parameters without weight decay, which would only pull them off their natural scale.
-_NOT_DECAYED = {"bias", "scale", "log_inverse_temperature"}
+_NOT_DECAYED = {"bias", "scale", TEMPERATURE}
 _LAYER = re.compile(r"(?P<tower>|.*/)layers/(?P<layer>\d+)/")
 # The names of the parameters that a tower uses before its first layer.
 _BEFORE_LAYERS = {"token_embedding", "position_embedding", "token_type_embedding", "embedding_norm", "feature_tables"}
@@ -54,9 +57,13 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
             mask=decay_mask,
         ),
     ]
-    if config.layer_decay != 1:
-        parts.append(optax.stateless(lambda updates, _: _multiplied(updates, config.layer_decay)))
-    return optax.chain(*parts)
+    temperature = config.temperature_learning_rate / config.learning_rate
+
+    def multiplied(updates: Any, _: Any) -> Any:
+        factors = rate_multipliers(updates, layer_decay=config.layer_decay, temperature=temperature)
+        return jax.tree.map(lambda one, factor: one * factor, updates, factors)
+
+    return optax.chain(*parts, optax.stateless(multiplied))
 
 
 def decay_mask(parameters: Any) -> Any:
@@ -66,20 +73,23 @@ def decay_mask(parameters: Any) -> Any:
     )
 
 
-def rate_multipliers(parameters: Any, *, layer_decay: float) -> Any:
+def rate_multipliers(parameters: Any, *, layer_decay: float, temperature: float = 1.0) -> Any:
     """Returns the factor of each parameter's learning rate, in the structure of `parameters`.
 
     In a tower of L layers, layer i, counted from 1, has the factor layer_decay^(L - i), and the embeddings have
-    layer_decay^L. Parameters after the last layer, heads and the temperature have 1. The method is that of Howard and
-    Ruder, ULMFiT (arXiv 1801.06146).
+    layer_decay^L. Parameters after the last layer and heads have 1. The method is that of Howard and Ruder, ULMFiT
+    (arXiv 1801.06146). The learnt temperature has the factor `temperature`.
     """
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
     layers: dict[str, int] = {}
     for match in filter(None, map(_LAYER.match, names)):
         layers[match["tower"]] = max(layers.get(match["tower"], 0), int(match["layer"]) + 1)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: layer_decay ** _layers_after(path_name(path), layers), parameters
-    )
+
+    def factor(path: Any, _: Any) -> float:
+        name = path_name(path)
+        return temperature if name == TEMPERATURE else layer_decay ** _layers_after(name, layers)
+
+    return jax.tree_util.tree_map_with_path(factor, parameters)
 
 
 def updates_done(optimizer_state: Any) -> Int32[Array, ""]:
@@ -109,12 +119,6 @@ def moving_average(average: Any, parameters: Any, updates: Int32[Array, ""], *, 
     done = updates.astype(jnp.float32)
     share = 1 - jnp.minimum(decay, (1 + done) / (10 + done))
     return jax.tree.map(lambda old, new: old + share * (new.astype(jnp.float32) - old), average, parameters)
-
-
-def _multiplied(updates: Any, layer_decay: float) -> Any:
-    return jax.tree.map(
-        lambda update, factor: update * factor, updates, rate_multipliers(updates, layer_decay=layer_decay)
-    )
 
 
 def _layers_after(name: str, layers: dict[str, int]) -> int:

@@ -24,10 +24,8 @@ from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
 from crops_jax.runs import checksums
 from crops_jax.text.packing import packed_row_width
-from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
+from crops_jax.training.optimizer import TEMPERATURE, learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
-
-TEMPERATURE = "log_inverse_temperature"
 
 
 class StepMetrics(NamedTuple):

@@ -127,6 +127,35 @@ def test_updates_with_a_rate_for_each_layer_are_those_by_hand():
         np.testing.assert_allclose(found, -0.1 * factor * (g / (np.abs(g) + 1e-8) + 0.2 * p), rtol=1e-5)
 
 
+def test_the_temperature_alone_has_its_own_learning_rate():
+    parameters = {"tower": {"up": {"kernel": jnp.ones((2, 2))}}, "log_inverse_temperature": jnp.float32(3)}
+    gradients = jax.tree.map(lambda leaf: -0.1 * leaf, parameters)
+
+    def updates_of(rate):
+        config = OptimizerConfig(learning_rate=1e-3, temperature_learning_rate=rate, warmup_fraction=0.5)
+        optimizer = make_optimizer(config, steps=7)
+        state, found = optimizer.init(parameters), []
+        for _ in range(7):
+            updates, state = optimizer.update(gradients, state, parameters)
+            found.append(updates)
+        return found, [float(learning_rate_schedule(config, steps=7)(step)) for step in range(7)]
+
+    (slow, schedule), (fast, _) = updates_of(1e-3), updates_of(0.5)
+    for one, other, rate in zip(slow, fast, schedule, strict=True):
+        assert (one["tower"]["up"]["kernel"] == other["tower"]["up"]["kernel"]).all()
+        # Adam divides a constant gradient by its size, so every update is the rate of its step.
+        assert float(one["log_inverse_temperature"]) == pytest.approx(rate, rel=1e-4)
+        assert float(other["log_inverse_temperature"]) == pytest.approx(500 * rate, rel=1e-4)
+    factors = rate_multipliers(parameters, layer_decay=0.5, temperature=7.0)
+    assert factors == {"tower": {"up": {"kernel": 1.0}}, "log_inverse_temperature": 7.0}
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-3, float("inf"), float("nan")])
+def test_the_learning_rate_of_the_temperature_is_positive_and_finite(rate):
+    with pytest.raises(ValueError, match="temperature_learning_rate must be"):
+        OptimizerConfig(temperature_learning_rate=rate)
+
+
 def test_moving_average_is_that_of_the_formula():
     random = np.random.default_rng(0)
     weights = random.normal(size=(40, 3))

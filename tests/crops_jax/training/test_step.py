@@ -16,7 +16,8 @@ from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
 from crops_jax.runs import checksums
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
-from crops_jax.training.step import TEMPERATURE, device_batch, make_train_step
+from crops_jax.training.optimizer import TEMPERATURE
+from crops_jax.training.step import device_batch, make_train_step
 from tests.tiny_run import CONFIG, VOCABULARY, BagEncoder, state_of
 
 STEPS = 30
@@ -180,6 +181,15 @@ def test_temperature_stays_in_its_bounds():
         temperature = np.exp(-np.float64(state.parameters[TEMPERATURE]))
         assert 0.0999 * (1 - 1e-6) <= temperature <= 0.1001 * (1 + 1e-6)
     assert float(metrics.temperature) != pytest.approx(0.1, rel=1e-5)
+
+
+def test_the_first_step_moves_the_temperature_at_its_own_rate():
+    state, step, mesh = start()
+    before = float(state.parameters[TEMPERATURE])
+    state, _ = step(state, device_batch(batch_of(), mesh))
+    # The first of 3 steps of warm-up; Adam's first update has the size of its rate.
+    moved = abs(float(state.parameters[TEMPERATURE]) - before)
+    assert moved == pytest.approx(PLAIN.optimizer.temperature_learning_rate / 4, rel=1e-3)
 
 
 def test_a_fixed_temperature_does_not_move_and_takes_no_part_in_clipping():
