@@ -131,12 +131,28 @@ class DataConfig:
         _require(self.row_tokens >= 0, "row_tokens must not be negative", self.row_tokens)
 
 
+PAIRWISE_LOSSES = ("ranknet", "lambda_mrr", "lambda_ndcg", "pairwise_log", "binary_nce")
+"""The losses that need every score of a batch, so that their only implementation is the dense one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The loss and its temperature."""
 
-    name: Literal["h_infonce", "infonce", "multi_positive_infonce", "softmax_cross_entropy", "rince"] = "h_infonce"
+    name: Literal[
+        "h_infonce",
+        "infonce",
+        "multi_positive_infonce",
+        "softmax_cross_entropy",
+        "rince",
+        "ranknet",
+        "lambda_mrr",
+        "lambda_ndcg",
+        "pairwise_log",
+        "binary_nce",
+    ] = "h_infonce"
     implementation: Literal["auto", "dense", "streaming", "pallas"] = "auto"
+    """The losses from ranknet on need every score of a batch; their only implementation is dense."""
     normalization: Literal["anchors", "queries", "sum"] = "anchors"
     """The loss is the mean over all terms of a batch, the mean over the means of its queries, or the plain sum."""
     level_weights: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -175,6 +191,11 @@ class LossConfig:
         _require(finite, "rince_temperature_factors must be 5 finite numbers > 0", factors)
         plain = self.name != "softmax_cross_entropy" or all(weight == 1 for weight in weights)
         _require(plain, "softmax_cross_entropy has no terms of a level: level_weights must be 1", weights)
+        if self.name in PAIRWISE_LOSSES:
+            dense = self.implementation in ("auto", "dense")
+            _require(dense, f"{self.name} needs every score: implementation must be auto or dense", self.implementation)
+            corrected = self.log_q_correction and self.name != "binary_nce"
+            _require(not corrected, f"{self.name} has no sum that log_q_correction could correct; it must be off", "on")
         margin = self.ignore_margin
         _require(margin is None or math.isfinite(margin), "ignore_margin must be finite or None", margin)
         _require(0 < self.log_q_decay <= 1, "log_q_decay must lie in (0, 1]", self.log_q_decay)

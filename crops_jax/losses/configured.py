@@ -1,18 +1,23 @@
 """The loss that a configuration names, as the trainer computes it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int, Int32
 
 from crops_jax.config import LossConfig
+from crops_jax.labels import SparseLabels
 from crops_jax.losses.arguments import LossInputs, LossOptions
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, level_statistics
-from crops_jax.losses.level_sums.api import Split
+from crops_jax.losses.level_sums.api import Split, implementation_that_runs
 from crops_jax.losses.level_sums.sums import LevelSums
 from crops_jax.losses.listwise import softmax_cross_entropy_terms
+from crops_jax.losses.pairwise.noise_contrast import binary_nce_terms
+from crops_jax.losses.pairwise.pair_losses import pairwise_log_terms, ranknet_terms
+from crops_jax.losses.pairwise.rank_weights import lambda_formula
+from crops_jax.losses.pairwise.scored_batch import PairFormula, pairwise_loss, require_dense
 from crops_jax.losses.ranking_infonce import rince_formula
 from crops_jax.losses.terms import Formula, batch_loss
 from crops_jax.models.pooling import unit_norm
@@ -23,6 +28,23 @@ _FORMULAS: dict[str, Formula] = {
     "multi_positive_infonce": multi_positive_infonce_terms,
     "softmax_cross_entropy": softmax_cross_entropy_terms,
 }
+_PAIR_FORMULAS: dict[str, PairFormula] = {
+    "ranknet": ranknet_terms,
+    "lambda_mrr": lambda_formula("mrr"),
+    "lambda_ndcg": lambda_formula("ndcg"),
+    "pairwise_log": pairwise_log_terms,
+    "binary_nce": binary_nce_terms,
+}
+
+
+def configured_implementation(
+    config: LossConfig, labels: SparseLabels | Int[Array, "queries docs"], *, queries: int, docs: int
+) -> Literal["dense", "streaming", "pallas"]:
+    """Returns the implementation that the configured loss runs. Raises ValueError when the named one cannot."""
+    if config.name in _PAIR_FORMULAS:
+        require_dense(config.name, config.implementation)
+        return "dense"
+    return implementation_that_runs(config.implementation, labels, queries=queries, docs=docs)
 
 
 def configured_loss(
@@ -47,23 +69,9 @@ def configured_loss(
       temperature: a positive scalar.
       split: the mesh over which queries and documents are split.
     """
-    formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
-    options = LossOptions(
-        normalization=config.normalization,
-        level_weights=_as_five_weights(config.level_weights),
-        ignore_margin=config.ignore_margin,
-    )
 
     def compute(inputs: LossInputs) -> tuple[Array, LevelSums]:
-        return batch_loss(
-            config.name,
-            formula,
-            inputs,
-            temperatures=_temperatures(config, temperature),
-            implementation=config.implementation,
-            options=options,
-            split=split,
-        )
+        return _loss_and_sums(config, inputs, temperature, split)
 
     loss, sums = compute(inputs)
     if config.matryoshka_dims:
@@ -75,6 +83,25 @@ def configured_loss(
     if config.ignore_margin is not None:
         counters["ignored_by_margin"] = jnp.where(counted, sums.ignored, 0).sum(dtype=jnp.int32)
     return loss, counters, level_statistics(sums, counted)
+
+
+def _loss_and_sums(
+    config: LossConfig, inputs: LossInputs, temperature: Float[Array, ""], split: Split
+) -> tuple[Float[Array, ""], LevelSums]:
+    """Returns the loss of embeddings of one width, and the sums for the statistics."""
+    given: dict[str, Any] = {
+        "implementation": config.implementation,
+        "options": LossOptions(
+            normalization=config.normalization,
+            level_weights=_as_five_weights(config.level_weights),
+            ignore_margin=config.ignore_margin,
+        ),
+        "split": split,
+    }
+    if config.name in _PAIR_FORMULAS:
+        return pairwise_loss(config.name, _PAIR_FORMULAS[config.name], inputs, temperature=temperature, **given)
+    formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
+    return batch_loss(config.name, formula, inputs, temperatures=_temperatures(config, temperature), **given)
 
 
 def _leading_components(inputs: LossInputs, dim: int) -> LossInputs:

@@ -15,13 +15,14 @@ from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 class Terms(NamedTuple):
     """The terms of each query.
 
-    loss: the loss of each term; 0 in positions without a term.
-    counted: the mask of the positions that have a term.
+    loss: the loss of each term; 0 in positions without a term. A position can also hold the mean of several terms that
+      belong to one document.
+    counted: the mask of the positions that have a term, or the number of terms of each position.
     level: the level of the term's document, 1 to 5.
     """
 
     loss: Float[Array, "queries terms"]
-    counted: Bool[Array, "queries terms"]
+    counted: Bool[Array, "queries terms"] | Int32[Array, "queries terms"]
     level: Int32[Array, "queries terms"]
 
 
@@ -57,15 +58,22 @@ def batch_loss(
         ignore_margin=options.ignore_margin,
         split=split,
     )
+    return mean_of_terms(formula(sums, temperatures), inputs, temperatures, options), sums
+
+
+def mean_of_terms(
+    terms: Terms, inputs: LossInputs, temperatures: Float[Array, "temperatures"], options: LossOptions
+) -> Float[Array, ""]:
+    """Returns the loss of a batch from its terms. If an embedding or temperature is not finite, the loss is NaN."""
     if inputs.query_weights is None:
         weights = jnp.ones(inputs.query_embeddings.shape[0], jnp.float32)
     else:
         weights = inputs.query_weights.astype(jnp.float32)
-    loss = _normalised(formula(sums, temperatures), jax.lax.stop_gradient(weights), options)
+    loss = _normalised(terms, jax.lax.stop_gradient(weights), options)
     # Without this check, a sum that is NaN would be treated as empty, and the loss would be that of a batch without
     # anchors.
     finite = _all_finite(inputs.query_embeddings, inputs.doc_embeddings, temperatures)
-    return jnp.where(finite, loss, jnp.nan), sums
+    return jnp.where(finite, loss, jnp.nan)
 
 
 def strictly_below(

@@ -15,9 +15,9 @@ from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
-from crops_jax.losses import Split, implementation_that_runs
+from crops_jax.losses import Split
 from crops_jax.losses.arguments import LossInputs
-from crops_jax.losses.configured import configured_loss
+from crops_jax.losses.configured import configured_implementation, configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.losses.log_q import DocumentIntervals, observe
 from crops_jax.models.attention.api import attention_that_runs
@@ -91,8 +91,8 @@ def implementation_name(config: Config) -> str:
     queries = config.data.queries_per_batch
     empty = jax.ShapeDtypeStruct((queries, config.data.labels_per_query), jnp.int32)
     try:
-        return implementation_that_runs(
-            config.loss.implementation,
+        return configured_implementation(
+            config.loss,
             SparseLabels(empty, empty),  # type: ignore[arg-type]
             queries=queries,
             docs=queries * config.data.documents_per_query,

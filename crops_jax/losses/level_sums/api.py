@@ -69,11 +69,7 @@ def level_sums(
     labels = _labels_of_real_columns(labels, mask)
     level = labels.level if isinstance(labels, SparseLabels) else labels
     if name == "dense":
-        if split is not None:
-            # Every query needs every document. The documents are gathered once, here, so that their gradient is summed
-            # and scattered once.
-            replicated = NamedSharding(split.mesh, PartitionSpec())
-            doc_embeddings = jax.lax.with_sharding_constraint(doc_embeddings, replicated)
+        doc_embeddings = replicated_documents(doc_embeddings, split)
         raw = dense_sums(query_embeddings, doc_embeddings, labels, temperatures, offset, ignore_margin)
         return level_sums_of(raw, level, temperatures)
     assert isinstance(labels, SparseLabels)
@@ -87,6 +83,16 @@ def level_sums(
         plan, query_embeddings, doc_embeddings, temperatures, labels.doc_index, offset, threshold
     )
     return level_sums_of(streamed, level, temperatures)
+
+
+def replicated_documents(doc_embeddings: Float[Array, "docs dim"], split: Split | None) -> Float[Array, "docs dim"]:
+    """Returns the documents of a batch with all of them on every device, because every query needs every document.
+
+    They are gathered once, here, so that their gradient is summed and scattered once.
+    """
+    if split is None:
+        return doc_embeddings
+    return jax.lax.with_sharding_constraint(doc_embeddings, NamedSharding(split.mesh, PartitionSpec()))
 
 
 def implementation_that_runs(

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests.crops_jax.losses.pairwise.definitions import PAIRWISE, pair_terms
+
 QUICK = {"xla_backend_optimization_level": 0}
 """Compiler options for programs that run a few times on tiny arrays: half the time to compile, the same numbers."""
 
@@ -19,10 +21,11 @@ def reference(
     level_weights=(1, 1, 1, 1, 1),
     normalization="anchors",
     form="out",
+    rank_scores=None,
 ) -> float:
-    """The loss of scores [queries, docs] and levels [queries, docs]."""
+    """The loss of scores [queries, docs] and levels [queries, docs]. rank_scores: those that ranks are by, or None."""
     queries, docs = matrix.shape
-    weights = np.ones(queries) if weights is None else weights
+    weights = np.ones(queries) if weights is None else np.float64(weights)
     log_p = np.zeros(docs) if log_probabilities is None else log_probabilities
     real = np.ones(docs, bool) if mask is None else mask
     rows = []
@@ -31,7 +34,12 @@ def reference(
         if margin is not None and (levels >= 4).any():
             best = scores[row][levels >= 4].max()
             levels = np.where((levels == 0) & (scores[row] >= best - margin), -1, levels)
-        rows.append((weights[row], _terms(name, scores[row], levels, np.atleast_1d(temperatures), log_p, form)))
+        if name in PAIRWISE:
+            ranked = (scores if rank_scores is None else rank_scores)[row]
+            terms = pair_terms(name, scores[row], levels, float(temperatures), log_probabilities, ranked)
+        else:
+            terms = _terms(name, scores[row], levels, np.atleast_1d(temperatures), log_p, form)
+        rows.append((weights[row], terms))
     by_level = (1, *level_weights)
     if normalization == "queries":
         means = [
