@@ -66,7 +66,10 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def load_config(name: str) -> Config:
-    """Returns the CONFIG of a module in configs/ or of a Python file. Raises InputError when there is none."""
+    """Returns the CONFIG of a module in configs/, such as baselines.fs_lr, or of a Python file.
+
+    Raises InputError when there is none.
+    """
     path = Path(name)
     try:
         if path.suffix == ".py":
@@ -80,9 +83,10 @@ def load_config(name: str) -> Config:
         else:
             module = importlib.import_module(f"configs.{name}")
     except ModuleNotFoundError as error:
-        if error.name not in {f"configs.{name}", "configs"}:
+        if error.name is None or not f"configs.{name}.".startswith(f"{error.name}."):
             raise InputError(f"configuration {name}: {error}") from error
-        known = sorted(p.stem for p in Path("configs").glob("*.py") if p.stem != "__init__")
+        files = [file.relative_to("configs") for file in Path("configs").rglob("*.py") if file.stem != "__init__"]
+        known = sorted(".".join(file.with_suffix("").parts) for file in files)
         raise InputError(
             f"configuration {name} is not one of configs/ ({', '.join(known)}) nor a path ending in .py"
         ) from error

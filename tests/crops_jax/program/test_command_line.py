@@ -164,6 +164,12 @@ def test_any_field_of_a_configuration_is_overridden_on_the_command_line(capfd):
     assert json.loads(out) == {"rate": 0.5, "width": 128}
 
 
+def test_a_configuration_may_stand_in_a_folder_of_configs(capfd):
+    status, out, _ = run(configured, ["baselines.nce", "--output", "x", "--encoder.width", "64"], capfd)
+    assert status == 0
+    assert json.loads(out) == {"rate": 1e-3, "width": 64}
+
+
 def test_a_configuration_may_be_a_file(tmp_path, capfd):
     file = tmp_path / "mine.py"
     file.write_text("from configs.base import CONFIG as BASE\nCONFIG = BASE.replace(encoder={'width': 24})\n")
@@ -177,6 +183,12 @@ def test_a_configuration_may_be_a_file(tmp_path, capfd):
     [
         (["--output", "x"], "name a configuration first"),
         (["nope", "--output", "x"], "tiny_cpu"),
+        (
+            ["baselines.nope", "--output", "x"],
+            "configuration baselines.nope is not one of configs/ (base, baselines.crops",
+        ),
+        (["nope.fs_lr", "--output", "x"], "configuration nope.fs_lr is not one of configs/"),
+        (["baselines", "--output", "x"], "CONFIG must be a crops_jax.config.Config"),
         (["/nope.py", "--output", "x"], "no such file"),
         (["tiny_cpu", "--output", "x", "--optimizer.rate", "1"], "rate"),
         (["tiny_cpu", "--output", "x", "--optimizer.learning-rate", "fast"], "fast"),

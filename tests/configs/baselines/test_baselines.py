@@ -1,0 +1,77 @@
+"""Every baseline differs from tiny_cpu in the fields listed here and in no other, and its loss can be trained with."""
+
+import dataclasses
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import tiny_hashed
+from crops_jax import program
+from crops_jax.losses import Split
+from crops_jax.losses.arguments import LossInputs
+from crops_jax.losses.configured import configured_loss
+from tests.crops_jax.losses.reference import QUICK
+from tests.crops_jax.losses.test_h_infonce import random_case, sparse
+from tests.crops_jax.losses.test_over_devices import mesh_of
+from tests.paths import ROOT
+
+DIFFERENCES = {
+    "crops": {},
+    "fs_lr": {"loss.name": "lambda_ndcg"},
+    "fs_lr_ranknet": {"loss.name": "ranknet"},
+    "infonce": {"loss.name": "infonce"},
+    "multi_positive_infonce": {"loss.name": "multi_positive_infonce"},
+    "nce": {"loss.name": "infonce", "data.documents_per_query": 1},
+    "nce_log_q": {"loss.name": "infonce", "loss.log_q_correction": True, "data.documents_per_query": 1},
+    "rince": {"loss.name": "rince", "loss.rince_temperature_factors": (2.0, 1.75, 1.5, 1.25, 1.0)},
+    "softmax_cross_entropy": {"loss.name": "softmax_cross_entropy"},
+}
+
+
+def fields(config) -> dict:
+    sections = dataclasses.asdict(config)
+    return {f"{section}.{name}": value for section, part in sections.items() for name, value in part.items()}
+
+
+def differences(one, other) -> dict:
+    before, after = fields(one), fields(other)
+    return {name: after[name] for name in after if after[name] != before[name]}
+
+
+def test_every_baseline_is_listed():
+    files = (ROOT / "configs" / "baselines").glob("*.py")
+    assert sorted(file.stem for file in files if file.stem != "__init__") == sorted(DIFFERENCES)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_baseline_differs_in_the_fields_listed(name):
+    found = program.load_config(f"baselines.{name}")
+    assert differences(program.load_config("tiny_cpu"), found) == DIFFERENCES[name]
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_its_changes_make_the_same_baseline_of_another_configuration(name):
+    found = tiny_hashed.CONFIG.replace(**importlib.import_module(f"configs.baselines.{name}").CHANGES)
+    assert differences(tiny_hashed.CONFIG, found) == DIFFERENCES[name]
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_its_loss_and_gradients_of_a_tiny_batch_are_finite(name):
+    config = program.load_config(f"baselines.{name}").loss
+    q, d, matrix, weights, mask = random_case(1)
+    log_p = np.linspace(-3, 0, len(d), dtype=np.float32) if config.log_q_correction else None
+
+    @jax.jit(compiler_options=QUICK)
+    def run(q, d):
+        def loss(q, d):
+            inputs = LossInputs(q, d, sparse(matrix), jnp.asarray(weights), jnp.asarray(mask), log_p)
+            return configured_loss(config, inputs, temperature=jnp.float32(0.05), split=Split(mesh_of(1)))[0]
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(q, d)
+
+    found, gradients = run(q, d)
+    assert 0 < float(found) < np.inf
+    assert all(np.isfinite(gradient).all() and np.abs(gradient).max() > 0 for gradient in gradients)
