@@ -77,6 +77,7 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
                 "labels": arguments.labels,
                 "logs": arguments.logs,
                 "knowledge_documents": arguments.knowledge_documents,
+                "vocabulary_from": arguments.vocabulary_from,
             },
             tokenizer=tokenizer_fields,
         ) as directory,
@@ -107,6 +108,8 @@ def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarra
 def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], directory: Path) -> Tokenizer:
     if arguments.tokenizer is not None:
         return tokenizer.copy(folder.locate(arguments.tokenizer), directory)
+    if arguments.vocabulary_from is not None:
+        tables = [open_logs(arguments.vocabulary_from)]
     print("learning a vocabulary from the documents", file=sys.stderr)
     learnt = learn_wordpiece(lambda: document_texts(tables), vocabulary_size=arguments.vocabulary_size)
     return tokenizer.save(learnt, directory)

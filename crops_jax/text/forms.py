@@ -11,9 +11,9 @@ from jaxtyping import Int64
 DOCUMENT_FIELDS = ("title", "keywords", "cover_text", "text")
 
 # Chinese, Japanese and Korean scripts are written without blanks between words, so one character is one unit.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])\w)+")
-_STARTS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
+_WORD = re.compile(rf"[{UNSPACED}]+|(?:(?![{UNSPACED}])\w)+")
+_STARTS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 
 
 def normalise_query(query: str) -> str:

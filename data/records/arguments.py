@@ -45,6 +45,8 @@ class WriteRecordsArguments:
     tokenizer: str | None = None
     """A Hugging Face tokenizer folder, or the name of a hub repository. By default a WordPiece vocabulary is learnt
     from the documents."""
+    vocabulary_from: str | None = None
+    """The log tables from whose documents the vocabulary is learnt, without --tokenizer. The default is LOGS."""
     vocabulary_size: int = 4096
     """The number of tokens of the vocabulary that is learnt."""
     max_tokens: int = 128
@@ -68,6 +70,8 @@ class WriteRecordsArguments:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(self, name)}")
             if getattr(self, name) > _MAX_SIZE:
                 raise ValueError(f"--{name.replace('_', '-')} must be at most {_MAX_SIZE}, found {getattr(self, name)}")
+        if self.tokenizer is not None and self.vocabulary_from is not None:
+            raise ValueError("--vocabulary-from learns a vocabulary and --tokenizer brings one; give one of them")
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"--dev-fraction must lie in [0, 1), found {self.dev_fraction}")
         if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:
