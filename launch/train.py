@@ -19,6 +19,9 @@ class TrainArguments:
     """The configuration of the experiment; a flag overrides each field."""
     records: str
     """RECORDS, the directory that data.write_records wrote."""
+    initial_run: str | None = None
+    """A run whose best weights a new RUN starts from. Its architecture must be that of the configuration, and its
+    tokenizer that of the records. The temperature starts anew. A RUN that has a checkpoint does not read it again."""
     output: str
     """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
 
@@ -49,12 +52,18 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
 
     config = pretrained.resolve_config(arguments.config)
     training.check_machine(config)  # before RUN is made, because a run keeps its first configuration
-    with folder.open_run(arguments.output, config=config, records=arguments.records, arguments=arguments) as run:
+    with folder.open_run(
+        arguments.output,
+        config=config,
+        records=arguments.records,
+        arguments=arguments,
+        initial_run=arguments.initial_run,
+    ) as run:
         obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:
             print(f"launch.export will refuse this run: {obstacle}", file=sys.stderr, flush=True)
         training.enable_compilation_cache(run)
-        outcome = training.train(config, records_path=arguments.records, run=run)
+        outcome = training.train(config, records_path=arguments.records, run=run, initial_run=arguments.initial_run)
     return {"run": str(Path(arguments.output)), **outcome}
 
 

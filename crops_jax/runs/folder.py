@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crops_jax.config.stored import CONFIG, differing_fields, read_sections, wri
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
+from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
 from crops_jax.text import tokenizer
 
 TOKENIZER = "tokenizer"
@@ -25,7 +26,14 @@ _VISIBLE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def open_run(run: Path | str, *, config: Config, records: Path | str, arguments: Any) -> Iterator[Path]:
+def open_run(
+    run: Path | str,
+    *,
+    config: Config,
+    records: Path | str,
+    arguments: Any,
+    initial_run: Path | str | None = None,
+) -> Iterator[Path]:
     """Makes RUN or opens it again, and locks it for this process or for the cluster that the process belongs to.
 
     A new folder appears whole, with config.json, tokenizer/ (copied from the records) and manifest.json. In an existing
@@ -37,40 +45,48 @@ def open_run(run: Path | str, *, config: Config, records: Path | str, arguments:
       config: a resolved configuration, see crops_jax.pretrained.resolve_config.
       records: the records of data.write_records.
       arguments: the arguments that the manifest keeps.
+      initial_run: the run whose best weights a new run starts from (crops_jax.runs.initial_run). None: the weights are
+        random or those of config.encoder.weights.
 
     Raises InputError when the folder is not a run; when it is a run of other records, another tokenizer or another
-    configuration (the message names the fields); when another process or cluster trains in it; or when the processes of
-    a cluster were started with different configurations or records, or do not share a file system.
+    configuration (the message names the fields); when another process or cluster trains in it; when the processes of
+    a cluster were started with different configurations or inputs, or do not share a file system; or when `initial_run`
+    does not fit, or is not the run that the folder was started from.
     """
     run, records, cluster = Path(run), Path(records), processes.current()
+    start = None if initial_run is None else Path(initial_run)
     with cluster.together():
         check_records(records, config)
-        records_fingerprint = artifacts.fingerprint(records)
-    _check_alike(cluster, config, records_fingerprint)
+        if start is not None and not has_checkpoint(run):
+            check_initial_run(start, config=config, records=records)
+        inputs = {"records": records, INPUT: start if start is not None and start.exists() else None}
+        fingerprints = {name: None if path is None else artifacts.fingerprint(path) for name, path in inputs.items()}
+    _check_alike(cluster, config, fingerprints)
     with contextlib.ExitStack() as stack:
         with cluster.together():
             if cluster.is_first:
-                stack.enter_context(_opened(run, config, records, arguments))
+                stack.enter_context(_opened(run, config, records, start, arguments))
         with cluster.together():
             _check_visible(run, cluster)
         yield run
 
 
 @contextlib.contextmanager
-def _opened(run: Path, config: Config, records: Path, arguments: Any) -> Iterator[None]:
+def _opened(run: Path, config: Config, records: Path, start: Path | None, arguments: Any) -> Iterator[None]:
     """Makes or checks the folder, and locks it for this process until the block ends."""
     if not (run / artifacts.MANIFEST).exists():
-        _create(run, config, records, arguments)
+        _create(run, config, records, start, arguments)
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
     with exclusive(run / LOCK, refusal=refusal):
         _check_same_run(run, config, records)
+        check_same_start(run, start)
         write_config(run / CONFIG, config)
         yield
 
 
-def _check_alike(cluster: Processes, config: Config, records_fingerprint: str) -> None:
-    """Raises InputError in all processes when one of them was started with another configuration or other records."""
-    settings = cluster.gathered({"config": dataclasses.asdict(config), "records": records_fingerprint})
+def _check_alike(cluster: Processes, config: Config, fingerprints: Mapping[str, str | None]) -> None:
+    """Raises InputError in all processes when one of them was started with another configuration or other inputs."""
+    settings = cluster.gathered({"config": dataclasses.asdict(config), **fingerprints})
     first = settings[0]
     for index, other in enumerate(settings):
         differing = [
@@ -79,8 +95,11 @@ def _check_alike(cluster: Processes, config: Config, records_fingerprint: str) -
             for name, value in fields.items()
             if other["config"][section].get(name) != value
         ]
-        if other["records"] != first["records"]:
-            differing.append("--records: other records")
+        differing += [
+            f"--{name.replace('_', '-')}: other {'records' if name == 'records' else 'weights'}"
+            for name in fingerprints
+            if other[name] != first[name]
+        ]
         if differing:
             raise InputError(
                 f"process {index} was not started as process 0: {'; '.join(differing)}. Give the same command to all"
@@ -124,20 +143,22 @@ def check_records(records: Path, config: Config) -> None:
             )
 
 
-def _create(run: Path, config: Config, records: Path, arguments: Any) -> None:
+def _create(run: Path, config: Config, records: Path, start: Path | None, arguments: Any) -> None:
+    inputs = {"records": records, INPUT: start}
     manifest = artifacts.new_manifest(
         program=_PROGRAM,
         kind="run",
         arguments=arguments,
-        inputs={"records": records},
+        inputs=inputs,
         tokenizer=tokenizer.fingerprint(records / TOKENIZER),
+        **manifest_fields(start),
     )
 
     def fill(new: Path) -> None:
         write_config(new / CONFIG, config)
         shutil.copytree(records / TOKENIZER, new / TOKENIZER)
 
-    in_place.begin(run, manifest, overwrite=None, inputs={"records": records}, fill=fill)
+    in_place.begin(run, manifest, overwrite=None, inputs=inputs, fill=fill)
 
 
 def _check_same_run(run: Path, config: Config, records: Path) -> None:

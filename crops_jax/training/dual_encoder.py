@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 from crops_jax import pretrained, records
 from crops_jax.config import Config
 from crops_jax.devices import processes, sharding
+from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.models.dual_encoder import abstract_dual_encoder, random_dual_encoder
-from crops_jax.models.parameters import random_parameters
+from crops_jax.models.parameters import place_parameters, random_parameters
 from crops_jax.runs import checksums
 from crops_jax.runs.checkpoints import Checkpoints, Progress, read_progress
+from crops_jax.runs.initial_run import read_weights
 from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.training.dev_recall import CUTOFF, DevRecall
 from crops_jax.training.flops import step_flops, utilization
@@ -34,13 +36,17 @@ _BATCH_FLAG = "--data.queries-per-batch"
 _SKIP_FLAG = "--training.skip-nonfinite-steps"
 
 
-def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, Any]:
+def train(
+    config: Config, *, records_path: Path | str, run: Path, initial_run: Path | str | None = None
+) -> dict[str, Any]:
     """Trains until the last step. It starts from the newest checkpoint of `run` if the run has one.
 
     Args:
       config: a resolved configuration (crops_jax.pretrained.resolve_config).
       records_path: the records of data.write_records. Split dev, when present, decides which checkpoint is the best.
       run: the folder of an open run, see crops_jax.runs.folder.
+      initial_run: the run whose best weights step 0 has, with the temperature of `config`. None: the weights are those
+        of `initial_parameters`.
 
     Returns:
       A dictionary with steps, best_step and, when the run was evaluated, DEV_METRIC of that step.
@@ -61,7 +67,8 @@ def train(config: Config, *, records_path: Path | str, run: Path) -> dict[str, A
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
         watch = Stopwatch()
-        task = _DualEncoderTask(config, source, steps=steps, records_path=records_path, mesh=mesh)
+        start = None if initial_run is None else _Start(Path(initial_run), run)
+        task = _DualEncoderTask(config, source, steps=steps, records_path=records_path, mesh=mesh, start=start)
         loop = TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch)
         return _outcome(steps, loop.run())
 
@@ -92,6 +99,13 @@ def enable_compilation_cache(run: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+class _Start(NamedTuple):
+    """The run whose weights are step 0, and the run that starts from them."""
+
+    initial_run: Path
+    run: Path
+
+
 class _DualEncoderTask:
     """The crops_jax.training.loop.Task of a dual encoder."""
 
@@ -102,9 +116,16 @@ class _DualEncoderTask:
     )
 
     def __init__(
-        self, config: Config, source: records.RecordSource, *, steps: int, records_path: Path | str, mesh: Mesh
+        self,
+        config: Config,
+        source: records.RecordSource,
+        *,
+        steps: int,
+        records_path: Path | str,
+        mesh: Mesh,
+        start: _Start | None,
     ):
-        self.config, self._source, self.steps, self.mesh = config, source, steps, mesh
+        self.config, self._source, self.steps, self.mesh, self._start = config, source, steps, mesh, start
         self.model = abstract_dual_encoder(config)
         self.step = make_train_step(self.model, config, steps=steps, mesh=mesh)
         self.evaluation = self._evaluation(records_path)
@@ -116,6 +137,8 @@ class _DualEncoderTask:
         return describe_batch(self._source, self.config, step - 1)
 
     def initial_parameters(self) -> dict:
+        if self._start is not None:
+            return _parameters_of(self._start, self.config, mesh=self.mesh)
         return initial_parameters(self.config, seed=self.config.training.seed, mesh=self.mesh)
 
     def batches(self, first_step: int) -> Iterator[Batch]:
@@ -183,3 +206,15 @@ def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, An
     if config.encoder.weights:
         return pretrained.read_parameters(config, mesh=mesh)
     return random_parameters(lambda: random_dual_encoder(config, seed=seed), mesh)
+
+
+def _parameters_of(start: _Start, config: Config, *, mesh: Mesh) -> dict[str, Any]:
+    """Returns what another run starts from, on `mesh`. Raises InputError if the weights have changed."""
+    weights = read_weights(start.initial_run, run=start.run, config=config)
+    try:
+        return place_parameters(abstract_dual_encoder(config), weights, mesh)
+    except ValueError as error:
+        raise InputError(
+            f"--initial-run {start.initial_run}: its checkpoint does not fit its config.json ({error}); was one of "
+            "them replaced?"
+        ) from error

@@ -42,9 +42,19 @@ def refuse_seen_answers(embeddings: str, labels: str) -> None:
 
 
 def _mined_from(manifest: Manifest | None) -> list[tuple[Manifest, str]]:
-    """The label tables that something goes back to, each with the fingerprint of its logs."""
-    labels = [link for link in chain(manifest) if link["kind"] == "labels"]
+    """The label tables that something goes back to, each with the fingerprint of its logs.
+
+    Labels of data.pretraining_pairs stand for the logs whose documents became pairs: the pairs take the place of the
+    label table, because their --until decides whether something of a test period is in them.
+    """
+    labels = [_pairs_of(link) or link for link in chain(manifest) if link["kind"] == "labels"]
     return [(link, logs) for link in labels if (logs := input_fingerprint(link, "logs"))]
+
+
+def _pairs_of(labels: Manifest) -> Manifest | None:
+    """Returns the manifest of the pairs of data.pretraining_pairs that labels were made from; None for other labels."""
+    logs = input_manifest(labels, "logs")
+    return logs if logs and logs["program"] == "data.pretraining_pairs" else None
 
 
 def _refuse_answers(

@@ -259,6 +259,37 @@ def test_a_run_that_saw_the_test_period_is_refused(arguments, split, tmp_path, m
     assert any("simulated world" in note for note in metrics["notes"])
 
 
+@pytest.mark.parametrize(
+    ("paired_from", "until", "trained"),
+    [
+        ("split", None, True),
+        ("split", "2026-02-01", True),
+        ("other", None, False),
+        ("logs", "2026-02-01", False),
+        ("logs", None, None),
+    ],
+)
+def test_pairs_of_the_catalogue_are_known_by_the_logs_that_they_were_made_from(
+    arguments, split, tmp_path, paired_from, until, trained
+):
+    manifest(tmp_path / "logs", kind="logs", program="data.simulate", inputs={})
+    manifest(tmp_path / "other", kind="logs", program="data.convert", inputs={})
+    manifest(split, kind="logs", program="data.hold_out", inputs={"logs": tmp_path / "logs"}, from_="2026-02-01")
+    pairs = {"kind": "logs", "program": "data.pretraining_pairs", "inputs": {"logs": tmp_path / paired_from}}
+    manifest(tmp_path / "pairs", **pairs, until=until)
+    for name, logs, run in (("warm", "pairs", "warm_run"), ("arm", "split", "model")):
+        labels, records = tmp_path / f"{name}_labels", tmp_path / f"{name}_records"
+        manifest(labels, kind="labels", program="data.mine", inputs={"logs": tmp_path / logs})
+        manifest(records, kind="records", program="w", inputs={"labels": labels})
+        start = {"initial_run": tmp_path / "warm_run"} if name == "arm" else {}
+        manifest(tmp_path / run, kind="run", program="launch.train", inputs={"records": records, **start})
+    if trained is None:
+        with pytest.raises(InputError, match="seen the answers"):
+            evaluate(arguments)
+        return
+    assert metrics_of(arguments)["run"]["trained_on_this_split"] is trained
+
+
 def test_nothing_to_evaluate_is_refused(arguments, split):
     (split / "test_clicks.parquet").unlink()
     (split / "judgements.parquet").unlink()
