@@ -1,13 +1,9 @@
 """Runs all steps with one resumable command: hold out, mine, write records, train, embed, index, evaluate, report."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
@@ -16,57 +12,12 @@ from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
-from data.tables import OnBadRows
+from launch.steps.arguments import PipelineArguments, check, named_arms, words_of
+from launch.steps.arms import arm_steps
+from launch.steps.programs import evaluation_step, hold_out_step
+from launch.steps.warm_start import WARM_START, warm_start_steps
 
 _PROGRAM = "launch.pipeline"
-ARMS: dict[str, tuple[str, ...] | None] = {
-    "search_log": ("search_log",),
-    "query_level": ("search_log", "query_level"),
-    "system_level": ("search_log", "system_level"),
-    "knowledge_level": ("search_log", "knowledge_level"),
-    "cross_perspective": None,
-}
-"""The perspectives that each arm mines; None means every perspective whose tables are present."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineArguments:
-    logs: str
-    """The directory of log tables in Parquet."""
-    output: str
-    """WORK, the directory for all outputs. A second call with the same arguments continues the first."""
-    from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Hold out the events at this time or later (ISO 8601; UTC if it has no offset)."""
-    fraction: float = 0.0
-    """The share of the groups to hold out; it is needed with --by group."""
-    by: str = ""
-    """With "group", whole groups (a topic, a session) are held out instead of a period. With "split", the split of the
-    judgements decides."""
-    arms: str = "search_log,cross_perspective"
-    """The arms, separated by commas. An arm is one system of the comparison: a set of labels, and the encoder that is
-    trained on it. The arms are search_log, query_level, system_level, knowledge_level and cross_perspective, which has
-    all perspectives."""
-    tokenizer: str = ""
-    """The folder of a Hugging Face tokenizer. The default is that of --encoder.weights, or else one that is learnt from
-    the documents."""
-    on_bad_rows: OnBadRows = "fail"
-    """With "quarantine", rows of the logs that break a rule are left out, counted, and written to
-    WORK/split.quarantine."""
-    hold_out_flags: str = ""
-    """Further flags of data.hold_out, in one string."""
-    discriminator: Literal["lexical", "cross_encoder"] = "lexical"
-    """The relevance discriminator (theta), which gives the probability that a document answers a query and so decides
-    which documents become positives. With "cross_encoder", one is trained on the part that is not held out, and then
-    the hold-out is made again with it."""
-    discriminator_flags: str = ""
-    """Further flags of launch.train_discriminator, in one string."""
-    mine_flags: str = ""
-    """Further flags of data.mine for every arm, in one string."""
-    records_flags: str = ""
-    """Further flags of data.write_records, in one string."""
-    evaluate_flags: str = ""
-    """Further flags of launch.evaluate, in one string."""
-    config: program.ConfigArgument
 
 
 def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
@@ -76,11 +27,8 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     output has the path of the report and the main figures of each arm (one system of the comparison).
     """
     processes.refuse_several(_PROGRAM)
-    arms = _arms(arguments)
-    if arguments.discriminator_flags and arguments.discriminator == "lexical":
-        raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
-    if bool(arguments.from_time) == bool(arguments.by):
-        raise InputError("say what to hold out: --from TIME, or --fraction F --by group, or --by split")
+    arms = named_arms(arguments)
+    check(arguments)
     work = Path(arguments.output)
     steps = list(_steps(arguments, arms, work))
     work.mkdir(parents=True, exist_ok=True)
@@ -101,27 +49,33 @@ def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterato
     if arguments.discriminator == "cross_encoder":
         # It must learn only from the training part, and then it decides the test sets: so the split is made twice.
         before = work / "split_for_discriminator"
-        yield _hold_out("hold out for the discriminator", arguments, before)
+        yield hold_out_step("hold out for the discriminator", arguments, before)
         yield Step(
             name="train the discriminator",
             module="launch.train_discriminator",
-            arguments=("--logs", str(before), *_flags(arguments.discriminator_flags), "--output", str(discriminator)),
+            arguments=("--logs", str(before), *words_of(arguments.discriminator_flags), "--output", str(discriminator)),
             inputs=(before,),
             output=discriminator,
             in_place=True,
         )
-        yield _hold_out("hold out", arguments, split, discriminator)
+        yield hold_out_step("hold out", arguments, split, discriminator)
     else:
-        yield _hold_out("hold out", arguments, split)
+        yield hold_out_step("hold out", arguments, split)
+    if arguments.warm_start:
+        yield from warm_start_steps(arguments, split, work / WARM_START)
     pages: list[Path] = []
     for arm in arms:
-        yield from _arm_steps(arguments, arm, split, work / arm)
+        yield from arm_steps(arguments, arm, split, work / arm)
         pages += [work / arm / name for name in ("labels", "run", "evaluation")]
-    weights = arguments.config.encoder.weights
+    weights, warm = arguments.config.encoder.weights, work / WARM_START
     if weights:
         untrained = work / "untrained"
-        yield _evaluation("evaluate the untrained encoder", arguments, Path(weights), split, untrained, "untrained")
+        name = "evaluate the untrained encoder"
+        yield evaluation_step(name, arguments, Path(weights), split, untrained, "untrained", is_run=False)
         pages.append(untrained / "evaluation")
+    if arguments.warm_start:
+        yield evaluation_step("evaluate the warm start", arguments, warm / "run", split, warm, WARM_START)
+        pages += [warm / "run", warm / "evaluation"]
     report = work / "report.html"
     yield Step(
         name="report",
@@ -130,111 +84,6 @@ def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterato
         inputs=tuple(pages),
         output=report,
     )
-
-
-def _hold_out(name: str, arguments: PipelineArguments, split: Path, discriminator: Path | None = None) -> Step:
-    decided = ("--discriminator", str(discriminator)) if discriminator else ()
-    return Step(
-        name=name,
-        module="data.hold_out",
-        arguments=("--logs", arguments.logs, *_split_arguments(arguments), *_bad_rows(arguments), *decided)
-        + (*_flags(arguments.hold_out_flags), "--output", str(split)),
-        inputs=(Path(arguments.logs), *([discriminator] if discriminator else [])),
-        output=split,
-    )
-
-
-def _arm_steps(arguments: PipelineArguments, arm: str, split: Path, folder: Path) -> Iterator[Step]:
-    labels, records, run = folder / "labels", folder / "records", folder / "run"
-    perspectives = ARMS[arm]
-    chosen = ("--perspectives", ",".join(perspectives)) if perspectives else ()
-    yield Step(
-        name=f"mine {arm}",
-        module="data.mine",
-        arguments=("--logs", str(split), *chosen, *_flags(arguments.mine_flags), "--output", str(labels)),
-        inputs=(split,),
-        output=labels,
-    )
-    yield Step(
-        name=f"write records of {arm}",
-        module="data.write_records",
-        arguments=("--labels", str(labels), "--logs", str(split), *_record_arguments(arguments))
-        + ("--output", str(records)),
-        inputs=(labels, split),
-        output=records,
-    )
-    yield Step(
-        name=f"train {arm}",
-        module="launch.train",
-        arguments=(str(folder.parent / "config.py"), "--records", str(records), "--output", str(run)),
-        inputs=(records, folder.parent / "config.py"),
-        output=run,
-        in_place=True,
-    )
-    embeddings = folder / "embeddings"
-    yield Step(
-        name=f"embed {arm}",
-        module="launch.embed",
-        arguments=("--run", str(run), "--texts", str(split), "--tower", "document", "--output", str(embeddings)),
-        inputs=(run, split),
-        output=embeddings,
-        in_place=True,
-    )
-    yield _evaluation(f"index and evaluate {arm}", arguments, run, split, folder, arm, embeddings)
-
-
-def _evaluation(
-    name: str,
-    arguments: PipelineArguments,
-    run: Path,
-    split: Path,
-    folder: Path,
-    system: str,
-    embeddings: Path | None = None,
-) -> Step:
-    embedded = ("--document-embeddings", str(embeddings)) if embeddings else ()
-    return Step(
-        name=name,
-        module="launch.evaluate",
-        arguments=("--run", str(run), "--logs", str(split), *embedded, "--name", system)
-        + (*_flags(arguments.evaluate_flags), "--output", str(folder / "evaluation")),
-        inputs=(run, split, embeddings) if embeddings else (split,),
-        output=folder / "evaluation",
-    )
-
-
-def _split_arguments(arguments: PipelineArguments) -> tuple[str, ...]:
-    if arguments.from_time:
-        return ("--from", arguments.from_time)
-    fraction = ("--fraction", str(arguments.fraction)) if arguments.fraction else ()
-    return (*fraction, "--by", arguments.by)
-
-
-def _bad_rows(arguments: PipelineArguments) -> tuple[str, ...]:
-    return () if arguments.on_bad_rows == "fail" else ("--on-bad-rows", arguments.on_bad_rows)
-
-
-def _record_arguments(arguments: PipelineArguments) -> tuple[str, ...]:
-    encoder = arguments.config.encoder
-    tokenizer = arguments.tokenizer or encoder.weights
-    vocabulary = ("--tokenizer", tokenizer) if tokenizer else ("--vocabulary-size", str(encoder.vocabulary_size))
-    lengths = ("--max-tokens", str(encoder.max_document_tokens), "--max-query-tokens", str(encoder.max_query_tokens))
-    return (*vocabulary, *lengths, *_flags(arguments.records_flags))
-
-
-def _flags(text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise InputError(f"flags {text!r} cannot be split into words: {error}") from error
-
-
-def _arms(arguments: PipelineArguments) -> list[str]:
-    arms = [arm.strip() for arm in arguments.arms.split(",") if arm.strip()]
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not arms or len(set(arms)) < len(arms):
-        raise InputError(f"--arms {arguments.arms!r}: name some of {', '.join(ARMS)}, each once")
-    return arms
 
 
 def _claim(work: Path, arguments: PipelineArguments) -> None:

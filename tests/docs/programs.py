@@ -25,6 +25,7 @@ _NESTED = {
     "--hold-out-flags": "data.hold_out",
     "--discriminator-flags": "launch.train_discriminator",
     "--mine-flags": "data.mine",
+    "--warm-start-flags": "launch.train",
     "--records-flags": "data.write_records",
     "--evaluate-flags": "launch.evaluate",
 }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from crops_jax.errors import InputError
-from crops_jax.program import load_config
+from crops_jax.errors import InputError, Interrupted
+from crops_jax.program import chain, load_config
 from crops_jax.program.chain import Chain
 from launch import pipeline
 
@@ -65,6 +65,85 @@ def test_pretrained_weights_bring_their_tokenizer_and_an_untrained_baseline(aske
     _, commands = asked("minilm", {"encoder": {"weights": "folder"}}, arms="search_log")
     assert any("data.write_records" in command and "--tokenizer folder" in command for command in commands)
     assert any("launch.evaluate --run folder" in command and "--name untrained" in command for command in commands)
+
+
+def test_a_warm_start_is_trained_on_documents_before_the_arms_and_every_arm_starts_from_it(asked):
+    _, commands = asked(warm_start=True, warm_start_flags="--training.epochs 5", records_flags="--num-shards 2")
+    warm = "work/warm_start"
+    assert commands[1:5] == [
+        f"python -m data.pretraining_pairs --logs work/split --until 2026-01-05 --output {warm}/pairs",
+        f"python -m data.mine --logs {warm}/pairs --judgements-as-labels --grade-levels 1=4 --output {warm}/labels",
+        f"python -m data.write_records --labels {warm}/labels --logs {warm}/pairs --vocabulary-from work/split "
+        f"--vocabulary-size 4096 --max-tokens 32 --max-query-tokens 16 --output {warm}/records",
+        f"python -m launch.train work/config.py --records {warm}/records --training.epochs 5 --output {warm}/run",
+    ]
+    for arm in ("search_log", "cross_perspective"):
+        assert (
+            f"python -m data.write_records --labels work/{arm}/labels --logs work/split --tokenizer "
+            f"{warm}/records/tokenizer --max-tokens 32 --max-query-tokens 16 --num-shards 2 --output work/{arm}/records"
+        ) in commands
+        assert (
+            f"python -m launch.train work/config.py --records work/{arm}/records --initial-run {warm}/run "
+            f"--output work/{arm}/run"
+        ) in commands
+    assert commands[-2] == (
+        f"python -m launch.evaluate --run {warm}/run --logs work/split --name warm_start --output {warm}/evaluation"
+    )
+    assert commands[-1].endswith(f"{warm}/run {warm}/evaluation --output work/report.html")
+
+
+def test_a_tokenizer_that_is_given_serves_the_warm_start_too(asked):
+    _, commands = asked(warm_start=True, tokenizer="tokens", from_time="", fraction=0.2, by="group")
+    assert "--until" not in commands[1]
+    written = [command for command in commands if "data.write_records" in command]
+    assert len(written) == 3
+    assert all("--tokenizer tokens " in command and "--vocabulary" not in command for command in written)
+
+
+def test_a_warm_start_that_was_interrupted_goes_on_at_its_training(tmp_path, monkeypatch):
+    """The steps are processes that only write their output, and the first training is interrupted."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "documents.parquet").write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    ran, weights = [], ""
+
+    def run_process(command, name, environment):
+        ran.append(name)
+        if not weights and name == "train the warm start":
+            raise Interrupted("interrupted")
+        output = Path(command[command.index("--output") + 1])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(f"{name} {weights if name == 'train the warm start' else ''}")
+        return {"report": str(output)}
+
+    monkeypatch.setattr(chain, "_run_process", run_process)
+    config = load_config("tiny_cpu")
+    arguments = pipeline.PipelineArguments(
+        logs="logs", output="work", from_time="2026-01-05", arms="search_log", warm_start=True, config=config
+    )
+    with pytest.raises(Interrupted):
+        pipeline.run_pipeline(arguments)
+    before = ["hold out", "make pairs of the documents", "label the pairs", "write records of the pairs"]
+    assert ran == [*before, "train the warm start"]
+    ran.clear()
+    weights = "first weights"
+    pipeline.run_pipeline(arguments)
+    assert ran == [
+        "train the warm start",
+        "mine search_log",
+        "write records of search_log",
+        "train search_log",
+        "embed search_log",
+        "index and evaluate search_log",
+        "evaluate the warm start",
+        "report",
+    ]
+    ran.clear()
+    # Other weights are another start of the arm, whose labels and records stay.
+    weights = "other weights"
+    Path("work/warm_start/run").unlink()
+    pipeline.run_pipeline(arguments)
+    assert ran[:3] == ["train the warm start", "train search_log", "evaluate the warm start"]
 
 
 def test_groups_and_further_flags_go_where_they_belong(asked):
@@ -148,6 +227,11 @@ def test_a_directory_of_the_users_is_not_taken_for_work(asked):
         ({"arms": ""}, "--arms"),
         ({"arms": "search_log,search_log"}, "each once"),
         ({"mine_flags": "--alpha '0.5"}, "words"),
+        ({"warm_start_flags": "--training.epochs 5"}, "give --warm-start too"),
+        (
+            {"warm_start": True, "config": "minilm", "sections": {"encoder": {"weights": "folder"}}},
+            "--warm-start and --encoder.weights both",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(asked, changes, words):

@@ -1,0 +1,1 @@
+"""The steps of launch.pipeline, which are calls of the other programs."""
