@@ -15,6 +15,7 @@ from tests.fuzzing import ACCEPTED, REFUSED
 _PROGRAMS = {
     "data.hold_out": ("hold_out", ["--logs", "l", "--output", "o", "--from", "2024-01-01"]),
     "data.mine": ("mine", ["--logs", "l", "--output", "o"]),
+    "data.pretraining_pairs": ("pretraining_pairs", ["--logs", "l", "--output", "o"]),
     "data.write_records": ("write_records", ["--labels", "a", "--logs", "l", "--output", "o"]),
     "data.synthesize": ("synthesize", ["--logs", "l", "--output", "o", "--base-url", "http://h/v1", "--model", "m"]),
     "data.convert": ("convert", ["--source", "beir", "--input", "i", "--output", "o"]),

@@ -35,15 +35,20 @@ def run(*command):
 
 
 @pytest.mark.slow
-def test_the_whole_road_survives_a_kill_and_is_done_once(tmp_path):
+@pytest.mark.parametrize("trained_first", ["search_log", "warm_start"])
+def test_the_whole_road_survives_a_kill_and_is_done_once(tmp_path, trained_first):
     simulated = run("data.simulate", "--output", tmp_path / "logs", *WORLD)
     (tmp_path / "small.py").write_text(CONFIG)
     work = tmp_path / "work"
     command = ("launch.pipeline", tmp_path / "small.py", "--logs", tmp_path / "logs", "--output", work)
     command += ("--from", simulated["test_from"])
+    others = set()
+    if trained_first == "warm_start":
+        command += ("--warm-start", "--warm-start-flags", "--training.evaluate-every-steps 4")
+        others = {"warm_start"}
 
     killed = subprocess.Popen(program(*command), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    metrics = work / "search_log" / "run" / "metrics.jsonl"
+    metrics = work / trained_first / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 900
     while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
         assert killed.poll() is None, "the pipeline ended before it could be killed"
@@ -53,7 +58,7 @@ def test_the_whole_road_survives_a_kill_and_is_done_once(tmp_path):
     killed.communicate()
 
     outcome = run(*command)
-    assert set(outcome["metrics"]) == {"search_log", "cross_perspective", "bm25"}
+    assert set(outcome["metrics"]) == {"search_log", "cross_perspective", "bm25"} | others
     for figures in outcome["metrics"].values():
         assert set(figures) == {"CT Recall@100", "QR Recall@100", "NDCG@4"}
         assert all(value is None or 0 <= value <= 1 for value in figures.values())
