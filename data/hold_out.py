@@ -30,6 +30,7 @@ from data.mining.scores import forget, remembering, theta_table
 from data.mining.splits import groups_of, held_out_groups, split_judgements
 from data.perspectives.log_events import LogEvents, parse_time, read_events
 from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
+from data.tables.truth import copy_truth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:
     that users consumed in it after a reformulation, as the query level of data.mine finds them (query reformulation
     test, QR). Judgements keep their split; those without one get it by group, or by the SHA-256 of the query modulo 10
     (0 to 7 train, 8 dev, 9 test). The relevance discriminator (theta) is fitted only on the
-    training part and written to OUTPUT/discriminator; data.mine uses it by default.
+    training part and written to OUTPUT/discriminator; data.mine uses it by default. The truth of a generated world is
+    copied unread.
     """
     _check(arguments)
     check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
@@ -148,6 +150,7 @@ def _hold_out(arguments: HoldOutArguments, logs: LogTables, inputs: dict[str, An
         judged, outcome["judgements"] = split_judgements(connection, held_out_queries)
         write_table(out, "judgements", judged)
     copy_table(logs, "documents", out)
+    copy_truth(logs.path, out)
     if "knowledge_documents" in logs.names:
         outcome["knowledge_documents"] = _write_knowledge(connection, train, judged, out)
 

@@ -57,7 +57,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measures a retriever on the held-out part of the logs, and BM25 on the same queries.
 
     The tests are the click test (CT: documents that were clicked later), the query reformulation test (QR: documents
-    that were consumed after a later reformulation of the query) and the judgements of split test. The program writes
+    that were consumed after a later reformulation of the query) and the judgements of split test. For a generated world
+    they include the hidden relevant documents, which no search of the log showed for the query. The program writes
     each figure with its number of queries and a bootstrap interval. It also writes the figures separately for queries
     and pairs that the log already contains and for those that it does not, and the difference between the index and
     exact search.

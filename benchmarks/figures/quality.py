@@ -16,7 +16,7 @@ SYSTEMS = {
 """How tables call a system, in the order of their rows."""
 
 METRICS = {"recall@10": "Recall@10", "recall@100": "Recall@100", "ndcg@4": "NDCG@4", "ndcg@10": "nDCG@10"}
-TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged"}
+TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden"}
 VERDICTS = {
     "better": "better than",
     "worse": "worse than",

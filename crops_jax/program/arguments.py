@@ -43,7 +43,8 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
     arguments = _joined(arguments)
     with _config_errors_are_input_errors():
         if "config" not in fields:
-            return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers)
+            start = _starting_values(kind, arguments)
+            return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers, **start)
         named = bool(arguments) and not arguments[0].startswith("-")
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
@@ -52,6 +53,17 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
         return tyro.cli(
             kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**defaults), config=markers
         )
+
+
+def _starting_values(kind: type, arguments: Sequence[str]) -> dict[str, Any]:
+    """Returns the default of tyro.cli for arguments whose defaults depend on a flag, and nothing for other ones.
+
+    Such a dataclass has a class method `named_defaults`, which takes the command line and returns values of fields.
+    """
+    if not hasattr(kind, "named_defaults"):
+        return {}
+    values = {field.name: _default(field) for field in dataclasses.fields(kind)} | kind.named_defaults(arguments)
+    return {"default": kind(**values)}
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ class TestSet:
     """A test set. `grades` has only documents of the corpus, and every query in it has a relevant document."""
 
     name: str
-    """"ct", "qr" or "judgements"."""
+    """"ct", "qr", "judgements" or "hidden_relevant"."""
     metrics: tuple[str, ...]
     """The names of the metrics, such as "recall@100" and "ndcg@4"."""
     grades: Mapping[str, Mapping[str, float]]

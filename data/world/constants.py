@@ -8,10 +8,16 @@ from dataclasses import dataclass, fields
 
 from data.world.vocabulary import FACETS, FIELDS
 
+# There are names for so many.
+_MAX_ENTITIES = 200
 _SHARES = (
     "initial_share",
     "secondary_topic_share",
     "synonym_loyalty",
+    "entity_word_share",
+    "entity_in_title_share",
+    "entity_query_share",
+    "category_error_share",
     "noise_word_share",
     "vocabulary_gap",
     "phrasing_loyalty",
@@ -19,6 +25,8 @@ _SHARES = (
     "patience",
     "other_need_share",
     "click_noise",
+    "click_ceiling",
+    "judged_query_share",
     "feed_with_search_share",
     "feed_need_share",
     "feed_interest_share",
@@ -32,11 +40,14 @@ _POSITIVE_INTEGERS = (
     "users",
     "days",
     "topics",
+    "entities_per_topic",
     "phrasings_per_need",
     "interests_per_user",
     "queries_per_session",
     "recall_depth",
     "prerank_depth",
+    "retriever_dimensions",
+    "ranker_dimensions",
     "page_size",
     "knowledge_documents_per_query",
 )
@@ -46,11 +57,25 @@ _NOT_NEGATIVE = (
     "judged_relevant",
     "judged_random",
     "supply_exponent",
+    "entity_exponent",
     "query_exponent",
     "popularity_bias",
+    "popular_depth",
+    "similar_items_depth",
+    "category_depth",
+    "clicked_words_depth",
+    "initial_clicks",
+    "prerank_lexical_weight",
+    "prerank_semantic_weight",
+    "prerank_popularity_weight",
+    "affinity_weight",
+    "rank_lexical_weight",
+    "rank_semantic_weight",
+    "rank_popularity_weight",
     "prerank_noise",
     "rank_noise",
     "position_exponent",
+    "new_words_weight",
     "feed_only_bursts_per_day",
 )
 _POSITIVE = (
@@ -83,6 +108,18 @@ class WorldConstants:
     """The number of topics of the built-in vocabulary that are used."""
     supply_exponent: float = 0.6
     """The Zipf exponent of the number of documents by topic."""
+    entities_per_topic: int = 1
+    """The number of entities of a topic, such as its persons, products or places. A need is for one of them. With 1,
+    no entity has a name.
+    """
+    entity_exponent: float = 0.6
+    """The Zipf exponent of the number of documents, and of the demand, by entity within a topic."""
+    entity_word_share: float = 0.3
+    """The share of the words of a document that name its entity among those that would name its topic."""
+    entity_in_title_share: float = 0.7
+    """The share of documents whose title names the entity."""
+    entity_query_share: float = 0.6
+    """The share of query texts that name the entity."""
     initial_share: float = 0.8
     """The share of documents that are published before the first day. The others are published evenly over the days."""
     mean_initial_age_days: float = 30.0
@@ -117,6 +154,10 @@ class WorldConstants:
     """The mean probability that an unsatisfied user searches again."""
     other_need_share: float = 0.15
     """The share of the further searches of unsatisfied users that are for a different need."""
+    new_words_weight: float = 0.1
+    """The weight, in the choice of the next query, of a query without a word of the last one. The share of words that
+    are kept adds to it.
+    """
     reformulation_median_seconds: float = 30.0
     """The median time to the next search of a session (log-normal distribution: 82 % are within 90 s)."""
     reformulation_spread: float = 1.2
@@ -130,6 +171,40 @@ class WorldConstants:
     """The maximum number of documents that a search shows."""
     logged_not_shown_per_stage: int = 8
     """The maximum number of candidates not shown that a search logs for each stage. They are drawn at random."""
+    popular_depth: int = 0
+    """The maximum number of documents from the channel of popular documents: those of the query's category."""
+    similar_items_depth: int = 0
+    """The maximum number of documents from the item-to-item channel: those that users of clicked documents clicked."""
+    clicked_words_depth: int = 0
+    """The maximum number of documents from the channel of clicked words: documents that were clicked for queries with
+    the words of the query.
+    """
+    initial_clicks: int = 0
+    """The number of clicks with a query from before the first day, which that channel and the ranking know."""
+    category_depth: int = 0
+    """The maximum number of documents from the category channel: any documents of the query's category."""
+    category_error_share: float = 0.1
+    """The share of documents whose author chose a random category. The category of the others is their topic."""
+    retriever_dimensions: int = 32
+    """The number of dimensions of the latent space of the present retriever. With fewer dimensions than there are
+    topics it separates fields well and topics only roughly.
+    """
+    ranker_dimensions: int = 128
+    """The number of dimensions of the latent space of pre-ranking and ranking."""
+    affinity_weight: float = 0.0
+    """The weight, in the scores of pre-ranking and ranking, of the cosine of the query and the clicked words."""
+    prerank_lexical_weight: float = 0.5
+    """The weight of the lexical score in the pre-ranking score."""
+    prerank_semantic_weight: float = 0.5
+    """The weight of the cosine in the pre-ranking score."""
+    prerank_popularity_weight: float = 0.2
+    """The weight of the logarithm of popularity in the pre-ranking score."""
+    rank_lexical_weight: float = 0.4
+    """The weight of the lexical score in the ranking score. The lexical score is in [0, 1]."""
+    rank_semantic_weight: float = 0.8
+    """The weight of the cosine in the ranking score."""
+    rank_popularity_weight: float = 0.3
+    """The weight of the logarithm of popularity in the ranking score. The logarithm is scaled to [0, 1]."""
     popularity_bias: float = 0.3
     """The weight of the logarithm of popularity in the score of the present retriever. The cosine has weight 1."""
     prerank_noise: float = 0.1
@@ -139,6 +214,8 @@ class WorldConstants:
 
     click_noise: float = 0.1
     """The probability that a user clicks a document of grade 0 that the user examines."""
+    click_ceiling: float = 1.0
+    """The probability that a user clicks a document of the greatest grade that the user examines."""
     position_exponent: float = 0.7
     """The exponent of position bias. The probability that a user examines position k is k ** -position_exponent."""
     watch_spread: float = 0.8
@@ -159,6 +236,8 @@ class WorldConstants:
     feed_popular_share: float = 0.2
     """The share of feed views that are of popular documents. The remaining views are of any published document."""
 
+    judged_query_share: float = 1.0
+    """The share of queries that are judged."""
     judged_depth: int = 10
     """The number of documents that BM25 and the ranking model each add to the judgement pool of a query."""
     judged_relevant: int = 10
@@ -192,6 +271,13 @@ class WorldConstants:
             f"must be at most {topic_count}, the number of topics of the built-in vocabulary",
             self.topics,
         )
+        _require(
+            self.entities_per_topic <= _MAX_ENTITIES,
+            "entities_per_topic",
+            f"must be at most {_MAX_ENTITIES}",
+            self.entities_per_topic,
+        )
+        _require(self.click_noise <= self.click_ceiling, "click_noise", "must be <= --click-ceiling", self.click_noise)
         feed = self.feed_need_share + self.feed_interest_share + self.feed_popular_share
         _require(feed <= 1 + 1e-9, "feed_need_share + feed_interest_share + feed_popular_share", "must be <= 1", feed)
         try:
@@ -203,6 +289,11 @@ class WorldConstants:
     def facets(self) -> int:
         """The number of facets of the built-in vocabulary."""
         return len(FACETS)
+
+    @property
+    def intents_per_topic(self) -> int:
+        """The number of intents of a topic: one for each entity and facet."""
+        return self.entities_per_topic * self.facets
 
     @property
     def start_us(self) -> int:

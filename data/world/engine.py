@@ -6,23 +6,27 @@ The engine uses texts and past clicks, and never the truth of the world.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from crops_jax.text import document_text
+from data.world.channels import ClickedWords, Clicks, SimilarItems, behavioural_channels
 from data.world.constants import WorldConstants
-from data.world.retrievers import Bm25, LatentRetriever, LatentSpace, Retriever, Stock, Terms, relative_popularity
+from data.world.retrievers import (
+    Bm25,
+    LatentRetriever,
+    LatentSpace,
+    Retriever,
+    Stock,
+    Terms,
+    relative_popularity,
+    top_k,
+)
 from data.world.world import World
 
-# The present retriever has fewer dimensions than the world has topics, so that it separates fields well and topics
-# only roughly.
-_RETRIEVER_DIMENSIONS = 32
-_RANKER_DIMENSIONS = 128
-# The weights of the lexical score, the semantic cosine and the popularity, each of which is in about [0, 1].
-_PRERANK_WEIGHTS = (0.5, 0.5, 0.2)
-_RANK_WEIGHTS = (0.4, 0.8, 0.3)
 _QUERIES_PER_BATCH = 256
 
 
@@ -58,6 +62,8 @@ class Engine:
     retrievers: Mapping[str, Retriever]
     popularity: Float[np.ndarray, "documents"]
     """The number of clicks on each document before the present day."""
+    depths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The number of documents that a retriever recalls, if it is not `recall_depth`."""
 
     def serve(self, queries: Sequence[str], *, published: int, rng: np.random.Generator) -> Pages:
         """Returns the page of each search; searches with the same query differ in their noise.
@@ -87,50 +93,89 @@ class Engine:
             filtered=_sample(documents, ~passed & ~missing, logged, rng),
         )
 
-    def after(self, clicked: Int[np.ndarray, "clicks"]) -> "Engine":
-        """Returns the engine of the next day, whose popularity includes these clicks.
+    def after(self, clicked: Int[np.ndarray, "clicks"], *, clicks: Clicks | None = None) -> "Engine":
+        """Returns the engine of the next day, whose popularity and channels know these clicks.
 
         Args:
           clicked: the document number of each click.
+          clicks: the same clicks with their users and queries, for the channels that learn from them.
         """
-        clicks = np.bincount(clicked, minlength=len(self.popularity))
-        return dataclasses.replace(self, popularity=self.popularity + clicks)
+        counts = np.bincount(clicked, minlength=len(self.popularity))
+        retrievers = {
+            name: retrieve.after(clicks)
+            if isinstance(retrieve, SimilarItems | ClickedWords) and clicks is not None
+            else retrieve
+            for name, retrieve in self.retrievers.items()
+        }
+        return dataclasses.replace(self, popularity=self.popularity + counts, retrievers=retrievers)
+
+    def depth(self, name: str) -> int:
+        """Returns the number of documents that a retriever recalls."""
+        return self.depths.get(name, self.constants.recall_depth)
+
+    def first(self, queries: Sequence[str], *, published: int, k: int) -> Int[np.ndarray, "queries k"]:
+        """Returns the k recalled documents with the highest ranking scores without noise; -1 is padding."""
+        candidates = self._find_candidates(list(queries), Stock(published, self.popularity))
+        best = top_k(np.where(candidates.documents >= 0, candidates.rank, -np.inf), k)
+        return np.where(best >= 0, np.take_along_axis(candidates.documents, np.maximum(best, 0), axis=1), -1)
 
     def ranking_scores(self, queries: Sequence[str], *, published: int) -> Float[np.ndarray, "queries published"]:
         """Returns the scores of the ranking model for every published document, without popularity and noise."""
         lexical = self.bm25.scores(queries, published=published)
         lexical /= np.maximum(lexical.max(axis=1, keepdims=True, initial=0), 1e-6)
         semantic = self.semantics.encode(queries) @ self.semantics.documents[:published].T
-        return _RANK_WEIGHTS[0] * lexical + _RANK_WEIGHTS[1] * semantic
+        return self.constants.rank_lexical_weight * lexical + self.constants.rank_semantic_weight * semantic
 
     def _find_candidates(self, queries: list[str], stock: Stock) -> Candidates:
-        """Finds the candidates of all queries, one batch of queries after another."""
-        parts = [
-            self._find_candidates_of_batch(queries[start : start + _QUERIES_PER_BATCH], stock)
-            for start in range(0, len(queries), _QUERIES_PER_BATCH)
-        ]
-        return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        """Finds the candidates of all queries, one batch of new queries after another."""
+        known = self._known.setdefault(stock.published, {})
+        new = [query for query in queries if query not in known]
+        for start in range(0, len(new), _QUERIES_PER_BATCH):
+            batch = new[start : start + _QUERIES_PER_BATCH]
+            known.update(zip(batch, zip(*self._find_candidates_of_batch(batch, stock), strict=True), strict=True))
+        return Candidates(*(np.stack(column) for column in zip(*(known[query] for query in queries), strict=True)))
+
+    @property
+    def _prerank_weights(self) -> tuple[float, float, float]:
+        """The weights of the lexical score, of the cosine and of popularity in the pre-ranking score."""
+        constants = self.constants
+        return constants.prerank_lexical_weight, constants.prerank_semantic_weight, constants.prerank_popularity_weight
+
+    @property
+    def _rank_weights(self) -> tuple[float, float, float]:
+        """The weights of the lexical score, of the cosine and of popularity in the ranking score."""
+        constants = self.constants
+        return constants.rank_lexical_weight, constants.rank_semantic_weight, constants.rank_popularity_weight
+
+    @cached_property
+    def _known(self) -> dict[int, dict[str, tuple[np.ndarray, ...]]]:
+        """The candidates of each query so far, by the number of published documents. A day asks many queries twice."""
+        return {}
 
     def _find_candidates_of_batch(self, queries: list[str], stock: Stock) -> Candidates:
         """Recalls the documents of some queries, and computes their scores rounded to four decimals."""
-        recalled = [retrieve(queries, stock, k=self.constants.recall_depth) for retrieve in self.retrievers.values()]
+        recalled = [retrieve(queries, stock, k=self.depth(name)) for name, retrieve in self.retrievers.items()]
         documents = _mask_repeats(np.concatenate(recalled, axis=1))
         index = np.maximum(documents, 0)
-        lexical = self.bm25.scores(queries, published=stock.published)
-        lexical = np.take_along_axis(lexical / np.maximum(lexical.max(axis=1, keepdims=True), 1e-6), index, axis=1)
+        lexical = self.bm25.relative_scores(queries, index, published=stock.published)
         semantic = np.einsum("qd,qcd->qc", self.semantics.encode(queries), self.semantics.documents[index])
         features = (lexical, semantic, relative_popularity(stock.popularity)[index])
         prerank, rank = (
             sum(weight * feature for weight, feature in zip(weights, features, strict=True))
-            for weights in (_PRERANK_WEIGHTS, _RANK_WEIGHTS)
+            for weights in (self._prerank_weights, self._rank_weights)
         )
+        clicked_words = self.retrievers.get("clicked_words")
+        if isinstance(clicked_words, ClickedWords):
+            affinity = clicked_words.cosines(queries, index, published=stock.published)
+            prerank, rank = (score + self.constants.affinity_weight * affinity for score in (prerank, rank))
         return Candidates(documents, np.round(prerank, 4), np.round(rank, 4))
 
 
 def present_engine(world: World) -> Engine:
     """Returns the engine before a trained retriever joins it.
 
-    It recalls documents by BM25, and by a coarse latent space that prefers popular documents.
+    It recalls documents by BM25, by a coarse latent space that prefers popular documents, and by the channels of
+    data.world.channels that have a depth.
     """
     constants = world.constants
     terms = Terms(document_texts(world))
@@ -139,13 +184,15 @@ def present_engine(world: World) -> Engine:
     def space(dimensions: int) -> LatentSpace:
         return LatentSpace(terms, dimensions=dimensions, fitted_on=published)
 
-    bm25 = Bm25(terms)
-    present = LatentRetriever(space(_RETRIEVER_DIMENSIONS), popularity_bias=constants.popularity_bias)
+    bm25, semantics = Bm25(terms), space(constants.ranker_dimensions)
+    present = LatentRetriever(space(constants.retriever_dimensions), popularity_bias=constants.popularity_bias)
+    channels = behavioural_channels(world, semantics, published=published)
     return Engine(
         constants=constants,
         bm25=bm25,
-        semantics=space(_RANKER_DIMENSIONS),
-        retrievers={"bm25": bm25, "present": present},
+        semantics=semantics,
+        retrievers={"bm25": bm25, "present": present} | {name: channel for name, (channel, _) in channels.items()},
+        depths={name: depth for name, (_, depth) in channels.items()},
         popularity=world.initial_popularity,
     )
 

@@ -34,17 +34,34 @@ class World:
     queries: Queries
     users: Users
 
+    def split_intents(
+        self, intents: Int[np.ndarray, "*n"]
+    ) -> tuple[Int[np.ndarray, "*n"], Int[np.ndarray, "*n"], Int[np.ndarray, "*n"]]:
+        """Returns the topic, the entity and the facet of each intent."""
+        group, facet = np.divmod(intents, self.constants.facets)
+        topic, entity = np.divmod(group, self.constants.entities_per_topic)
+        return topic, entity, facet
+
+    @cached_property
+    def entity_group(self) -> Int[np.ndarray, "documents"]:
+        """The number of the topic and entity of each document: topic * entities + entity, as in intent // facets."""
+        subject = self.documents.subject
+        entity = 0 if subject.entity is None else subject.entity
+        return subject.topic.astype(np.int64) * self.constants.entities_per_topic + entity
+
     def intent_grades(self, intents: Int[np.ndarray, "*n"], documents: Int[np.ndarray, "*n"]) -> Int8[np.ndarray, "*n"]:
         """Returns the grade of each document for its intent, 0 to 3; the two arrays broadcast.
 
-        The grade is 3 if the document has the topic and the facet of the intent, 2 if it has the topic and another
-        facet, 1 if the topic of the intent is the second topic of the document, and 0 otherwise. A document of poor
-        quality gets one grade less, but not less than 0.
+        The grade is 3 if the document has the topic, the entity and the facet of the intent, 2 if it has the topic, the
+        entity and another facet, 1 if it has the topic and another entity or if the topic of the intent is its second
+        topic, and 0 otherwise. A document of poor quality gets one grade less, but not less than 0.
         """
-        topic, facet = np.divmod(intents, self.constants.facets)
+        topic, entity, facet = self.split_intents(np.asarray(intents))
         subject = self.documents.subject
         same_topic = subject.topic[documents] == topic
-        grade = np.where(same_topic, 2 + (subject.facet[documents] == facet), subject.secondary[documents] == topic)
+        same_entity = same_topic if subject.entity is None else same_topic & (subject.entity[documents] == entity)
+        related = same_topic | (subject.secondary[documents] == topic)
+        grade = np.where(same_entity, 2 + (subject.facet[documents] == facet), related)
         poor = self.documents.quality[documents] < self.constants.poor_quality
         return np.maximum(grade - poor, 0).astype(np.int8)
 

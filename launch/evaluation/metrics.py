@@ -53,6 +53,7 @@ def headline(tables: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str,
         "CT Recall@100": ("ct", "recall@100"),
         "QR Recall@100": ("qr", "recall@100"),
         "NDCG@4": ("judgements", "ndcg@4"),
+        "hidden_relevant_recall@100": ("hidden_relevant", "recall@100"),
     }
     return {
         label: tables[test][metric]["value"]

@@ -1,4 +1,6 @@
-"""The test sets of a SPLIT: later clicks, later reformulations and judgements of split = test; nothing else."""
+"""The test sets of a SPLIT: later clicks, later reformulations and judgements of split = test; in a generated
+world also the hidden relevant documents. Nothing else of the held-out part is read.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,12 +13,14 @@ from crops_jax.retrieval.evaluation import TestSet
 from crops_jax.retrieval.metrics import is_relevant
 from crops_jax.text import normalise_query
 from data.tables import LogTables
+from launch.evaluation.hidden_relevant import read_hidden_relevant
 
 _TABLES = {"ct": "test_clicks", "qr": "test_reformulations", "judgements": "judgements"}
 _METRICS = {
     "ct": ("recall@10", "recall@100", "ndcg@10"),
     "qr": ("recall@10", "recall@100", "ndcg@10"),
     "judgements": ("ndcg@4", "ndcg@10", "recall@10", "recall@100"),
+    "hidden_relevant": ("recall@10", "recall@100"),
 }
 
 
@@ -50,6 +54,8 @@ def read_test_sets(
             f"{logs.path}: nothing to evaluate: {'; '.join(absent.values())}. Make them with data.hold_out"
         )
     asked = {query for grades in judged.values() for query in grades}
+    if hidden := read_hidden_relevant(logs.path, asked):
+        judged["hidden_relevant"] = hidden
     seen_queries, seen_pairs = _seen(logs, asked)
     return [
         _test_set(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)

@@ -12,7 +12,12 @@ HEADLINE = {
     "QR Recall@100": ("qr", "recall@100"),
     "NDCG@4": ("judgements", "ndcg@4"),
 }
-TESTS = {"ct": "CT: later clicks", "qr": "QR: later reformulations", "judgements": "Judged documents"}
+TESTS = {
+    "ct": "CT: later clicks",
+    "qr": "QR: later reformulations",
+    "judgements": "Judged documents",
+    "hidden_relevant": "Hidden: relevant documents that no search showed",
+}
 SUBSETS = {
     "unseen_queries": "queries not in the log",
     "seen_queries": "queries in the log",

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -12,13 +13,16 @@ import pytest
 from crops_jax import program
 from crops_jax.artifacts import read_manifest
 from crops_jax.errors import InputError
+from crops_jax.retrieval.metrics import ndcg_at_k
 from crops_jax.text import normalise_query
 from data.simulate import SimulateArguments, simulate, start_of_test
 from data.tables import SCHEMAS, open_logs
+from data.tables.truth import read_truth
 from data.world.constants import WorldConstants
 from data.world.engine import present_engine
 from data.world.logs.judges import split_of
 from data.world.logs.provider import write_knowledge
+from data.world.presets import PRESETS
 from data.world.retrievers import Stock
 from data.world.world import draw_world
 from tests.paths import ROOT
@@ -37,7 +41,8 @@ def simulated(tmp_path_factory):
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others(simulated, tmp_path):
@@ -48,6 +53,54 @@ def test_the_same_seed_gives_the_same_bytes_and_another_others(simulated, tmp_pa
     other = contents(tmp_path / "other")
     assert other.keys() == contents(folder).keys()
     assert not set(other.values()) & set(contents(folder).values())
+
+
+def test_the_same_seed_gives_the_same_bytes_with_all_channels_and_entities(tmp_path):
+    sizes = {"documents": 400, "queries": 120, "users": 80, "days": 2, "topics": 10, "initial_clicks": 300}
+    world = dataclasses.replace(PRESETS["large"], **sizes)
+    outcomes = [run(tmp_path / name, world=world) for name in ("one", "two")]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert "truth/pairs.parquet" in contents(tmp_path / "one")
+    assert outcomes[0]["room"] == outcomes[1]["room"]
+    judged = open_logs(tmp_path / "one").read("judgements")["query"].unique()
+    assert len(judged) == round(world.judged_query_share * 120)
+
+
+def test_room_and_truth_are_in_the_outcome_and_the_manifest(simulated):
+    folder, outcome = simulated
+    assert read_manifest(folder)["room"] == outcome["room"]
+    for system in ("bm25", "present_engine", "random", "oracle"):
+        assert set(outcome["room"][system]) == {"ct_recall@100", "qr_recall@100"}
+    assert outcome["truth_pairs"] == read_truth(folder).num_rows > 0
+    assert "truth" not in open_logs(folder).names
+    measured = {name: row["measured"] for name, row in outcome["targets"].items()}
+    assert measured["bm25_ct_recall@100"] == outcome["room"]["bm25"]["ct_recall@100"]
+    assert {name for name, value in measured.items() if value is None} == {"nce_ct_recall@100", "nce_qr_recall@100"}
+
+
+def test_hidden_relevant_share_is_that_of_the_truth(simulated):
+    folder, outcome = simulated
+    by_query = read_truth(folder, ["query", "shown"]).to_pandas().groupby("query")["shown"]
+    expected = 1 - by_query.mean().mean()
+    assert outcome["statistics"]["hidden_relevant"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_ndcg_of_bm25_is_that_of_the_metric(simulated):
+    folder, outcome = simulated
+    world = draw_world(SMALL, seed=0)
+    engine = present_engine(world)
+    grades = {}
+    for row in open_logs(folder).read("judgements").to_pylist():
+        if row["split"] == "test":
+            grades.setdefault(row["query"], {})[row["doc_id"]] = row["grade"]
+    grades = {query: graded for query, graded in grades.items() if any(graded.values())}
+    stock = Stock(len(world.documents), engine.popularity)
+    values = []
+    for query, graded in grades.items():
+        ranking = [world.documents.doc_id[d] for d in engine.bm25([query], stock, k=4)[0] if d >= 0]
+        values.append(ndcg_at_k(ranking, graded, k=4))
+    assert len(values) > 3
+    assert outcome["targets"]["bm25_ndcg@4"]["measured"] == pytest.approx(np.mean(values), abs=1e-4)
 
 
 def test_tables_pass_every_check_and_are_all_there(simulated):

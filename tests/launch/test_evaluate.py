@@ -14,6 +14,7 @@ from crops_jax.errors import InputError
 from crops_jax.retrieval.metrics import ndcg_at_k
 from crops_jax.text import words
 from data.tables import write_table
+from data.tables.truth import write_truth
 from launch import evaluate as module
 from launch.evaluate import EvaluateArguments, evaluate
 
@@ -307,3 +308,28 @@ def test_an_output_that_exists_is_kept(arguments):
     evaluate(arguments)
     with pytest.raises(InputError, match="overwrite"):
         evaluate(arguments)
+
+
+def test_hidden_relevant_documents_of_a_generated_world_are_a_test_set(arguments, split):
+    truth = [
+        ("red car", ID["red car"], 3.0, True),
+        ("red car", ID["red chair"], 2.0, False),
+        ("red car", ID["grey lamp"], 2.0, False),
+        ("never tested", ID["grey lamp"], 2.0, False),
+    ]
+    names = ("query", "doc_id", "grade", "shown")
+    write_truth(split, pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in truth]))
+    outcome = evaluate(arguments)
+    metrics = json.loads((module.Path(arguments.output) / "metrics.json").read_text())
+    assert metrics["tests"]["hidden_relevant"]["queries"] == 1
+    assert metrics["tests"]["hidden_relevant"]["relevant_pairs"] == 2
+    assert set(metrics["systems"]["bm25"]["hidden_relevant"]) == {"recall@10", "recall@100"}
+    # Of "red chair" and "grey lamp", BM25 finds for "red car" the one that shares a word.
+    assert metrics["systems"]["bm25"]["hidden_relevant"]["recall@100"]["value"] == 0.5
+    assert outcome["metrics"]["bm25"]["hidden_relevant_recall@100"] == 0.5
+    rows = pq.read_table(module.Path(arguments.output) / "relevant.parquet").to_pylist()
+    assert {row["doc_id"] for row in rows if row["test"] == "hidden_relevant"} == {ID["red chair"], ID["grey lamp"]}
+
+
+def test_logs_without_a_truth_have_no_hidden_test_set(arguments):
+    assert "hidden_relevant" not in metrics_of(arguments)["tests"]

@@ -19,16 +19,23 @@ def examination(positions: Int[np.ndarray, "*n"], *, exponent: float) -> Float[n
     return np.asarray(positions, np.float64) ** -exponent
 
 
-def attractiveness(grades: Int[np.ndarray, "*n"], *, noise: float, max_grade: int = 3) -> Float[np.ndarray, "*n"]:
-    """Returns P(clicked | examined, grade g) = noise + (1 - noise) (2**g - 1) / (2**max_grade - 1)."""
-    return noise + (1 - noise) * (2.0 ** np.asarray(grades) - 1) / (2.0**max_grade - 1)
+def attractiveness(
+    grades: Int[np.ndarray, "*n"], *, noise: float, ceiling: float = 1.0, max_grade: int = 3
+) -> Float[np.ndarray, "*n"]:
+    """Returns P(clicked | examined, grade g) = noise + (ceiling - noise) (2**g - 1) / (2**max_grade - 1)."""
+    return noise + (ceiling - noise) * (2.0 ** np.asarray(grades) - 1) / (2.0**max_grade - 1)
 
 
 def click_probability(
-    positions: Int[np.ndarray, "*n"], grades: Int[np.ndarray, "*n"], *, exponent: float, noise: float
+    positions: Int[np.ndarray, "*n"],
+    grades: Int[np.ndarray, "*n"],
+    *,
+    exponent: float,
+    noise: float,
+    ceiling: float = 1.0,
 ) -> Float[np.ndarray, "*n"]:
     """Returns P(clicked | position, grade) = P(examined | position) P(clicked | examined, grade)."""
-    return examination(positions, exponent=exponent) * attractiveness(grades, noise=noise)
+    return examination(positions, exponent=exponent) * attractiveness(grades, noise=noise, ceiling=ceiling)
 
 
 def watch_seconds(

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from data.world.behaviour.clicks import click_probability, likes, watch_seconds
 from data.world.behaviour.feed import FeedViews, draw_feed
 from data.world.behaviour.sessions import Asks, Sessions, asks_of, draw_sessions, reformulate
+from data.world.channels import Clicks
 from data.world.engine import Engine, Pages
 from data.world.truth.documents import DAY_US
 from data.world.world import World
@@ -38,6 +39,12 @@ class Day(NamedTuple):
     def clicked_documents(self) -> Int[np.ndarray, "clicks"]:
         """Returns the number of the document of each click on a search result."""
         return self.searches.pages.shown[self.searches.clicked]
+
+    def clicks(self, world: World) -> Clicks:
+        """Returns the clicks on search results with their users and queries."""
+        row, position = np.nonzero(self.searches.clicked)
+        queries = [world.queries.text[query] for query in self.searches.query[row]]
+        return Clicks(self.searches.user[row], queries, self.searches.pages.shown[row, position])
 
 
 def serve_day(world: World, engine: Engine, *, day: int) -> Day:
@@ -124,7 +131,11 @@ def _behave(
     documents = np.maximum(pages.shown, 0)
     grades = world.intent_grades(intent[:, None], documents).astype(np.int64)
     probability = click_probability(
-        np.arange(1, page + 1)[None, :], grades, exponent=constants.position_exponent, noise=constants.click_noise
+        np.arange(1, page + 1)[None, :],
+        grades,
+        exponent=constants.position_exponent,
+        noise=constants.click_noise,
+        ceiling=constants.click_ceiling,
     )
     clicked = occupied & (sessions.click[active, number, :page] < probability)
     normals = sessions.watch[active, number, :page]

@@ -37,25 +37,25 @@ class _Visits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _DocumentsByTopic:
-    """The documents sorted by topic, and by time of publication within a topic."""
+class _GroupedDocuments:
+    """The documents sorted by group, a topic or an entity, and by time of publication within a group."""
 
     document: Int[np.ndarray, "documents"]
-    topic: Int[np.ndarray, "documents"]
-    first: Int[np.ndarray, "topics"]
-    """The index of the first document of each topic."""
+    group: Int[np.ndarray, "documents"]
+    first: Int[np.ndarray, "groups"]
+    """The index of the first document of each group."""
     published_at_us: Int[np.ndarray, "documents"]
 
     def pick(
-        self, topics: Int[np.ndarray, "n"], time_us: Int[np.ndarray, "n"], uniforms: Float[np.ndarray, "n"]
+        self, groups: Int[np.ndarray, "n"], time_us: Int[np.ndarray, "n"], uniforms: Float[np.ndarray, "n"]
     ) -> Int[np.ndarray, "n"]:
-        """Returns a document of each topic that was published before that time, or -1 if the topic has none."""
+        """Returns a document of each group that was published before that time, or -1 if the group has none."""
         oldest = self.published_at_us.min()
         span = max(self.published_at_us.max(), time_us.max(initial=0)) - oldest + 1
-        # The keys increase with topic and time, so one search counts the published documents of a topic for all views.
-        keys = self.topic * span + (self.published_at_us - oldest)
-        count = np.searchsorted(keys, topics * span + (time_us - oldest)) - self.first[topics]
-        index = self.first[topics] + np.floor(uniforms * np.maximum(count, 1)).astype(np.int64)
+        # The keys increase with group and time, so one search counts the published documents of a group for all views.
+        keys = self.group * span + (self.published_at_us - oldest)
+        count = np.searchsorted(keys, groups * span + (time_us - oldest)) - self.first[groups]
+        index = self.first[groups] + np.floor(uniforms * np.maximum(count, 1)).astype(np.int64)
         return np.where(count > 0, self.document[np.minimum(index, len(self.document) - 1)], -1)
 
 
@@ -126,8 +126,15 @@ def _recommend(
     interest_until = need_until + constants.feed_interest_share
     popular_until = interest_until + constants.feed_popular_share
     interest = draw_from_rows(users.interest_shares[user], rng.random(count))
-    topic = np.where((kind < need_until) & (intent >= 0), intent // constants.facets, users.interests[user, interest])
-    by_topic = _group_by_topic(world).pick(topic, time, rng.random(count))
+    for_need, uniforms = (kind < need_until) & (intent >= 0), rng.random(count)
+    by_interest = _group_documents(documents.subject.topic.astype(np.int64), constants.topics, world)
+    groups = constants.topics * constants.entities_per_topic
+    by_need = _group_documents(world.entity_group, groups, world)
+    by_topic = np.where(
+        for_need,
+        by_need.pick(np.maximum(intent, 0) // constants.facets, time, uniforms),
+        by_interest.pick(users.interests[user, interest], time, uniforms),
+    )
 
     published = np.searchsorted(documents.published_at_us, time)
     # The .1 makes the cumulative weights increase at every document, so that documents without clicks are drawn too.
@@ -139,11 +146,10 @@ def _recommend(
     return np.where(chosen >= 0, chosen, anything)
 
 
-def _group_by_topic(world: World) -> _DocumentsByTopic:
-    topic = world.documents.subject.topic.astype(np.int64)
-    order = np.argsort(topic, kind="stable")
-    first = np.searchsorted(topic[order], np.arange(world.constants.topics))
-    return _DocumentsByTopic(order, topic[order], first, world.documents.published_at_us[order])
+def _group_documents(group: np.ndarray, groups: int, world: World) -> _GroupedDocuments:
+    order = np.argsort(group, kind="stable")
+    first = np.searchsorted(group[order], np.arange(groups))
+    return _GroupedDocuments(order, group[order], first, world.documents.published_at_us[order])
 
 
 def _grade_fit(world: World, user: np.ndarray, intent: np.ndarray, document: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ _MIDDAY_SHARE = 0.4
 _MIN_GAP_SECONDS = 2.0
 # These constants keep the weight of a query positive if it shares no word with the previous query, and if documents
 # do not prefer its words.
-_NEW_WORDS_WEIGHT = 0.1
 _UNLIKELY_WORDS_WEIGHT = 0.2
 
 
@@ -63,7 +62,7 @@ class Asks:
     intent: Int[np.ndarray, "pairs"]
     share: Float[np.ndarray, "pairs"]
     """The popularity of the query times the share of its users who mean the intent."""
-    facets: int
+    intents_per_topic: int
 
     @cached_property
     def _cumulative(self) -> np.ndarray:
@@ -71,8 +70,8 @@ class Asks:
 
     def draw(self, topics: Int[np.ndarray, "*n"], uniforms: Float[np.ndarray, "*n"]) -> Need:
         """Draws one pair of each topic by share. It draws from all pairs if the topic is -1 or has no pair."""
-        first = np.searchsorted(self.intent, topics * self.facets)
-        last = np.searchsorted(self.intent, (topics + 1) * self.facets)
+        first = np.searchsorted(self.intent, topics * self.intents_per_topic)
+        last = np.searchsorted(self.intent, (topics + 1) * self.intents_per_topic)
         unrestricted = (topics < 0) | (first == last)
         low = np.where(unrestricted, 0, first)
         high = np.where(unrestricted, len(self.query), last)
@@ -93,7 +92,7 @@ def asks_of(world: World) -> Asks:
     intent = queries.intents[row, column]
     order = np.lexsort((row, intent))
     share = (queries.popularity[:, None] * queries.intent_shares)[row, column]
-    return Asks(row[order], intent[order], share[order], world.constants.facets)
+    return Asks(row[order], intent[order], share[order], world.constants.intents_per_topic)
 
 
 def draw_sessions(world: World, asks: Asks, *, day: int) -> Sessions:
@@ -154,9 +153,13 @@ def reformulate(world: World, asks: Asks, *, intent: int, tried: list[int], unif
         return -1
     queries = world.queries
     meant = (queries.intent_shares[candidates] * (queries.intents[candidates] == intent)).sum(axis=1)
-    last = set(queries.text[tried[-1]].split())
-    kept = np.array([len(last & set(words)) / len(words) for words in (queries.text[q].split() for q in candidates)])
-    weights = meant * (_NEW_WORDS_WEIGHT + kept) * (_UNLIKELY_WORDS_WEIGHT + queries.document_likeness[candidates])
+    last = set(queries.words[tried[-1]])
+    kept = np.array([len(last & set(words)) / len(words) for words in (queries.words[q] for q in candidates)])
+    weights = (
+        meant
+        * (world.constants.new_words_weight + kept)
+        * (_UNLIKELY_WORDS_WEIGHT + queries.document_likeness[candidates])
+    )
     return int(candidates[draw_from_rows(weights[None, :], np.array([uniform]))[0]])
 
 

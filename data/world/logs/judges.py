@@ -9,8 +9,9 @@ from crops_jax.hashing import split_by_hash
 from crops_jax.text import normalise_query
 from data.world.behaviour.day import Day
 from data.world.engine import Engine
-from data.world.retrievers import top_k
-from data.world.world import RELEVANT_GRADE, World
+from data.world.logs.truth_table import find_relevant
+from data.world.retrievers import Stock, top_k
+from data.world.world import World
 
 _QUERIES_PER_BATCH = 256
 
@@ -24,16 +25,18 @@ def judge(world: World, engine: Engine, days: Sequence[Day]) -> pa.Table:
     """
     constants, documents = world.constants, world.documents
     rng = world.streams.generator("judges")
-    shown = _find_shown_pairs(days)
+    shown, stock = _find_shown_pairs(days), Stock(len(documents), engine.popularity)
     rows, columns = [], []
-    for start in range(0, len(world.queries), _QUERIES_PER_BATCH):
-        queries = np.arange(start, min(start + _QUERIES_PER_BATCH, len(world.queries)))
+    judged = _choose_queries(world)
+    for start in range(0, len(judged), _QUERIES_PER_BATCH):
+        queries = judged[start : start + _QUERIES_PER_BATCH]
         texts = [world.queries.text[q] for q in queries]
-        lexical = engine.bm25.scores(texts, published=len(documents))
-        relevant = world.query_grades(queries) >= RELEVANT_GRADE
+        relevant = np.zeros((len(queries), len(documents)), bool)
+        pairs = find_relevant(world, queries)
+        relevant[np.searchsorted(queries, pairs.query), pairs.document] = True
         priority = rng.random(relevant.shape)
         pooled = [
-            top_k(np.where(lexical > 0, lexical, -np.inf), constants.judged_depth),
+            engine.bm25(texts, stock, k=constants.judged_depth),
             top_k(engine.ranking_scores(texts, published=len(documents)), constants.judged_depth),
             top_k(np.where(relevant, priority, -np.inf), constants.judged_relevant),
             rng.integers(0, len(documents), (len(queries), constants.judged_random)),
@@ -42,10 +45,10 @@ def judge(world: World, engine: Engine, days: Sequence[Day]) -> pa.Table:
         for retrieved in pooled:
             row, column = np.nonzero(retrieved >= 0)
             pool[row, retrieved[row, column]] = True
-        shown_pairs = shown[(shown[:, 0] >= start) & (shown[:, 0] < start + len(queries))]
-        pool[shown_pairs[:, 0] - start, shown_pairs[:, 1]] = True
+        shown_pairs = shown[np.isin(shown[:, 0], queries)]
+        pool[np.searchsorted(queries, shown_pairs[:, 0]), shown_pairs[:, 1]] = True
         row, column = np.nonzero(pool)
-        rows.append(row + start)
+        rows.append(queries[row])
         columns.append(column)
     query, document = np.concatenate(rows), np.concatenate(columns)
     text = pa.array(world.queries.text, pa.string())
@@ -58,6 +61,15 @@ def judge(world: World, engine: Engine, days: Sequence[Day]) -> pa.Table:
             "split": split.take(pa.array(query)),
         }
     )
+
+
+def _choose_queries(world: World) -> np.ndarray:
+    """Returns the queries that are judged, in ascending order: a random share of all, at least one."""
+    queries, share = len(world.queries), world.constants.judged_query_share
+    if share == 1:
+        return np.arange(queries)
+    rng = world.streams.generator("judged queries")
+    return np.sort(rng.permutation(queries)[: max(round(share * queries), 1)])
 
 
 def split_of(query: str) -> str:

@@ -36,11 +36,11 @@ def write_knowledge(world: World, days: Sequence[Day]) -> pa.Table:
     column = draw_from_rows(queries.intent_shares[query], rng.random(len(query)))
     intent = queries.intents[query, column]
     wrong = rng.random(len(query)) < constants.knowledge_error_rate
-    intent = np.where(wrong, rng.integers(0, constants.topics * constants.facets, len(query)), intent)
-    topic, facet = np.divmod(intent, constants.facets)
+    intent = np.where(wrong, rng.integers(0, constants.topics * constants.intents_per_topic, len(query)), intent)
+    topic, entity, facet = world.split_intents(intent)
     # The language model draws a new name for a thing every time, and uses no words that are unrelated to the subject.
     fluent = dataclasses.replace(constants, synonym_loyalty=0.0, noise_word_share=0.0)
-    subject = Subject(topic, np.full(len(query), -1), facet)
+    subject = Subject(topic, np.full(len(query), -1), facet, entity)
     texts = draw_texts(subject, world.lexicon, fluent, world.streams.generator("provider texts"))
     examples = _find_first_clicks(days)
     number = np.arange(len(query)) % constants.knowledge_documents_per_query

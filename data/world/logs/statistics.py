@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.world.behaviour.day import Day, Searches
 from data.world.engine import Engine
-from data.world.retrievers import top_k
+from data.world.logs.truth_table import find_relevant, mark_shown, searched_queries
+from data.world.retrievers import Stock, top_k
 from data.world.world import RELEVANT_GRADE, World
 
-_REFORMULATION_INTERVAL_US = 90_000_000
+CHANGED_QUERY_US = 90_000_000
 _FEED_INTERVAL_US = 1_800_000_000
 _RECALL_DEPTH = 100
+_NDCG_DEPTH = 4
+_QUERIES_OF_A_SAMPLE = 1024
 _QUERIES_PER_BATCH = 256
 
 
@@ -27,11 +32,20 @@ def reformulation_rate(searches: Searches) -> float:
     user, query, time = searches.user[order], searches.query[order], searches.time_us[order]
     followed = np.zeros(len(user), bool)
     for step in range(1, len(user)):
-        near = (user[step:] == user[:-step]) & (time[step:] - time[:-step] <= _REFORMULATION_INTERVAL_US)
+        near = (user[step:] == user[:-step]) & (time[step:] - time[:-step] <= CHANGED_QUERY_US)
         if not near.any():
             break
         followed[:-step] |= near & (query[step:] != query[:-step]) & (time[step:] > time[:-step])
     return float(followed.mean())
+
+
+def seconds_to_reformulation(searches: Searches) -> float | None:
+    """Returns the median time to the next search of the same user, if that has another query within half an hour."""
+    order = np.lexsort((searches.time_us, searches.user))
+    user, query, time = searches.user[order], searches.query[order], searches.time_us[order]
+    gap = np.diff(time)
+    changed = (user[1:] == user[:-1]) & (query[1:] != query[:-1]) & (gap > 0) & (gap <= _FEED_INTERVAL_US)
+    return round(float(np.median(gap[changed])) / 1e6, 1) if changed.any() else None
 
 
 def mean_grade_by_stage(world: World, searches: Searches) -> dict[str, float]:
@@ -46,37 +60,102 @@ def mean_grade_by_stage(world: World, searches: Searches) -> dict[str, float]:
     return {**means, "clicked": round(float(clicked.mean()), 3) if len(clicked) else 0.0}
 
 
-def retrieval_against_truth(world: World, engine: Engine, searches: Searches) -> dict[str, float]:
+def retrieval_against_truth(world: World, engine: Engine, days: Sequence[Day]) -> dict[str, float]:
     """Returns mean shares over the searched queries that have relevant documents.
 
     Returns:
       hidden_relevant: the share of the relevant documents that were never shown for the query.
       bm25_recall_at_100, ranker_recall_at_100: the share of the relevant documents that are among the 100 documents
-        with the highest scores.
+        with the highest scores, over at most 1,024 queries.
     """
-    searched = np.unique(searches.query)
-    row, column = np.nonzero(searches.pages.shown >= 0)
-    seen = np.unique(searches.query[row] * len(world.documents) + searches.pages.shown[row, column])
-    stock_size = len(world.documents)
-    shares: dict[str, list[np.ndarray]] = {"hidden_relevant": [], "bm25_recall_at_100": [], "ranker_recall_at_100": []}
-    for start in range(0, len(searched), _QUERIES_PER_BATCH):
-        queries = searched[start : start + _QUERIES_PER_BATCH]
-        texts = [world.queries.text[q] for q in queries]
-        relevant = world.query_grades(queries) >= RELEVANT_GRADE
-        keys = queries[:, None] * stock_size + np.arange(stock_size)
-        total = relevant.sum(axis=1)
-        lexical = engine.bm25.scores(texts, published=stock_size)
-        lexical = top_k(np.where(lexical > 0, lexical, -np.inf), _RECALL_DEPTH)
-        ranked = top_k(engine.ranking_scores(texts, published=stock_size), _RECALL_DEPTH)
-        counts = {
-            "hidden_relevant": (relevant & ~np.isin(keys, seen)).sum(axis=1),
-            "bm25_recall_at_100": _count_relevant(relevant, lexical),
-            "ranker_recall_at_100": _count_relevant(relevant, ranked),
-        }
-        for name, count in counts.items():
-            shares[name].append((count / np.maximum(total, 1))[total > 0])
-    joined = {name: np.concatenate(parts) for name, parts in shares.items()}
-    return {name: round(float(part.mean()), 4) if len(part) else 0.0 for name, part in joined.items()}
+    searched, size = searched_queries(days), len(world.documents)
+    pairs = find_relevant(world, searched)
+    shares = {"hidden_relevant": _mean_share(pairs.query, ~mark_shown(world, days, pairs))}
+    queries = searched[:: -(-len(searched) // _QUERIES_OF_A_SAMPLE)]
+    sampled = np.isin(pairs.query, queries)
+    query, document = pairs.query[sampled], pairs.document[sampled]
+    found: dict[str, list[np.ndarray]] = {"bm25_recall_at_100": [], "ranker_recall_at_100": []}
+    for start in range(0, len(queries), _QUERIES_PER_BATCH):
+        texts = [world.queries.text[q] for q in queries[start : start + _QUERIES_PER_BATCH]]
+        found["bm25_recall_at_100"].append(engine.bm25(texts, Stock(size, engine.popularity), k=_RECALL_DEPTH))
+        found["ranker_recall_at_100"].append(top_k(engine.ranking_scores(texts, published=size), _RECALL_DEPTH))
+    rows = np.searchsorted(queries, query)
+    for name, parts in found.items():
+        retrieved = np.concatenate(parts)[rows]
+        shares[name] = _mean_share(query, (retrieved == document[:, None]).any(axis=1))
+    return shares
+
+
+def relevant_shares(world: World, searches: Searches) -> dict[str, float]:
+    """Returns the share of relevant documents, by the intent of the user, among all shown, clicked and other ones."""
+    shown = searches.pages.shown
+    relevant = world.intent_grades(searches.intent[:, None], np.maximum(shown, 0)) >= RELEVANT_GRADE
+    there = shown >= 0
+    parts = {"shown": there, "clicked": searches.clicked, "not_clicked": there & ~searches.clicked}
+    return {name: round(float(relevant[part].mean()), 4) if part.any() else 0.0 for name, part in parts.items()}
+
+
+def clicks_by_position(searches: Searches) -> dict[str, float]:
+    """Returns the shares of the clicks that are on the first, on the first three, and on the positions from 6."""
+    clicks = searches.clicked.sum(axis=0) / max(searches.clicked.sum(), 1)
+    shares = {"first": clicks[:1], "first_three": clicks[:3], "from_sixth": clicks[5:]}
+    return {name: round(float(share.sum()), 4) for name, share in shares.items()}
+
+
+def known_test_shares(days: Sequence[Day]) -> dict[str, float]:
+    """Returns the shares of the last day's queries that were searched before, and of its clicked pairs, clicked."""
+    if len(days) < 2:
+        return {"queries": 0.0, "clicked_pairs": 0.0}
+    before, last = joined_searches(days[:-1]), days[-1].searches
+    queries = np.unique(last.query)
+
+    def pairs(searches: Searches) -> np.ndarray:
+        row, position = np.nonzero(searches.clicked)
+        return np.unique(searches.query[row].astype(np.int64) << 32 | searches.pages.shown[row, position])
+
+    known = {"queries": np.isin(queries, before.query), "clicked_pairs": np.isin(pairs(last), pairs(before))}
+    return {name: round(float(found.mean()), 4) if len(found) else 0.0 for name, found in known.items()}
+
+
+def users_who_search(world: World, days: Sequence[Day]) -> float:
+    """Returns the share of the users active on a day, in search or in the feed, who search on it; a mean over days."""
+    shares = []
+    for day in days:
+        searching = np.unique(day.searches.user)
+        shares.append(len(searching) / max(len(np.union1d(searching, day.feed.user)), 1))
+    return round(float(np.mean(shares)), 4)
+
+
+def lexical_ndcg(world: World, engine: Engine, judgements: pa.Table) -> float | None:
+    """Returns the mean NDCG@4 of BM25 on the judged test queries; documents without a judgement have gain 0.
+
+    The gain is the grade, the discount of rank r is log2(r + 1), as in launch.evaluate.
+    """
+    number = {text: query for query, text in enumerate(world.queries.text)}
+    index = {doc_id: document for document, doc_id in enumerate(world.documents.doc_id)}
+    grades: dict[int, dict[int, float]] = {}
+    for row in judgements.filter(pc.equal(judgements["split"], "test")).to_pylist():
+        grades.setdefault(number[row["query"]], {})[index[row["doc_id"]]] = row["grade"]
+    queries = [query for query, graded in grades.items() if max(graded.values()) > 0]
+    if not queries:
+        return None
+    stock = Stock(len(world.documents), engine.popularity)
+    found = engine.bm25([world.queries.text[query] for query in queries], stock, k=_NDCG_DEPTH)
+    discount = 1 / np.log2(np.arange(2, _NDCG_DEPTH + 2))
+    values = []
+    for query, documents in zip(queries, found, strict=True):
+        gains = [grades[query].get(int(document), 0.0) for document in documents]
+        best = sorted(grades[query].values(), reverse=True)[:_NDCG_DEPTH]
+        values.append(float(np.dot(gains, discount) / np.dot(best, discount[: len(best)])))
+    return round(float(np.mean(values)), 4)
+
+
+def _mean_share(query: np.ndarray, marked: np.ndarray) -> float:
+    """Returns the mean over queries of the share of their rows that are marked."""
+    if not len(query):
+        return 0.0
+    _, group = np.unique(query, return_inverse=True)
+    return round(float((np.bincount(group, marked) / np.bincount(group)).mean()), 4)
 
 
 def feed_novelty(world: World, days: Sequence[Day]) -> dict[str, float]:
@@ -129,9 +208,3 @@ def joined_searches(days: Sequence[Day]) -> Searches:
     }
     pages = type(parts[0].pages)(*(np.concatenate(stage) for stage in zip(*(p.pages for p in parts), strict=True)))
     return Searches(pages=pages, **columns)
-
-
-def _count_relevant(relevant: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
-    """Returns the number of relevant documents among the retrieved documents of each query."""
-    hit = np.take_along_axis(relevant, np.maximum(retrieved, 0), axis=1) & (retrieved >= 0)
-    return hit.sum(axis=1)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from data.world.constants import WorldConstants
 from data.world.streams import Streams
+from data.world.truth.entities import entity_shares
 from data.world.truth.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 
 DAY_US = 86_400_000_000
@@ -22,15 +23,17 @@ _SENTENCE_WORDS = 4
 _TEXT_KINDS = np.array([0.6, 0.1, 0.12, 0.18])
 _SECONDARY_WORD_SHARE = 0.35
 _FACET_IN_TITLE_SHARE = 0.6
+_ENTITY_IN_KEYWORDS_SHARE = 0.5
 _FIELD_IN_TITLE_SHARE = 0.25
 
 
 class Subject(NamedTuple):
-    """The topics of documents; `secondary` is -1 if there is no second topic."""
+    """The topics of documents; `secondary` is -1 if there is no second topic. Without `entity`, all entities are 0."""
 
     topic: Int[np.ndarray, "documents"]
     secondary: Int[np.ndarray, "documents"]
     facet: Int[np.ndarray, "documents"]
+    entity: Int[np.ndarray, "documents"] | None = None
 
 
 class Texts(NamedTuple):
@@ -68,6 +71,7 @@ def draw_documents(lexicon: Lexicon, constants: WorldConstants, streams: Streams
         topic=topic,
         secondary=_draw_secondary(topic, lexicon, constants, rng),
         facet=rng.integers(0, constants.facets, count, dtype=np.int32),
+        entity=_draw_entities(constants, streams),
     )
     return Documents(
         doc_id=[f"d{i:06d}" for i in range(count)],
@@ -76,6 +80,12 @@ def draw_documents(lexicon: Lexicon, constants: WorldConstants, streams: Streams
         subject=subject,
         quality=rng.standard_normal(count),
     )
+
+
+def _draw_entities(constants: WorldConstants, streams: Streams) -> np.ndarray:
+    """Draws the entity of each document."""
+    rng, shares = streams.generator("document entities"), entity_shares(constants)
+    return rng.choice(constants.entities_per_topic, constants.documents, p=shares).astype(np.int32)
 
 
 def topic_supply(constants: WorldConstants, streams: Streams) -> Float[np.ndarray, "topics"]:
@@ -129,6 +139,9 @@ def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rn
             rng.choice(lexicon.fillers, (count, _TEXT_WORDS)),
         ],
     )
+    named = _name_entities(subject, lexicon, constants, rng, kind == 0)
+    body = np.where(named.in_text >= 0, named.in_text, body)
+    keywords = np.where(named.in_keywords[:, None] >= 0, np.c_[keywords[:, :-1], named.in_keywords], keywords)
     noise = rng.random(body.shape) < constants.noise_word_share
     body = np.where(noise, rng.choice(lexicon.things.ravel(), body.shape), body)
     words = _DrawnWords(
@@ -141,8 +154,49 @@ def draw_texts(subject: Subject, lexicon: Lexicon, constants: WorldConstants, rn
         facet=facet_word,
         has_facet=has_facet,
         has_field=has_field,
+        entity=named.in_title,
     )
     return _spell(words, lexicon)
+
+
+class _EntityWords(NamedTuple):
+    """The words that name the entity of each document, by the place where they stand; -1 where another word stands."""
+
+    in_title: Int[np.ndarray, "documents"]
+    in_keywords: Int[np.ndarray, "documents"]
+    in_text: Int[np.ndarray, "documents words"]
+
+
+def _name_entities(
+    subject: Subject,
+    lexicon: Lexicon,
+    constants: WorldConstants,
+    rng: np.random.Generator,
+    topical: Bool[np.ndarray, "documents words"],
+) -> _EntityWords:
+    """Draws where each document names its entity, and by which name; nothing is drawn where entities have no names.
+
+    Args:
+      subject: the subjects of the documents.
+      lexicon: the words.
+      constants: the constants of the world.
+      rng: the generator.
+      topical: the words of the texts that would name the topic, some of which name the entity instead.
+    """
+    count, slots = topical.shape
+    if subject.entity is None or not lexicon.entities.shape[1]:
+        return _EntityWords(np.full(count, -1), np.full(count, -1), np.full((count, slots), -1))
+    shares = lexicon.entity_document_shares[subject.topic, subject.entity]
+    preferred = draw_from_rows(shares, rng.random(count))
+    redrawn = draw_from_rows(np.repeat(shares[:, None], slots, axis=1), rng.random((count, slots)))
+    loyal = rng.random((count, slots)) < constants.synonym_loyalty
+    names = lexicon.entities[subject.topic, subject.entity]
+    in_text = np.take_along_axis(names, np.where(loyal, preferred[:, None], redrawn), axis=1)
+    named = topical & (rng.random((count, slots)) < constants.entity_word_share)
+    name = names[np.arange(count), preferred]
+    in_title = rng.random(count) < constants.entity_in_title_share
+    in_keywords = rng.random(count) < _ENTITY_IN_KEYWORDS_SHARE
+    return _EntityWords(np.where(in_title, name, -1), np.where(in_keywords, name, -1), np.where(named, in_text, -1))
 
 
 class _DrawnWords(NamedTuple):
@@ -157,6 +211,7 @@ class _DrawnWords(NamedTuple):
     facet: Int[np.ndarray, "documents"]
     has_facet: Bool[np.ndarray, "documents"]
     has_field: Bool[np.ndarray, "documents"]
+    entity: Int[np.ndarray, "documents"]
 
 
 def _spell(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
@@ -170,6 +225,7 @@ def _spell(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
                 facet=word(drawn.facet[i]) if drawn.has_facet[i] else None,
                 connector=word(drawn.connectors[i, 0]),
                 with_field=drawn.has_field[i],
+                entity=word(drawn.entity[i]) if drawn.entity[i] >= 0 else None,
             )
             for i in range(len(drawn.title))
         ],
@@ -182,10 +238,13 @@ def _spell(drawn: _DrawnWords, lexicon: Lexicon) -> Texts:
     )
 
 
-def _title(words: list[str], *, filler: str, facet: str | None, connector: str, with_field: bool) -> str:
+def _title(
+    words: list[str], *, filler: str, facet: str | None, connector: str, with_field: bool, entity: str | None
+) -> str:
     """Returns a title such as "Classic sofa repair with cushion - home"."""
     first, other, field = words
-    parts = [filler, first] + ([facet] if facet else []) + ([connector, other] if other != first else [])
+    parts = [filler] + ([entity] if entity else []) + [first] + ([facet] if facet else [])
+    parts += [connector, other] if other != first else []
     return " ".join(parts + ([f"- {field}"] if with_field else [])).capitalize()
 
 

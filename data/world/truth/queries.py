@@ -1,6 +1,8 @@
 """The queries of users: their texts, and the intents that each query can have."""
 
+import heapq
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from crops_jax.errors import InputError
 from data.world.constants import WorldConstants
 from data.world.streams import Streams
 from data.world.truth.documents import topic_supply
+from data.world.truth.entities import entity_shares
 from data.world.truth.lexicon import THING_WEIGHTS, Lexicon, draw_from_rows, zipf
 from data.world.vocabulary import FACETS
 
@@ -16,6 +19,9 @@ MAX_INTENTS = 4
 # The forms of a query, which are the kinds of words that it consists of, and the shares of the forms.
 _FORMS = ("topic", "topic facet", "topic thing", "topic thing facet", "thing facet", "field topic", "field facet")
 _FORM_SHARES = np.array([0.15, 0.25, 0.2, 0.15, 0.1, 0.1, 0.05])
+# The same of a query that names the entity.
+_ENTITY_FORMS = ("entity", "entity facet", "topic entity", "entity thing", "topic entity facet", "field entity")
+_ENTITY_FORM_SHARES = np.array([0.25, 0.25, 0.2, 0.1, 0.15, 0.05])
 # The number of needs in a round is constant, so that the first queries of a world are the same for every --queries.
 _NEEDS_PER_ROUND = 100
 _MAX_ROUNDS_WITHOUT_NEW_QUERY = 20
@@ -23,7 +29,9 @@ _MAX_ROUNDS_WITHOUT_NEW_QUERY = 20
 
 @dataclass(frozen=True)
 class Queries:
-    """Queries with distinct, normalised texts. The number of an intent is topic * facets + facet."""
+    """Queries with distinct, normalised texts. The number of an intent is
+    (topic * entities + entity) * facets + facet.
+    """
 
     text: list[str]
     intents: Int[np.ndarray, "queries intents"]
@@ -34,6 +42,11 @@ class Queries:
     """The share of each query in the demand; the shares sum to 1."""
     document_likeness: Float[np.ndarray, "queries"]
     """The mean share with which documents use the words of the query among their synonyms."""
+
+    @cached_property
+    def words(self) -> list[list[str]]:
+        """The words of each query."""
+        return [text.split() for text in self.text]
 
     def __len__(self) -> int:
         return len(self.text)
@@ -114,22 +127,47 @@ def _draw_phrasings(
     field_name = rng.integers(0, lexicon.fields.shape[1], count)
     facet_name = draw_from_rows(lexicon.facet_query_shares[facet], rng.random(count))
     form = draw_from_rows(np.tile(_FORM_SHARES, (count, 1)), rng.random(count))
+    forms = [_FORMS[i] for i in form]
+    entity, entity_word = np.zeros(count, np.int64), np.full(count, -1)
+    if lexicon.entities.shape[1]:
+        entity, entity_word, forms = _name_entities(topic, forms, lexicon, constants, rng)
     phrasings = []
     for i in range(count):
-        kinds = _FORMS[form[i]].split()
+        kinds = forms[i].split()
         word = {
             "topic": lexicon.things[topic[i], 0, names[i, 0]],
             "thing": lexicon.things[topic[i], other[i], names[i, other[i]]],
             "field": lexicon.fields[lexicon.topic_field[topic[i]], field_name[i]],
+            "entity": entity_word[i],
         }
         words = tuple(int(word[kind]) for kind in kinds if kind != "facet")
         parts = [lexicon.words[w] for w in words]
         if "facet" in kinds:
             name = FACETS[facet[i]].names[facet_name[i]]
             parts = [name, *parts] if FACETS[facet[i]].before else [*parts, name]
-        need = (int(topic[i]) * constants.facets + int(facet[i]), words, int(facet[i]) if "facet" in kinds else -1)
+        intent = int((topic[i] * constants.entities_per_topic + entity[i]) * constants.facets + facet[i])
+        need = (intent, words, int(facet[i]) if "facet" in kinds else -1)
         phrasings.append((" ".join(parts), need))
     return phrasings
+
+
+def _name_entities(
+    topic: np.ndarray, forms: list[str], lexicon: Lexicon, constants: WorldConstants, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Draws the entity of each need, the word that names it in each text, and which of the texts name it.
+
+    Returns:
+      The entity, the number of the word, and the form of each text.
+    """
+    count, each = len(topic), constants.phrasings_per_need
+    entity = rng.choice(constants.entities_per_topic, count // each, p=entity_shares(constants)).repeat(each)
+    name = draw_from_rows(lexicon.entity_query_shares[topic, entity], rng.random(count))
+    first = np.arange(count) // each * each
+    name = np.where(rng.random(count) < constants.phrasing_loyalty, name[first], name)
+    named = rng.random(count) < constants.entity_query_share
+    form = draw_from_rows(np.tile(_ENTITY_FORM_SHARES, (count, 1)), rng.random(count))
+    chosen = [_ENTITY_FORMS[form[i]] if named[i] else forms[i] for i in range(count)]
+    return entity, lexicon.entities[topic, entity, name], chosen
 
 
 def _find_intents(
@@ -147,6 +185,17 @@ def _find_intents(
     """
     topics = sorted(frozenset.intersection(*(lexicon.topics_of_word[word] for word in words)))
     facets = range(constants.facets) if facet < 0 else (facet,)
-    fitting = [(t * constants.facets + f, float(demand[t] * facet_demand[t, f])) for t in topics for f in facets]
-    fitting.sort(key=lambda pair: (pair[0] != intent, -pair[1], pair[0]))
-    return fitting[:MAX_INTENTS]
+    entities = [(t, e) for t in topics for e in range(constants.entities_per_topic)]
+    for word in words:
+        if word in lexicon.entities_of_word:
+            entities = [pair for pair in entities if pair in lexicon.entities_of_word[word]]
+    shares = entity_shares(constants)
+    fitting = [
+        (
+            (t * constants.entities_per_topic + e) * constants.facets + f,
+            float(demand[t] * shares[e] * facet_demand[t, f]),
+        )
+        for t, e in entities
+        for f in facets
+    ]
+    return heapq.nsmallest(MAX_INTENTS, fitting, key=lambda pair: (pair[0] != intent, -pair[1], pair[0]))
