@@ -31,6 +31,7 @@ from data.mining_report.examples import draw_examples
 from data.mining_report.figures import LOG, Distribution, Gain
 from data.mining_report.manifests import AlphaSweep, Mined, read_alpha_sweep, read_mined
 from data.mining_report.tables import ReportTables, open_tables
+from data.mining_report.truth import precision_by_truth
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
 from data.tables.knowledge_documents import check_same_documents
 
@@ -93,6 +94,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
             for source in results.gains
         }
         names, rows = tables.names, tables.label_rows
+        by_truth = precision_by_truth(tables, arguments.logs)
     manifest = artifacts.new_manifest(program="data.report", kind="report", arguments=arguments, inputs=inputs)
     write_page(
         arguments.output,
@@ -108,6 +110,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         set_aside=mined.set_aside(),
         discriminator=mined.discriminator(),
         precision=mined.precision(),
+        by_truth=by_truth,
         funnel=mined.funnel(),
         levels=LEVELS,
         level_counts=_level_counts(results),
@@ -115,7 +118,8 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         seed=arguments.seed,
     )
     _print_table(results)
-    return _outcome(arguments, results, mined, rows)
+    outcome = _outcome(arguments, results, mined, rows)
+    return outcome if by_truth is None else {**outcome, "precision_by_truth": by_truth}
 
 
 def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
