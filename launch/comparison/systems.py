@@ -1,0 +1,165 @@
+"""The systems that launch.compare compares. A system is a set of labels and a change of the base configuration.
+
+A new system is one more entry of SYSTEMS, in a few lines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crops_jax.errors import InputError
+
+Architecture = Literal["transformer", "hashed", "none"]
+BOTH: tuple[Architecture, ...] = ("transformer", "hashed")
+ALL_PERSPECTIVES = ("search_log", "query_level", "system_level", "knowledge_level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecipe:
+    """The flags of data.mine that make the labels of a system. Systems with equal recipes share labels and records."""
+
+    perspectives: tuple[str, ...] | None = ("search_log",)
+    """The perspectives. None: every perspective whose tables are present."""
+    levels: str = "hla"
+    """The assignment of levels, as --levels of data.mine takes it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the directory of these labels."""
+        perspectives = "all" if self.perspectives is None else "+".join(self.perspectives)
+        return f"{perspectives}-{self.levels}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags of data.mine."""
+        chosen = () if self.perspectives is None else ("--perspectives", ",".join(self.perspectives))
+        return (*chosen, "--levels", self.levels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One system of the comparison: what it learns from, and how its configuration differs from the base."""
+
+    name: str
+    architectures: tuple[Architecture, ...] = ("transformer",)
+    """The towers that it is trained with; "none" for a system that does not learn."""
+    labels: LabelRecipe = LabelRecipe()
+    config: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Section -> field -> value: the fields of the configuration that differ from the base."""
+    trained: bool = True
+    """False: the weights stay those of step 0."""
+    ranked_by: Literal["encoder", "bm25"] = "encoder"
+    """The ranking of launch.evaluate that is measured."""
+    groups: tuple[str, ...] = ("systems",)
+    """The tables of the page that show it, keys of GROUPS."""
+    about: str
+    """One sentence: what the system is, with the paper that it comes from."""
+
+
+GROUPS = {
+    "systems": "Systems",
+    "perspectives": "Ablation of the perspectives, cumulative and each alone",
+    "labels": "Ablation of the levels",
+    "losses": "Ablation of the loss, with its cost",
+}
+"""The tables of the page with their headings."""
+
+_CLICKS = LabelRecipe()
+_EVERYTHING = LabelRecipe(perspectives=None)
+
+
+def _loss(name: str, loss: str, about: str) -> System:
+    """Returns the system that differs from crops in its loss alone."""
+    return System(name=name, labels=_EVERYTHING, config={"loss": {"name": loss}}, groups=("losses",), about=about)
+
+
+_REGISTERED = (
+    System(
+        name="bm25",
+        architectures=("none",),
+        trained=False,
+        ranked_by="bm25",
+        about="BM25 in Lucene's form with k1 = 1.2 and b = 0.75. It does not learn.",
+    ),
+    System(
+        name="untrained",
+        architectures=BOTH,
+        trained=False,
+        about="The encoder with the weights that training starts from.",
+    ),
+    System(
+        name="nce",
+        architectures=BOTH,
+        labels=LabelRecipe(levels="binary"),
+        config={"loss": {"name": "infonce"}, "data": {"documents_per_query": 1}},
+        about="InfoNCE on clicks. The negatives of a query are the positives of the other queries of its batch.",
+    ),
+    System(
+        name="fs_lr",
+        architectures=BOTH,
+        labels=_CLICKS,
+        groups=("systems", "perspectives"),
+        about="FS-LR: the search log alone, with the levels of the funnel, under H-InfoNCE (the baseline of CroPS).",
+    ),
+    System(
+        name="crops",
+        architectures=BOTH,
+        labels=_EVERYTHING,
+        groups=tuple(GROUPS),
+        about="CroPS: all perspectives, hierarchical label assignment and H-InfoNCE (arXiv 2511.15443).",
+    ),
+    System(
+        name="crops_query_level",
+        labels=LabelRecipe(perspectives=ALL_PERSPECTIVES[:2]),
+        groups=("perspectives",),
+        about="The search log and the query level: the first step of the cumulative ablation, and this level alone.",
+    ),
+    System(
+        name="crops_query_system",
+        labels=LabelRecipe(perspectives=ALL_PERSPECTIVES[:3]),
+        groups=("perspectives",),
+        about="The search log, the query level and the system level: the second step of the cumulative ablation.",
+    ),
+    System(
+        name="crops_system_level",
+        labels=LabelRecipe(perspectives=("search_log", "system_level")),
+        groups=("perspectives",),
+        about="The search log and the system level.",
+    ),
+    System(
+        name="crops_knowledge_level",
+        labels=LabelRecipe(perspectives=("search_log", "knowledge_level")),
+        groups=("perspectives",),
+        about="The search log and the knowledge level.",
+    ),
+    System(
+        name="crops_binary",
+        labels=LabelRecipe(perspectives=None, levels="binary"),
+        groups=("labels",),
+        about="CroPS with binary labels: levels 4 and 5 are positive, and all others negative.",
+    ),
+    System(
+        name="crops_query_level_at_4",
+        labels=LabelRecipe(perspectives=None, levels="query_level_at_4"),
+        groups=("labels",),
+        about="CroPS with positives of the query level at level 4, the level of clicks.",
+    ),
+    _loss("infonce", "infonce", "CroPS under InfoNCE. A step contrasts one positive of each query."),
+    _loss("multi_positive", "multi_positive_infonce", "CroPS under InfoNCE with all positives of a query in one pass."),
+    _loss("softmax_cross_entropy", "softmax_cross_entropy", "CroPS under softmax cross-entropy with levels as gains."),
+    _loss("rince", "rince", "CroPS under ranking InfoNCE (RINCE, AAAI 2022), form OUT."),
+)
+SYSTEMS = {system.name: system for system in _REGISTERED}
+"""The systems by name, in the order in which they are trained."""
+
+
+def chosen_systems(text: str) -> list[System]:
+    """Returns the systems of a comma-separated list, in the order of SYSTEMS; all of them for an empty text.
+
+    Raises InputError if a name is unknown or named more than once.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()] if text else list(SYSTEMS)
+    unknown = [name for name in names if name not in SYSTEMS]
+    if unknown or not names or len(set(names)) < len(names):
+        raise InputError(f"--systems {text!r}: name some of {', '.join(SYSTEMS)}, each once")
+    return [system for name, system in SYSTEMS.items() if name in names]
