@@ -24,6 +24,7 @@ from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes
 from launch.evaluation.searching import Retrieved, SearchResults, index_depth, search_bm25, search_exactly
+from launch.evaluation.stored_bm25 import stored_bm25
 from launch.evaluation.test_sets import log_queries, read_test_sets
 
 
@@ -49,6 +50,9 @@ class EvaluateArguments:
     """The minimum grade of a relevant judgement. By default every grade above 0 is relevant."""
     bootstrap_samples: int = 2000
     """The number of bootstrap samples for each interval."""
+    bm25_results: str = ""
+    """A file that keeps what BM25 retrieves, so that several evaluations on the same queries and documents search
+    once. It is written if it does not exist."""
     overwrite: bool = False
     """Replaces the output if it exists."""
 
@@ -87,7 +91,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         overwrite=arguments.overwrite,
         program="launch.evaluate",
         kind="evaluation",
-        arguments=arguments if inputs["run"] else {**vars(arguments), "hub_name": arguments.run},
+        arguments=_recorded(arguments) | ({} if inputs["run"] else {"hub_name": arguments.run}),
         inputs=inputs,
     ) as output:
         write_evaluation(output, metrics, per_query, tests, results)
@@ -116,6 +120,11 @@ def _inputs(arguments: EvaluateArguments) -> dict[str, str | None]:
     }
 
 
+def _recorded(arguments: EvaluateArguments) -> dict[str, Any]:
+    """Returns the arguments that a manifest records. The file of BM25's results changes none of the figures."""
+    return {name: value for name, value in vars(arguments).items() if name != "bm25_results"}
+
+
 def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests: Sequence[TestSet]) -> SearchResults:
     """Returns what the encoder, its index and BM25 retrieve for the queries of the test sets."""
     queries = sorted({query for test in tests for query in test.grades})
@@ -134,7 +143,11 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     query_vectors = encoder.encode(queries, tower="query", dim=vectors.dim, progress=True)
     sample = encoder.encode(log_queries(logs, without=queries), tower="query", dim=vectors.dim)
     exact = search_exactly(query_vectors, vectors, corpus)
-    bm25 = search_bm25(queries, corpus, k1=arguments.k1, b=arguments.b)
+    parameters = {"k1": arguments.k1, "b": arguments.b}
+    if arguments.bm25_results:
+        bm25 = stored_bm25(Path(arguments.bm25_results), queries, corpus, **parameters)
+    else:
+        bm25 = search_bm25(queries, corpus, **parameters)
     _say("building the index")
     depth = index_depth(corpus)
     index = build_index(vectors.array(), k=depth, sample_queries=sample)

@@ -1,6 +1,5 @@
 """Runs all steps with one resumable command: hold out, mine, write records, train, embed, index, evaluate, report."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
-from crops_jax.config import Config
+from crops_jax.config.module import as_module
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
@@ -100,14 +99,8 @@ def _claim(work: Path, arguments: PipelineArguments) -> None:
         in_place.check_same(work, manifest, remedy=remedy, flags={"from_time": "--from"})
     else:
         artifacts.write_manifest(work, manifest)
-    artifacts.write_text(work / "config.py", _as_module(arguments.config))
-
-
-def _as_module(config: Config) -> str:
-    sections = {type(getattr(config, field.name)).__name__ for field in dataclasses.fields(config)}
-    names = ", ".join(sorted({"Config"} | sections))
-    heading = '"""The resolved configuration of this pipeline."""'
-    return f"{heading}\n\nfrom crops_jax.config import {names}\n\nCONFIG = {config!r}\n"
+    heading = "The resolved configuration of this pipeline."
+    artifacts.write_text(work / "config.py", as_module(arguments.config, heading=heading))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,16 @@ class Row(NamedTuple):
     colour: int
 
 
-def interval_plot(rows: Sequence[Row], *, title: str, reference: tuple[str, float] | None = None) -> str:
+def interval_plot(
+    rows: Sequence[Row], *, title: str, reference: tuple[str, float] | None = None, label_width: int = _LEFT
+) -> str:
     """Draws dots with intervals on one axis within 0 to 1, with the values beside them.
 
     Args:
       rows: the systems from top to bottom; values lie in [0, 1].
       title: the name of the metric.
       reference: the name and the value of a dashed line, such as the value of a random order.
+      label_width: the units to the left of the axis, for the labels; the chart is 360 units wide.
     """
     bounds = [end for row in rows for end in (row.low, row.high)]
     # The reference is drawn only when it is near the systems. With a distant one, the axis would squeeze them together.
@@ -40,7 +43,7 @@ def interval_plot(rows: Sequence[Row], *, title: str, reference: tuple[str, floa
     low, high = marks[0], marks[-1]
 
     def position(value: float) -> float:
-        return _LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT)
+        return label_width + (value - low) / (high - low) * (_RIGHT - label_width)
 
     bottom = _TOP + _ROW * len(rows)
     body = [

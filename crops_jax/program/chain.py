@@ -54,13 +54,14 @@ class Step:
 class Chain:
     """Runs steps in order, and records the finished ones in `work`/steps.json.
 
-    JAX keeps compiled programs in `work`/compilation_cache, so that several steps compile the same program only once.
-    JAX_COMPILATION_CACHE_DIR names another directory for them.
+    JAX keeps compiled programs in `work`/compilation_cache, or in `compilation_cache`, so that several steps compile
+    the same program only once. JAX_COMPILATION_CACHE_DIR names another directory for them.
     """
 
-    def __init__(self, work: Path, *, total: int) -> None:
+    def __init__(self, work: Path, *, total: int, compilation_cache: Path | None = None) -> None:
         self._file = work / STEPS
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(work.absolute() / "compilation_cache")}
+        cache_directory = compilation_cache or work / "compilation_cache"
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(cache_directory.absolute())}
         self._environment = cache | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"} | os.environ
         self._total = total
         self._count = 0

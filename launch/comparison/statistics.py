@@ -17,6 +17,11 @@ from crops_jax.errors import InputError
 _DRAWN_AT_ONCE = 1 << 22
 
 
+FEWEST_QUERIES = 20
+"""The number of queries below which no verdict is given: the bootstrap of a few values is too narrow (of one value, it
+has no width at all)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """The mean over queries of the mean over seeds, with its percentile interval over queries."""
@@ -45,7 +50,7 @@ class Difference:
     high_holm: float
     """The ends of the percentile interval at Holm's confidence for this difference."""
     verdict: str
-    """"better", "worse" or "no difference shown"."""
+    """"better", "worse", "no difference shown" or "too few queries"."""
 
 
 def resampled_means(
@@ -129,6 +134,7 @@ def differences(
 
     The verdict is "better" or "worse" only if the corrected p-value is at most alpha and the interval at Holm's
     confidence excludes 0. That confidence is 1 - alpha / (m - i) for the i-th smallest of m p-values, from i = 0.
+    Differences over fewer than FEWEST_QUERIES queries count in m with a p-value of 1.
 
     Args:
       pairs: the values of a system and those of the reference; both have the same queries in the same order, and any
@@ -147,7 +153,8 @@ def differences(
             f"below {alpha} after Holm's correction; give at least {needed}"
         )
     resampled = _resampled([_paired(pair) for pair in pairs], samples=samples)
-    p_values = [two_sided_p(means) for means in resampled]
+    enough = [pair[0].shape[1] >= FEWEST_QUERIES for pair in pairs]
+    p_values = [two_sided_p(means) if many else 1.0 for means, many in zip(resampled, enough, strict=True)]
     corrected = holm(p_values)
     ranks = np.empty(len(pairs), int)
     ranks[np.argsort(p_values, kind="stable")] = np.arange(len(pairs))
@@ -155,6 +162,7 @@ def differences(
     for index, (pair, means) in enumerate(zip(pairs, resampled, strict=True)):
         low, high = _interval(means, 1 - alpha / (len(pairs) - ranks[index]))
         shown = corrected[index] <= alpha and (low > 0 or high < 0)
+        unknown = "no difference shown" if enough[index] else "too few queries"
         found.append(
             Difference(
                 estimate=estimate(pair[0] - pair[1].mean(axis=0), means),
@@ -162,7 +170,7 @@ def differences(
                 p_holm=corrected[index],
                 low_holm=low,
                 high_holm=high,
-                verdict=("better" if low > 0 else "worse") if shown else "no difference shown",
+                verdict=("better" if low > 0 else "worse") if shown else unknown,
             )
         )
     return found

@@ -99,8 +99,17 @@ def test_pairs_of_different_query_sets_are_resampled_apart():
         assert (one.estimate.low, one.estimate.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_few_queries_give_no_verdict_however_equal_they_are():
+    """The bootstrap of one query has no width. Such a difference must not make room for others in the correction."""
+    one, many = (np.ones((1, 1)), np.zeros((1, 1))), (np.ones((1, 20)), np.zeros((1, 20)))
+    alone, among = differences([one, many], samples=400)
+    assert (alone.verdict, alone.p_holm) == ("too few queries", 1.0)
+    assert (alone.estimate.low, alone.estimate.high) == (1.0, 1.0)
+    assert (among.verdict, among.p_holm) == ("better", pytest.approx(2 * 2 / 401))
+
+
 def test_too_few_samples_for_so_many_differences_are_refused():
-    pair = (np.ones((1, 5)), np.zeros((1, 5)))
+    pair = (np.ones((1, 20)), np.zeros((1, 20)))
     assert minimum_samples(10) == 400
     assert [one.verdict for one in differences([pair] * 10, samples=400)] == ["better"] * 10
     with pytest.raises(InputError, match="at least 400"):

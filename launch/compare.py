@@ -1,0 +1,174 @@
+"""Trains and evaluates the systems of the comparison on the same data, and writes a table and a page of them."""
+
+import functools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crops_jax import artifacts, program
+from crops_jax.artifacts import in_place
+from crops_jax.artifacts.lock import LOCK, exclusive
+from crops_jax.devices import processes
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.program.chain import STEPS
+from launch.comparison.arguments import Budget, CompareArguments, budget_of, identifying
+from launch.comparison.cells import Cell, cells_of, stored_results
+from launch.comparison.configurations import base_configs
+from launch.comparison.measures import MAIN, shown_pairs
+from launch.comparison.page import PAGE, write_comparison_page
+from launch.comparison.running import CellRunner
+from launch.comparison.shared import SHARED, Shared, make_shared
+from launch.comparison.systems import SYSTEMS, System, chosen_systems
+from launch.comparison.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
+
+_PROGRAM = "launch.compare"
+_FEWEST_SEEDS = 3
+
+
+def compare(arguments: CompareArguments) -> dict[str, Any]:
+    """Trains and evaluates systems on the same data, with the same steps, tokens and tuning grid, and compares them.
+
+    A cell is one system, architecture and seed. Its result is a small JSON file in TABLE/results, and a finished cell
+    is not run again, so that a table can be finished on another day. The world or the logs, the test sets, the
+    discriminator, the labels and the records are made once for all cells. TABLE/table.csv has one row for each cell and
+    metric, TABLE/differences.csv the paired differences to --reference, and TABLE/report.html shows both.
+    """
+    processes.refuse_several(_PROGRAM)
+    systems = chosen_systems(arguments.systems)
+    if arguments.reference not in SYSTEMS:
+        raise InputError(f"--reference {arguments.reference!r}: name one of {', '.join(SYSTEMS)}")
+    table, budget, configs = Path(arguments.output), budget_of(arguments), base_configs(arguments)
+    table.mkdir(parents=True, exist_ok=True)
+    refusal = f"another process works in {table}; wait until it ends, or stop it"
+    # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.
+    with exclusive(table / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
+        manifest = _claim(table, arguments)
+        cache = table / "compilation_cache"
+        shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
+        runner = CellRunner(
+            table=table,
+            arguments=arguments,
+            budget=budget,
+            configs=configs,
+            shared=shared,
+            shown=functools.cache(lambda: shown_pairs(shared.logs)),
+            compilation_cache=cache,
+        )
+        cells = [cell for cell in cells_of(systems, seeds=budget.seeds) if cell.system.labels in shared.records]
+        ran, failures = _run_cells(runner, cells)
+        results = stored_results(table, among=runner.common_inputs)
+        if not results:
+            raise NamedFailure(f"no cell is finished: {'; '.join(failures.values())}")
+        found = compare_results(results, reference=arguments.reference, samples=arguments.bootstrap_samples)
+        write_table(table, found)
+        left_out = _left_out(systems, shared)
+        notes = _notes(arguments, budget, found, left_out=left_out, failures=failures)
+        write_comparison_page(table, found, manifest=manifest, notes=notes)
+    if failures:
+        named = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        raise NamedFailure(
+            f"{len(failures)} of {len(cells)} cells failed ({named}); the others are in {table / TABLE}. Call the same "
+            "command again, or name the other systems with --systems"
+        )
+    return _outcome(table, found, cells=len(cells), ran=ran, left_out=left_out)
+
+
+def _run_cells(runner: CellRunner, cells: Sequence[Cell]) -> tuple[int, dict[str, str]]:
+    """Runs the cells that are not finished. Returns how many ran, and the reason for each one that failed."""
+    start, ran, failures = time.monotonic(), 0, {}
+    for place, cell in enumerate(cells, start=1):
+        left = ""
+        if ran:
+            left = f", about {_duration((time.monotonic() - start) / ran * (len(cells) - place + 1))} left"
+        _say(f"cell {place} of {len(cells)}: {cell.name}{left}")
+        try:
+            ran += runner.run(cell)
+        except NamedFailure as error:
+            _say(f"cell {cell.name} failed: {error}")
+            failures[cell.name] = str(error)
+    return ran, failures
+
+
+def _claim(table: Path, arguments: CompareArguments) -> dict[str, Any]:
+    """Writes the manifest of TABLE and returns it. Raises InputError if TABLE has steps of others."""
+    manifest = artifacts.new_manifest(
+        program=_PROGRAM, kind="comparison", arguments=identifying(arguments), inputs={"logs": arguments.logs or None}
+    )
+    if (table / artifacts.MANIFEST).exists():
+        in_place.check_written_by(table, program=_PROGRAM, kind="comparison", noun="the table")
+    elif foreign := [path.name for path in table.iterdir() if path.name != LOCK]:
+        raise InputError(f"{table} holds files that are not this comparison's ({foreign[0]}); choose another --output")
+    if (table / SHARED / STEPS).exists():
+        remedy = "give the same ones to go on, or choose another --output"
+        in_place.check_same(table, manifest, remedy=remedy, flags={"from_time": "--from"})
+    else:
+        artifacts.write_manifest(table, manifest)
+    return manifest
+
+
+def _left_out(systems: Sequence[System], shared: Shared) -> dict[str, str]:
+    return {system.name: shared.left_out[system.labels] for system in systems if system.labels in shared.left_out}
+
+
+def _notes(
+    arguments: CompareArguments,
+    budget: Budget,
+    found: Comparison,
+    *,
+    left_out: Mapping[str, str],
+    failures: Mapping[str, str],
+) -> list[str]:
+    notes = []
+    if not arguments.logs:
+        notes.append("The logs are those of a simulated world: the figures compare mechanisms, not products.")
+    if arguments.fast:
+        notes.append(f"This is the fast form, with {budget.steps} steps in a small world. Its figures mean little.")
+    seeds = min(len(one.results) for one in found.trained if one.architecture != "none" or len(found.trained) == 1)
+    if seeds < _FEWEST_SEEDS:
+        notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
+    if missing := [name for name in SYSTEMS if name not in {one.system for one in found.trained}]:
+        notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")
+    notes += [f"{name} is left out ({why})." for name, why in left_out.items()]
+    notes += [f"Cell {name} failed ({why})." for name, why in failures.items()]
+    if not found.differences:
+        notes.append(f"No differences are shown, because the reference {found.reference} has no finished cell.")
+    if arguments.discriminator == "lexical":
+        notes.append(
+            "The relevance discriminator is lexical. It favours documents that share words with the query, so QR is "
+            "kind to BM25."
+        )
+    return notes
+
+
+def _outcome(table: Path, found: Comparison, *, cells: int, ran: int, left_out: Mapping[str, str]) -> dict[str, Any]:
+    metrics = {
+        f"{one.system}-{one.architecture}": {
+            MAIN[metric]: mean.value for metric in MAIN if (mean := found.means.get((*one.key, metric)))
+        }
+        for one in found.trained
+    }
+    verdicts = [difference.verdict for difference in found.differences.values()]
+    return {
+        "output": str(table),
+        "table": str(table / TABLE),
+        "differences": str(table / DIFFERENCES),
+        "report": str(table / PAGE),
+        "cells": {"finished": cells, "ran": ran, "in_the_table": sum(len(one.results) for one in found.trained)},
+        "metrics": metrics,
+        "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
+        "left_out": dict(left_out),
+    }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    program.run(compare, example="python -m launch.compare --output table --systems bm25,nce,fs_lr,crops --seeds 3")

@@ -1,0 +1,111 @@
+"""The arguments of launch.compare, and the settings that follow from them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from crops_jax.errors import InputError
+
+_FAST_WORLD = "--documents 600 --queries 200 --users 600"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    """The arguments of launch.compare."""
+
+    output: str
+    """TABLE, the directory for all outputs. A second call with the same arguments continues the first. A call with
+    other --systems or more --seeds adds to the table."""
+    fast: bool = False
+    """Takes a small world, two seeds and few steps, to try everything out within 15 minutes. Its figures mean little.
+    """
+    systems: str = ""
+    """The systems to train, separated by commas. The default is all of them."""
+    seeds: int | None = None
+    """The number of seeds of each system. The default is 3, or 2 with --fast."""
+    logs: str = ""
+    """Log tables to compare on, instead of a generated world; --from is needed with it."""
+    from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """The start of the test period of --logs (ISO 8601; UTC if it has no offset)."""
+    world: str | None = None
+    """Further flags of data.simulate, in one string. The default is its own world, or a small one with --fast."""
+    transformer: str = "tiny_cpu"
+    """The base configuration of the transformer towers: a module of configs/, or a path to one."""
+    hashed: str = "tiny_hashed"
+    """The base configuration of the towers of hashed IDs."""
+    steps: int | None = None
+    """The number of training steps of every system. The default is 1000, or 60 with --fast."""
+    learning_rate_factors: tuple[float, ...] | None = None
+    """The tuning grid of every system: multiples of the learning rate of the base configuration. The one with the best
+    recall on the dev split at the first seed is used for all seeds. The default is 0.5 1 2, or 1 with --fast."""
+    discriminator: Literal["lexical", "cross_encoder"] = "lexical"
+    """The relevance discriminator (theta), which decides which documents become positives."""
+    discriminator_flags: str = ""
+    """Further flags of launch.train_discriminator, in one string."""
+    mine_flags: str = ""
+    """Further flags of data.mine for every system, in one string."""
+    records_flags: str = ""
+    """Further flags of data.write_records for every system, in one string."""
+    evaluate_flags: str = ""
+    """Further flags of launch.evaluate for every system, in one string."""
+    reference: str = "crops"
+    """The system that all others are compared with, each with the one of its own architecture."""
+    bootstrap_samples: int = 20_000
+    """The number of bootstrap samples of each interval."""
+    keep: Literal["runs", "all"] = "runs"
+    """The files of a finished cell that are kept: its run, or also its evaluation with the index."""
+
+    def __post_init__(self) -> None:
+        if bool(self.logs) != bool(self.from_time):
+            raise InputError("--logs and --from go together: the logs, and the time at which their test period starts")
+        if self.logs and self.world is not None:
+            raise InputError("--world is for a generated world; leave it out with --logs")
+        if self.discriminator_flags and self.discriminator == "lexical":
+            raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
+        for flag, value in (
+            ("seeds", self.seeds),
+            ("steps", self.steps),
+            ("bootstrap-samples", self.bootstrap_samples),
+        ):
+            if value is not None and value < 1:
+                raise InputError(f"--{flag} must be at least 1, found {value}")
+        factors = self.learning_rate_factors
+        if factors is not None and (not factors or len(set(factors)) < len(factors) or min(factors) <= 0):
+            raise InputError(f"--learning-rate-factors must be positive and all different, found {factors}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What is the same for every system: the world, the number of seeds and steps, and the tuning grid."""
+
+    world: str
+    seeds: int
+    steps: int
+    learning_rate_factors: tuple[float, ...]
+
+
+def budget_of(arguments: CompareArguments) -> Budget:
+    """Returns the budget of a call, in which defaults are filled in."""
+    small = arguments.fast
+    defaults: dict[str, Any] = {
+        "world": _FAST_WORLD if small else "",
+        "seeds": 2 if small else 3,
+        "steps": 60 if small else 1000,
+        "learning_rate_factors": (1.0,) if small else (1.0, 0.5, 2.0),
+    }
+    given = {name: getattr(arguments, name) for name in defaults}
+    return Budget(**defaults | {name: value for name, value in given.items() if value is not None})
+
+
+_NOT_IDENTIFYING = {"fast", "systems", "reference", "bootstrap_samples", "keep"}
+"""The arguments that a later call on the same TABLE can change."""
+
+
+def identifying(arguments: CompareArguments) -> dict[str, Any]:
+    """Returns the arguments that are the same for all cells of a TABLE, with defaults filled in.
+
+    The systems and the number of seeds are none of them, because a table can be finished on another day.
+    """
+    settled = vars(arguments) | vars(budget_of(arguments))
+    return {name: value for name, value in settled.items() if name not in {*_NOT_IDENTIFYING, "seeds"}}

@@ -1,0 +1,158 @@
+"""Runs one cell: tune, train, evaluate, and write its result."""
+
+import hashlib
+import itertools
+import shutil
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crops_jax import __version__, artifacts
+from crops_jax.artifacts.json_fields import read_object
+from crops_jax.config import Config
+from crops_jax.config.module import as_module
+from crops_jax.errors import InputError
+from crops_jax.program.chain import Chain, Step, split_flags
+from crops_jax.runs.log import read_goodput
+from launch.comparison.arguments import Budget, CompareArguments
+from launch.comparison.cells import (
+    RUNS,
+    Cell,
+    Result,
+    claim_run,
+    is_finished,
+    result_file,
+    tuning_file,
+    write_result,
+    write_tuning,
+)
+from launch.comparison.configurations import cell_config
+from launch.comparison.measures import ShownPairs, as_lists, values_of
+from launch.comparison.shared import Shared
+
+_DEV = "dev_recall_at_10"
+_FEWEST_SAMPLES = 100
+"""The bootstrap samples of the evaluations, whose own intervals are not used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRunner:
+    """All that the cells of a comparison have in common."""
+
+    table: Path
+    arguments: CompareArguments
+    budget: Budget
+    configs: Mapping[str, Config]
+    """The base configuration of each architecture."""
+    shared: Shared
+    shown: ShownPairs
+    compilation_cache: Path
+
+    @property
+    def common_inputs(self) -> dict[str, Any]:
+        """The inputs that are the same for every cell."""
+        return {
+            "version": __version__,
+            "logs": artifacts.fingerprint(self.shared.logs),
+            "split": artifacts.fingerprint(self.shared.split),
+            "evaluate_flags": self.arguments.evaluate_flags,
+        }
+
+    def run(self, cell: Cell) -> bool:
+        """Runs a cell unless its result was made from the present inputs. Returns whether it ran."""
+        factor = self._factor(cell)
+        inputs = self.common_inputs | self._run_inputs(cell, factor)
+        file = result_file(self.table, cell)
+        if is_finished(file, inputs):
+            return False
+        folder, chain, trained = self._train(cell, factor)
+        evaluation = folder / "evaluation"
+        chain.run(self._evaluation(cell, folder / "run", evaluation))
+        values = values_of(evaluation, ranked_by=cell.system.ranked_by, shown=self.shown)
+        queries, lists = as_lists(values)
+        result = Result(
+            system=cell.system.name,
+            architecture=cell.architecture,
+            seed=cell.seed,
+            inputs=inputs,
+            figures=_training_figures(folder, trained, factor) if cell.system.trained else {},
+            queries=queries,
+            values=lists,
+        )
+        write_result(file, result)
+        if self.arguments.keep == "runs":
+            shutil.rmtree(evaluation)
+        return True
+
+    def _factor(self, cell: Cell) -> float:
+        """Returns the learning rate factor with the best dev recall at seed 0; the first of equal ones."""
+        factors = self.budget.learning_rate_factors
+        if len(factors) == 1 or not cell.system.trained:
+            return factors[0] if cell.system.trained else 1.0
+        first = Cell(system=cell.system, architecture=cell.architecture, seed=0)
+        inputs = {str(factor): self._run_inputs(first, factor) for factor in factors}
+        file = tuning_file(self.table, cell)
+        if not is_finished(file, inputs):
+            found = {str(factor): self._train(first, factor)[2].get(_DEV) for factor in factors}
+            if None in found.values():
+                raise InputError(
+                    f"{cell.pair}: the records have no dev query with a positive, so no learning rate can be chosen; "
+                    "give one --learning-rate-factors, or a larger --dev-fraction in --records-flags"
+                )
+            write_tuning(file, inputs=inputs, found=found)
+        found = read_object(file, remedy="remove the file")["found"]
+        return max(factors, key=lambda factor: found[str(factor)])
+
+    def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
+        """Returns what decides the parameters of a run."""
+        return {
+            "records": artifacts.fingerprint(self.shared.records[cell.system.labels]),
+            "config": hashlib.sha256(self._module(cell, factor).encode()).hexdigest(),
+        }
+
+    def _module(self, cell: Cell, factor: float) -> str:
+        config = cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
+        return as_module(config, heading=f"The configuration of {cell.name}.")
+
+    def _train(self, cell: Cell, factor: float) -> tuple[Path, Chain, dict[str, Any]]:
+        """Trains the encoder of a cell in its folder, which it returns with the outcome of launch.train."""
+        folder = self.table / RUNS / f"{cell.name}-{factor:g}"
+        claim_run(folder, {"version": __version__, **self._run_inputs(cell, factor)})
+        artifacts.write_text(folder / "config.py", self._module(cell, factor))
+        chain = Chain(folder, total=2, compilation_cache=self.compilation_cache)
+        records = self.shared.records[cell.system.labels]
+        step = Step(
+            name=f"train {cell.name}",
+            module="launch.train",
+            arguments=(str(folder / "config.py"), "--records", str(records), "--output", str(folder / "run")),
+            inputs=(records, folder / "config.py"),
+            output=folder / "run",
+            in_place=True,
+        )
+        return folder, chain, chain.run(step)
+
+    def _evaluation(self, cell: Cell, run: Path, evaluation: Path) -> Step:
+        return Step(
+            name=f"index and evaluate {cell.name}",
+            module="launch.evaluate",
+            arguments=("--run", str(run), "--logs", str(self.shared.split), "--name", cell.name)
+            + ("--bm25-results", str(self.shared.bm25_results), "--bootstrap-samples", str(_FEWEST_SAMPLES))
+            + (*split_flags(self.arguments.evaluate_flags), "--output", str(evaluation)),
+            inputs=(run, self.shared.split),
+            output=evaluation,
+        )
+
+
+def _training_figures(folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:
+    """Returns the numbers of a run: rate, best step, dev recall, and the seconds that a step computes.
+
+    The seconds are the median over the lines of goodput.jsonl, without the first one, whose steps are compiled.
+    """
+    figures = {"learning_rate_factor": factor}
+    figures |= {name: trained[name] for name in ("best_step", _DEV) if name in trained}
+    lines = read_goodput(folder / "run")
+    steps = [(line["step"] - before["step"], line) for before, line in itertools.pairwise(lines)]
+    seconds = [line["compute_seconds"] / count for count, line in steps if count > 0]
+    return figures | ({"step_seconds": round(statistics.median(seconds), 5)} if seconds else {})
