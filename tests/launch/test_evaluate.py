@@ -17,6 +17,7 @@ from data.tables import write_table
 from data.tables.truth import write_truth
 from launch import evaluate as module
 from launch.evaluate import EvaluateArguments, evaluate
+from launch.evaluation import stored_bm25
 
 COLOURS = ["red", "blue", "green", "grey"]
 THINGS = ["car", "boat", "lamp", "chair", "kite"]
@@ -110,6 +111,19 @@ def test_every_figure_has_its_queries_and_interval(arguments):
     assert metrics["name"] == "model"
     assert metrics["random"] == {"recall@10": 0.5, "recall@100": 1.0}
     assert metrics["differences"]["encoder - bm25"]["ct"]["recall@10"]["queries"] == 2
+
+
+def test_stored_results_of_bm25_change_nothing(arguments, tmp_path, monkeypatch):
+    stored = tmp_path / "bm25.npz"
+    evaluate(arguments)
+    outputs = [arguments.output]
+    monkeypatch.setattr(module, "search_bm25", None)
+    for name in ("writes", "reads"):
+        outputs.append(str(tmp_path / name))
+        evaluate(dataclasses.replace(arguments, output=outputs[-1], bm25_results=str(stored)))
+        monkeypatch.setattr(stored_bm25, "search_bm25", None)
+    assert len({artifacts.fingerprint(output) for output in outputs}) == 1
+    assert len({json.dumps(artifacts.read_manifest(output)) for output in outputs}) == 1
 
 
 def test_a_missing_table_is_said(arguments):

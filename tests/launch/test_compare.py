@@ -1,0 +1,299 @@
+"""The comparison as a list of commands: what is made once, what is run again, and what ends it."""
+
+import csv
+import importlib.util
+import json
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.program.chain import Chain
+from launch import compare as module
+from launch.compare import compare
+from launch.comparison.arguments import CompareArguments
+from tests.launch.comparison.evaluations import write_files
+
+QUERIES = [f"query {number}" for number in range(25)]
+
+
+class Programs:
+    """Stands in for the programs of the chain: writes what they would write, and notes their commands."""
+
+    def __init__(self):
+        self.commands: list[str] = []
+        self.skipped: dict[str, str] = {}
+        self.failing: BaseException | None = None
+        self.fails_at = ""
+        self.levels_matter = True
+
+    def run(self, chain: Chain, step) -> dict:
+        self.commands.append(" ".join([step.module, *step.arguments]))
+        if self.failing is not None and self.fails_at in step.name:
+            raise self.failing
+        step.output.mkdir(parents=True, exist_ok=True)
+        return getattr(self, step.module.replace(".", "_"))(step)
+
+    def data_simulate(self, step) -> dict:
+        (step.output / "documents.parquet").write_text("documents")
+        return {"test_from": "2026-01-03T00:00:00Z"}
+
+    def data_hold_out(self, step) -> dict:
+        (step.output / "documents.parquet").write_text("documents")
+        return {}
+
+    launch_train_discriminator = data_hold_out
+
+    def data_mine(self, step) -> dict:
+        asked = self.flag(step, "--perspectives")
+        names = asked.split(",") if asked else ["every"]
+        levels = self.flag(step, "--levels") if self.levels_matter else ""
+        (step.output / "labels.parquet").write_text(f"{names} {levels}")
+        return {"skipped": {name: why for name, why in self.skipped.items() if name in names}}
+
+    def data_write_records(self, step) -> dict:
+        labels = Path(self.flag(step, "--labels")) / "labels.parquet"
+        (step.output / "train.tfrecord").write_text(labels.read_text())
+        return {}
+
+    def launch_train(self, step) -> dict:
+        config = Path(step.arguments[0]).read_text()
+        (step.output / "checkpoint").write_text(config)
+        lines = [{"step": 10 * n, "compute_seconds": 1.0 if n > 1 else 60.0} for n in (1, 2, 3)]
+        (step.output / "goodput.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        fast = "learning_rate=0.002" in config or "learning_rate=0.02" in config
+        return {"steps": 30, "best_step": 20, "dev_recall_at_10": 0.75 if fast else 0.5}
+
+    def launch_evaluate(self, step) -> dict:
+        name = self.flag(step, "--name")
+        generator = np.random.default_rng(zlib.crc32(name.encode()))
+        values = [
+            (system, test, "all", query, metric, float(generator.random()))
+            for system in ("encoder", "bm25")
+            for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"))
+            for query in QUERIES
+        ]
+        write_files(step.output, values=values, relevant=[(query, "hidden", 5, 300) for query in QUERIES])
+        return {}
+
+    @staticmethod
+    def flag(step, name: str) -> str:
+        return step.arguments[step.arguments.index(name) + 1] if name in step.arguments else ""
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stand_in = Programs()
+    monkeypatch.setattr(Chain, "run", lambda chain, step: stand_in.run(chain, step))
+    monkeypatch.setattr(module, "shown_pairs", lambda logs: frozenset())
+    return stand_in
+
+
+def run(**changes) -> dict:
+    given: dict[str, Any] = {"output": "table", "systems": "bm25,crops,nce", "seeds": 2}
+    given |= {"learning_rate_factors": (1.0,), "bootstrap_samples": 1000, **changes}
+    return compare(CompareArguments(**given))
+
+
+def calls(programs: Programs, name: str) -> list[str]:
+    return [command for command in programs.commands if command.startswith(name)]
+
+
+def rows(name: str = "table.csv") -> list[dict[str, str]]:
+    with open(Path("table") / name, newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_everything_that_cells_share_is_a_command_and_runs_once(programs):
+    outcome = run(world="--documents 200", discriminator="cross_encoder", discriminator_flags="--layers 1")
+    assert programs.commands[:5] == [
+        "data.simulate --documents 200 --output table/shared/logs",
+        "data.hold_out --logs table/shared/logs --from 2026-01-03T00:00:00Z "
+        "--output table/shared/split_for_discriminator",
+        "launch.train_discriminator --logs table/shared/split_for_discriminator --layers 1 "
+        "--output table/shared/discriminator",
+        "data.hold_out --logs table/shared/logs --from 2026-01-03T00:00:00Z --discriminator "
+        "table/shared/discriminator --output table/shared/split",
+        "data.mine --logs table/shared/split --perspectives search_log --levels hla "
+        "--output table/shared/labels/search_log-hla",
+    ]
+    assert len(calls(programs, "data.mine")) == 3
+    records = calls(programs, "data.write_records")
+    assert "--vocabulary-size 4096 --max-tokens 32 --max-query-tokens 16" in records[0]
+    assert all("--tokenizer table/shared/records/search_log-hla/tokenizer" in command for command in records[1:])
+    assert outcome["cells"] == {"finished": 9, "ran": 9, "in_the_table": 9}
+    assert len(calls(programs, "launch.train ")) == len(calls(programs, "launch.evaluate")) == 9
+    assert all("--bm25-results table/shared/bm25.npz" in one for one in calls(programs, "launch.evaluate"))
+
+
+def test_equal_label_tables_have_one_set_of_records(programs):
+    programs.levels_matter = False
+    outcome = run(systems="crops,crops_binary,crops_query_level_at_4")
+    assert len(calls(programs, "data.mine")) == 4
+    written = [command.split("--output ")[1] for command in calls(programs, "data.write_records")]
+    assert written == ["table/shared/records/search_log-hla", "table/shared/records/all-hla"]
+    trained = [
+        command for command in calls(programs, "launch.train ") if "--records table/shared/records/all-hla" in command
+    ]
+    assert len(trained) == outcome["cells"]["finished"] == 8
+
+
+def test_a_finished_cell_is_not_run_again(programs):
+    first = run()
+    programs.commands.clear()
+    again = run()
+    assert calls(programs, "launch.") == []
+    assert again == first | {"cells": first["cells"] | {"ran": 0}}
+
+
+def test_results_alone_are_enough_to_finish_a_table_on_another_day(programs):
+    run(systems="bm25,nce")
+    for name in ("runs", "compilation_cache"):
+        shutil.rmtree(Path("table") / name, ignore_errors=True)
+    programs.commands.clear()
+    outcome = run()
+    assert outcome["cells"] == {"finished": 9, "ran": 4, "in_the_table": 9}
+    assert {"crops"} == {command.split("--name ")[1].split("-")[0] for command in calls(programs, "launch.evaluate")}
+    programs.commands.clear()
+    outcome = run(systems="nce", seeds=3)
+    assert outcome["cells"] == {"finished": 6, "ran": 2, "in_the_table": 11}
+
+
+def test_a_cell_whose_inputs_changed_is_run_again(programs):
+    run()
+    programs.commands.clear()
+    Path("table/shared/records/all-hla/train.tfrecord").write_text("others")
+    changed = programs.data_write_records
+    programs.data_write_records = lambda step: {} if "all-hla" in str(step.output) else changed(step)
+    outcome = run()
+    assert outcome["cells"]["ran"] == 4
+    assert all("/runs/crops-" in command for command in calls(programs, "launch.train "))
+
+
+def test_other_arguments_and_other_logs_are_refused_with_the_difference(programs):
+    logs = Path("logs")
+    logs.mkdir()
+    (logs / "documents.parquet").write_text("one")
+    given: dict[str, Any] = {"logs": "logs", "from_time": "2026-01-05", "systems": "bm25"}
+    run(**given)
+    Path("table/shared/steps.json").write_text("{}")
+    run(**given, reference="nce")
+    with pytest.raises(InputError, match=r"--from 2026-01-05, now 2026-01-06"):
+        run(**given | {"from_time": "2026-01-06"})
+    with pytest.raises(InputError, match=r"--steps 1000, now 5"):
+        run(**given, steps=5)
+    (logs / "documents.parquet").write_text("two")
+    with pytest.raises(InputError, match="--logs has changed"):
+        run(**given)
+
+
+def test_given_logs_are_held_out_and_nothing_is_simulated(programs):
+    Path("logs").mkdir()
+    outcome = run(logs="logs", from_time="2026-01-05", systems="bm25")
+    assert programs.commands[0] == "data.hold_out --logs logs --from 2026-01-05 --output table/shared/split"
+    assert "simulated world" not in Path(outcome["report"]).read_text()
+
+
+def test_each_system_is_tuned_on_dev_at_its_first_seed(programs):
+    outcome = run(systems="nce", learning_rate_factors=(1.0, 2.0))
+    trained = calls(programs, "launch.train ")
+    assert len(trained) == 2 * (2 + 2)  # both rates at seed 0; the better one again before seed 0 and 1 are evaluated
+    assert len(calls(programs, "launch.evaluate")) == 4
+    assert all("-2/run" in command for command in calls(programs, "launch.evaluate"))
+    factors = {row["value"] for row in rows() if row["metric"] == "learning_rate_factor"}
+    assert factors == {"2.0"}
+    programs.commands.clear()
+    assert run(systems="nce", learning_rate_factors=(1.0, 2.0)) == outcome | {"cells": outcome["cells"] | {"ran": 0}}
+    assert calls(programs, "launch.") == []
+
+
+def test_a_cell_that_fails_does_not_stop_the_others_and_ends_with_status_4(programs):
+    programs.failing, programs.fails_at = NamedFailure("NaN loss"), "train nce-transformer-0"
+    with pytest.raises(NamedFailure, match=r"1 of 9 cells failed \(nce-transformer-0: NaN loss\)"):
+        run()
+    assert {row["system"] for row in rows()} == {"bm25", "nce", "crops"}
+    assert "nce-transformer-0 failed" in Path("table/report.html").read_text()
+    programs.failing = None
+    assert run()["cells"] == {"finished": 9, "ran": 1, "in_the_table": 9}
+
+
+def test_an_interruption_ends_with_status_3_and_goes_on(programs):
+    programs.failing, programs.fails_at = Interrupted("stopped"), "train nce-hashed-0"
+    with pytest.raises(Interrupted):
+        run()
+    done = sorted(path.name for path in Path("table/results").iterdir())
+    assert done == ["bm25-none-0.json", "nce-transformer-0.json"]
+    programs.failing = None
+    assert run()["cells"]["ran"] == 7
+
+
+def test_a_system_whose_perspective_is_missing_is_left_out_and_named(programs):
+    programs.skipped = {"knowledge_level": "table knowledge_documents is not in the logs"}
+    outcome = run(systems="bm25,crops,crops_knowledge_level")
+    assert list(outcome["left_out"]) == ["crops_knowledge_level"]
+    assert "table knowledge_documents is not in the logs" in outcome["left_out"]["crops_knowledge_level"]
+    assert not list(Path("table/results").glob("crops_knowledge_level*"))
+    assert "crops_knowledge_level is left out" in Path(outcome["report"]).read_text()
+
+
+def test_the_evaluation_of_a_finished_cell_is_removed_unless_it_is_kept(programs):
+    run(systems="bm25")
+    assert not Path("table/runs/bm25-none-0-1/evaluation").exists()
+    assert Path("table/runs/bm25-none-0-1/run").is_dir()
+    run(output="other", systems="bm25", keep="all")
+    assert Path("other/runs/bm25-none-0-1/evaluation").is_dir()
+
+
+def test_the_outcome_and_the_files_agree(programs):
+    outcome = run()
+    assert outcome["table"] == "table/table.csv"
+    found = {
+        (row["system"], row["architecture"]): float(row["value"])
+        for row in rows()
+        if (row["seed"], row["metric"]) == ("all", "ndcg@4")
+    }
+    for (system, architecture), value in found.items():
+        assert outcome["metrics"][f"{system}-{architecture}"]["NDCG@4"] == pytest.approx(value, abs=1e-6)
+    verdicts = [row["verdict"] for row in rows("differences.csv")]
+    assert {name: verdicts.count(name) for name in set(verdicts)} == outcome["verdicts"]
+    cost = {row["value"] for row in rows() if row["metric"] == "step_seconds"}
+    assert cost == {"0.1"}
+    hidden = {row["system"]: row["value"] for row in rows() if row["metric"] == "hidden_relevant_recall@100"}
+    assert hidden == {"bm25": "0.0", "nce": "1.0", "crops": "1.0"}
+
+
+def test_a_directory_of_the_users_is_not_taken_for_a_table(programs):
+    Path("table").mkdir()
+    Path("table/thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"systems": "magic"}, "magic"),
+        ({"reference": "magic"}, "--reference"),
+        ({"logs": "logs"}, "go together"),
+        ({"logs": "logs", "from_time": "2026-01-05", "world": "--documents 5"}, "--world"),
+        ({"seeds": 0}, "--seeds"),
+        ({"learning_rate_factors": (1.0, 1.0)}, "all different"),
+        ({"discriminator_flags": "--layers 1"}, "cross_encoder"),
+        ({"transformer": "nothing"}, "nothing"),
+        ({"world": "--documents '5"}, "words"),
+    ],
+)
+def test_wrong_arguments_are_refused(programs, changes, words):
+    with pytest.raises(InputError, match=words):
+        run(**changes)
+
+
+def test_every_step_is_a_program_of_this_project(programs):
+    run()
+    for name in {command.split()[0] for command in programs.commands}:
+        assert importlib.util.find_spec(name) is not None

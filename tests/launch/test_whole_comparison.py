@@ -1,0 +1,99 @@
+"""A whole comparison in a very small world: killed after its first cell, and finished by the same command."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+CONFIG = """
+from configs.tiny_cpu import CONFIG as TINY
+
+CONFIG = TINY.replace(
+    encoder={"width": 16, "layers": 1, "heads": 2, "feed_forward_width": 32, "vocabulary_size": 512},
+    data={"queries_per_batch": 16},
+)
+"""
+WORLD = "--documents 200 --queries 60 --users 150"
+
+
+# One device, and compilation that is quick rather than good: a few steps of a tiny encoder are all that is run.
+ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    (folder / "small.py").write_text(CONFIG)
+    given = ("--output", folder / "table", "--world", WORLD, "--transformer", folder / "small.py", "--seeds", 2)
+    given += ("--learning-rate-factors", 1, "--steps", 4, "--bootstrap-samples", 1000, *more)
+    return [sys.executable, "-m", "launch.compare", *map(str, given)]
+
+
+def finish(words: list[str]) -> dict:
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stop_after_a_cell(words: list[str], results: Path, number: int) -> int:
+    """Sends a signal when the first result has appeared, and returns the exit status."""
+    started = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 900
+    while not list(results.glob("*.json")):
+        assert started.poll() is None, "the comparison ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(started.pid, number)
+    started.communicate()
+    return started.returncode
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "table" / "table.csv", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
+    words = command(tmp_path, "--systems", "bm25,crops_query_level", "--reference", "bm25")
+    results = tmp_path / "table" / "results"
+    assert stop_after_a_cell(words, results, signal.SIGKILL) == -signal.SIGKILL
+    before = {file.name: file.stat().st_mtime_ns for file in results.glob("*.json")}
+
+    outcome = finish(words)
+    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 3
+    assert outcome["cells"]["ran"] == 3 - len(before)
+    assert before.items() <= {file.name: file.stat().st_mtime_ns for file in results.glob("*.json")}.items()
+    rows = table(tmp_path)
+    assert list(rows[0]) == ["system", "architecture", "seed", "metric", "value", "low", "high"]
+    measured = [row for row in rows if "@" in row["metric"] and not row["metric"].startswith("dev")]
+    assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in measured)
+    seeds = {row["seed"] for row in rows if row["system"] == "crops_query_level"}
+    assert seeds == {"0", "1", "all"}
+    assert {"ct_recall@100", "ndcg@4", "judged_recall@100", "step_seconds"} <= {row["metric"] for row in rows}
+    assert '<script type="application/json"' in Path(outcome["report"]).read_text()
+
+    assert finish(words) == outcome | {"cells": outcome["cells"] | {"ran": 0}}
+
+
+@pytest.mark.slow
+def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
+    words = command(tmp_path, "--systems", "untrained,nce,fs_lr", "--reference", "nce")
+    words += ["--learning-rate-factors", "1", "2", "--discriminator", "cross_encoder"]
+    words += ["--discriminator-flags", "--training.epochs 1 --encoder.width 32 --encoder.layers 1"]
+    assert stop_after_a_cell(words, tmp_path / "table" / "results", signal.SIGTERM) == 3
+    outcome = finish(words)
+    assert outcome["cells"]["finished"] == 12
+    rows = table(tmp_path)
+    assert {row["architecture"] for row in rows} == {"transformer", "hashed"}
+    # An untrained encoder and a trained one of the same seed start from the same weights, and only one of them moves.
+    values = {(row["system"], row["seed"]): row["value"] for row in rows if row["metric"] == "ct_recall@10"}
+    assert values["untrained", "0"] != values["nce", "0"]
+    factors = {row["value"] for row in rows if row["metric"] == "learning_rate_factor" and row["seed"] != "all"}
+    assert factors <= {"1.0", "2.0"}
+    assert len(list((tmp_path / "table" / "results").glob("*.tuning.json"))) == 4
