@@ -77,7 +77,7 @@ class CompareArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What is the same for every system: the world, the number of seeds and steps, and the tuning grid."""
+    """The settings that all systems share: the world, the numbers of seeds and steps, and the tuning grid."""
 
     world: str
     seeds: int

@@ -61,7 +61,7 @@ def cells_of(systems: Sequence[System], *, seeds: int) -> list[Cell]:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a cell measured."""
+    """The measurements of a cell."""
 
     system: str
     architecture: str

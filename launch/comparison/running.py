@@ -14,7 +14,7 @@ from crops_jax.artifacts.json_fields import read_object
 from crops_jax.config import Config
 from crops_jax.config.module import as_module
 from crops_jax.errors import InputError
-from crops_jax.program.chain import Chain, Step, split_flags
+from crops_jax.program.chain import Chain, Step
 from crops_jax.runs.log import read_goodput
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.cells import (
@@ -31,6 +31,7 @@ from launch.comparison.cells import (
 from launch.comparison.configurations import cell_config
 from launch.comparison.measures import ShownPairs, as_lists, values_of
 from launch.comparison.shared import Shared
+from launch.steps.arguments import words_of
 
 _DEV = "dev_recall_at_10"
 _FEWEST_SAMPLES = 100
@@ -139,7 +140,7 @@ class CellRunner:
             module="launch.evaluate",
             arguments=("--run", str(run), "--logs", str(self.shared.split), "--name", cell.name)
             + ("--bm25-results", str(self.shared.bm25_results), "--bootstrap-samples", str(_FEWEST_SAMPLES))
-            + (*split_flags(self.arguments.evaluate_flags), "--output", str(evaluation)),
+            + (*words_of(self.arguments.evaluate_flags), "--output", str(evaluation)),
             inputs=(run, self.shared.split),
             output=evaluation,
         )

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from crops_jax import artifacts
 from crops_jax.config import Config
-from crops_jax.program.chain import Chain, Step, split_flags
+from crops_jax.program.chain import Chain, Step
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.systems import LabelRecipe, System
+from launch.steps.arguments import words_of
 
 SHARED = "shared"
 TOKENIZER_RECIPE = LabelRecipe()
@@ -24,7 +25,7 @@ TOKENIZER_RECIPE = LabelRecipe()
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What the cells read."""
+    """The inputs of the cells, all of them made once."""
 
     logs: Path
     split: Path
@@ -70,7 +71,7 @@ def _simulate(budget: Budget, logs: Path) -> Step:
     return Step(
         name="simulate the world",
         module="data.simulate",
-        arguments=(*split_flags(budget.world), "--output", str(logs)),
+        arguments=(*words_of(budget.world), "--output", str(logs)),
         inputs=(),
         output=logs,
     )
@@ -95,7 +96,7 @@ def _hold_out(chain: Chain, arguments: CompareArguments, logs: Path, from_time: 
         return hold_out("hold out", folder / "split")
     before = hold_out("hold out for the discriminator", folder / "split_for_discriminator")
     discriminator = folder / "discriminator"
-    flags = split_flags(arguments.discriminator_flags)
+    flags = words_of(arguments.discriminator_flags)
     step = Step(
         name="train the discriminator",
         module="launch.train_discriminator",
@@ -112,7 +113,7 @@ def _mine(arguments: CompareArguments, recipe: LabelRecipe, split: Path, labels:
     return Step(
         name=f"mine {recipe.name}",
         module="data.mine",
-        arguments=("--logs", str(split), *recipe.flags, *split_flags(arguments.mine_flags), "--output", str(labels)),
+        arguments=("--logs", str(split), *recipe.flags, *words_of(arguments.mine_flags), "--output", str(labels)),
         inputs=(split,),
         output=labels,
     )
@@ -146,7 +147,7 @@ def _write_records(
             name=f"write records of {recipe.name}",
             module="data.write_records",
             arguments=("--labels", str(path), "--logs", str(split), *tokenizer, *lengths)
-            + (*split_flags(arguments.records_flags), "--output", str(output)),
+            + (*words_of(arguments.records_flags), "--output", str(output)),
             inputs=(path, split),
             output=output,
         )

@@ -1,4 +1,4 @@
-"""What BM25 retrieves, kept in a file, so that several evaluations on the same queries and documents search once."""
+"""Keeps the results of BM25 in a file, so that several evaluations on the same queries and documents search once."""
 
 import hashlib
 import zipfile
