@@ -1,4 +1,4 @@
-"""Builds the index of an encoder and measures what it finds, BM25 beside it."""
+"""Builds the index of an encoder and measures what it finds, beside BM25 and the fusion of both."""
 
 from crops_jax.devices.process_memory import keep_freed_memory
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
@@ -19,7 +21,9 @@ from crops_jax.retrieval.scann_index import build_index
 from crops_jax.runs.encoder import open_encoder
 from data.tables import LogTables, open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
+from launch.evaluation.dev_queries import DevQueries, read_dev_queries
 from launch.evaluation.files import write_evaluation
+from launch.evaluation.fusing import fuse
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes
@@ -46,6 +50,9 @@ class EvaluateArguments:
     """The saturation of the term frequency in BM25."""
     b: float = 0.75
     """The strength of the length normalisation in BM25, 0 to 1."""
+    dev_queries: int = 1000
+    """The maximum number of dev queries on which the weight of the weighted fusion is chosen. 0: the system
+    fusion_weighted is omitted."""
     relevant_grade: float | None = None
     """The minimum grade of a relevant judgement. By default every grade above 0 is relevant."""
     bootstrap_samples: int = 2000
@@ -58,7 +65,7 @@ class EvaluateArguments:
 
 
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
-    """Measures a retriever on the held-out part of the logs, and BM25 on the same queries.
+    """Measures a retriever on the held-out part of the logs, and BM25 and the fusion of both on the same queries.
 
     The tests are the click test (CT: documents that were clicked later), the query reformulation test (QR: documents
     that were consumed after a later reformulation of the query) and the judgements of split test. For a generated world
@@ -66,6 +73,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     each figure with its number of queries and a bootstrap interval. It also writes the figures separately for queries
     and pairs that the log already contains and for those that it does not, and the difference between the index and
     exact search.
+
+    The system fusion_rrf joins the lists of the encoder and of BM25 by reciprocal rank fusion, and fusion_weighted by a
+    weighted sum of their normalised scores. Its weight is chosen on dev queries, of which none is in a test set.
     """
     processes.refuse_several("launch.evaluate")
     _check(arguments)
@@ -107,6 +117,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 def _check(arguments: EvaluateArguments) -> None:
     if arguments.k1 < 0 or not 0 <= arguments.b <= 1:
         raise InputError(f"--k1 must be >= 0 and --b in [0, 1], found {arguments.k1} and {arguments.b}")
+    if arguments.dev_queries < 0:
+        raise InputError(f"--dev-queries must be at least 0, found {arguments.dev_queries}")
     if arguments.bootstrap_samples < 100:
         raise InputError(f"--bootstrap-samples must be at least 100, found {arguments.bootstrap_samples}")
 
@@ -126,10 +138,11 @@ def _recorded(arguments: EvaluateArguments) -> dict[str, Any]:
 
 
 def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests: Sequence[TestSet]) -> SearchResults:
-    """Returns what the encoder, its index and BM25 retrieve for the queries of the test sets."""
+    """Returns the documents that every system retrieves for the queries of the test sets."""
     queries = sorted({query for test in tests for query in test.grades})
     if not queries:
         raise InputError(f"{logs.path}: no test query has a relevant document among the documents; check their ids")
+    dev = _dev_queries(arguments, logs, corpus)
     _say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
     encoder = open_encoder(arguments.run)
     vectors = document_vectors(
@@ -142,19 +155,42 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     )
     query_vectors = encoder.encode(queries, tower="query", dim=vectors.dim, progress=True)
     sample = encoder.encode(log_queries(logs, without=queries), tower="query", dim=vectors.dim)
-    exact = search_exactly(query_vectors, vectors, corpus)
+    # The dev queries are encoded apart, because the last digits of a vector can depend on the other texts of a batch.
+    dev_vectors = encoder.encode(dev.queries, tower="query", dim=vectors.dim) if dev.queries else query_vectors[:0]
+    exact = search_exactly(np.concatenate([query_vectors, dev_vectors]), vectors, corpus)
     parameters = {"k1": arguments.k1, "b": arguments.b}
     if arguments.bm25_results:
-        bm25 = stored_bm25(Path(arguments.bm25_results), queries, corpus, **parameters)
+        bm25 = stored_bm25(Path(arguments.bm25_results), [*queries, *dev.queries], corpus, **parameters)
     else:
-        bm25 = search_bm25(queries, corpus, **parameters)
+        bm25 = search_bm25([*queries, *dev.queries], corpus, **parameters)
+    combined, combinations = fuse(exact, bm25, dev, corpus)
     _say("building the index")
     depth = index_depth(corpus)
     index = build_index(vectors.array(), k=depth, sample_queries=sample)
-    served = Retrieved(*index.search(query_vectors, depth))
     return SearchResults(
-        corpus=corpus, queries=queries, encoder=exact, bm25=bm25, served=served, index=index, vectors=vectors
+        corpus=corpus,
+        queries=queries,
+        encoder=exact.first(len(queries)),
+        bm25=bm25.first(len(queries)),
+        served=Retrieved(*index.search(query_vectors, depth)),
+        index=index,
+        vectors=vectors,
+        combined=combined,
+        combinations=combinations,
     )
+
+
+def _dev_queries(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus) -> DevQueries:
+    dev = read_dev_queries(
+        logs,
+        corpus.doc_ids,
+        run=arguments.run,
+        limit=arguments.dev_queries,
+        relevant_grade=arguments.relevant_grade,
+    )
+    if dev.absent:
+        _say(f"the weighted fusion is left out, because its weight cannot be chosen: {dev.absent}")
+    return dev
 
 
 def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool | None) -> dict[str, Any]:
@@ -173,6 +209,7 @@ def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool
         "bm25": {"form": "lucene", "k1": arguments.k1, "b": arguments.b, "stop_words": "english", "stemmer": "english"},
         "bootstrap": {"samples": arguments.bootstrap_samples, "confidence": 0.95, "over": "queries"},
         "relevant_grade": arguments.relevant_grade,
+        **results.combinations,
     }
 
 

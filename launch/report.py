@@ -15,6 +15,7 @@ from crops_jax.pages.histogram import histogram
 from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.line_chart import Curve, line_chart
 from crops_jax.pages.page import LEVELS, check_page, write_page
+from launch.run_report.combinations import combinations
 from launch.run_report.comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
 from launch.run_report.examples import PERSPECTIVES, examples
 from launch.run_report.sources import Evaluation, Labels, Run, Sources, read_sources
@@ -47,8 +48,8 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
       overwrite: whether to replace a page that a program of this project wrote.
 
     Returns:
-      A dictionary with "report" (the path), "metrics" (system -> headline label -> value) and "differences" (the rows
-      of `compare`).
+      A dictionary with "report" (the path), "metrics" (system -> headline label -> value), "differences" (the rows of
+      `compare`) and "combinations" (encoder -> system on top of it -> headline label -> value).
     """
     check_page(output, overwrite=overwrite)
     sources = read_sources(paths)
@@ -75,14 +76,19 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         headline=HEADLINE,
     )
     metrics: dict[str, dict[str, float]] = {}
+    combined: dict[str, dict[str, dict[str, float]]] = {}
     for section in sections:
+        suffix = "" if len(sections) == 1 else f" on {section['split'][:12]}"
         for system in section["systems"]:
-            name = system.name if len(sections) == 1 else f"{system.name} on {section['split'][:12]}"
-            metrics[name] = {label: figure["value"] for label, figure in system.headline().items()}
+            metrics[system.name + suffix] = {label: figure["value"] for label, figure in system.headline().items()}
+        for one in section["combinations"]:
+            figures = {label: figure["value"] for label, figure in one.figures.items()}
+            combined.setdefault(one.encoder + suffix, {})[one.system] = figures
     return {
         "report": output,
         "metrics": metrics,
         "differences": [row for section in sections for row in section["differences"]],
+        "combinations": combined,
     }
 
 
@@ -99,6 +105,7 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
         "differences": compare(systems),
         "test_sets": evaluations[0].metrics["tests"],
         "evaluations": evaluations,
+        "combinations": combinations(evaluations),
         "examples": examples(evaluations, sources.labels),
         "notes": [note for evaluation in evaluations for note in evaluation.metrics["notes"]],
     }

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,9 @@ import tyro
 from crops_jax import program
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
+from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.retrieval.exact import exact_top_k, local_mesh
+from crops_jax.retrieval.fusion import reciprocal_rank_fusion
 from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
 from crops_jax.runs.encoder import open_encoder
 from crops_jax.text import normalise_query
@@ -21,6 +23,8 @@ from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
 
 _TITLE_CHARACTERS = 100
+# The depth of the two lists that are fused: that of launch.evaluate.
+_FUSED_DEPTH = 200
 
 Ranking = tuple[np.ndarray, np.ndarray]
 """The scores of the documents of one query and their indices in the corpus, best first."""
@@ -40,13 +44,15 @@ class SearchArguments:
     """The number of leading components of each vector. The default is that of --document-embeddings, or all."""
     k: int = 10
     """The number of documents that are printed for each query."""
+    fusion: Literal["none", "rrf"] = "none"
+    """With "rrf", the list of the encoder and that of BM25 are joined by reciprocal rank fusion."""
 
 
 def search(arguments: SearchArguments) -> dict[str, Any]:
     """Prints the best documents of each query with their titles and scores.
 
-    The outcome line holds the results of every query: rank, doc_id, title and score (the inner product of unit
-    vectors, at most 1).
+    The outcome line holds the results of every query: rank, doc_id, title and score. The score is the inner product of
+    unit vectors, at most 1; with --fusion rrf it is the sum of 1 / (60 + rank) over the two lists.
     """
     if arguments.k < 1:
         raise InputError(f"--k must be at least 1, found {arguments.k}")
@@ -61,7 +67,10 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         run=arguments.run,
         dim=arguments.dim,
     )
-    search_for = _searcher(vectors, corpus, k=min(arguments.k, len(corpus.doc_ids)))
+    k = min(arguments.k, len(corpus.doc_ids))
+    fused = arguments.fusion == "rrf"
+    search_for = _searcher(vectors, corpus, k=min(max(k, _FUSED_DEPTH), len(corpus.doc_ids)) if fused else k)
+    lexical = Bm25(corpus.texts) if fused else None
     answered = []
     for typed in _queries(arguments.query, sys.stdin):
         query = normalise_query(typed)
@@ -71,7 +80,11 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         if not query:
             _say("(an empty query finds nothing; type some words)")
             continue
-        results = _answer(search_for(encoder.encode([query], tower="query", dim=vectors.dim)), corpus)
+        ranking = search_for(encoder.encode([query], tower="query", dim=vectors.dim))
+        if lexical is not None:
+            other = lexical.search([query], ranking[1].shape[1], order=corpus.order)
+            ranking = reciprocal_rank_fusion([ranking, other], k, order=corpus.order)
+        results = _answer(ranking, corpus)
         _print(query, results)
         answered.append({"query": query, "results": results})
     return {
@@ -79,6 +92,7 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         "documents": len(corpus.doc_ids),
         "dim": vectors.dim,
         "document_vectors": vectors.dtype,
+        "fusion": arguments.fusion,
         "queries": answered,
     }
 

@@ -8,10 +8,16 @@ from crops_jax.retrieval.intervals import Interval, bootstrap_mean
 from crops_jax.retrieval.scann_index import Index, index_recall
 from launch.evaluation.searching import Retrieved
 
+BASE_SYSTEMS = ("encoder", "bm25")
+"""The systems that every evaluation has; the others are made from them."""
+
 
 def figure_tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> dict[str, Any]:
-    """systems: the main figures. subsets: the same for seen and unseen queries and pairs. differences: paired."""
-    systems = {name: per_query[name] for name in ("encoder", "bm25")}
+    """Returns the main figures ("systems"), those of seen and unseen queries and pairs ("subsets"), and "differences".
+
+    The differences are paired: that of the encoder to BM25, and those of each system on top of the encoder to both.
+    """
+    systems = {name: found for name, found in per_query.items() if name != "index"}
     subsets: dict[str, Any] = {}
     for name, found in systems.items():
         subsets[name] = {
@@ -20,11 +26,15 @@ def figure_tables(per_query: Mapping[str, Sequence[Value]], *, samples: int) -> 
             "seen_pairs": _json(figures(found, pairs="seen", samples=samples)),
             "unseen_pairs": _json(figures(found, pairs="unseen", samples=samples)),
         }
-    difference = differences(systems["encoder"], systems["bm25"], samples=samples)
+    pairs = [("encoder", "bm25")]
+    pairs += [(name, base) for name in systems if name not in BASE_SYSTEMS for base in BASE_SYSTEMS]
     return {
         "systems": {name: _json(figures(found, samples=samples)) for name, found in systems.items()},
         "subsets": subsets,
-        "differences": {"encoder - bm25": _json(difference)},
+        "differences": {
+            f"{one} - {other}": _json(differences(systems[one], systems[other], samples=samples))
+            for one, other in pairs
+        },
     }
 
 

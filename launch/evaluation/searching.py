@@ -1,9 +1,9 @@
 """The retrieval for the queries of the test sets: by the encoder with exact search, by its index, and by BM25."""
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -27,6 +27,14 @@ class Retrieved(NamedTuple):
     scores: np.ndarray
     indices: np.ndarray
 
+    def first(self, queries: int) -> "Retrieved":
+        """Returns the lists of the first queries."""
+        return Retrieved(self.scores[:queries], self.indices[:queries])
+
+    def after(self, queries: int) -> "Retrieved":
+        """Returns the lists of the queries after the first ones."""
+        return Retrieved(self.scores[queries:], self.indices[queries:])
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResults:
@@ -42,11 +50,15 @@ class SearchResults:
     index: Index
     vectors: Embeddings
     """The vectors of the documents."""
+    combined: Mapping[str, Retrieved] = field(default_factory=dict)
+    """The documents of the systems on top of the encoder, such as "fusion_rrf"."""
+    combinations: Mapping[str, Any] = field(default_factory=dict)
+    """The descriptions of these systems for metrics.json."""
 
     @functools.cached_property
     def rankings(self) -> dict[str, dict[str, list[str]]]:
-        """System ("encoder", "bm25", "index") -> query -> document ids, best first."""
-        systems = {"encoder": self.encoder, "bm25": self.bm25, "index": self.served}
+        """System ("encoder", "bm25", "index" and those of `combined`) -> query -> document ids, best first."""
+        systems = {"encoder": self.encoder, "bm25": self.bm25, "index": self.served, **self.combined}
         return {
             system: {
                 query: [self.corpus.doc_ids[index] for index in map(int, row[row >= 0])]
@@ -56,8 +68,8 @@ class SearchResults:
         }
 
     def answers(self) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """System ("encoder", "bm25") -> query -> (scores, indices into the corpus)."""
-        systems = {"encoder": self.encoder, "bm25": self.bm25}
+        """System ("encoder", "bm25" and those of `combined`) -> query -> (scores, indices into the corpus)."""
+        systems = {"encoder": self.encoder, "bm25": self.bm25, **self.combined}
         return {
             system: dict(zip(self.queries, zip(*retrieved, strict=True), strict=True))
             for system, retrieved in systems.items()

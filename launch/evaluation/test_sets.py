@@ -3,7 +3,7 @@ world also the hidden relevant documents. Nothing else of the held-out part is r
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import ibis
 import pyarrow as pa
@@ -61,6 +61,20 @@ def read_test_sets(
         _test_set(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)
         for name, grades in judged.items()
     ], absent
+
+
+def named_queries(logs: LogTables) -> frozenset[str]:
+    """Returns every query that a test table or a judgement of split = test names, measured or not."""
+    queries = {
+        query
+        for table in ("test_clicks", "test_reformulations")
+        if table in logs.names
+        for query in logs.read(table, ["query"])["query"].to_pylist()
+    }
+    if "judgements" in logs.names:
+        judged = logs.read("judgements", ["query", "split"]).to_pylist()
+        queries |= {row["query"] for row in judged if row["split"] == "test"}
+    return frozenset(queries)
 
 
 def log_queries(logs: LogTables, *, without: Iterable[str], limit: int = 256) -> list[str]:
@@ -134,20 +148,9 @@ def _seen(logs: LogTables, asked: set[str]) -> tuple[frozenset[str], frozenset[t
 
     Judgements outside split = test are something that training may read, too.
     """
-    queries: set[str] = set()
-    pairs: set[tuple[str, str]] = set()
-    if "searches" in logs.names:
-        connection = logs.connect()
-        searches = connection.table("searches")
-        # Queries are compared in their normalised form, which only Python has; few distinct ones belong to the test.
-        forms = {raw: query for raw in _distinct(searches.query) if (query := normalise_query(raw)) in asked}
-        queries |= set(forms.values())
-        if "candidates" in logs.names and forms:
-            candidates = connection.table("candidates")
-            wanted = ibis.memtable(pa.table({"query": list(forms)}))
-            chosen = candidates.filter(candidates.clicked.fill_null(False) | candidates.liked.fill_null(False))
-            clicked = chosen.join(searches.semi_join(wanted, "query"), "search_id").select("query", "doc_id").distinct()
-            pairs |= {(forms[row["query"]], row["doc_id"]) for row in clicked.to_pyarrow().to_pylist()}
+    # Queries are compared in their normalised form, which only Python has; few distinct ones belong to the test.
+    forms = {raw: query for raw, query in normalised_forms(logs).items() if query in asked}
+    queries, pairs = set(forms.values()), clicked_pairs(logs, forms)
     if "judgements" in logs.names:
         for row in logs.read("judgements", ["query", "doc_id", "grade", "split"]).to_pylist():
             if row["split"] != "test" and row["query"] in asked:
@@ -155,6 +158,30 @@ def _seen(logs: LogTables, asked: set[str]) -> tuple[frozenset[str], frozenset[t
                 if row["grade"] > 0:
                     pairs.add((row["query"], row["doc_id"]))
     return frozenset(queries), frozenset(pairs)
+
+
+def normalised_forms(logs: LogTables) -> dict[str, str]:
+    """Returns the distinct queries of the log, each with its normalised form; none if the log has no searches."""
+    if "searches" not in logs.names:
+        return {}
+    return {raw: normalise_query(raw) for raw in _distinct(logs.connect().table("searches").query)}
+
+
+def clicked_pairs(logs: LogTables, forms: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Returns the pairs (query, document id) that were clicked or liked in the log.
+
+    Args:
+      logs: the log tables.
+      forms: the queries to look for as the log has them, each with the form in which it is returned.
+    """
+    if not {"searches", "candidates"} <= logs.names or not forms:
+        return set()
+    connection = logs.connect()
+    searches, candidates = connection.table("searches"), connection.table("candidates")
+    wanted = ibis.memtable(pa.table({"query": list(forms)}))
+    chosen = candidates.filter(candidates.clicked.fill_null(False) | candidates.liked.fill_null(False))
+    clicked = chosen.join(searches.semi_join(wanted, "query"), "search_id").select("query", "doc_id").distinct()
+    return {(forms[row["query"]], row["doc_id"]) for row in clicked.to_pyarrow().to_pylist()}
 
 
 def _distinct(column: ibis.expr.types.StringColumn) -> list[str]:

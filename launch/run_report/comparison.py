@@ -1,6 +1,6 @@
 """Compares systems on one SPLIT: their main figures, and paired differences with a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,17 @@ def compare(systems: Sequence[System]) -> list[dict[str, Any]]:
             interval = intervals.get(test, {}).get(metric)
             if interval is None or not interval.queries:
                 continue
-            verdict = "no difference shown"
-            if interval.excludes_zero:
-                verdict = "better" if interval.value > 0 else "worse"
-            named = {"order": order, "system": one.name, "against": other.name, "label": label, "verdict": verdict}
-            rows.append({**named, **interval.as_json()})
+            numbers = interval.as_json()
+            named = {"order": order, "system": one.name, "against": other.name, "label": label}
+            rows.append({**named, "verdict": verdict(numbers), **numbers})
     return rows
+
+
+def verdict(difference: Mapping[str, Any]) -> str:
+    """Returns the verdict on a difference with its interval: "better" or "worse" only if the interval excludes 0."""
+    if difference["low"] > 0:
+        return "better"
+    return "worse" if difference["high"] < 0 else "no difference shown"
 
 
 def _system(evaluation: Evaluation, system: str, name: str) -> System:

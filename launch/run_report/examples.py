@@ -40,10 +40,15 @@ def examples(evaluations: Sequence[Evaluation], labels: Sequence[Labels]) -> dic
 
 
 def _by_query(evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
-    """Returns (test, query) -> system -> first documents. Those of BM25 are from the first evaluation."""
+    """Returns (test, query) -> system -> first documents. Those of BM25 are from the first evaluation.
+
+    The systems on top of an encoder are omitted, because the examples compare encoders.
+    """
     grouped: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for position, evaluation in enumerate(evaluations):
         for row in evaluation.retrieved():
+            if row["system"] not in ("encoder", "bm25"):
+                continue
             system = evaluation.name if row["system"] == "encoder" else "bm25"
             if system != "bm25" or position == 0:
                 grouped.setdefault((row["test"], row["query"]), {}).setdefault(system, []).append(row)

@@ -305,6 +305,73 @@ def test_pairs_of_the_catalogue_are_known_by_the_logs_that_they_were_made_from(
     assert metrics_of(arguments)["run"]["trained_on_this_split"] is trained
 
 
+def add_judgements(split, rows):
+    judged = pq.read_table(split / "judgements.parquet").to_pylist()
+    rows = [dict(zip(("query", "doc_id", "grade", "split"), row, strict=True)) for row in rows]
+    table(split, "judgements", [*judged, *rows])
+
+
+def test_the_fusions_are_systems_with_all_that_the_others_have(arguments, split):
+    add_judgements(split, [("blue kite", ID["blue kite"], 2.0, "dev"), ("old lamp", ID["red lamp"], 1.0, "dev")])
+    metrics = metrics_of(arguments)
+    assert list(metrics["systems"]) == ["encoder", "bm25", "fusion_rrf", "fusion_weighted"]
+    for name in ("fusion_rrf", "fusion_weighted"):
+        for group in ("systems", "subsets"):
+            assert metrics[group][name].keys() == metrics[group]["encoder"].keys()
+        figure = metrics["systems"][name]["ct"]["recall@10"]
+        assert figure.keys() == {"value", "low", "high", "queries"}
+        assert figure["queries"] == 2
+        for base in ("encoder", "bm25"):
+            difference = metrics["differences"][f"{name} - {base}"]["ct"]["recall@10"]
+            apart = figure["value"] - metrics["systems"][base]["ct"]["recall@10"]["value"]
+            assert difference["value"] == pytest.approx(apart)
+    rows = pq.read_table(f"{arguments.output}/per_query.parquet").to_pylist()
+    assert {row["system"] for row in rows} == set(metrics["systems"])
+    assert metrics["fusion"]["weighted"]["queries"] == 2
+
+
+def test_fused_lists_are_those_of_the_definition(arguments):
+    evaluate(arguments)
+    doc_ids = list(DOCS)
+    documents = HashingEncoder().encode(list(DOCS.values()), tower="document")
+    scores = documents @ HashingEncoder().encode(["green lamp"], tower="query")[0]
+    position = {doc_id: place for place, doc_id in enumerate(sorted(doc_ids))}
+    dense = sorted(doc_ids, key=lambda doc: (-scores[doc_ids.index(doc)], position[doc]))
+    # BM25: both words, then one of them; every title has two words, a colour of 5 titles and a thing of 4.
+    lexical = [ID["green lamp"], *sorted((ID[f"{colour} lamp"] for colour in COLOURS), key=position.get)]
+    lexical += sorted((ID[f"green {thing}"] for thing in THINGS), key=position.get)
+    lists = [dense, list(dict.fromkeys(lexical))]
+    sums = {doc: sum(1 / (61 + one.index(doc)) for one in lists if doc in one) for doc in doc_ids}
+    wanted = sorted(doc_ids, key=lambda doc: (-np.float32(sums[doc]), position[doc]))[:10]
+    rows = pq.read_table(f"{arguments.output}/retrieved.parquet").to_pylist()
+    chosen = [row for row in rows if row["system"] == "fusion_rrf" and row["query"] == "green lamp"]
+    assert [row["doc_id"] for row in chosen] == wanted
+    assert [row["score"] for row in chosen] == pytest.approx([sums[doc] for doc in wanted])
+
+
+def test_the_weight_of_the_fusion_never_sees_the_test(arguments, split):
+    add_judgements(split, [("blue kite", ID["blue kite"], 2.0, "dev"), ("old lamp", ID["red lamp"], 1.0, "dev")])
+    first = metrics_of(arguments)
+    rows = pq.read_table(split / "judgements.parquet").to_pylist()
+    others = [doc for doc in DOCS if doc not in {row["doc_id"] for row in rows}]
+    changed = [row if row["split"] != "test" else row | {"doc_id": others.pop()} for row in rows]
+    table(split, "judgements", changed)
+    table(split, "test_clicks", [{"query": "red car", "doc_id": ID["grey boat"]}])
+    second = metrics_of(dataclasses.replace(arguments, overwrite=True))
+    assert second["systems"]["encoder"] != first["systems"]["encoder"]
+    assert second["fusion"] == first["fusion"]
+    table(split, "judgements", [row if row["split"] != "dev" else row | {"doc_id": ID["grey car"]} for row in rows])
+    third = metrics_of(dataclasses.replace(arguments, overwrite=True))
+    assert third["fusion"]["weighted"]["curve"] != first["fusion"]["weighted"]["curve"]
+
+
+def test_without_dev_queries_the_weighted_fusion_is_left_out_with_a_reason(arguments, capsys):
+    metrics = metrics_of(arguments)
+    assert "fusion_weighted" not in metrics["systems"]
+    assert "no judgement has split = dev" in metrics["fusion"]["weighted"]["absent"]
+    assert "the weighted fusion is left out" in capsys.readouterr().err
+
+
 def test_nothing_to_evaluate_is_refused(arguments, split):
     (split / "test_clicks.parquet").unlink()
     (split / "judgements.parquet").unlink()
@@ -312,7 +379,7 @@ def test_nothing_to_evaluate_is_refused(arguments, split):
         evaluate(arguments)
 
 
-@pytest.mark.parametrize("wrong", [{"k1": -1.0}, {"b": 2.0}, {"bootstrap_samples": 1}])
+@pytest.mark.parametrize("wrong", [{"k1": -1.0}, {"b": 2.0}, {"bootstrap_samples": 1}, {"dev_queries": -1}])
 def test_impossible_arguments_are_refused(arguments, wrong):
     with pytest.raises(InputError, match="--"):
         evaluate(dataclasses.replace(arguments, **wrong))

@@ -222,6 +222,40 @@ def test_ranks_are_named_in_the_order_of_the_table(page):
     assert not re.search(r"bm25 \S+, cross_perspective", text_of(page[1]))
 
 
+def test_systems_on_top_of_the_encoder_stand_in_a_table_of_their_own(page, work):
+    outcome, html = page
+    assert {arm: list(systems) for arm, systems in outcome["combinations"].items()} == {
+        "search_log": ["fusion_rrf"],
+        "cross_perspective": ["fusion_rrf"],
+    }
+    text = text_of(html)
+    part = text[text.index("On top of the encoder") : text.index("Index against exact search")]
+    for arm in ("search_log", "cross_perspective"):
+        metrics = json.loads((work / arm / "evaluation" / "metrics.json").read_text())
+        own = part[part.index(f"{arm} with BM25, by reciprocal rank fusion") :]
+        for label, (test, metric) in HEADLINE.items():
+            figure = metrics["systems"]["fusion_rrf"][test][metric]
+            difference = metrics["differences"]["fusion_rrf - encoder"][test][metric]
+            verdict = (
+                "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "no difference shown"
+            )
+            assert outcome["combinations"][arm]["fusion_rrf"][label] == figure["value"]
+            assert f"{figure['value']:.3f} {figure['low']:.3f} to {figure['high']:.3f} {verdict}: " in own
+
+
+def test_an_evaluation_without_combined_systems_is_shown_without_them(work, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(work / "search_log" / "evaluation", copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    for group in ("systems", "subsets"):
+        del metrics[group]["fusion_rrf"]
+    del metrics["fusion"]
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    outcome = write_report([str(copy)], str(tmp_path / "r.html"))
+    assert outcome["combinations"] == {}
+    assert "On top of the encoder" not in (tmp_path / "r.html").read_text()
+
+
 def test_the_page_is_self_contained_and_its_markup_is_closed(page):
     html = page[1]
     assert not re.search(r"(?:src|href)\s*=|@import|url\(", html)

@@ -112,6 +112,19 @@ def test_titles_are_one_line_that_a_terminal_does_not_obey(logs, capsys):
     assert "…" in printed
 
 
+def test_fusion_adds_the_reciprocal_ranks_of_the_encoder_and_of_bm25(logs):
+    asked = SearchArguments(query=("red boat",), run="run", logs=logs, k=3)
+    ranked = [result["doc_id"] for result in search(asked)["queries"][0]["results"]]
+    assert ranked[0] == "d2"
+    results = search(dataclasses.replace(asked, fusion="rrf"))["queries"][0]["results"]
+    # BM25 finds d2, which has both words, and d0 and d1 with one each; "31m" of d2 makes it longer.
+    places = {"d2": 1, "d0": 2, "d1": 3}
+    wanted = {doc: round(1 / (60 + place) + 1 / (61 + ranked.index(doc)), 4) for doc, place in places.items()}
+    assert {result["doc_id"]: result["score"] for result in results} == wanted
+    assert [result["rank"] for result in results] == [1, 2, 3]
+    assert results[0]["doc_id"] == "d2"
+
+
 def test_an_impossible_k_is_refused(logs):
     with pytest.raises(InputError, match="--k"):
         search(SearchArguments(query=("a",), run="run", logs=logs, k=0))

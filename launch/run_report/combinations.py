@@ -1,0 +1,71 @@
+"""The systems on top of an encoder, for a report: its list fused with that of BM25, or reordered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launch.run_report.comparison import HEADLINE, verdict
+from launch.run_report.sources import Evaluation
+
+_BASE_SYSTEMS = ("encoder", "bm25", "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """A system on top of an encoder: its main figures, and their paired differences to the encoder alone."""
+
+    encoder: str
+    """The name of the evaluation."""
+    system: str
+    """The name of the system in metrics.json, such as "fusion_rrf"."""
+    words: str
+    figures: dict[str, dict[str, Any]]
+    """The figures by the labels of HEADLINE."""
+    differences: dict[str, dict[str, Any]]
+    """The differences to the encoder with a "verdict", by the labels of HEADLINE."""
+
+
+def combinations(evaluations: Sequence[Evaluation]) -> list[Combination]:
+    """Returns the systems on top of each encoder; evaluations of earlier versions have none."""
+    return [
+        _combination(evaluation, system)
+        for evaluation in evaluations
+        for system in evaluation.metrics["systems"]
+        if system not in _BASE_SYSTEMS
+    ]
+
+
+def _combination(evaluation: Evaluation, system: str) -> Combination:
+    metrics = evaluation.metrics
+    differences = _headline(metrics["differences"][f"{system} - encoder"])
+    return Combination(
+        encoder=evaluation.name,
+        system=system,
+        words=_words(system, metrics),
+        figures=_headline(metrics["systems"][system]),
+        differences={label: {**figure, "verdict": verdict(figure)} for label, figure in differences.items()},
+    )
+
+
+def _headline(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        label: tables[test][metric]
+        for label, (test, metric) in HEADLINE.items()
+        if tables.get(test, {}).get(metric, {}).get("queries")
+    }
+
+
+def _words(system: str, metrics: Mapping[str, Any]) -> str:
+    if system == "fusion_rrf":
+        return "with BM25, by reciprocal rank fusion"
+    if system == "fusion_weighted":
+        chosen = metrics["fusion"]["weighted"]
+        return (
+            f"with BM25, by a weighted sum; the weight of the encoder is {chosen['encoder_weight']:g}, chosen by "
+            f"{_metric(chosen['metric'])} on {chosen['queries']:,} dev queries"
+        )
+    return system
+
+
+def _metric(name: str) -> str:
+    return name.replace("recall", "Recall").replace("ndcg", "NDCG")
