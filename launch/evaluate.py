@@ -27,7 +27,8 @@ from launch.evaluation.fusing import fuse
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes
-from launch.evaluation.searching import Retrieved, SearchResults, index_depth, search_bm25, search_exactly
+from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
+from launch.evaluation.searching import DEPTH, Retrieved, SearchResults, index_depth, search_bm25, search_exactly
 from launch.evaluation.stored_bm25 import stored_bm25
 from launch.evaluation.test_sets import log_queries, read_test_sets
 
@@ -55,6 +56,11 @@ class EvaluateArguments:
     fusion_weighted is omitted."""
     relevant_grade: float | None = None
     """The minimum grade of a relevant judgement. By default every grade above 0 is relevant."""
+    rerank: int = 0
+    """The number of documents of the encoder that a relevance discriminator (theta) reranks for each query: the system
+    reranked. 0: it is omitted, because a cross-encoder is slow."""
+    reranker: str = ""
+    """The folder of the discriminator that reranks. The default is the one that data.hold_out kept in SPLIT."""
     bootstrap_samples: int = 2000
     """The number of bootstrap samples for each interval."""
     bm25_results: str = ""
@@ -75,7 +81,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     exact search.
 
     The system fusion_rrf joins the lists of the encoder and of BM25 by reciprocal rank fusion, and fusion_weighted by a
-    weighted sum of their normalised scores. Its weight is chosen on dev queries, of which none is in a test set.
+    weighted sum of their normalised scores. Its weight is chosen on dev queries, of which none is in a test set. With
+    --rerank, the system reranked has the first documents of the encoder in the order of theta.
     """
     processes.refuse_several("launch.evaluate")
     _check(arguments)
@@ -94,7 +101,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         **_setting(arguments, results, trained),
         "tests": {test.name: dict(test.counts) for test in tests} | {k: {"absent": why} for k, why in absent.items()},
         **_figures(results, per_query, samples=arguments.bootstrap_samples),
-        "notes": evaluation_notes(arguments.logs, results.index, trained),
+        "notes": [*evaluation_notes(arguments.logs, results.index, trained), *_reranking_notes(results, tests)],
     }
     with artifacts.output_directory(
         arguments.output,
@@ -119,6 +126,10 @@ def _check(arguments: EvaluateArguments) -> None:
         raise InputError(f"--k1 must be >= 0 and --b in [0, 1], found {arguments.k1} and {arguments.b}")
     if arguments.dev_queries < 0:
         raise InputError(f"--dev-queries must be at least 0, found {arguments.dev_queries}")
+    if not 0 <= arguments.rerank <= DEPTH:
+        raise InputError(f"--rerank must lie in 0 to {DEPTH}, the depth of the search, found {arguments.rerank}")
+    if arguments.reranker and not arguments.rerank:
+        raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
     if arguments.bootstrap_samples < 100:
         raise InputError(f"--bootstrap-samples must be at least 100, found {arguments.bootstrap_samples}")
 
@@ -129,6 +140,7 @@ def _inputs(arguments: EvaluateArguments) -> dict[str, str | None]:
         "run": arguments.run if Path(arguments.run).exists() else None,
         "logs": arguments.logs,
         "document_embeddings": arguments.document_embeddings or None,
+        "reranker": arguments.reranker or None,
     }
 
 
@@ -142,6 +154,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     queries = sorted({query for test in tests for query in test.grades})
     if not queries:
         raise InputError(f"{logs.path}: no test query has a relevant document among the documents; check their ids")
+    reranker = open_reranker(logs, arguments.reranker) if arguments.rerank else None
     dev = _dev_queries(arguments, logs, corpus)
     _say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
     encoder = open_encoder(arguments.run)
@@ -164,14 +177,18 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     else:
         bm25 = search_bm25([*queries, *dev.queries], corpus, **parameters)
     combined, combinations = fuse(exact, bm25, dev, corpus)
+    exact, bm25 = exact.first(len(queries)), bm25.first(len(queries))
+    if reranker is not None:
+        combined[RERANKED], described = rerank(exact, queries, corpus, reranker, depth=arguments.rerank)
+        combinations |= described
     _say("building the index")
     depth = index_depth(corpus)
     index = build_index(vectors.array(), k=depth, sample_queries=sample)
     return SearchResults(
         corpus=corpus,
         queries=queries,
-        encoder=exact.first(len(queries)),
-        bm25=bm25.first(len(queries)),
+        encoder=exact,
+        bm25=bm25,
         served=Retrieved(*index.search(query_vectors, depth)),
         index=index,
         vectors=vectors,
@@ -220,6 +237,11 @@ def _figures(results: SearchResults, per_query: Mapping[str, Sequence[Value]], *
         **figure_tables(per_query, samples=samples),
         "index": index_gap(results.index, results.served, results.encoder, per_query, samples=samples),
     }
+
+
+def _reranking_notes(results: SearchResults, tests: Sequence[TestSet]) -> list[str]:
+    measured = "reranking" in results.combinations and any(test.name == "qr" for test in tests)
+    return [reranking_note(results.combinations["reranking"])] if measured else []
 
 
 def _say(text: str) -> None:

@@ -21,10 +21,9 @@ from crops_jax.runs.encoder import open_encoder
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
+from launch.evaluation.searching import DEPTH
 
 _TITLE_CHARACTERS = 100
-# The depth of the two lists that are fused: that of launch.evaluate.
-_FUSED_DEPTH = 200
 
 Ranking = tuple[np.ndarray, np.ndarray]
 """The scores of the documents of one query and their indices in the corpus, best first."""
@@ -69,7 +68,7 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
     )
     k = min(arguments.k, len(corpus.doc_ids))
     fused = arguments.fusion == "rrf"
-    search_for = _searcher(vectors, corpus, k=min(max(k, _FUSED_DEPTH), len(corpus.doc_ids)) if fused else k)
+    search_for = _searcher(vectors, corpus, k=min(max(k, DEPTH), len(corpus.doc_ids)) if fused else k)
     lexical = Bm25(corpus.texts) if fused else None
     answered = []
     for typed in _queries(arguments.query, sys.stdin):

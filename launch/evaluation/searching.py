@@ -15,8 +15,9 @@ from crops_jax.retrieval.mapped import mapped_top_k
 from crops_jax.retrieval.scann_index import Index
 from launch.corpus.documents import Corpus
 
-# The deepest metric is at 100; residual rankings, which leave documents out, are filled from below.
-_DEPTH = 200
+DEPTH = 200
+"""The number of documents that a search returns for a query. The deepest metric is at 100; residual rankings, which
+leave documents out, are filled from below."""
 _INDEX_DEPTH = 100
 _BM25_QUERIES = 64
 
@@ -78,7 +79,7 @@ class SearchResults:
 
 def search_exactly(query_vectors: np.ndarray, vectors: Embeddings, corpus: Corpus) -> Retrieved:
     """The documents of the greatest dot products with each query."""
-    depth = min(_DEPTH, len(corpus.doc_ids))
+    depth = min(DEPTH, len(corpus.doc_ids))
     pairs = len(query_vectors) * len(corpus.doc_ids)
     with tqdm(total=pairs, desc="exact search", unit=" pairs", unit_scale=True) as bar:
         scores, indices = mapped_top_k(
@@ -91,7 +92,7 @@ def search_bm25(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) 
     """The documents of the greatest BM25 scores for each query."""
     index, order = Bm25(corpus.texts, k1=k1, b=b), corpus.order
     parts = [
-        index.search(queries[start : start + _BM25_QUERIES], min(_DEPTH, len(corpus.doc_ids)), order=order)
+        index.search(queries[start : start + _BM25_QUERIES], min(DEPTH, len(corpus.doc_ids)), order=order)
         for start in tqdm(range(0, len(queries), _BM25_QUERIES), desc="BM25", unit="batch")
     ]
     return Retrieved(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -64,6 +64,11 @@ def _words(system: str, metrics: Mapping[str, Any]) -> str:
             f"with BM25, by a weighted sum; the weight of the encoder is {chosen['encoder_weight']:g}, chosen by "
             f"{_metric(chosen['metric'])} on {chosen['queries']:,} dev queries"
         )
+    if system == "reranked":
+        reranking = metrics["reranking"]
+        circular = "" if reranking["chose_qr"] is False else "; QR is circular, see the notes"
+        theta = f"the relevance discriminator (theta, {reranking['kind'].replace('_', ' ')})"
+        return f"its first {reranking['depth']} documents in the order of {theta}{circular}"
     return system
 
 

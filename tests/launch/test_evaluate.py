@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import artifacts
+from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.embeddings import Layout, write_shard
 from crops_jax.errors import InputError
 from crops_jax.retrieval.metrics import ndcg_at_k
 from crops_jax.text import words
+from data.mining.relevance.theta import Fitted, Theta, save_theta
 from data.tables import write_table
 from data.tables.truth import write_truth
 from launch import evaluate as module
@@ -372,6 +374,53 @@ def test_without_dev_queries_the_weighted_fusion_is_left_out_with_a_reason(argum
     assert "the weighted fusion is left out" in capsys.readouterr().err
 
 
+@pytest.fixture
+def theta_in_split(split):
+    pairs = [(query, title) for query in ("red car", "grey kite") for title in DOCS.values()]
+    queries, documents = zip(*pairs, strict=True)
+    targets = np.array([float(query == title) for query, title in pairs])
+    fitted = LexicalDiscriminator.fit(queries, documents, targets, corpus=list(DOCS.values()))
+    about = {field.name: None for field in dataclasses.fields(Fitted)} | {"kind": "lexical", "source": "judgements"}
+    save_theta(Theta(fitted, about), split / "discriminator")
+    return fitted
+
+
+def test_reranking_is_a_system_and_its_circular_test_is_named(arguments, split, theta_in_split):
+    table(split, "test_reformulations", [{"query": "kite", "doc_id": ID["grey kite"]}])
+    assert "reranked" not in metrics_of(arguments)["systems"]
+    metrics = metrics_of(dataclasses.replace(arguments, rerank=15, overwrite=True))
+    assert metrics["reranking"] == {
+        "depth": 15,
+        "from": "SPLIT/discriminator",
+        "kind": "lexical",
+        "fitted_on": "judgements",
+        "chose_qr": True,
+    }
+    assert any("its QR figures are circular" in note for note in metrics["notes"])
+    assert metrics["systems"]["reranked"]["qr"].keys() == metrics["systems"]["encoder"]["qr"].keys()
+    assert {"reranked - encoder", "reranked - bm25"} <= metrics["differences"].keys()
+    rows = pq.read_table(f"{arguments.output}/retrieved.parquet").to_pylist()
+    for query in ("red car", "kite"):
+        chosen = [row for row in rows if row["system"] == "reranked" and row["query"] == query]
+        wanted = theta_in_split.score([query] * 10, [row["title"] for row in chosen])
+        assert [row["score"] for row in chosen] == pytest.approx(wanted.tolist())
+        assert (np.diff(wanted) <= 0).all()
+
+
+def test_without_the_test_that_is_circular_no_note_is_needed(arguments, theta_in_split):
+    metrics = metrics_of(dataclasses.replace(arguments, rerank=5))
+    assert "reranked" in metrics["systems"]
+    assert not any("circular" in note for note in metrics["notes"] if "system reranked" in note)
+
+
+def test_a_named_reranker_is_an_input(arguments, split, theta_in_split, tmp_path):
+    folder = tmp_path / "theta"
+    (split / "discriminator").rename(folder)
+    evaluate(dataclasses.replace(arguments, rerank=5, reranker=str(folder)))
+    manifest = artifacts.read_manifest(arguments.output)
+    assert manifest["inputs"]["reranker"]["fingerprint"] == artifacts.fingerprint(folder)
+
+
 def test_nothing_to_evaluate_is_refused(arguments, split):
     (split / "test_clicks.parquet").unlink()
     (split / "judgements.parquet").unlink()
@@ -379,7 +428,18 @@ def test_nothing_to_evaluate_is_refused(arguments, split):
         evaluate(arguments)
 
 
-@pytest.mark.parametrize("wrong", [{"k1": -1.0}, {"b": 2.0}, {"bootstrap_samples": 1}, {"dev_queries": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k1": -1.0},
+        {"b": 2.0},
+        {"bootstrap_samples": 1},
+        {"dev_queries": -1},
+        {"rerank": -1},
+        {"rerank": 201},
+        {"reranker": "folder"},
+    ],
+)
 def test_impossible_arguments_are_refused(arguments, wrong):
     with pytest.raises(InputError, match="--"):
         evaluate(dataclasses.replace(arguments, **wrong))

@@ -256,6 +256,22 @@ def test_an_evaluation_without_combined_systems_is_shown_without_them(work, tmp_
     assert "On top of the encoder" not in (tmp_path / "r.html").read_text()
 
 
+def test_a_reranked_system_says_what_reorders_it_and_where_it_is_circular(work, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(work / "search_log" / "evaluation", copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["systems"]["reranked"] = metrics["systems"]["fusion_rrf"]
+    metrics["differences"]["reranked - encoder"] = metrics["differences"]["fusion_rrf - encoder"]
+    described = "its first 100 documents in the order of the relevance discriminator (theta, cross encoder)"
+    for chose_qr, circular in ((True, "; QR is circular, see the notes"), (False, "")):
+        metrics["reranking"] = {"depth": 100, "kind": "cross_encoder", "chose_qr": chose_qr}
+        (copy / "metrics.json").write_text(json.dumps(metrics))
+        outcome = write_report([str(copy)], str(tmp_path / "r.html"), overwrite=True)
+        assert list(outcome["combinations"]["search_log"]) == ["fusion_rrf", "reranked"]
+        figure = metrics["systems"]["reranked"]["ct"]["recall@100"]["value"]
+        assert f"{described}{circular} {figure:.3f}" in text_of((tmp_path / "r.html").read_text())
+
+
 def test_the_page_is_self_contained_and_its_markup_is_closed(page):
     html = page[1]
     assert not re.search(r"(?:src|href)\s*=|@import|url\(", html)

@@ -197,18 +197,28 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
       logs: the logs that are divided.
       split: the arguments that decide which part is held out.
     """
-    source = _split_manifest(folder)
-    same = (
-        source is not None
-        and input_fingerprint(source, "logs") == fingerprint(logs.path)
-        and all(source["arguments"].get(name) == value for name, value in split.items())
-    )
-    if not same:
+    if not fitted_on_split(folder, fingerprint(logs.path), split):
         raise InputError(
             f"--discriminator {folder} was not fitted on the training part of this hold-out, so it may have seen what "
             f"is held out; fit one on a directory that data.hold_out wrote from {logs.path} with the same arguments, "
             "or leave it out to have that done here"
         )
+
+
+def fitted_on_split(folder: Path | str, logs: str | None, split: dict[str, Any]) -> bool:
+    """Returns whether a discriminator was fitted on the training part of a hold-out, as manifests tell.
+
+    Args:
+      folder: the folder of the discriminator.
+      logs: the fingerprint of the logs that are divided.
+      split: the arguments that decide which part is held out.
+    """
+    source = _split_manifest(folder)
+    return (
+        source is not None
+        and input_fingerprint(source, "logs") == logs
+        and all(source["arguments"].get(name) == value for name, value in split.items())
+    )
 
 
 def _split_manifest(folder: Path | str) -> Manifest | None:

@@ -1,0 +1,127 @@
+"""The system that reranks the first documents of the encoder by a relevance discriminator (theta)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from crops_jax.artifacts.lineage import input_fingerprint, manifest_or_none
+from crops_jax.discriminator import DESCRIPTION, Discriminator
+from crops_jax.errors import InputError
+from crops_jax.retrieval.reranking import reranked
+from data.mining.relevance.theta import FOLDER, Theta, fitted_on_split, open_theta, reads_past
+from data.perspectives.log_events import parse_time
+from data.tables import LogTables
+from launch.corpus.documents import Corpus
+from launch.evaluation.searching import Retrieved
+
+RERANKED = "reranked"
+_SPLIT_ARGUMENTS = ("from_", "fraction", "by", "seed")
+
+
+class Reranker(NamedTuple):
+    """A discriminator that reranks, and its origin."""
+
+    theta: Theta
+    origin: str
+    """ "SPLIT/discriminator" or "--reranker"."""
+    chose_qr: bool | None
+    """Whether it chose the reformulation positives (QR) of this SPLIT; None if the SPLIT does not keep what did."""
+
+
+def open_reranker(logs: LogTables, folder: str) -> Reranker:
+    """Returns the discriminator of `folder`, or, if that is empty, the one that is kept in SPLIT.
+
+    Raises:
+      InputError: there is none, it cannot be read, or it was fitted on what SPLIT holds out.
+    """
+    kept = logs.path / FOLDER
+    if not folder:
+        if not kept.is_dir():
+            raise InputError(
+                f"--rerank: {logs.path} keeps no discriminator; name one with --reranker, such as a run of "
+                "launch.train_discriminator on these logs"
+            )
+        return Reranker(open_theta(kept), f"SPLIT/{FOLDER}", True)
+    theta = open_theta(folder)
+    _refuse_seen_answers(theta, folder, logs)
+    chose_qr = _same(theta.discriminator, folder, kept) if kept.is_dir() else None
+    return Reranker(theta, "--reranker", chose_qr)
+
+
+def rerank(
+    encoder: Retrieved, queries: Sequence[str], corpus: Corpus, reranker: Reranker, *, depth: int
+) -> tuple[Retrieved, dict[str, Any]]:
+    """Returns the encoder's lists with their first documents reranked, and the description for metrics.json.
+
+    Args:
+      encoder: the documents of each query, best first.
+      queries: the queries of the lists.
+      corpus: the documents.
+      reranker: its theta scores each pair; progress is shown.
+      depth: the number of documents of each list that are reranked.
+    """
+    depth = min(depth, encoder.indices.shape[1])
+    scores = _scores(reranker.theta.discriminator, queries, encoder.indices[:, :depth], corpus)
+    fitted = reranker.theta.fitted
+    description = {
+        "depth": depth,
+        "from": reranker.origin,
+        "kind": fitted["kind"],
+        "fitted_on": fitted["source"],
+        "chose_qr": reranker.chose_qr,
+    }
+    return Retrieved(*reranked(encoder, scores)), {"reranking": description}
+
+
+def reranking_note(description: dict[str, Any]) -> str:
+    """Returns the sentence that a reader of the figures of "reranked" has to know."""
+    if description["chose_qr"] is False:
+        return (
+            "The system reranked is ordered by another discriminator than the one that chose the reformulation "
+            "positives (QR), yet the two may agree with each other more than with people; judge it by CT and NDCG."
+        )
+    unknown = " (as far as is known)" if description["chose_qr"] is None else ""
+    return (
+        "The system reranked is ordered by the relevance discriminator (theta) that also chose the reformulation "
+        f"positives (QR){unknown}, so its QR figures are circular; judge it by CT and NDCG."
+    )
+
+
+def _scores(discriminator: Discriminator, queries: Sequence[str], indices: np.ndarray, corpus: Corpus) -> np.ndarray:
+    scores = np.zeros(indices.shape, np.float32)
+    places = np.argwhere(indices >= 0)
+    with tqdm(total=len(places), desc="reranking", unit="pair") as bar:
+        for start in range(0, len(places), discriminator.pairs_at_once):
+            rows, ranks = places[start : start + discriminator.pairs_at_once].T
+            documents = [corpus.texts[int(index)] for index in indices[rows, ranks]]
+            scores[rows, ranks] = discriminator.score([queries[int(row)] for row in rows], documents)
+            bar.update(len(rows))
+    return scores
+
+
+def _refuse_seen_answers(theta: Theta, folder: str, logs: LogTables) -> None:
+    """Raises InputError if a discriminator was fitted on what this SPLIT holds out. Without a manifest it is not."""
+    split = manifest_or_none(logs.path)
+    if split is None or split["program"] != "data.hold_out":
+        return
+    begin = split["arguments"].get("from_")
+    time = parse_time(begin, argument="--from") if begin else None
+    decided = {name: split["arguments"].get(name) for name in _SPLIT_ARGUMENTS}
+    later = reads_past(theta, time)
+    unknown = time is None or theta.fitted["unsplit_judgements"]
+    if later or (unknown and not fitted_on_split(folder, input_fingerprint(split, "logs"), decided)):
+        reason = f"read searches up to {theta.fitted['latest_time']}" if later else "may have read what is held out"
+        raise InputError(
+            f"--reranker {folder} {reason}, so it knows answers of the test; fit one on {logs.path} "
+            "(launch.train_discriminator --logs), or leave it out to take the one that is kept there"
+        )
+
+
+def _same(discriminator: Discriminator, folder: str, kept: Path) -> bool:
+    """Returns whether the folder of a discriminator holds the one that is kept in SPLIT."""
+    if discriminator.fingerprint is not None:
+        return discriminator.fingerprint == open_theta(kept).discriminator.fingerprint
+    return (Path(folder) / DESCRIPTION).read_bytes() == (kept / DESCRIPTION).read_bytes()
