@@ -25,7 +25,7 @@ def status(arguments: StatusArguments) -> dict[str, Any]:
     """Prints the state of a run.
 
     It consists of the step, the loss, the speed, the remaining time, the goodput (the share of time that training steps
-    take), the share of time that steps wait for input, and the last checkpoint.
+    take), the share of time that steps wait for input, the last checkpoint, and for a finished run why it ended.
     """
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)

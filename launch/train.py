@@ -31,7 +31,8 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
 
     The program writes into RUN while it trains; launch.status shows its state. SIGTERM saves a checkpoint and exits
     with status 3. The same command continues from the newest checkpoint, whatever stopped it before, and the result is
-    the same as without an interruption. Compiled programs are kept in RUN/compilation_cache, or in the directory that
+    the same as without an interruption. With --training.early-stopping-evaluations, a run can end before its last step
+    and is finished then. Compiled programs are kept in RUN/compilation_cache, or in the directory that
     JAX_COMPILATION_CACHE_DIR names.
 
     Several processes train one model if all are started with the same command and see the same file system at RECORDS

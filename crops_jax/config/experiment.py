@@ -284,6 +284,9 @@ class TrainingConfig:
     log_every_steps: int = 10
     evaluate_every_steps: int = 100
     """The number of steps between evaluations on the dev split, which choose the best checkpoint. 0: no evaluation."""
+    early_stopping_evaluations: int = 0
+    """The number of evaluations in a row without a better dev metric after which the run ends; its best checkpoint is
+    the one before them. 0: the run never ends early. The learning rate follows the schedule of the whole run."""
     checkpoint_every_steps: int = 100
     keep_last: int = 2
     skip_nonfinite_steps: int = 0
@@ -301,8 +304,12 @@ class TrainingConfig:
         )
         for name in ("log_every_steps", "checkpoint_every_steps", "keep_last", "micro_batches"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        for name in ("evaluate_every_steps", "skip_nonfinite_steps"):
+        for name in ("evaluate_every_steps", "early_stopping_evaluations", "skip_nonfinite_steps"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        rule = "early_stopping_evaluations needs evaluations: evaluate_every_steps must be positive"
+        _require(
+            self.evaluate_every_steps > 0 or not self.early_stopping_evaluations, rule, self.early_stopping_evaluations
+        )
         first, count = self.profile_steps
         rule = "profile_steps must be a first step from 1 on and a number of steps, or 0 0"
         _require((first, count) == (0, 0) or (first > 0 and count > 0), rule, self.profile_steps)

@@ -40,10 +40,16 @@ class Progress(NamedTuple):
 
     best: the best evaluated step; None before the first evaluation.
     accumulated: the counters and sums since the last line of metrics.jsonl.
+    evaluations_since_best: the number of evaluations after the best one.
     """
 
     best: Best | None = None
     accumulated: dict[str, int | float] = {}  # noqa: RUF012 - a NamedTuple's default is never changed
+    evaluations_since_best: int = 0
+
+    def ends_early(self, early_stopping_evaluations: int) -> bool:
+        """Returns whether the run ends here by training.early_stopping_evaluations, for which 0 means never."""
+        return 0 < early_stopping_evaluations <= self.evaluations_since_best
 
 
 class Checkpoints:
@@ -259,13 +265,15 @@ def _as_json(progress: Progress, config: ConfigSections) -> dict[str, Any]:
     return {
         "best": progress.best and progress.best._asdict(),
         "accumulated": progress.accumulated,
+        "evaluations_since_best": progress.evaluations_since_best,
         "config": sections,
         "config_sha256": config_hash(sections),
     }
 
 
 def _from_json(stored: dict[str, Any]) -> Progress:
-    return Progress(Best(**stored["best"]) if stored["best"] else None, stored["accumulated"])
+    best = Best(**stored["best"]) if stored["best"] else None
+    return Progress(best, stored["accumulated"], stored["evaluations_since_best"])
 
 
 def _read_json(checkpoint: Path) -> dict[str, Any]:

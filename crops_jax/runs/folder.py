@@ -16,6 +16,7 @@ from crops_jax.config.stored import CONFIG, differing_fields, read_sections, wri
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
+from crops_jax.records import splits
 from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
 from crops_jax.text import tokenizer
 
@@ -119,11 +120,16 @@ def _check_visible(run: Path, cluster: Processes) -> None:
 
 
 def check_records(records: Path, config: Config) -> None:
-    """Raises InputError when `records` is not a folder of records, or its tokenizer does not fit the encoder."""
+    """Raises InputError when `records` is not a folder of records or does not fit the configuration."""
     manifest = artifacts.read_manifest(records)
     if manifest["kind"] != "records":
         raise InputError(
             f"--records {records} holds {manifest['kind']}, not records; give what data.write_records wrote"
+        )
+    if config.training.early_stopping_evaluations and "dev" not in splits(records):
+        raise InputError(
+            f"--records {records} has no split dev, whose metric --training.early-stopping-evaluations watches; write "
+            "the records with a --dev-fraction above 0, or train without early stopping"
         )
     tokens = tokenizer.load(records / TOKENIZER)
     if tokens.vocabulary_size > config.encoder.vocabulary_size:

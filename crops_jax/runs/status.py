@@ -1,6 +1,6 @@
 """The status of a run, read from its folder while it trains or afterwards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ def run_status(run: Path) -> dict[str, Any]:
     step and loss are those of the last whole line of metrics.jsonl. seconds_left is the time of the remaining steps at
     the median speed of the last lines. goodput is the share of steps in the whole time, restarts included, and
     input_wait is the share of waits for batches. With several processes, both are shares of the first process.
+    ended is the reason why a finished run ended.
     """
     lines = read_metrics(run)
-    configured, batch = _plan(run)
+    configured, batch, patience = _plan(run)
     goodput = read_goodput(run)
     steps = configured or next((line["steps"] for line in reversed(goodput) if "steps" in line), None)
     last = lines[-1] if lines else {}
@@ -32,10 +33,14 @@ def run_status(run: Path) -> dict[str, Any]:
     if steps is not None and speed:
         seconds_left = round((steps - step) * batch / speed, 1)
     saved = checkpoints.saved_steps(run / checkpoints.FOLDER)
+    ended = "all steps are done" if steps in saved else _early_end(run, saved, patience)
+    if ended and steps not in saved:
+        seconds_left = 0.0
     return {
         "step": step,
         "steps": steps,
-        "finished": steps is not None and steps in saved,
+        "finished": ended is not None,
+        "ended": ended,
         "loss": last.get("loss"),
         "temperature": last.get("temperature"),
         "learning_rate": last.get("learning_rate"),
@@ -57,8 +62,23 @@ def _time_share(lines: Sequence[Mapping[str, Any]], part: str) -> float | None:
     return round(sum(line.get(f"{part}_seconds", 0.0) for line in lines) / total, 4) if total else None
 
 
-def _plan(run: Path) -> tuple[int, int]:
-    """Returns training.steps and the examples of a step: queries of a dual encoder, or pairs of a cross-encoder.
+def _early_end(run: Path, saved: Collection[int], patience: int) -> str | None:
+    """Returns why the newest checkpoint ends the run before its last step; None if it does not."""
+    if not patience or not saved:
+        return None
+    progress = checkpoints.read_progress(run / checkpoints.FOLDER / str(max(saved)))
+    if progress.best is None or not progress.ends_early(patience):
+        return None
+    return (
+        f"early stopping: {progress.evaluations_since_best} evaluations since step {progress.best.step} were not "
+        f"better than {progress.best.metric:.4f}"
+    )
+
+
+def _plan(run: Path) -> tuple[int, int, int]:
+    """Returns training.steps, the examples of a step and training.early_stopping_evaluations.
+
+    The examples are queries of a dual encoder, or pairs of a cross-encoder.
 
     training.steps is 0 when the number follows from epochs. The start of the training then writes the number to
     goodput.jsonl.
@@ -70,7 +90,7 @@ def _plan(run: Path) -> tuple[int, int]:
         typed(file, f"{section}.{name}", sections.get(section, {}).get(name), int, remedy=_REMEDY)
         for section, name in (("training", "steps"), examples)
     )
-    return steps, batch
+    return steps, batch, sections.get("training", {}).get("early_stopping_evaluations", 0)
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -39,7 +39,7 @@ _SKIP_FLAG = "--training.skip-nonfinite-steps"
 def train(
     config: Config, *, records_path: Path | str, run: Path, initial_run: Path | str | None = None
 ) -> dict[str, Any]:
-    """Trains until the last step. It starts from the newest checkpoint of `run` if the run has one.
+    """Trains until the last step or an early stop. It starts from the newest checkpoint of `run` if the run has one.
 
     Args:
       config: a resolved configuration (crops_jax.pretrained.resolve_config).
@@ -49,7 +49,8 @@ def train(
         of `initial_parameters`.
 
     Returns:
-      A dictionary with steps, best_step and, when the run was evaluated, DEV_METRIC of that step.
+      A dictionary with steps (the number that the run made), best_step and, when the run was evaluated, DEV_METRIC of
+      that step. It has stopped_early, True, when training.early_stopping_evaluations ended the run.
 
     Raises:
       InputError: when configuration, records and machine do not fit together.
@@ -59,18 +60,17 @@ def train(
     source = records.RecordSource(records_path, split="train")
     steps = total_steps(source, config)
     with Checkpoints(run, config, keep_last=config.training.keep_last) as checkpoints:
-        if checkpoints.latest() == steps:
+        if (ended := _ended(checkpoints, config, steps)) is not None:
             if processes.current().is_first:
-                print(f"{run} is finished: {steps} steps", file=sys.stderr)
-            progress = read_progress(checkpoints.path / str(steps))
-            return _outcome(steps, progress)
+                print(f"{run} is finished: {ended[0]} steps", file=sys.stderr)
+            return _outcome(*ended, steps=steps)
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
         watch = Stopwatch()
         start = None if initial_run is None else _Start(Path(initial_run), run)
         task = _DualEncoderTask(config, source, steps=steps, records_path=records_path, mesh=mesh, start=start)
-        loop = TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch)
-        return _outcome(steps, loop.run())
+        last_step, progress = TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch).run()
+        return _outcome(last_step, progress, steps=steps)
 
 
 def total_steps(source: records.RecordSource, config: Config) -> int:
@@ -187,11 +187,27 @@ class _DualEncoderTask:
         return Evaluation(DEV_METRIC, dev) if len(dev) else None
 
 
-def _outcome(steps: int, progress: Progress) -> dict[str, Any]:
+def _ended(checkpoints: Checkpoints, config: Config, steps: int) -> tuple[int, Progress] | None:
+    """Returns the step and the progress of the checkpoint that ends a run; None for a run that goes on.
+
+    Args:
+      checkpoints: the checkpoints of the run.
+      config: its configuration.
+      steps: the number of steps of the run, if it does not stop early.
+    """
+    latest, patience = checkpoints.latest(), config.training.early_stopping_evaluations
+    if latest is None or not (patience or latest == steps):
+        return None
+    progress = read_progress(checkpoints.path / str(latest))
+    return (latest, progress) if latest == steps or progress.ends_early(patience) else None
+
+
+def _outcome(last_step: int, progress: Progress, *, steps: int) -> dict[str, Any]:
     """Returns the result of `train`. Without an evaluation the last step is the best one."""
-    if progress.best is None:
-        return {"steps": steps, "best_step": steps}
-    return {"steps": steps, "best_step": progress.best.step, DEV_METRIC: progress.best.metric}
+    outcome: dict[str, Any] = {"steps": last_step, "best_step": last_step}
+    if progress.best is not None:
+        outcome |= {"best_step": progress.best.step, DEV_METRIC: progress.best.metric}
+    return outcome | ({"stopped_early": True} if last_step < steps else {})
 
 
 def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from crops_jax.config import Config, CrossEncoderConfig
 from crops_jax.devices import processes
-from crops_jax.errors import Interrupted
+from crops_jax.errors import InputError, Interrupted
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
@@ -114,7 +114,8 @@ class TrainingLoop:
           checkpoints: the checkpoints of that run.
           watch: a stopwatch that was started before the task was set up.
 
-        Raises InputError when the newest checkpoint has another configuration or is damaged.
+        Raises InputError when the newest checkpoint has another configuration or is damaged, or when the configuration
+        has early stopping and the task no evaluation.
         """
         self._task, self._run, self._checkpoints, self._watch = task, run, checkpoints, watch
         self._training = task.config.training
@@ -128,6 +129,11 @@ class TrainingLoop:
         self._sums: dict[str, int | float] = dict(self._progress.accumulated)
         # The next line also counts the steps of an earlier process, but its speeds must not.
         self._earlier = dict(self._sums)
+        if self._training.early_stopping_evaluations and task.evaluation is None:
+            raise InputError(
+                "training.early_stopping_evaluations has no dev metric to watch: there are no dev queries with a "
+                "positive; write the records with a --dev-fraction above 0, or train without early stopping"
+            )
         self._nonfinite = NonFiniteSteps(
             checkpoints,
             skipped=self._first - int(updates_done(self._state.optimizer_state)),
@@ -137,8 +143,11 @@ class TrainingLoop:
         )
         self._compiled: set[tuple] = set()
 
-    def run(self) -> Progress:
-        """Trains until the last step, and returns the part of its checkpoint that is not arrays.
+    def run(self) -> tuple[int, Progress]:
+        """Trains until the last step or an early stop.
+
+        Returns:
+          The last step, and the part of its checkpoint that is not arrays.
 
         Raises:
           Interrupted: after SIGTERM or SIGINT; a checkpoint of the step that was running is saved.
@@ -177,6 +186,9 @@ class TrainingLoop:
                     self._finish_step(step, last, actions, stopping=stopping)
                     bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
                 bar.update()
+                if self._ends_early:
+                    self._print_end(step)
+                    break
                 if stopping and step < steps:
                     self._checkpoints.wait()
                     raise Interrupted(
@@ -184,7 +196,7 @@ class TrainingLoop:
                         "to go on"
                     )
             self._checkpoints.wait()
-        return self._progress
+        return int(self._state.step), self._progress
 
     def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
         """Starts the next step with the next batch of `feed`. before: metrics of a step that can still be running."""
@@ -220,21 +232,27 @@ class TrainingLoop:
 
     def _finish_step(self, step: int, metrics: Any, actions: _Actions, *, stopping: bool) -> None:
         """Evaluates, logs and saves after a step, as its actions say."""
-        evaluated, best, improved = {}, self._progress.best, False
+        evaluated, (best, _, since_best), improved = {}, self._progress, False
         if actions.evaluates and self._task.evaluation is not None:
             field, measure = self._task.evaluation
             with self._watch.measure("evaluation"):
                 evaluated[field] = measure(self._state.final_parameters)
             if best is None or evaluated[field] > best.metric:
-                best, improved = Best(step, evaluated[field]), True
+                best, since_best, improved = Best(step, evaluated[field]), 0, True
+            else:
+                since_best += 1
         if actions.logs:
             self._write_line(step, metrics, evaluated)
-        self._progress = Progress(best, dict(self._sums))
-        if actions.saves or improved or stopping:
+        self._progress = Progress(best, dict(self._sums), since_best)
+        if actions.saves or improved or stopping or self._ends_early:
             with self._watch.measure("checkpoint"):
                 flag = self._task.learning_rate_flag
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)
                 save_state(self._checkpoints, self._state, self._progress)
+
+    @property
+    def _ends_early(self) -> bool:
+        return self._progress.ends_early(self._training.early_stopping_evaluations)
 
     def _write_line(self, step: int, metrics: Any, evaluated: dict[str, float]) -> None:
         spent, steps = self._watch.read(), step - self._logged_at
@@ -249,6 +267,16 @@ class TrainingLoop:
         self._log.metrics(line)
         self._log.goodput({"step": step, **spent})
         self._logged_at, self._sums, self._earlier = step, {}, {}
+
+    def _print_end(self, step: int) -> None:
+        best = self._progress.best
+        if best is not None and processes.current().is_first and step < self._task.steps:
+            print(
+                f"stopped early at step {step} of {self._task.steps}: {self._progress.evaluations_since_best} "
+                f"evaluations since step {best.step} were not better than {best.metric:.4f}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _print_header(self) -> None:
         if not processes.current().is_first:

@@ -38,7 +38,7 @@ def checkpoints(tmp_path):
 
 def test_what_is_saved_is_restored_on_another_mesh(checkpoints):
     state, _ = state_at(3)
-    progress = Progress(Best(2, 0.1234567890123), {"label_overflow": 7})
+    progress = Progress(Best(2, 0.1234567890123), {"label_overflow": 7}, evaluations_since_best=3)
     save_state(checkpoints, state, progress)
     checkpoints.wait()
     like, mesh = state_at(0, MeshConfig(data=1), value=0.0)

@@ -57,6 +57,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(records, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_early_stopping_without_a_dev_split_is_refused_before_a_run_is_made(records, tmp_path):
+    config = CONFIG.replace(training={"early_stopping_evaluations": 3})
+    with pytest.raises(InputError, match=r"has no split dev, whose metric --training.early-stopping-evaluations"):
+        opened(tmp_path / "run", tiny_records(tmp_path / "no dev", dev=0), config)
+    assert not (tmp_path / "run").exists()
+    opened(tmp_path / "run", records, config)
+    with pytest.raises(InputError, match=r"training.early_stopping_evaluations: 3 there, 4 here"):
+        opened(tmp_path / "run", records, CONFIG.replace(training={"early_stopping_evaluations": 4}))
+
+
 def test_what_is_no_run_is_refused(records, tmp_path):
     with pytest.raises(InputError, match=r"written by data\.write_records and is not a run"):
         opened(tiny_records(tmp_path / "records"), records)
