@@ -1,12 +1,22 @@
 """The systems that launch.compare compares. A system is a set of labels and a change of the base configuration.
 
-A new system is one more entry of SYSTEMS, in a few lines.
+A new system is one more entry of _REGISTERED, in a few lines; configs/baselines holds the changes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from configs.baselines import (
+    fs_lr,
+    fs_lr_ranknet,
+    infonce,
+    multi_positive_infonce,
+    nce,
+    nce_log_q,
+    rince,
+    softmax_cross_entropy,
+)
 from crops_jax.errors import InputError
 
 Architecture = Literal["transformer", "hashed", "none"]
@@ -68,9 +78,9 @@ _CLICKS = LabelRecipe()
 _EVERYTHING = LabelRecipe(perspectives=None)
 
 
-def _loss(name: str, loss: str, about: str) -> System:
+def _loss(name: str, changes: Mapping[str, dict[str, Any]], about: str) -> System:
     """Returns the system that differs from crops in its loss alone."""
-    return System(name=name, labels=_EVERYTHING, config={"loss": {"name": loss}}, groups=("losses",), about=about)
+    return System(name=name, labels=_EVERYTHING, config=changes, groups=("losses",), about=about)
 
 
 _REGISTERED = (
@@ -91,8 +101,26 @@ _REGISTERED = (
         name="nce",
         architectures=BOTH,
         labels=LabelRecipe(levels="binary"),
-        config={"loss": {"name": "infonce"}, "data": {"documents_per_query": 1}},
+        config=nce.CHANGES,
         about="InfoNCE on clicks. The negatives of a query are the positives of the other queries of its batch.",
+    ),
+    System(
+        name="nce_log_q",
+        labels=LabelRecipe(levels="binary"),
+        config=nce_log_q.CHANGES,
+        about="The system nce with the logQ correction (Yi et al., RecSys 2019).",
+    ),
+    System(
+        name="fs_lr_ranknet",
+        labels=_CLICKS,
+        config=fs_lr_ranknet.CHANGES,
+        about="FS-LR under RankNet: all pairs of different stages of the funnel count alike.",
+    ),
+    System(
+        name="fs_lr_lambda",
+        labels=_CLICKS,
+        config=fs_lr.CHANGES,
+        about="FS-LR under LambdaLoss over the stages of the funnel (Zheng et al., WWW 2024, arXiv 2405.04844).",
     ),
     System(
         name="fs_lr",
@@ -144,10 +172,18 @@ _REGISTERED = (
         groups=("labels",),
         about="CroPS with positives of the query level at level 4, the level of clicks.",
     ),
-    _loss("infonce", "infonce", "CroPS under InfoNCE. A step contrasts one positive of each query."),
-    _loss("multi_positive", "multi_positive_infonce", "CroPS under InfoNCE with all positives of a query in one pass."),
-    _loss("softmax_cross_entropy", "softmax_cross_entropy", "CroPS under softmax cross-entropy with levels as gains."),
-    _loss("rince", "rince", "CroPS under ranking InfoNCE (RINCE, AAAI 2022), form OUT."),
+    _loss("infonce", infonce.CHANGES, "CroPS under InfoNCE. A step contrasts one positive of each query."),
+    _loss(
+        "multi_positive",
+        multi_positive_infonce.CHANGES,
+        "CroPS under InfoNCE with all positives of a query in one pass.",
+    ),
+    _loss(
+        "softmax_cross_entropy",
+        softmax_cross_entropy.CHANGES,
+        "CroPS under softmax cross-entropy with levels as gains.",
+    ),
+    _loss("rince", rince.CHANGES, "CroPS under ranking InfoNCE (Hoffmann et al., AAAI 2022), form OUT."),
 )
 SYSTEMS = {system.name: system for system in _REGISTERED}
 """The systems by name, in the order in which they are trained."""

@@ -60,17 +60,18 @@ class Comparison:
     differences: Mapping[tuple[str, str, str], Difference]
     """(system, architecture, metric) -> the difference to the reference, for the metrics of the main table."""
 
-    def against(self, architecture: str) -> str:
-        """Returns the architecture of the reference that a system of an architecture is compared with."""
-        return _reference_architecture(architecture)
-
 
 def compare_results(results: Sequence[Result], *, reference: str, samples: int) -> Comparison:
     """Returns the means with their intervals, and the differences to the reference with Holm's correction.
 
     The family of the correction is every system and architecture with every metric of the main table.
 
-    Raises InputError if the results have different queries, or if there are too few bootstrap samples.
+    Args:
+      results: the results of finished cells.
+      reference: the system that the others are compared with.
+      samples: the number of bootstrap samples; more are drawn if Holm's correction of so many differences needs them.
+
+    Raises InputError if the results have a metric for different queries.
     """
     trained = _by_system(results)
     present = {metric for result in results for metric in result.values}
@@ -80,6 +81,8 @@ def compare_results(results: Sequence[Result], *, reference: str, samples: int) 
     for metric in metrics:
         _check_same_queries(results, metric)
         measured = [one for one in trained if all(metric in result.values for result in one.results)]
+        if not measured:
+            continue
         matrices = [one.values(metric) for one in measured]
         resampled = resampled_means(np.concatenate(matrices).T, samples=samples)
         start = 0
