@@ -43,6 +43,12 @@ class CompareArguments:
     """The relevance discriminator (theta), which decides which documents become positives."""
     discriminator_flags: str = ""
     """Further flags of launch.train_discriminator, in one string."""
+    warm_start: bool = False
+    """First trains an encoder of each architecture on pairs of titles and documents of the catalogue
+    (data.pretraining_pairs), from which every system then starts."""
+    warm_start_flags: str = ""
+    """Further flags of launch.train for the encoders that every system starts from, in one string, such as
+    "--training.epochs 5"."""
     mine_flags: str = ""
     """Further flags of data.mine for every system, in one string."""
     records_flags: str = ""
@@ -63,6 +69,8 @@ class CompareArguments:
             raise InputError("--world is for a generated world; leave it out with --logs")
         if self.discriminator_flags and self.discriminator == "lexical":
             raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
+        if self.warm_start_flags and not self.warm_start:
+            raise InputError("--warm-start-flags are of the encoders that every system starts from: give --warm-start")
         for flag, value in (
             ("seeds", self.seeds),
             ("steps", self.steps),

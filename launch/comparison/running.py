@@ -32,6 +32,7 @@ from launch.comparison.configurations import cell_config
 from launch.comparison.measures import ShownPairs, as_lists, values_of
 from launch.comparison.shared import Shared
 from launch.steps.arguments import words_of
+from launch.steps.programs import training_step
 
 _DEV = "dev_recall_at_10"
 _FEWEST_SAMPLES = 100
@@ -108,10 +109,17 @@ class CellRunner:
 
     def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
         """Returns what decides the parameters of a run."""
+        start = self._initial_run(cell)
         return {
+            "initial_run": artifacts.fingerprint(start) if start else "",
             "records": artifacts.fingerprint(self.shared.records[cell.system.labels]),
             "config": hashlib.sha256(self._module(cell, factor).encode()).hexdigest(),
         }
+
+    def _initial_run(self, cell: Cell) -> Path | None:
+        """Returns the run that a cell starts from, if there is one."""
+        tower = "transformer" if cell.architecture == "none" else cell.architecture
+        return self.shared.initial_runs.get(tower)
 
     def _module(self, cell: Cell, factor: float) -> str:
         config = cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
@@ -124,14 +132,8 @@ class CellRunner:
         artifacts.write_text(folder / "config.py", self._module(cell, factor))
         chain = Chain(folder, total=2, compilation_cache=self.compilation_cache)
         records = self.shared.records[cell.system.labels]
-        step = Step(
-            name=f"train {cell.name}",
-            module="launch.train",
-            arguments=(str(folder / "config.py"), "--records", str(records), "--output", str(folder / "run")),
-            inputs=(records, folder / "config.py"),
-            output=folder / "run",
-            in_place=True,
-        )
+        start = self._initial_run(cell)
+        step = training_step(f"train {cell.name}", folder, records, folder / "run", start=start)
         return folder, chain, chain.run(step)
 
     def _evaluation(self, cell: Cell, run: Path, evaluation: Path) -> Step:

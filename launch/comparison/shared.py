@@ -4,6 +4,7 @@ TABLE/shared/logs                 the generated world, unless logs were given
 TABLE/shared/split                the training part and the test sets, with the discriminator
 TABLE/shared/labels/RECIPE        the label table of a recipe
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
+TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
 
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from crops_jax import artifacts
 from crops_jax.config import Config
+from crops_jax.config.module import as_module
 from crops_jax.program.chain import Chain, Step
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.systems import LabelRecipe, System
-from launch.steps.arguments import words_of
+from launch.steps.arguments import PipelineArguments, words_of
+from launch.steps.warm_start import WARM_START, warm_start_steps
 
 SHARED = "shared"
 TOKENIZER_RECIPE = LabelRecipe()
@@ -33,6 +36,8 @@ class Shared:
     left_out: Mapping[LabelRecipe, str]
     """The recipes that these logs do not allow, with the reason."""
     bm25_results: Path
+    initial_runs: Mapping[str, Path]
+    """The runs that the systems of an architecture start from; empty without a warm start."""
 
 
 def make_shared(
@@ -64,7 +69,21 @@ def make_shared(
             left_out[recipe] = "; ".join(f"{name}: {why}" for name, why in outcome["skipped"].items())
     kept = {recipe: path for recipe, path in labels.items() if recipe not in left_out}
     records = _write_records(chain, arguments, kept, split, folder, configs)
-    return Shared(logs=logs, split=split, records=records, left_out=left_out, bm25_results=folder / "bm25.npz")
+    towers = (
+        {architecture for system in systems for architecture in system.architectures} if arguments.warm_start else ()
+    )
+    initial_runs = {
+        tower: _warm_start(arguments, tower, configs[tower], split, folder, from_time, compilation_cache)
+        for tower in sorted({"transformer" if tower == "none" else tower for tower in towers})
+    }
+    return Shared(
+        logs=logs,
+        split=split,
+        records=records,
+        left_out=left_out,
+        bm25_results=folder / "bm25.npz",
+        initial_runs=initial_runs,
+    )
 
 
 def _simulate(budget: Budget, logs: Path) -> Step:
@@ -152,5 +171,39 @@ def _write_records(
             output=output,
         )
         chain.run(step)
-        tokenizer = ("--tokenizer", str(folder / "records" / TOKENIZER_RECIPE.name / "tokenizer"))
+        tokenizer = ("--tokenizer", str(_tokenizer(folder)))
     return records
+
+
+def _tokenizer(folder: Path) -> Path:
+    return folder / "records" / TOKENIZER_RECIPE.name / "tokenizer"
+
+
+def _warm_start(
+    arguments: CompareArguments,
+    tower: str,
+    config: Config,
+    split: Path,
+    folder: Path,
+    from_time: str,
+    compilation_cache: Path,
+) -> Path:
+    """Trains an encoder on the catalogue as launch.pipeline does, with the tokenizer of all records."""
+    work = folder / WARM_START / tower
+    work.mkdir(parents=True, exist_ok=True)
+    heading = f"The configuration of the encoder that every system of these towers starts from ({tower})."
+    artifacts.write_text(work / "config.py", as_module(config, heading=heading))
+    as_pipeline = PipelineArguments(
+        logs=str(split),
+        output=str(work),
+        from_time=from_time,
+        tokenizer=str(_tokenizer(folder)),
+        warm_start=True,
+        warm_start_flags=arguments.warm_start_flags,
+        config=config,
+    )
+    steps = list(warm_start_steps(as_pipeline, split, work / "encoder"))
+    chain = Chain(work, total=len(steps), compilation_cache=compilation_cache)
+    for step in steps:
+        chain.run(step)
+    return steps[-1].output

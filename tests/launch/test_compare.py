@@ -48,7 +48,12 @@ class Programs:
 
     launch_train_discriminator = data_hold_out
 
+    data_pretraining_pairs = data_hold_out
+
     def data_mine(self, step) -> dict:
+        if "--judgements-as-labels" in step.arguments:
+            (step.output / "labels.parquet").write_text("pairs")
+            return {}
         asked = self.flag(step, "--perspectives")
         names = asked.split(",") if asked else ["every"]
         levels = self.flag(step, "--levels") if self.levels_matter else ""
@@ -141,6 +146,29 @@ def test_equal_label_tables_have_one_set_of_records(programs):
         command for command in calls(programs, "launch.train ") if "--records table/shared/records/all-hla" in command
     ]
     assert len(trained) == outcome["cells"]["finished"] == 8
+
+
+def test_every_system_starts_from_the_encoder_of_its_towers(programs):
+    outcome = run(warm_start=True, warm_start_flags="--training.epochs 2", world="--documents 200")
+    warm = "table/shared/warm_start/transformer"
+    assert [command for command in programs.commands if warm in command][:4] == [
+        f"data.pretraining_pairs --logs table/shared/split --until 2026-01-03T00:00:00Z --output {warm}/encoder/pairs",
+        f"data.mine --logs {warm}/encoder/pairs --judgements-as-labels --grade-levels 1=4 "
+        f"--output {warm}/encoder/labels",
+        f"data.write_records --labels {warm}/encoder/labels --logs {warm}/encoder/pairs "
+        "--tokenizer table/shared/records/search_log-hla/tokenizer --max-tokens 32 --max-query-tokens 16 "
+        f"--output {warm}/encoder/records",
+        f"launch.train {warm}/config.py --records {warm}/encoder/records --training.epochs 2 "
+        f"--output {warm}/encoder/run",
+    ]
+    trained = [command for command in calls(programs, "launch.train ") if "/runs/" in command]
+    assert len(trained) == outcome["cells"]["finished"] == 9
+    for command in trained:
+        towers = "hashed" if "-hashed-" in command else "transformer"
+        assert f"--initial-run table/shared/warm_start/{towers}/encoder/run" in command
+    Path("table/shared/steps.json").write_text("{}")
+    with pytest.raises(InputError, match="--warm-start True, now False"):
+        run(world="--documents 200")
 
 
 def test_a_finished_cell_is_not_run_again(programs):
@@ -283,6 +311,7 @@ def test_a_directory_of_the_users_is_not_taken_for_a_table(programs):
         ({"logs": "logs", "from_time": "2026-01-05", "world": "--documents 5"}, "--world"),
         ({"seeds": 0}, "--seeds"),
         ({"learning_rate_factors": (1.0, 1.0)}, "all different"),
+        ({"warm_start_flags": "--training.epochs 2"}, "--warm-start"),
         ({"discriminator_flags": "--layers 1"}, "cross_encoder"),
         ({"transformer": "nothing"}, "nothing"),
         ({"world": "--documents '5"}, "words"),

@@ -85,6 +85,7 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
 def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
     words = command(tmp_path, "--systems", "untrained,nce,fs_lr", "--reference", "nce")
     words += ["--learning-rate-factors", "1", "2", "--discriminator", "cross_encoder"]
+    words += ["--warm-start", "--warm-start-flags", "--training.epochs 1"]
     words += ["--discriminator-flags", "--training.epochs 1 --encoder.width 32 --encoder.layers 1"]
     assert stop_after_a_cell(words, tmp_path / "table" / "results", signal.SIGTERM) == 3
     outcome = finish(words)
