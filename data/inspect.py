@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from crops_jax import artifacts, program
-from crops_jax.artifacts.json_fields import read_json
+from crops_jax.artifacts.json_fields import read_json, read_object, typed
 from crops_jax.errors import InputError
 from data.inspection import knowledge_documents, tables, training
 
@@ -34,8 +34,9 @@ def inspect(arguments: InspectArguments) -> dict[str, Any]:
     """Prints the contents of a directory: counts, histograms and first rows. It reads all files.
 
     It reads log tables (also without a manifest), labels, records, runs, embeddings, evaluations, exported encoders,
-    relevance discriminators (theta), synthesized documents, quarantined rows, the state of mining by days and the work
-    of a pipeline. If a file is broken, the program names the file and the record and exits with status 2.
+    relevance discriminators (theta), synthesized documents, quarantined rows, the state of mining by days, the work of
+    a pipeline and the table of a comparison. If a file is broken, the program names the file and the record and exits
+    with status 2.
     """
     content = describe(Path(arguments.path))
     _print(content)
@@ -78,6 +79,18 @@ def _describe_work(path: Path) -> dict[str, Any]:
     return {"steps": list(steps), "directories": [describe(child) for child in _signed_directories(path)]}
 
 
+def _describe_comparison(path: Path) -> dict[str, Any]:
+    """Describes the table of launch.compare: the queries of each finished cell by metric, and what the cells read."""
+    remedy = "remove the file, so that launch.compare runs the cell again"
+    cells = {}
+    for file in sorted((path / "results").glob("*.json")):
+        values = read_object(file, remedy=remedy).get("values", {})  # a file of tuned learning rates has none
+        typed(file, "values", values, dict, remedy=remedy)
+        counts = {name: len(typed(file, f"values.{name}", row, list, remedy=remedy)) for name, row in values.items()}
+        cells |= {file.stem: counts} if counts else {}
+    return {"cells": cells, "directories": [describe(child) for child in _signed_directories(path)]}
+
+
 def _signed_directories(path: Path) -> list[Path]:
     """Returns the uppermost directories below `path` that hold a manifest.
 
@@ -104,6 +117,7 @@ _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
     "encoder": training.describe_encoder,
     "discriminator": training.describe_discriminator,
     "work": _describe_work,
+    "comparison": _describe_comparison,
 }
 
 

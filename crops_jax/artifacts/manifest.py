@@ -85,7 +85,7 @@ def new_manifest(
 
     Args:
       program: the name of the program, such as "data.mine".
-      kind: the kind of the directory: logs, labels, records, run, embeddings, evaluation, encoder or work.
+      kind: the kind of the directory: logs, labels, records, run, embeddings, evaluation, encoder, work or comparison.
       arguments: a dataclass or mapping. The manifest leaves out --output and --overwrite.
       inputs: the paths of the inputs by name of the argument; None for an argument without a value.
       content: the fingerprint of the content. None, for directories that a program works in: the fingerprint is then

@@ -138,6 +138,16 @@ def make_work(path):
     return path
 
 
+def make_comparison(path):
+    (path / "shared").mkdir(parents=True)
+    make_labels(path / "shared" / "labels")
+    (path / "results").mkdir()
+    (path / "results" / "nce-hashed-0.json").write_text('{"format": 1, "values": {"ndcg@4": [0.5, 1.0]}}')
+    (path / "results" / "nce-hashed.tuning.json").write_text('{"format": 1, "found": {"1.0": 0.5}}')
+    signed(path, "comparison")
+    return path
+
+
 MAKERS = {
     "logs": make_logs,
     "labels": make_labels,
@@ -147,6 +157,7 @@ MAKERS = {
     "evaluation": make_evaluation,
     "encoder": make_encoder,
     "work": make_work,
+    "comparison": make_comparison,
 }
 EXPECTED = {
     "logs": {
@@ -165,6 +176,7 @@ EXPECTED = {
     "evaluation": {"rows": {"per_query.parquet": 2}, "metrics": {"recall": 0.5}},
     "encoder": {"dim": 30},
     "work": {"steps": ["hold out"]},
+    "comparison": {"cells": {"nce-hashed-0": {"ndcg@4": 2}}},
 }
 
 
@@ -251,6 +263,9 @@ BROKEN = {
     "metrics of evaluation": ("evaluation", replace_text("metrics.json", "}", ""), r"metrics\.json: not JSON"),
     "same form, other content": ("evaluation", replace_text("metrics.json", "0.5", "0.9"), "a file was changed"),
     "weights": ("encoder", flip("model.safetensors", 4), r"safetensors"),
+    "result of a cell": ("comparison", replace_text("results/nce-hashed-0.json", "}}", "}"), "not JSON"),
+    "values of a cell": ("comparison", replace_text("results/nce-hashed-0.json", "[0.5, 1.0]", "1"), "must be a list"),
+    "what cells read": ("comparison", remove("labels.parquet"), "neither labels.parquet nor a folder labels"),
     "inside the work": ("work", remove("labels.parquet"), "neither labels.parquet nor a folder labels"),
 }
 

@@ -31,7 +31,7 @@ ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 def command(folder: Path, *more: str) -> list[str]:
     (folder / "small.py").write_text(CONFIG)
     given = ("--output", folder / "table", "--world", WORLD, "--transformer", folder / "small.py", "--seeds", 2)
-    given += ("--learning-rate-factors", 1, "--steps", 4, "--bootstrap-samples", 1000, *more)
+    given += ("--steps", 4, "--bootstrap-samples", 1000, *more)
     return [sys.executable, "-m", "launch.compare", *map(str, given)]
 
 
@@ -43,10 +43,12 @@ def finish(words: list[str]) -> dict:
 
 def stop_after_a_cell(words: list[str], results: Path, number: int) -> int:
     """Sends a signal when the first result has appeared, and returns the exit status."""
-    started = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    messages = results.parent.with_suffix(".messages")
+    with open(messages, "w") as written:
+        started = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=written)
     deadline = time.monotonic() + 900
     while not list(results.glob("*.json")):
-        assert started.poll() is None, "the comparison ended before it could be stopped"
+        assert started.poll() is None, f"the comparison ended before it was stopped: {messages.read_text()[-3000:]}"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(started.pid, number)
@@ -61,6 +63,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
     words = command(tmp_path, "--systems", "bm25,crops_query_level", "--reference", "bm25")
+    words += ["--learning-rate-factors", "1"]
     results = tmp_path / "table" / "results"
     assert stop_after_a_cell(words, results, signal.SIGKILL) == -signal.SIGKILL
     before = {file.name: file.stat().st_mtime_ns for file in results.glob("*.json")}
@@ -86,7 +89,7 @@ def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
     words = command(tmp_path, "--systems", "untrained,nce,fs_lr", "--reference", "nce")
     words += ["--learning-rate-factors", "1", "2", "--discriminator", "cross_encoder"]
     words += ["--warm-start", "--warm-start-flags", "--training.epochs 1"]
-    words += ["--discriminator-flags", "--training.epochs 1 --encoder.width 32 --encoder.layers 1"]
+    words += ["--discriminator-flags", "--epochs 1 --layers 1 --width 32 --heads 2 --feed-forward-width 64"]
     assert stop_after_a_cell(words, tmp_path / "table" / "results", signal.SIGTERM) == 3
     outcome = finish(words)
     assert outcome["cells"]["finished"] == 12
