@@ -14,7 +14,7 @@ from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.chain import STEPS
 from launch.comparison.arguments import Budget, CompareArguments, budget_of, identifying
-from launch.comparison.cells import Cell, cells_of, stored_results
+from launch.comparison.cells import RESULTS, RUNS, Cell, cells_of, stored_results
 from launch.comparison.configurations import base_configs
 from launch.comparison.measures import MAIN, shown_pairs
 from launch.comparison.page import PAGE, write_comparison_page
@@ -22,6 +22,7 @@ from launch.comparison.running import CellRunner
 from launch.comparison.shared import SHARED, Shared, make_shared
 from launch.comparison.systems import SYSTEMS, System, chosen_systems
 from launch.comparison.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
+from launch.steps.warm_start import WARM_START
 
 _PROGRAM = "launch.compare"
 _FEWEST_SEEDS = 3
@@ -45,6 +46,7 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
     # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.
     with exclusive(table / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         manifest = _claim(table, arguments)
+        _remove_temporaries(table)
         cache = table / "compilation_cache"
         shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
         runner = CellRunner(
@@ -98,7 +100,7 @@ def _claim(table: Path, arguments: CompareArguments) -> dict[str, Any]:
     )
     if (table / artifacts.MANIFEST).exists():
         in_place.check_written_by(table, program=_PROGRAM, kind="comparison", noun="the table")
-    elif foreign := [path.name for path in table.iterdir() if path.name != LOCK]:
+    elif foreign := [path.name for path in table.iterdir() if not path.name.startswith(".")]:
         raise InputError(f"{table} holds files that are not this comparison's ({foreign[0]}); choose another --output")
     if (table / SHARED / STEPS).exists():
         remedy = "give the same ones to go on, or choose another --output"
@@ -106,6 +108,14 @@ def _claim(table: Path, arguments: CompareArguments) -> dict[str, Any]:
     else:
         artifacts.write_manifest(table, manifest)
     return manifest
+
+
+def _remove_temporaries(table: Path) -> None:
+    """Removes what killed steps left under temporary names."""
+    shared, runs = table / SHARED, table / RUNS
+    folders = [table, table / RESULTS, shared, shared / "labels", shared / "records", *runs.glob("*")]
+    for folder in [*folders, *shared.glob(f"{WARM_START}/*"), *shared.glob(f"{WARM_START}/*/encoder")]:
+        artifacts.remove_temporaries(folder)
 
 
 def _left_out(systems: Sequence[System], shared: Shared) -> dict[str, str]:
@@ -125,8 +135,8 @@ def _notes(
         notes.append("The logs are those of a simulated world: the figures compare mechanisms, not products.")
     if arguments.fast:
         notes.append(f"This is the fast form, with {budget.steps} steps in a small world. Its figures mean little.")
-    seeds = min(len(one.results) for one in found.trained if one.architecture != "none" or len(found.trained) == 1)
-    if seeds < _FEWEST_SEEDS:
+    seeds = [len(one.results) for one in found.trained if one.architecture != "none"]
+    if min(seeds, default=_FEWEST_SEEDS) < _FEWEST_SEEDS:
         notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
     if missing := [name for name in SYSTEMS if name not in {one.system for one in found.trained}]:
         notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")

@@ -295,6 +295,21 @@ def test_the_outcome_and_the_files_agree(programs):
     assert hidden == {"bm25": "0.0", "nce": "1.0", "crops": "1.0"}
 
 
+def test_what_killed_steps_left_is_removed_and_does_not_stop_the_next_call(programs):
+    def leave(*names: str) -> None:
+        for name in names:
+            file = Path("table") / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("half")
+
+    leave(".manifest.json.0a.tmp")
+    run(systems="bm25")
+    leave("runs/bm25-none-0-1/.evaluation-1.tmp/index", "results/.bm25-none-0.json.0a.tmp")
+    leave("shared/labels/.all-hla-1.tmp/labels", "shared/.split-1.tmp/documents.parquet")
+    run(systems="bm25")
+    assert list(Path("table").rglob(".*.tmp")) == []
+
+
 def test_a_directory_of_the_users_is_not_taken_for_a_table(programs):
     Path("table").mkdir()
     Path("table/thesis.tex").write_text("years")
