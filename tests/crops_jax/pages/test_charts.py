@@ -37,6 +37,14 @@ def test_every_chart_is_well_formed_named_and_within_its_frame(svg):
     assert "nan" not in svg
 
 
+def test_wider_labels_leave_a_narrower_axis_within_the_frame():
+    rows = [Row("a", 0.0, 0.0, 0.0, 0), Row("b", 1.0, 1.0, 1.0, 1)]
+    for width in (122, 200):
+        dots = [float(x) for x in re.findall(r'cx="([\d.]+)"', interval_plot(rows, title="t", label_width=width))]
+        assert dots == [width, WIDTH - 46]
+    assert interval_plot(rows, title="t") == interval_plot(rows, title="t", label_width=122)
+
+
 def test_intervals_keep_their_order_along_the_axis():
     svg = interval_plot([Row("a", 0.3, 0.2, 0.4, 0), Row("b", 0.6, 0.5, 0.7, 1)], title="t")
     first, second = (float(x) for x in re.findall(r'cx="([\d.]+)"', svg))
