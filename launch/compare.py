@@ -1,6 +1,5 @@
 """Trains and evaluates the systems of the comparison on the same data, and writes a table and a page of them."""
 
-import functools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from crops_jax.program.chain import STEPS
 from launch.comparison.arguments import Budget, CompareArguments, budget_of, identifying
 from launch.comparison.cells import RESULTS, RUNS, Cell, cells_of, stored_results
 from launch.comparison.configurations import base_configs
-from launch.comparison.measures import MAIN, shown_pairs
+from launch.comparison.measures import MAIN
 from launch.comparison.page import PAGE, write_comparison_page
 from launch.comparison.running import CellRunner
 from launch.comparison.shared import SHARED, Shared, make_shared
@@ -55,7 +54,6 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
             budget=budget,
             configs=configs,
             shared=shared,
-            shown=functools.cache(lambda: shown_pairs(shared.logs)),
             compilation_cache=cache,
         )
         cells = [cell for cell in cells_of(systems, seeds=budget.seeds) if cell.system.labels in shared.records]

@@ -29,7 +29,7 @@ class CompareArguments:
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
     """The start of the test period of --logs (ISO 8601; UTC if it has no offset)."""
     world: str | None = None
-    """Further flags of data.simulate, in one string. The default is its own world, or a small one with --fast."""
+    """Further flags of data.simulate, in one string. The default is "--world large", or a small world with --fast."""
     transformer: str = "tiny_cpu"
     """The base configuration of the transformer towers: a module of configs/, or a path to one."""
     hashed: str = "tiny_hashed"
@@ -97,7 +97,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
     small = arguments.fast
     defaults: dict[str, Any] = {
-        "world": _FAST_WORLD if small else "",
+        "world": _FAST_WORLD if small else "--world large",
         "seeds": 2 if small else 3,
         "steps": 60 if small else 1000,
         "learning_rate_factors": (1.0,) if small else (1.0, 0.5, 2.0),

@@ -29,7 +29,7 @@ from launch.comparison.cells import (
     write_tuning,
 )
 from launch.comparison.configurations import cell_config
-from launch.comparison.measures import ShownPairs, as_lists, values_of
+from launch.comparison.measures import as_lists, values_of
 from launch.comparison.shared import Shared
 from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
@@ -49,7 +49,6 @@ class CellRunner:
     configs: Mapping[str, Config]
     """The base configuration of each architecture."""
     shared: Shared
-    shown: ShownPairs
     compilation_cache: Path
 
     @property
@@ -72,7 +71,7 @@ class CellRunner:
         folder, chain, trained = self._train(cell, factor)
         evaluation = folder / "evaluation"
         chain.run(self._evaluation(cell, folder / "run", evaluation))
-        values = values_of(evaluation, ranked_by=cell.system.ranked_by, shown=self.shown)
+        values = values_of(evaluation, ranked_by=cell.system.ranked_by)
         queries, lists = as_lists(values)
         result = Result(
             system=cell.system.name,

@@ -13,10 +13,9 @@ import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.program.chain import Chain
-from launch import compare as module
 from launch.compare import compare
 from launch.comparison.arguments import CompareArguments
-from tests.launch.comparison.evaluations import write_files
+from tests.launch.comparison.evaluations import write_values
 
 QUERIES = [f"query {number}" for number in range(25)]
 
@@ -82,7 +81,7 @@ class Programs:
             for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"))
             for query in QUERIES
         ]
-        write_files(step.output, values=values, relevant=[(query, "hidden", 5, 300) for query in QUERIES])
+        write_values(step.output, values)
         return {}
 
     @staticmethod
@@ -95,7 +94,6 @@ def programs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stand_in = Programs()
     monkeypatch.setattr(Chain, "run", lambda chain, step: stand_in.run(chain, step))
-    monkeypatch.setattr(module, "shown_pairs", lambda logs: frozenset())
     return stand_in
 
 
@@ -291,8 +289,6 @@ def test_the_outcome_and_the_files_agree(programs):
     assert {name: verdicts.count(name) for name in set(verdicts)} == outcome["verdicts"]
     cost = {row["value"] for row in rows() if row["metric"] == "step_seconds"}
     assert cost == {"0.1"}
-    hidden = {row["system"]: row["value"] for row in rows() if row["metric"] == "hidden_relevant_recall@100"}
-    assert hidden == {"bm25": "0.0", "nce": "1.0", "crops": "1.0"}
 
 
 def test_what_killed_steps_left_is_removed_and_does_not_stop_the_next_call(programs):

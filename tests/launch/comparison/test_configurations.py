@@ -71,5 +71,5 @@ def test_the_fast_form_fills_in_defaults_and_what_is_given_wins():
     fast = budget_of(CompareArguments(output="o", fast=True, steps=7))
     assert (fast.seeds, fast.steps, fast.learning_rate_factors) == (2, 7, (1.0,))
     assert "--documents" in fast.world
-    assert (BUDGET.seeds, BUDGET.world) == (3, "")
+    assert (BUDGET.seeds, BUDGET.world) == (3, "--world large")
     assert len(BUDGET.learning_rate_factors) > 1

@@ -1,13 +1,7 @@
-"""The values of a cell, and hidden relevant recall against a table made by hand."""
+"""The values of a cell, by hand."""
 
-import datetime
-
-import pyarrow as pa
-import pytest
-
-from data.tables import write_table
-from launch.comparison.measures import HIDDEN, as_lists, shown_pairs, values_of
-from tests.launch.comparison.evaluations import write_files
+from launch.comparison.measures import HIDDEN, MAIN, as_lists, values_of
+from tests.launch.comparison.evaluations import write_values
 
 VALUES = [
     ("encoder", "ct", "all", "red shoe", "recall@100", 0.5),
@@ -15,59 +9,25 @@ VALUES = [
     ("encoder", "judgements", "all", "red shoe", "ndcg@4", 0.25),
     ("encoder", "judgements", "all", "red shoe", "recall@100", 0.75),
     ("encoder", "judgements", "all", "red shoe", "recall@10", 0.9),
+    ("encoder", "hidden_relevant", "all", "blue lamp", "recall@100", 0.375),
+    ("encoder", "hidden_relevant", "all", "red shoe", "recall@100", 1.0),
     ("bm25", "ct", "all", "red shoe", "recall@100", 0.125),
 ]
-RELEVANT = [
-    ("red shoe", "shown", 1, 1),
-    ("red shoe", "found", 100, 101),
-    ("red shoe", "deep", 101, 3),
-    ("red shoe", "lost", None, None),
-    ("blue lamp", "shown", 7, None),
-]
-SHOWN = frozenset({("red shoe", "shown"), ("blue lamp", "shown")})
 
 
 def test_values_by_hand(tmp_path):
-    """Of the three hidden documents of "red shoe" the encoder has one among its first 100; "blue lamp" has none."""
-    evaluation = write_files(tmp_path, values=VALUES, relevant=RELEVANT)
-    assert values_of(evaluation, ranked_by="encoder", shown=lambda: SHOWN) == {
+    evaluation = write_values(tmp_path, VALUES)
+    assert values_of(evaluation, ranked_by="encoder") == {
         "ct_recall@100": {"red shoe": 0.5},
         "ndcg@4": {"red shoe": 0.25},
         "judged_recall@100": {"red shoe": 0.75},
-        HIDDEN: {"red shoe": pytest.approx(1 / 3)},
+        HIDDEN: {"blue lamp": 0.375, "red shoe": 1.0},
     }
-    of_bm25 = values_of(evaluation, ranked_by="bm25", shown=lambda: SHOWN)
-    assert of_bm25 == {"ct_recall@100": {"red shoe": 0.125}, HIDDEN: {"red shoe": pytest.approx(1 / 3)}}
+    assert values_of(evaluation, ranked_by="bm25") == {"ct_recall@100": {"red shoe": 0.125}}
 
 
-def test_without_a_hidden_document_there_is_no_such_metric(tmp_path):
-    evaluation = write_files(tmp_path, values=VALUES, relevant=[("blue lamp", "shown", 7, None)])
-    assert HIDDEN not in values_of(evaluation, ranked_by="encoder", shown=lambda: SHOWN)
-
-
-def test_the_shown_pairs_are_those_of_all_searches_of_judged_queries(tmp_path):
-    time = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    tables = {
-        "documents": {"doc_id": ["a", "b", "c"], "title": ["a", "b", "c"]},
-        "searches": {
-            "search_id": ["1", "2", "3"],
-            "user_id": ["u", "u", "u"],
-            "query": ["Red  Shoe", "red shoe", "blue lamp"],
-            "time": [time] * 3,
-        },
-        "candidates": {
-            "search_id": ["1", "1", "2", "3"],
-            "doc_id": ["a", "b", "b", "c"],
-            "stage": ["shown", "ranked_not_shown", "filtered_before_ranking", "shown"],
-            "clicked": [False, None, None, True],
-        },
-        "judgements": {"query": ["red shoe"], "doc_id": ["a"], "grade": [1.0], "split": ["test"]},
-    }
-    for name, columns in tables.items():
-        write_table(tmp_path, name, pa.table(columns))
-    assert shown_pairs(tmp_path) == {("red shoe", "a")}
-    (tmp_path / "judgements.parquet").unlink()
-    assert shown_pairs(tmp_path) == frozenset()
+def test_the_main_table_has_the_three_tests_of_the_paper_and_two_that_theta_never_saw():
+    assert list(MAIN) == ["ct_recall@100", "qr_recall@100", "ndcg@4", HIDDEN, "judged_recall@100"]
 
 
 def test_values_are_kept_in_the_order_of_their_queries():
