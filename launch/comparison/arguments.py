@@ -7,7 +7,7 @@ import tyro
 
 from crops_jax.errors import InputError
 
-_FAST_WORLD = "--documents 600 --queries 200 --users 600"
+_FAST_WORLD = "--documents 400 --queries 150 --users 400"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class CompareArguments:
     hashed: str = "tiny_hashed"
     """The base configuration of the towers of hashed IDs."""
     steps: int | None = None
-    """The number of training steps of every system. The default is 1000, or 60 with --fast."""
+    """The number of training steps of every system. The default is 1000, or 30 with --fast."""
     learning_rate_factors: tuple[float, ...] | None = None
     """The tuning grid of every system: multiples of the learning rate of the base configuration. The one with the best
     recall on the dev split at the first seed is used for all seeds. The default is 0.5 1 2, or 1 with --fast."""
@@ -99,7 +99,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
     defaults: dict[str, Any] = {
         "world": _FAST_WORLD if small else "--world large",
         "seeds": 2 if small else 3,
-        "steps": 60 if small else 1000,
+        "steps": 30 if small else 1000,
         "learning_rate_factors": (1.0,) if small else (1.0, 0.5, 2.0),
     }
     given = {name: getattr(arguments, name) for name in defaults}
