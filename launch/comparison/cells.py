@@ -7,6 +7,7 @@ TABLE/runs/CELL-RATE/           the run, which training resumes in place
 A result appears whole. A cell whose result was made from equal inputs is not run again, even without its run.
 """
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from crops_jax.artifacts import write_text
 from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError
-from launch.comparison.systems import Architecture, System
+from launch.comparison.systems import SYSTEMS, Architecture, System
 
 RESULTS = "results"
 RUNS = "runs"
@@ -43,6 +44,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.pair}-{self.seed}"
+
+    @property
+    def trained(self) -> "Cell":
+        """The cell whose run is evaluated: this one, unless its system evaluates the runs of another."""
+        return dataclasses.replace(self, system=SYSTEMS[self.system.runs_of]) if self.system.runs_of else self
 
 
 def cells_of(systems: Sequence[System], *, seeds: int) -> list[Cell]:

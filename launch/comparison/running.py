@@ -63,12 +63,13 @@ class CellRunner:
 
     def run(self, cell: Cell) -> bool:
         """Runs a cell unless its result was made from the present inputs. Returns whether it ran."""
-        factor = self._factor(cell)
-        inputs = self.common_inputs | self._run_inputs(cell, factor)
+        factor = self._factor(cell.trained)
+        measured = {"ranked_by": cell.system.ranked_by, "flags_of_system": list(cell.system.evaluate_flags)}
+        inputs = self.common_inputs | measured | self._run_inputs(cell.trained, factor)
         file = result_file(self.table, cell)
         if is_finished(file, inputs):
             return False
-        folder, chain, trained = self._train(cell, factor)
+        folder, chain, trained = self._train(cell.trained, factor)
         evaluation = folder / "evaluation"
         chain.run(self._evaluation(cell, folder / "run", evaluation))
         values = values_of(evaluation, ranked_by=cell.system.ranked_by)
@@ -78,7 +79,7 @@ class CellRunner:
             architecture=cell.architecture,
             seed=cell.seed,
             inputs=inputs,
-            figures=_training_figures(folder, trained, factor) if cell.system.trained else {},
+            figures=_training_figures(folder, trained, factor) if cell.system.trained and cell.trained is cell else {},
             queries=queries,
             values=lists,
         )
@@ -141,10 +142,16 @@ class CellRunner:
             module="launch.evaluate",
             arguments=("--run", str(run), "--logs", str(self.shared.split), "--name", cell.name)
             + ("--bm25-results", str(self.shared.bm25_results), "--bootstrap-samples", str(_FEWEST_SAMPLES))
+            + (*self.shared.evaluate_flags, *_fusion_flags(cell), *cell.system.evaluate_flags)
             + (*words_of(self.arguments.evaluate_flags), "--output", str(evaluation)),
             inputs=(run, self.shared.split),
             output=evaluation,
         )
+
+
+def _fusion_flags(cell: Cell) -> tuple[str, ...]:
+    """Returns the flags that leave out the weighted fusion, whose weight needs dev queries, if it is not measured."""
+    return () if cell.system.ranked_by == "fusion_weighted" else ("--dev-queries", "0")
 
 
 def _training_figures(folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:

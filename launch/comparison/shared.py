@@ -16,6 +16,7 @@ from crops_jax import artifacts
 from crops_jax.config import Config
 from crops_jax.config.module import as_module
 from crops_jax.program.chain import Chain, Step
+from data.mining.relevance.training_pairs import declared_relevant_grade
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
@@ -36,6 +37,8 @@ class Shared:
     left_out: Mapping[LabelRecipe, str]
     """The recipes that these logs do not allow, with the reason."""
     bm25_results: Path
+    evaluate_flags: tuple[str, ...]
+    """The flags of launch.evaluate that the logs declare: the minimum grade of a relevant judgement."""
     initial_runs: Mapping[str, Path]
     """The runs that the systems of an architecture start from; empty without a warm start."""
 
@@ -82,8 +85,14 @@ def make_shared(
         records=records,
         left_out=left_out,
         bm25_results=folder / "bm25.npz",
+        evaluate_flags=_declared_grade(arguments, logs),
         initial_runs=initial_runs,
     )
+
+
+def _declared_grade(arguments: CompareArguments, logs: Path) -> tuple[str, ...]:
+    grade = declared_relevant_grade(logs)
+    return () if grade is None or "--relevant-grade" in arguments.evaluate_flags else ("--relevant-grade", f"{grade:g}")
 
 
 def _simulate(budget: Budget, logs: Path) -> Step:

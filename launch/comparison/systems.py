@@ -58,8 +58,13 @@ class System:
     """Section -> field -> value: the fields of the configuration that differ from the base."""
     trained: bool = True
     """False: the weights stay those of step 0."""
-    ranked_by: Literal["encoder", "bm25"] = "encoder"
-    """The ranking of launch.evaluate that is measured."""
+    ranked_by: Literal["encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked"] = "encoder"
+    """The system of launch.evaluate that is measured."""
+    evaluate_flags: tuple[str, ...] = ()
+    """Further flags of launch.evaluate that this ranking needs."""
+    runs_of: str = ""
+    """The name of the system whose runs are evaluated, for one that trains none of its own. It has the same labels and
+    configuration."""
     groups: tuple[str, ...] = ("systems",)
     """The tables of the page that show it, keys of GROUPS."""
     about: str
@@ -135,6 +140,21 @@ _REGISTERED = (
         labels=_EVERYTHING,
         groups=tuple(GROUPS),
         about="CroPS: all perspectives, hierarchical label assignment and H-InfoNCE (arXiv 2511.15443).",
+    ),
+    System(
+        name="fusion",
+        labels=_EVERYTHING,
+        ranked_by="fusion_weighted",
+        runs_of="crops",
+        about="CroPS and BM25, joined by a weighted sum of their scores; dev queries choose the weight.",
+    ),
+    System(
+        name="reranked",
+        labels=_EVERYTHING,
+        ranked_by="reranked",
+        evaluate_flags=("--rerank", "200"),
+        runs_of="crops",
+        about="The first 200 documents of CroPS in the order of the relevance discriminator, which also chose QR.",
     ),
     System(
         name="crops_query_level",

@@ -77,7 +77,7 @@ class Programs:
         generator = np.random.default_rng(zlib.crc32(name.encode()))
         values = [
             (system, test, "all", query, metric, float(generator.random()))
-            for system in ("encoder", "bm25")
+            for system in ("encoder", "bm25", "fusion_weighted")
             for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"))
             for query in QUERIES
         ]
@@ -188,6 +188,31 @@ def test_results_alone_are_enough_to_finish_a_table_on_another_day(programs):
     programs.commands.clear()
     outcome = run(systems="nce", seeds=3)
     assert outcome["cells"] == {"finished": 6, "ran": 2, "in_the_table": 11}
+
+
+def test_fusion_evaluates_the_runs_of_crops_and_trains_none(programs):
+    outcome = run(systems="crops,fusion,reranked", seeds=1)
+    assert outcome["cells"]["ran"] == 4
+    trained = {command.split("--output ")[1] for command in calls(programs, "launch.train ")}
+    assert trained == {f"table/runs/crops-{towers}-0-1/run" for towers in ("transformer", "hashed")}
+    evaluated = calls(programs, "launch.evaluate")
+    assert [command.split("--name ")[1].split()[0] for command in evaluated] == [
+        "crops-transformer-0",
+        "crops-hashed-0",
+        "fusion-transformer-0",
+        "reranked-transformer-0",
+    ]
+    assert ["--rerank 200" in command for command in evaluated] == [False, False, False, True]
+    assert ["--dev-queries 0" in command for command in evaluated] == [True, True, False, True]
+    assert not [row for row in rows() if row["system"] == "fusion" and row["metric"] == "step_seconds"]
+
+
+def test_the_grade_that_the_logs_declare_relevant_is_that_of_every_evaluation(programs, monkeypatch):
+    monkeypatch.setattr("launch.comparison.shared.declared_relevant_grade", lambda logs: 2.0)
+    run(systems="bm25")
+    assert "--relevant-grade 2 " in calls(programs, "launch.evaluate")[0]
+    run(systems="bm25", output="other", evaluate_flags="--relevant-grade 1")
+    assert "--relevant-grade 2" not in calls(programs, "launch.evaluate")[1]
 
 
 def test_a_cell_whose_inputs_changed_is_run_again(programs):

@@ -10,6 +10,7 @@ from data.mine import mine
 from data.mining.parameters import wanted_perspectives
 from launch.comparison.published import NDCG, PUBLISHED, TRAINING_HOURS, published
 from launch.comparison.systems import GROUPS, SYSTEMS, LabelRecipe, System, chosen_systems
+from launch.evaluate import evaluate
 
 every_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 
@@ -37,6 +38,21 @@ def test_every_system_stands_in_a_table_of_the_page(system: System):
     assert set(system.groups) <= set(GROUPS)
     assert system.groups
     assert system.about.endswith(".")
+
+
+@pytest.mark.parametrize("system", [one for one in SYSTEMS.values() if one.runs_of], ids=lambda system: system.name)
+def test_a_system_that_evaluates_the_runs_of_another_has_its_labels_and_configuration(system: System):
+    other = SYSTEMS[system.runs_of]
+    assert (system.labels, system.config, system.trained) == (other.labels, other.config, other.trained)
+    assert set(system.architectures) <= set(other.architectures)
+    assert system.ranked_by not in ("encoder", other.ranked_by)
+    names = list(SYSTEMS)
+    assert names.index(other.name) < names.index(system.name)
+
+
+@every_system
+def test_every_flag_of_evaluation_is_one_of_the_program(system: System):
+    program.parse(evaluate, ["--run", "r", "--logs", "l", "--output", "o", *system.evaluate_flags])
 
 
 def test_the_loss_ablation_changes_nothing_but_the_loss():
