@@ -33,7 +33,7 @@ def test_little_work_starts_no_workers(logs, tmp_path, monkeypatch):
     monkeypatch.setattr("data.write_records.usable_cores", lambda: 64)
     groups = group_labels(table(label_rows()))
     assert _worthwhile_workers(groups) == 1
-    monkeypatch.setattr("data.write_records._WORTH_WORKERS", len(groups.levels))
+    monkeypatch.setattr("data.write_records._MIN_ROWS_FOR_WORKERS", len(groups.levels))
     assert _worthwhile_workers(groups) == 63
     monkeypatch.setattr("data.write_records.usable_cores", lambda: 1)
     assert _worthwhile_workers(groups) == 1
