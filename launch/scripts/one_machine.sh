@@ -20,26 +20,46 @@ export JAX_COORDINATOR_ADDRESS=${JAX_COORDINATOR_ADDRESS:-127.0.0.1:${PORT:-2940
 export JAX_NUM_PROCESSES=$processes
 
 started=()
-for ((index = 0; index < processes; index++)); do
+stopping=0
+interrupted=0
+stop() {
+    stopping=1
+    interrupted=1
+    if ((${#started[@]})); then
+        kill -TERM "${started[@]}" 2>/dev/null || true
+    fi
+}
+# The trap comes before the first process, so that no signal ends the script and leaves processes behind.
+trap stop TERM INT
+
+for ((index = 0; index < processes && !stopping; index++)); do
     JAX_PROCESS_ID=$index JAX_LOCAL_DEVICE_IDS=$index "$python" -m "$@" &
     started+=("$!")
 done
-
-stop() {
-    kill -TERM "${started[@]}" 2>/dev/null || true
-}
-trap stop TERM INT
+if ((stopping)); then
+    stop # the signal may have come while a process was started
+fi
 
 status=0
 for process in "${started[@]}"; do
-    # `wait` returns early when a signal is trapped, so it is called again until the process has ended.
-    while true; do
-        own=0
-        wait "$process" || own=$?
-        kill -0 "$process" 2>/dev/null || break
+    # A trapped signal ends `wait` early with a status of its own, so `wait` is called again for that of the process. If
+    # the process had already been waited for, the second call returns 127, and the first status was that of the process.
+    own=0
+    interrupted=0
+    wait "$process" || own=$?
+    while ((interrupted)); do
+        interrupted=0
+        again=0
+        wait "$process" || again=$?
+        if ((again != 127)); then
+            own=$again
+        fi
     done
     if ((own != 0 && status == 0)); then
         status=$own
     fi
 done
+if ((stopping && status == 0 && ${#started[@]} < processes)); then
+    status=3
+fi
 exit "$status"
