@@ -113,7 +113,7 @@ def discriminators(*results: Result) -> str:
     """One row a discriminator: its AUC beside the lexical one's, and its calibration error."""
     rows = []
     for result in results:
-        values = result.values.get("discriminator") or result.values["outcomes"][0]
+        values = result.values["outcomes"][0]
         auc = values["auc"]
         errors = f"{number(values['ece_before'])}, {number(values['ece_after'])}"
         rows.append(

@@ -46,7 +46,7 @@ FIGURES: dict[str, Figure] = {
     "bestbuy_unseen": Figure(_systems(_CLICKS, of="unseen_queries"), ("bestbuy",), described=()),
     "bestbuy_differences": Figure(quality.differences, ("bestbuy",), described=()),
     "trec_session": Figure(_systems(_TREC), ("trec_session",)),
-    "discriminators": Figure(quality.discriminators, (*_DISCRIMINATORS, "demo"), described=_DISCRIMINATORS),
+    "discriminators": Figure(quality.discriminators, _DISCRIMINATORS),
     "mining": Figure(speed.mining, ("mining",)),
     "mine_negatives": Figure(speed.mine_negatives, ("mine_negatives",)),
     "compile": Figure(speed.compilation, ("compile",)),
