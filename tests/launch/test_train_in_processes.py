@@ -152,7 +152,7 @@ def test_what_is_wrong_is_said_once_and_ends_all(job, uninterrupted):
     _, run = uninterrupted
     for target, extra, message in [
         (run, {0: ["--loss.initial-temperature", "0.2"], 1: ["--loss.initial-temperature", "0.2"]}, "there, 0.2 here"),
-        (job.folder / "new", {1: ["--training.log-every-steps", "7"]}, "training.log_every_steps: 7 there, 1 in proc"),
+        (job.folder / "new", {1: ["--training.log-every-steps", "7"]}, "training.log_every_steps: 7, but 1 in proc"),
     ]:
         ended = job.finish(target, 2, 4, extra=extra)
         assert [one.status for one in ended] == [2, 2], ended
