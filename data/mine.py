@@ -115,17 +115,17 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
     if pairs is not None and theta is not None:
         scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
         scores = theta_table(connection, pairs, scorer)
-    parameters, figures = measure_relevance(
+    parameters, about_theta, precision = measure_relevance(
         connection,
         logs,
         evidence,
-        theta if scores is not None else None,
+        theta,
         scores,
         parameters=parameters,
         until=until,
     )
     if described is not None:
-        described |= {name: figures.pop(name) for name in ("alpha", "random_pairs_passing") if name in figures}
+        described |= about_theta
     written = connection.table("knowledge_documents") if knowledge_level.SOURCE in present else None
     counts = write_evidence_labels(
         connection,
@@ -139,7 +139,7 @@ def _mine(arguments: MineArguments, logs: LogTables, wanted: list[str], out: Pat
     )
     for name, more in gathered.items():
         counts[name] = more | counts[name]
-    return {**counts, "skipped": skipped, "discriminator": described, **figures, **outcome}
+    return {**counts, "skipped": skipped, "discriminator": described, **precision, **outcome}
 
 
 def _judged(

@@ -1,10 +1,10 @@
 """Bootstrap intervals over queries: the uncertainty of a mean, or of a difference of two means, due to the queries."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 # The number of values that are drawn at once: 32 MiB of indices.
 _DRAWN_AT_ONCE = 1 << 22
@@ -42,22 +42,28 @@ def bootstrap_mean(
 
     Raises ValueError if samples, confidence or the shape of values is out of range.
     """
-    if samples < 1 or not 0 < confidence < 1:
-        raise ValueError(f"samples must be positive and confidence in (0, 1), found {samples} and {confidence}")
     numbers = np.asarray(values, np.float64)
     if numbers.ndim != 1:
         raise ValueError(f"values must be one number for each query, found shape {numbers.shape}")
-    count = numbers.size
-    if count == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    return _interval(
+        lambda drawn: numbers[drawn].mean(axis=-1), numbers.size, seed=seed, samples=samples, confidence=confidence
+    )
+
+
+def bootstrap_draws(count: int, *, samples: int, seed: int) -> Iterator[Int64[np.ndarray, "rows queries"]]:
+    """Yields the indices of the queries that each bootstrap sample draws with replacement, one row for each sample.
+
+    All intervals use these draws, so that figures with the same number of queries and the same seed are paired.
+
+    Args:
+      count: the number of queries; at least 1.
+      samples: the number of samples in all blocks of rows together.
+      seed: the seed of the draws.
+    """
     generator = np.random.default_rng(seed)
-    means = []
     rows = max(1, _DRAWN_AT_ONCE // count)
     for start in range(0, samples, rows):
-        drawn = generator.integers(0, count, size=(min(rows, samples - start), count))
-        means.append(numbers[drawn].mean(axis=1))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(numbers.mean()), float(low), float(high), count)
+        yield generator.integers(0, count, size=(min(rows, samples - start), count))
 
 
 def bootstrap_ratio(
@@ -77,17 +83,13 @@ def bootstrap_ratio(
     if top.shape != bottom.shape or top.ndim != 1:
         raise ValueError(f"a ratio needs two numbers for each query, found shapes {top.shape} and {bottom.shape}")
     top, bottom = top[bottom > 0], bottom[bottom > 0]
-    count = bottom.size
-    if count == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    generator = np.random.default_rng(seed)
-    ratios = []
-    rows = max(1, _DRAWN_AT_ONCE // count)
-    for start in range(0, samples, rows):
-        drawn = generator.integers(0, count, size=(min(rows, samples - start), count))
-        ratios.append(top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), count)
+    return _interval(
+        lambda drawn: top[drawn].sum(axis=-1) / bottom[drawn].sum(axis=-1),
+        bottom.size,
+        seed=seed,
+        samples=samples,
+        confidence=confidence,
+    )
 
 
 def paired_difference(
@@ -109,3 +111,20 @@ def paired_difference(
             f"a paired difference needs the same queries, found shapes {first_values.shape} and {second_values.shape}"
         )
     return bootstrap_mean(first_values - second_values, seed=seed, samples=samples, confidence=confidence)
+
+
+def _interval(
+    statistic: Callable[[np.ndarray], np.ndarray], count: int, *, seed: int, samples: int, confidence: float
+) -> Interval:
+    """Returns a statistic of `count` queries with its percentile interval.
+
+    `statistic` takes indices of queries [..., count] and returns one value for each row of indices. Raises ValueError
+    if samples or confidence is out of range.
+    """
+    if samples < 1 or not 0 < confidence < 1:
+        raise ValueError(f"samples must be positive and confidence in (0, 1), found {samples} and {confidence}")
+    if count == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    values = [statistic(drawn) for drawn in bootstrap_draws(count, samples=samples, seed=seed)]
+    low, high = np.quantile(np.concatenate(values), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(statistic(np.arange(count))), float(low), float(high), count)

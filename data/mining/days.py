@@ -106,7 +106,7 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
             overwrite=overwrite,
             mined=mined,
         ) as out:
-            labels, figures = _write_labels(
+            labels, about_theta = _write_labels(
                 wanted,
                 logs,
                 tables,
@@ -117,7 +117,7 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
                 partitions=arguments.partitions,
             )
             if theta is not None:
-                outcome["discriminator"] = theta.fitted | figures
+                outcome["discriminator"] = theta.fitted | about_theta
             mined.update(labels)
             mined.update(outcome | logs.outcome)
     return {"labels": arguments.output, "day": str(day), **mined}
@@ -299,15 +299,14 @@ def _write_labels(
     written = None
     if knowledge_level.SOURCE in wanted and "knowledge_documents" in logs.names:
         written = tables.table("knowledge_documents")
-    _, figures = measure_relevance(
+    _, about_theta, precision = measure_relevance(
         tables,
         logs,
         evidence,
-        theta if scores is not None else None,
+        theta,
         scores,
         parameters=parameters,
     )
-    precision = {"precision": figures.pop("precision")} if "precision" in figures else {}
     # If pairs need several supporters, the first days can have no rows yet.
     counts = write_evidence_labels(
         tables,
@@ -319,4 +318,4 @@ def _write_labels(
         written=written,
         may_be_empty=True,
     )
-    return counts | precision, figures
+    return counts | precision, about_theta

@@ -12,10 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crops_jax.errors import InputError
-
-# The number of drawn queries, and of products of them with values, that are held in memory at once.
-_DRAWN_AT_ONCE = 1 << 22
-
+from crops_jax.retrieval.intervals import bootstrap_draws
 
 FEWEST_QUERIES = 20
 """The number of queries below which no verdict is given: the bootstrap of a few values is too narrow (of one value, it
@@ -66,11 +63,8 @@ def resampled_means(
       seed: the seed of the draws.
     """
     count = len(values)
-    generator = np.random.default_rng(seed)
     means = []
-    rows = max(1, _DRAWN_AT_ONCE // count)
-    for start in range(0, samples, rows):
-        drawn = generator.integers(0, count, size=(min(rows, samples - start), count))
+    for drawn in bootstrap_draws(count, samples=samples, seed=seed):
         offsets = count * np.arange(len(drawn))[:, None]
         # The number of times that each sample draws each query: one matrix product then serves all columns.
         times = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
+from data.mining.evidence import count
 from data.perspectives import query_level, system_level
 from data.perspectives.log_events import LogEvents
 
@@ -23,10 +24,14 @@ _ATTEMPTS = 4
 _MAX_COUNTED_SEARCHES = 1_000_000
 
 
+def first_documents(documents: ibis.Table) -> ibis.Table:
+    """Returns at most MAX_DOCUMENTS documents, in the order of the SHA-256 of their ids."""
+    return documents.order_by(documents.doc_id.hexdigest("sha256"), documents.doc_id).limit(MAX_DOCUMENTS)
+
+
 def random_documents(documents: ibis.Table) -> list[str]:
-    """Returns the ids of at most MAX_DOCUMENTS documents, in a fixed order that does not depend on their texts."""
-    key = documents.doc_id.hexdigest("sha256")
-    return documents.order_by(key, documents.doc_id).limit(MAX_DOCUMENTS).select("doc_id").to_pyarrow()[0].to_pylist()
+    """Returns the ids of `first_documents`, in their order."""
+    return first_documents(documents).select("doc_id").to_pyarrow()[0].to_pylist()
 
 
 def feed_documents(events: LogEvents, documents: ibis.Table) -> tuple[list[str], Float64[np.ndarray, "documents"]]:
@@ -104,7 +109,7 @@ def candidate_counts(events: LogEvents) -> tuple[int, int]:
 
 
 def _sampled_users(events: LogEvents) -> LogEvents:
-    if events.searches is None or _rows(events.searches) <= _MAX_COUNTED_SEARCHES:
+    if events.searches is None or count(events.searches) <= _MAX_COUNTED_SEARCHES:
         return events
     parts = [
         table if table is None else table.filter(table.user_id.hexdigest("sha256").startswith("0")) for table in events
@@ -113,8 +118,4 @@ def _sampled_users(events: LogEvents) -> LogEvents:
 
 
 def _distinct_pairs(table: ibis.Table) -> int:
-    return _rows(table.select("query", "doc_id").distinct())
-
-
-def _rows(table: ibis.Table) -> int:
-    return int(table.count().to_pyarrow().as_py())
+    return count(table.select("query", "doc_id").distinct())

@@ -16,7 +16,7 @@ from crops_jax.discriminator import Discriminator
 from crops_jax.errors import InputError
 from crops_jax.retrieval.intervals import bootstrap_ratio
 from data.backends.connection import Connection
-from data.mining.evidence import DECIDED_BY_THETA, Evidence
+from data.mining.evidence import DECIDED_BY_THETA, Evidence, count
 from data.mining.parameters import MiningParameters
 from data.mining.relevance.background_pairs import draw_pairs, random_documents
 from data.mining.relevance.theta import Theta
@@ -62,7 +62,7 @@ def measure_relevance(
     *,
     parameters: MiningParameters,
     until: datetime.datetime | None = None,
-) -> tuple[MiningParameters, dict[str, Any]]:
+) -> tuple[MiningParameters, dict[str, Any], dict[str, Any]]:
     """Returns the parameters with the alpha that is used, and the figures by which its decisions can be trusted.
 
     Args:
@@ -74,13 +74,17 @@ def measure_relevance(
       until: documents published at this time or later are not drawn as random ones.
 
     Returns:
-      The parameters, and these fields: alpha and random_pairs_passing (with theta), and precision (with judgements):
-      judged_by, relevant_grade, and sources as `precision_by_source` returns them.
+      The parameters; the fields alpha and random_pairs_passing, which describe theta (empty without scores); and the
+      field precision (only with judgements): judged_by, relevant_grade, and sources as `precision_by_source` returns
+      them.
 
     Raises:
       InputError: alpha_precision cannot be reached.
     """
-    figures: dict[str, Any] = {}
+    about_theta: dict[str, Any] = {}
+    precision: dict[str, Any] = {}
+    if scores is None:
+        theta = None
     every = [table.select("query") for table in evidence.supports.values()]
     queries = None if not every else (ibis.union(*every) if len(every) > 1 else every[0]).distinct().cache()
     judged = None
@@ -95,18 +99,18 @@ def measure_relevance(
     if theta is not None:
         searched = queries if evidence.searches is None else evidence.searches
         assert searched is not None
-        figures["alpha"] = parameters.alpha
-        figures["random_pairs_passing"] = random_pairs_passing(
+        about_theta["alpha"] = parameters.alpha
+        about_theta["random_pairs_passing"] = random_pairs_passing(
             connection, searched, theta.discriminator, alpha=parameters.alpha, until=until, seed=parameters.seed
         )
-        _warn(figures["random_pairs_passing"], parameters.alpha)
+        _warn(about_theta["random_pairs_passing"], parameters.alpha)
     if judged is not None:
-        figures["precision"] = {
+        precision["precision"] = {
             "judged_by": judged.name,
             "relevant_grade": judged.relevant_grade,
             "sources": precision_by_source(evidence, scores, judged, alpha=parameters.alpha),
         }
-    return parameters, figures
+    return parameters, about_theta, precision
 
 
 def _warn(passing: float | None, alpha: float) -> None:
@@ -184,14 +188,14 @@ def judges(
     parts, name = (dev,), "judgements of split dev"
     if fitted_on != JUDGEMENTS:
         parts, name = (dev, train), "judgements of split dev and train"
-    elif not _rows(dev.semi_join(queries, "query").limit(1)):
+    elif not count(dev.semi_join(queries, "query").limit(1)):
         parts, name = (
             (train,),
             "judgements of split train, on which theta was fitted: precision after theta is too high",
         )
     table = ibis.union(*parts) if len(parts) > 1 else parts[0]
     table = table.semi_join(queries, "query").select("query", "doc_id", relevant=table.grade >= least).cache()
-    return Judges(table, name, least) if _rows(table.limit(1)) else None
+    return Judges(table, name, least) if count(table.limit(1)) else None
 
 
 def choose_alpha(evidence: Evidence, scores: ibis.Table, judged: Judges | None, *, precision: float) -> float:
@@ -252,12 +256,8 @@ def _precision(pairs: ibis.Table, judged: Judges) -> dict[str, Any]:
     table = by_query.order_by("query").to_pyarrow()
     relevant, number = (table[name].to_numpy().astype(np.float64) for name in ("relevant", "judged"))
     interval = bootstrap_ratio(relevant, number)
-    return {"pairs": _rows(pairs), "judged": int(number.sum()), **_rounded(interval.as_json())}
+    return {"pairs": count(pairs), "judged": int(number.sum()), **_rounded(interval.as_json())}
 
 
 def _rounded(figures: dict[str, float | int | None]) -> dict[str, float | int | None]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
-
-
-def _rows(table: ibis.Table) -> int:
-    return int(table.count().to_pyarrow().as_py())

@@ -15,11 +15,12 @@ from crops_jax.discriminator.populations import FEED, POOL, RANDOM, Populations
 from crops_jax.errors import InputError
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.backends.connection import Connection, arrow_batches
+from data.mining.evidence import count
 from data.mining.relevance.background_pairs import (
-    MAX_DOCUMENTS,
     candidate_counts,
     draw_pairs,
     feed_documents,
+    first_documents,
     known_positives,
     random_documents,
 )
@@ -229,7 +230,7 @@ def _click_pool(
     shown = shown.filter(shown.recorded)
     fates = shown.group_by("query", "doc_id").agg(consumed=shown.consumed.max()).cache()
     clicked, unclicked = fates.filter(fates.consumed), fates.filter(~fates.consumed)
-    positives, negatives = (int(table.count().to_pyarrow().as_py()) for table in (clicked, unclicked))
+    positives, negatives = (count(table) for table in (clicked, unclicked))
     if not positives:
         raise NothingToFit(
             "there is nothing to fit a discriminator on: no judgements of split train that are relevant and not "
@@ -259,8 +260,7 @@ def _sampled_pool(
     rows = _first_by_hash(clicked, max_clicks).to_pyarrow()
     positives = _pairs_of(rows)
     pool = published_before(connection, until)
-    pool = pool.order_by(pool.doc_id.hexdigest("sha256"), pool.doc_id).limit(MAX_DOCUMENTS)
-    pool = pool.select("doc_id", *DOCUMENT_FIELDS).to_pyarrow().to_pylist()
+    pool = first_documents(pool).select("doc_id", *DOCUMENT_FIELDS).to_pyarrow().to_pylist()
     ids = [document["doc_id"] for document in pool]
     clicks_of: dict[str, set[str]] = {}
     for query, doc_id in _pairs_of(clicked.semi_join(ibis.memtable(rows.select(["query"])), "query").to_pyarrow()):
