@@ -30,7 +30,7 @@ from data.mining.scores import forget, remembering, theta_table
 from data.mining.splits import groups_of, held_out_groups, split_judgements
 from data.perspectives.log_events import LogEvents, parse_time, read_events
 from data.tables import LogTables, OnBadRows, copy_table, open_logs, write_table
-from data.tables.truth import copy_truth
+from data.tables.truth import copy_truth, has_truth, read_truth
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,10 @@ class HoldOutArguments:
     discriminator: str | None = None
     """The folder of a relevance discriminator (theta) that was not fitted on the held-out part. By default a lexical
     discriminator is fitted on the training part."""
+    reformulations_by: Literal["discriminator", "truth"] = "discriminator"
+    """Who decides which documents that were consumed after a reformulation are relevant and enter test_reformulations.
+    "truth" is for a generated world: the test then does not depend on the discriminator, which also decides the
+    positives of the training part."""
     score_cache: str | None = None
     """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
     does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
@@ -109,6 +113,11 @@ def _check(arguments: HoldOutArguments) -> None:
         raise InputError("--fraction and --by group go together")
     if arguments.fraction is not None and not 0 < arguments.fraction < 1:
         raise InputError(f"--fraction {arguments.fraction} is not between 0 and 1")
+    if arguments.reformulations_by == "truth" and not has_truth(arguments.logs):
+        raise InputError(
+            f"--reformulations-by truth: {arguments.logs} has no truth, which data.simulate writes; "
+            "leave the flag out, so that the discriminator decides"
+        )
 
 
 def _check_fits(arguments: HoldOutArguments, logs: LogTables) -> None:
@@ -262,15 +271,17 @@ def _write_tests(
     clicks = clicks.order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_clicks", clicks)
     candidates, counts = reformulation_supports(connection, test, parameters=arguments.parameters)
-    scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
-    scores = theta_table(connection, candidates, scorer)
-    passing = scores.filter(scores.score > arguments.parameters.alpha)
+    if arguments.reformulations_by == "truth":
+        pairs = candidates.select("query", "doc_id").distinct()
+        passing = pairs.semi_join(ibis.memtable(read_truth(arguments.logs, ["query", "doc_id"])), ["query", "doc_id"])
+    else:
+        scorer = remembering(theta.discriminator, output=arguments.output, score_cache=arguments.score_cache)
+        pairs = theta_table(connection, candidates, scorer)
+        passing = pairs.filter(pairs.score > arguments.parameters.alpha)
     reformulations = passing.select("query", "doc_id").order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_reformulations", reformulations)
-    return {
-        "test_clicks": len(clicks),
-        "test_reformulations": {**counts, "candidates": count(scores), "passing": len(reformulations)},
-    }
+    numbers = {**counts, "candidates": count(pairs), "passing": len(reformulations)}
+    return {"test_clicks": len(clicks), "test_reformulations": numbers}
 
 
 def _count_searches(events: LogEvents) -> int:

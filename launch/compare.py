@@ -39,7 +39,8 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
     systems = chosen_systems(arguments.systems)
     if arguments.reference not in SYSTEMS:
         raise InputError(f"--reference {arguments.reference!r}: name one of {', '.join(SYSTEMS)}")
-    table, budget, configs = Path(arguments.output), budget_of(arguments), base_configs(arguments)
+    table, budget = Path(arguments.output), budget_of(arguments)
+    configs = base_configs(budget)
     table.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {table}; wait until it ends, or stop it"
     # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.

@@ -30,10 +30,12 @@ class CompareArguments:
     """The start of the test period of --logs (ISO 8601; UTC if it has no offset)."""
     world: str | None = None
     """Further flags of data.simulate, in one string. The default is "--world large", or a small world with --fast."""
-    transformer: str = "tiny_cpu"
-    """The base configuration of the transformer towers: a module of configs/, or a path to one."""
-    hashed: str = "tiny_hashed"
-    """The base configuration of the towers of hashed IDs."""
+    transformer: str | None = None
+    """The base configuration of the transformer towers: a module of configs/, or a path to one. The default is
+    generated_world for the default world, and tiny_cpu with --world, --logs or --fast."""
+    hashed: str | None = None
+    """The base configuration of the towers of hashed IDs. The default is generated_world_hashed for the default world,
+    and tiny_hashed with --world, --logs or --fast."""
     steps: int | None = None
     """The number of training steps of every system. The default is 1000, or 30 with --fast."""
     learning_rate_factors: tuple[float, ...] | None = None
@@ -43,12 +45,14 @@ class CompareArguments:
     """The relevance discriminator (theta), which decides which documents become positives."""
     discriminator_flags: str = ""
     """Further flags of launch.train_discriminator, in one string."""
-    warm_start: bool = False
-    """First trains an encoder of each architecture on pairs of titles and documents of the catalogue
-    (data.pretraining_pairs), from which every system then starts."""
-    warm_start_flags: str = ""
-    """Further flags of launch.train for the encoders that every system starts from, in one string, such as
-    "--training.epochs 5"."""
+    warm_start: Literal["catalogue", "none"] | None = None
+    """With "catalogue", an encoder of each architecture is first trained on pairs of titles and documents
+    (data.pretraining_pairs). Every system then starts from it, and the one of the transformer towers also gives the
+    similarity of two queries in mining. The default is catalogue for the default world, and none with --world,
+    --logs or --fast."""
+    warm_start_flags: str | None = None
+    """Further flags of launch.train for the encoders that every system starts from, in one string. For the
+    default world it is by default 5 epochs with 128 pairs in a batch."""
     mine_flags: str = ""
     """Further flags of data.mine for every system, in one string."""
     records_flags: str = ""
@@ -67,10 +71,13 @@ class CompareArguments:
             raise InputError("--logs and --from go together: the logs, and the time at which their test period starts")
         if self.logs and self.world is not None:
             raise InputError("--world is for a generated world; leave it out with --logs")
+        budget = budget_of(self)
         if self.discriminator_flags and self.discriminator == "lexical":
             raise InputError("--discriminator-flags are of a cross-encoder: give --discriminator cross_encoder too")
-        if self.warm_start_flags and not self.warm_start:
-            raise InputError("--warm-start-flags are of the encoders that every system starts from: give --warm-start")
+        if self.warm_start_flags and not budget.warm_start:
+            raise InputError(
+                "--warm-start-flags are of the encoders that every system starts from: give --warm-start catalogue too"
+            )
         for flag, value in (
             ("seeds", self.seeds),
             ("steps", self.steps),
@@ -85,25 +92,38 @@ class CompareArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The settings that all systems share: the world, the numbers of seeds and steps, and the tuning grid."""
+    """The settings that all systems share: the world, towers, first weights, seeds, steps and the tuning grid."""
 
     world: str
+    transformer: str
+    hashed: str
+    warm_start: bool
+    warm_start_flags: str
     seeds: int
     steps: int
     learning_rate_factors: tuple[float, ...]
 
 
+_WARM_START_FLAGS = "--data.documents-per-query 1 --data.queries-per-batch 128 --training.epochs 5"
+
+
 def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
     small = arguments.fast
+    generated = not small and not arguments.logs and arguments.world is None
+    warm_start = (arguments.warm_start or ("catalogue" if generated else "none")) == "catalogue"
     defaults: dict[str, Any] = {
         "world": _FAST_WORLD if small else "--world large",
+        "transformer": "generated_world" if generated else "tiny_cpu",
+        "hashed": "generated_world_hashed" if generated else "tiny_hashed",
+        "warm_start_flags": _WARM_START_FLAGS if generated and warm_start else "",
         "seeds": 2 if small else 3,
         "steps": 30 if small else 1000,
         "learning_rate_factors": (1.0,) if small else (1.0, 0.5, 2.0),
     }
     given = {name: getattr(arguments, name) for name in defaults}
-    return Budget(**defaults | {name: value for name, value in given.items() if value is not None})
+    chosen = defaults | {name: value for name, value in given.items() if value is not None}
+    return Budget(warm_start=warm_start, **chosen)
 
 
 _NOT_IDENTIFYING = {"fast", "systems", "reference", "bootstrap_samples", "keep"}

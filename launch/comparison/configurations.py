@@ -2,7 +2,7 @@
 
 from crops_jax import program
 from crops_jax.config import Config
-from launch.comparison.arguments import Budget, CompareArguments
+from launch.comparison.arguments import Budget
 from launch.comparison.cells import Cell
 
 _UNTRAINED = {"steps": 1, "evaluate_every_steps": 0, "checkpoint_every_steps": 1}
@@ -12,9 +12,9 @@ _EVALUATIONS = 5
 """The number of evaluations of a run on the dev split, which choose its checkpoint."""
 
 
-def base_configs(arguments: CompareArguments) -> dict[str, Config]:
+def base_configs(budget: Budget) -> dict[str, Config]:
     """Returns the base configuration of each architecture. Raises InputError if one does not load."""
-    transformer, hashed = program.load_config(arguments.transformer), program.load_config(arguments.hashed)
+    transformer, hashed = program.load_config(budget.transformer), program.load_config(budget.hashed)
     return {"transformer": transformer, "hashed": hashed, "none": transformer}
 
 

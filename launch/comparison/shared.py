@@ -4,11 +4,11 @@ TABLE/shared/logs                 the generated world, unless logs were given
 TABLE/shared/split                the training part and the test sets, with the discriminator
 TABLE/shared/labels/RECIPE        the label table of a recipe
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
-TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start
+TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start catalogue
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from crops_jax.config import Config
 from crops_jax.config.module import as_module
 from crops_jax.program.chain import Chain, Step
 from data.mining.relevance.training_pairs import declared_relevant_grade
+from data.tables.truth import has_truth
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
-from launch.steps.warm_start import WARM_START, warm_start_steps
+from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
 
 SHARED = "shared"
 TOKENIZER_RECIPE = LabelRecipe()
@@ -63,31 +64,34 @@ def make_shared(
     if not arguments.logs:
         logs = folder / "logs"
         from_time = chain.run(_simulate(budget, logs))["test_from"]
-    split = _hold_out(chain, arguments, logs, from_time, folder)
+    initial_runs: dict[str, Path] = {}
+    if budget.warm_start:
+        towers = {_tower(architecture) for system in systems for architecture in system.architectures}
+        initial_runs = _warm_starts(budget, towers, configs, logs, folder, from_time, compilation_cache)
+    similarity = initial_runs.get("transformer")
+    split = _hold_out(chain, arguments, logs, from_time, folder, similarity)
     labels, left_out = {}, {}
     for recipe in recipes:
         labels[recipe] = folder / "labels" / recipe.name
-        outcome = chain.run(_mine(arguments, recipe, split, labels[recipe]))
+        outcome = chain.run(_mine(arguments, recipe, split, labels[recipe], similarity))
         if recipe.perspectives is not None and outcome["skipped"]:
             left_out[recipe] = "; ".join(f"{name}: {why}" for name, why in outcome["skipped"].items())
     kept = {recipe: path for recipe, path in labels.items() if recipe not in left_out}
-    records = _write_records(chain, arguments, kept, split, folder, configs)
-    towers = (
-        {architecture for system in systems for architecture in system.architectures} if arguments.warm_start else ()
-    )
-    initial_runs = {
-        tower: _warm_start(arguments, tower, configs[tower], split, folder, from_time, compilation_cache)
-        for tower in sorted({"transformer" if tower == "none" else tower for tower in towers})
-    }
+    learnt = warm_tokenizer(_warm_folder(folder, "transformer")) if budget.warm_start else None
     return Shared(
         logs=logs,
         split=split,
-        records=records,
+        records=_write_records(chain, arguments, kept, split, folder, configs, learnt),
         left_out=left_out,
         bm25_results=folder / "bm25.npz",
         evaluate_flags=_declared_grade(arguments, logs),
         initial_runs=initial_runs,
     )
+
+
+def _tower(architecture: str) -> str:
+    """Returns the towers whose weights an architecture starts from: those of the transformer for "none"."""
+    return "transformer" if architecture == "none" else architecture
 
 
 def _declared_grade(arguments: CompareArguments, logs: Path) -> tuple[str, ...]:
@@ -105,16 +109,20 @@ def _simulate(budget: Budget, logs: Path) -> Step:
     )
 
 
-def _hold_out(chain: Chain, arguments: CompareArguments, logs: Path, from_time: str, folder: Path) -> Path:
+def _hold_out(
+    chain: Chain, arguments: CompareArguments, logs: Path, from_time: str, folder: Path, similarity: Path | None
+) -> Path:
     """Makes the split; with a cross-encoder twice, because it must learn from the training part alone."""
 
     def hold_out(name: str, output: Path, discriminator: Path | None = None) -> Path:
         decided = ("--discriminator", str(discriminator)) if discriminator else ()
+        tested = ("--reformulations-by", "truth") if has_truth(logs) else ()
         step = Step(
             name=name,
             module="data.hold_out",
-            arguments=("--logs", str(logs), "--from", from_time, *decided, "--output", str(output)),
-            inputs=(logs, discriminator) if discriminator else (logs,),
+            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested)
+            + (*_similarity_flags(similarity), "--output", str(output)),
+            inputs=tuple(path for path in (logs, discriminator, similarity) if path),
             output=output,
         )
         chain.run(step)
@@ -137,14 +145,19 @@ def _hold_out(chain: Chain, arguments: CompareArguments, logs: Path, from_time: 
     return hold_out("hold out", folder / "split", discriminator)
 
 
-def _mine(arguments: CompareArguments, recipe: LabelRecipe, split: Path, labels: Path) -> Step:
+def _mine(arguments: CompareArguments, recipe: LabelRecipe, split: Path, labels: Path, similarity: Path | None) -> Step:
     return Step(
         name=f"mine {recipe.name}",
         module="data.mine",
-        arguments=("--logs", str(split), *recipe.flags, *words_of(arguments.mine_flags), "--output", str(labels)),
-        inputs=(split,),
+        arguments=("--logs", str(split), *recipe.flags, *_similarity_flags(similarity))
+        + (*words_of(arguments.mine_flags), "--output", str(labels)),
+        inputs=(split, similarity) if similarity else (split,),
         output=labels,
     )
+
+
+def _similarity_flags(encoder: Path | None) -> tuple[str, ...]:
+    return ("--similarity-encoder", str(encoder)) if encoder else ()
 
 
 def _write_records(
@@ -154,16 +167,17 @@ def _write_records(
     split: Path,
     folder: Path,
     configs: Mapping[str, Config],
+    learnt: Path | None,
 ) -> dict[LabelRecipe, Path]:
-    """Writes the records of each distinct label table."""
+    """Writes the records of each distinct label table, with the tokenizer in the folder `learnt` if there is one."""
     encoders = [config.encoder for config in configs.values()]
     lengths = (
         *("--max-tokens", str(max(encoder.max_document_tokens for encoder in encoders))),
         *("--max-query-tokens", str(max(encoder.max_query_tokens for encoder in encoders))),
     )
-    weights = configs["transformer"].encoder.weights
+    brought = configs["transformer"].encoder.weights or (str(learnt) if learnt else "")
     smallest = min(encoder.vocabulary_size for encoder in encoders)
-    tokenizer = ("--tokenizer", weights) if weights else ("--vocabulary-size", str(smallest))
+    tokenizer = ("--tokenizer", brought) if brought else ("--vocabulary-size", str(smallest))
     of_labels: dict[str, Path] = {}
     records: dict[LabelRecipe, Path] = {}
     for recipe, path in labels.items():
@@ -180,39 +194,50 @@ def _write_records(
             output=output,
         )
         chain.run(step)
-        tokenizer = ("--tokenizer", str(_tokenizer(folder)))
+        if not brought:
+            brought = str(output / "tokenizer")
+            tokenizer = ("--tokenizer", brought)
     return records
 
 
-def _tokenizer(folder: Path) -> Path:
-    return folder / "records" / TOKENIZER_RECIPE.name / "tokenizer"
-
-
-def _warm_start(
-    arguments: CompareArguments,
-    tower: str,
-    config: Config,
-    split: Path,
+def _warm_starts(
+    budget: Budget,
+    towers: Collection[str],
+    configs: Mapping[str, Config],
+    logs: Path,
     folder: Path,
     from_time: str,
     compilation_cache: Path,
-) -> Path:
-    """Trains an encoder on the catalogue as launch.pipeline does, with the tokenizer of all records."""
-    work = folder / WARM_START / tower
-    work.mkdir(parents=True, exist_ok=True)
-    heading = f"The configuration of the encoder that every system of these towers starts from ({tower})."
-    artifacts.write_text(work / "config.py", as_module(config, heading=heading))
-    as_pipeline = PipelineArguments(
-        logs=str(split),
-        output=str(work),
-        from_time=from_time,
-        tokenizer=str(_tokenizer(folder)),
-        warm_start=True,
-        warm_start_flags=arguments.warm_start_flags,
-        config=config,
-    )
-    steps = list(warm_start_steps(as_pipeline, split, work / "encoder"))
-    chain = Chain(work, total=len(steps), compilation_cache=compilation_cache)
-    for step in steps:
-        chain.run(step)
-    return steps[-1].output
+) -> dict[str, Path]:
+    """Trains an encoder of each of the towers on the catalogue as launch.pipeline does, and returns the runs.
+
+    The transformer comes first, also for a comparison without it: its records learn the tokenizer of all records, and
+    it gives the similarity of two queries.
+    """
+    runs: dict[str, Path] = {}
+    tokenizer = ""
+    for tower in ("transformer", *sorted({*towers} - {"transformer"})):
+        work = folder / WARM_START / tower
+        work.mkdir(parents=True, exist_ok=True)
+        heading = f"The configuration of the encoder that every system of these towers starts from ({tower})."
+        artifacts.write_text(work / "config.py", as_module(configs[tower], heading=heading))
+        as_pipeline = PipelineArguments(
+            logs=str(logs),
+            output=str(work),
+            from_time=from_time,
+            tokenizer=tokenizer,
+            warm_start=True,
+            warm_start_flags=budget.warm_start_flags,
+            config=configs[tower],
+        )
+        steps = list(warm_start_steps(as_pipeline, logs, _warm_folder(folder, tower)))
+        chain = Chain(work, total=len(steps), compilation_cache=compilation_cache)
+        for step in steps:
+            chain.run(step)
+        runs[tower] = steps[-1].output
+        tokenizer = str(warm_tokenizer(_warm_folder(folder, tower)))
+    return runs
+
+
+def _warm_folder(folder: Path, tower: str) -> Path:
+    return folder / WARM_START / tower / "encoder"

@@ -15,6 +15,7 @@ from data.inspect import describe
 from data.mine import MineArguments, mine
 from data.mining.splits import held_out_groups
 from data.tables import open_logs
+from data.tables.truth import write_truth
 from tests.mining_arguments import hold_out_arguments
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]
@@ -89,6 +90,18 @@ def test_by_time(write_logs, tables, tmp_path):
     assert fitted["latest_time"] == "2024-05-31T01:41:00+00:00"
     assert read_manifest(split)["kind"] == "logs"
     assert read_manifest(split / "discriminator")["kind"] == "discriminator"
+
+
+def test_the_truth_of_a_generated_world_decides_which_reformulations_are_tested(write_logs, tables, tmp_path):
+    logs = write_logs(**tables)
+    pairs = [("red glass", "red-glass"), ("red spoon", "blue-spoon"), ("red plate please", "red-plate")]
+    truth = [{"query": query, "doc_id": document, "grade": 2.0, "shown": True} for query, document in pairs]
+    write_truth(logs, pa.Table.from_pylist(truth))
+    given = {"from_": "2024-05-31T01:56:40", "reformulations_by": "truth"}
+    outcome = held_out(logs, tmp_path / "split", **given)
+    # Three documents were clicked after a reformulation. The truth knows one of them as relevant for the first query.
+    assert outcome["test_reformulations"]["candidates"] == 3
+    assert rows(tmp_path / "split", "test_reformulations", "query", "doc_id") == [("red glass", "red-glass")]
 
 
 def test_a_query_before_the_border_has_no_test_reformulation(write_logs, tables, tmp_path):
@@ -296,6 +309,7 @@ def test_documents_written_for_held_out_queries_are_dropped(write_logs, tables, 
         ({"from_": "2024-05-31"}, "training part is empty"),
         ({"from_": "2024-06-01"}, "test part is empty"),
         ({"from_": "2024-05-31T01:00", "alpha": -1}, "--alpha"),
+        ({"from_": "2024-05-31T01:00", "reformulations_by": "truth"}, "has no truth"),
     ],
 )
 def test_wrong_arguments_name_themselves_and_write_nothing(write_logs, tables, tmp_path, arguments, message):

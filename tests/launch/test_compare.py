@@ -14,7 +14,7 @@ import pytest
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.program.chain import Chain
 from launch.compare import compare
-from launch.comparison.arguments import CompareArguments
+from launch.comparison.arguments import CompareArguments, budget_of
 from tests.launch.comparison.evaluations import write_values
 
 QUERIES = [f"query {number}" for number in range(25)]
@@ -99,7 +99,9 @@ def programs(tmp_path, monkeypatch):
 
 def run(**changes) -> dict:
     given: dict[str, Any] = {"output": "table", "systems": "bm25,crops,nce", "seeds": 2}
-    given |= {"learning_rate_factors": (1.0,), "bootstrap_samples": 1000, **changes}
+    given |= {"learning_rate_factors": (1.0,), "bootstrap_samples": 1000}
+    given |= {"warm_start": "none", "transformer": "tiny_cpu", "hashed": "tiny_hashed"}
+    given |= changes
     return compare(CompareArguments(**given))
 
 
@@ -147,18 +149,28 @@ def test_equal_label_tables_have_one_set_of_records(programs):
 
 
 def test_every_system_starts_from_the_encoder_of_its_towers(programs):
-    outcome = run(warm_start=True, warm_start_flags="--training.epochs 2", world="--documents 200")
+    outcome = run(warm_start="catalogue", warm_start_flags="--training.epochs 2", world="--documents 200")
     warm = "table/shared/warm_start/transformer"
-    assert [command for command in programs.commands if warm in command][:4] == [
-        f"data.pretraining_pairs --logs table/shared/split --until 2026-01-03T00:00:00Z --output {warm}/encoder/pairs",
+    similarity = f"--similarity-encoder {warm}/encoder/run"
+    assert programs.commands[1:6] == [
+        f"data.pretraining_pairs --logs table/shared/logs --until 2026-01-03T00:00:00Z --output {warm}/encoder/pairs",
         f"data.mine --logs {warm}/encoder/pairs --judgements-as-labels --grade-levels 1=4 "
         f"--output {warm}/encoder/labels",
         f"data.write_records --labels {warm}/encoder/labels --logs {warm}/encoder/pairs "
-        "--tokenizer table/shared/records/search_log-hla/tokenizer --max-tokens 32 --max-query-tokens 16 "
+        "--vocabulary-from table/shared/logs --vocabulary-size 4096 --max-tokens 32 --max-query-tokens 16 "
         f"--output {warm}/encoder/records",
         f"launch.train {warm}/config.py --records {warm}/encoder/records --training.epochs 2 "
         f"--output {warm}/encoder/run",
+        "data.pretraining_pairs --logs table/shared/logs --until 2026-01-03T00:00:00Z "
+        "--output table/shared/warm_start/hashed/encoder/pairs",
     ]
+    split_and_mining = [*calls(programs, "data.hold_out"), *calls(programs, "data.mine --logs table/shared/split")]
+    assert len(split_and_mining) == 4
+    assert all(similarity in command for command in split_and_mining)
+    assert all(
+        f"--tokenizer {warm}/encoder/records/tokenizer" in command
+        for command in calls(programs, "data.write_records")[1:]
+    )
     trained = [command for command in calls(programs, "launch.train ") if "/runs/" in command]
     assert len(trained) == outcome["cells"]["finished"] == 9
     for command in trained:
@@ -166,7 +178,17 @@ def test_every_system_starts_from_the_encoder_of_its_towers(programs):
         assert f"--initial-run table/shared/warm_start/{towers}/encoder/run" in command
     Path("table/shared/steps.json").write_text("{}")
     with pytest.raises(InputError, match="--warm-start True, now False"):
-        run(world="--documents 200")
+        run(world="--documents 200", warm_start="none")
+
+
+def test_the_default_world_has_towers_of_its_own_and_a_warm_start():
+    budget = budget_of(CompareArguments(output="table"))
+    assert (budget.world, budget.warm_start) == ("--world large", True)
+    assert (budget.transformer, budget.hashed) == ("generated_world", "generated_world_hashed")
+    for other in ({"fast": True}, {"world": "--documents 200"}, {"logs": "logs", "from_time": "2026-01-05"}):
+        budget = budget_of(CompareArguments(output="table", **other))
+        assert (budget.warm_start, budget.transformer) == (False, "tiny_cpu")
+        assert budget.warm_start_flags == ""
 
 
 def test_a_finished_cell_is_not_run_again(programs):

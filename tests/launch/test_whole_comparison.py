@@ -88,7 +88,7 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
 def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
     words = command(tmp_path, "--systems", "untrained,nce,fs_lr", "--reference", "nce")
     words += ["--learning-rate-factors", "1", "2", "--discriminator", "cross_encoder"]
-    words += ["--warm-start", "--warm-start-flags", "--training.epochs 1"]
+    words += ["--warm-start", "catalogue", "--warm-start-flags", "--training.epochs 1"]
     words += ["--discriminator-flags", "--epochs 1 --layers 1 --width 32 --heads 2 --feed-forward-width 64"]
     assert stop_after_a_cell(words, tmp_path / "table" / "results", signal.SIGTERM) == 3
     outcome = finish(words)

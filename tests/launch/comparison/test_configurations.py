@@ -20,7 +20,7 @@ CELLS = [
 
 
 def configured(cell: Cell, *, factor: float = 1.0) -> Config:
-    return cell_config(cell, base_configs(ARGUMENTS)[cell.architecture], budget=BUDGET, factor=factor)
+    return cell_config(cell, base_configs(BUDGET)[cell.architecture], budget=BUDGET, factor=factor)
 
 
 def test_equal_tokens_by_hand():
@@ -38,7 +38,7 @@ def test_equal_tokens_by_hand():
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.pair)
 def test_every_trained_cell_has_the_same_steps_and_no_more_tokens(cell: Cell):
-    base, config = base_configs(ARGUMENTS)[cell.architecture], configured(cell)
+    base, config = base_configs(BUDGET)[cell.architecture], configured(cell)
 
     def tokens(one: Config) -> int:
         return one.data.queries_per_batch * (
