@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ibis
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Float
 
 from crops_jax.discriminator import Discriminator
 from crops_jax.errors import InputError
@@ -99,10 +100,11 @@ def measure_relevance(
     if theta is not None:
         searched = queries if evidence.searches is None else evidence.searches
         assert searched is not None
+        random = random_pair_scores(connection, searched, theta.discriminator, until=until, seed=parameters.seed)
+        if parameters.alpha_precision is not None:
+            parameters = dataclasses.replace(parameters, alpha=max(parameters.alpha, random_pairs_limit(random)))
         about_theta["alpha"] = parameters.alpha
-        about_theta["random_pairs_passing"] = random_pairs_passing(
-            connection, searched, theta.discriminator, alpha=parameters.alpha, until=until, seed=parameters.seed
-        )
+        about_theta["random_pairs_passing"] = share_passing(random, alpha=parameters.alpha)
         _warn(about_theta["random_pairs_passing"], parameters.alpha)
     if judged is not None:
         precision["precision"] = {
@@ -123,22 +125,20 @@ def _warn(passing: float | None, alpha: float) -> None:
         )
 
 
-def random_pairs_passing(
+def random_pair_scores(
     connection: Connection,
     queries: ibis.Table,
     discriminator: Discriminator,
     *,
-    alpha: float,
     until: datetime.datetime | None = None,
     seed: int = 0,
-) -> float | None:
-    """Returns the share of random pairs of a searched query and a document that theta passes; None without either.
+) -> Float[np.ndarray, "pairs"]:
+    """Returns theta of random pairs of a searched query and a document; empty without queries or documents.
 
     Args:
       connection: the log tables.
       queries: a table with the column query.
       discriminator: theta.
-      alpha: the threshold that its probability must exceed.
       until: documents published at this time or later are not drawn.
       seed: the seed of the draw of RANDOM_PAIRS pairs. Some of them are relevant by accident: about as many as the
         share of the catalogue that answers a query.
@@ -148,11 +148,27 @@ def random_pairs_passing(
     rng = np.random.default_rng(seed)
     pairs = draw_pairs(texts, documents, set(), number=min(RANDOM_PAIRS, len(texts) * len(documents)), rng=rng)
     if not pairs:
-        return None
+        return np.empty(0)
     columns = {name: pa.array(values, pa.string()) for name, values in zip(_PAIR, zip(*pairs, strict=True))}
     table = connection.create_table(ibis.util.gen_name("random_pairs"), pa.table(columns), temp=True)
-    scores = theta_table(connection, table, discriminator).score.to_pyarrow().to_numpy(zero_copy_only=False)
-    return round(float((scores > alpha).mean()), 6)
+    return theta_table(connection, table, discriminator).score.to_pyarrow().to_numpy(zero_copy_only=False)
+
+
+def share_passing(scores: Float[np.ndarray, "pairs"], *, alpha: float) -> float | None:
+    """Returns the share of the scores above alpha; None without scores."""
+    return round(float((scores > alpha).mean()), 6) if len(scores) else None
+
+
+def random_pairs_limit(scores: Float[np.ndarray, "pairs"]) -> float:
+    """Returns the smallest score above which at most MAX_RANDOM_PASSING of the scores lie; 0 without scores.
+
+    Judgements are often of documents that a system ranked high, so the judged candidates can all be relevant where most
+    others are not. An alpha that was chosen by their precision alone could pass nearly every pair.
+    """
+    if not len(scores):
+        return 0.0
+    passing = int(MAX_RANDOM_PASSING * len(scores))
+    return float(np.sort(scores)[::-1][passing]) if passing < len(scores) else 0.0
 
 
 def judges(

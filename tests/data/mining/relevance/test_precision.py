@@ -14,7 +14,9 @@ from data.mining.relevance.precision import (
     choose_alpha,
     judges,
     precision_by_source,
-    random_pairs_passing,
+    random_pair_scores,
+    random_pairs_limit,
+    share_passing,
 )
 from data.mining.relevance.training_pairs import JUDGEMENTS
 from data.perspectives.rows import as_supports
@@ -161,8 +163,16 @@ def test_the_share_of_random_pairs_that_pass(write_logs):
     logs = write_logs(judgements=[{"query": "1", "doc_id": "d1", "grade": 1.0}])
     connection = open_logs(logs).connect()
     queries = ibis.memtable(pa.table({"query": ["1", "2", "x", "x"]}))
-    share = random_pairs_passing(connection, queries, SharedLetter(), alpha=0.5)
+    share = share_passing(random_pair_scores(connection, queries, SharedLetter()), alpha=0.5)
     assert share == pytest.approx(2 / 30, abs=0.015)
     assert share > MAX_RANDOM_PASSING
     nothing = ibis.memtable(pa.table({"query": pa.array([], pa.string())}))
-    assert random_pairs_passing(connection, nothing, SharedLetter(), alpha=0.5) is None
+    assert share_passing(random_pair_scores(connection, nothing, SharedLetter()), alpha=0.5) is None
+
+
+def test_at_most_two_percent_of_random_pairs_exceed_their_limit():
+    scores = np.arange(100)[np.random.default_rng(0).permutation(100)] / 100
+    assert random_pairs_limit(scores) == 0.97  # .98 and .99 exceed it
+    assert random_pairs_limit(np.array([0.1, 0.9])) == 0.9
+    assert random_pairs_limit(np.ones(50)) == 1.0
+    assert random_pairs_limit(np.empty(0)) == 0.0
