@@ -80,8 +80,8 @@ class MiningParameters(ReformulationParameters):
     """Use only feed documents that were watched long."""
     alpha_precision: float | None = None
     """The share of the judged candidates above alpha that must be relevant, such as 0.9. Alpha is then the smallest
-    threshold with this precision on the judgements that at most 2 % of random pairs exceed, and --alpha is not used. The
-    logs must have judgements of candidates."""
+    threshold with this precision on the judgements that at most 2 % of random pairs exceed, and --alpha is not used.
+    The logs must have judgements of candidates."""
     levels: str = "hla"
     """The level that each source of labels gets: hla (hierarchical label assignment), query_level_at_4, binary, or
     SOURCE=LEVEL,... for the sources whose level differs from hla."""
