@@ -23,11 +23,11 @@ from benchmarks.interleaved import (
     our_system,
     peer_model,
     peer_systems,
-    processor,
     serve,
     with_torch_unlocked,
 )
 from benchmarks.training import MAX_TOKENS, made_up_pairs, weights
+from crops_jax.devices.processor import processor
 
 
 def read_texts(arguments: argparse.Namespace) -> list[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, our_system, processor, serve
+from benchmarks.interleaved import PEER_PYTHON, System, alternate, medians, our_system, serve
+from crops_jax.devices.processor import processor
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:

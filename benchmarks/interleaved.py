@@ -140,12 +140,3 @@ def our_system(script: str, flags: Sequence[str]) -> System:
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = ["-c", _KEEP_MEMORY, script, "--serve=crops_jax", *flags]
     return System(python=Path(sys.executable), command=command, environment=environment)
-
-
-def processor() -> str:
-    """Returns the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )

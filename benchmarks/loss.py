@@ -19,7 +19,7 @@ import os
 import statistics
 import time
 
-from benchmarks.interleaved import processor
+from crops_jax.devices.processor import processor
 
 _DEVICES = 8
 _INF_CL_GIGABYTES = {1 << 15: 0.18, 1 << 16: 0.36, 1 << 17: 0.72, 1 << 18: 1.45}

@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.interleaved import ROOT, processor
+from benchmarks.interleaved import ROOT
+from crops_jax.devices.processor import processor
 
 SHARD_ROWS = 32_768
 

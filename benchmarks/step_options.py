@@ -30,9 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.interleaved import processor
 from crops_jax.config import Config
 from crops_jax.devices import sharding
+from crops_jax.devices.processor import processor
 from crops_jax.hashing import document_id_words
 from crops_jax.input_pipeline import Batch
 from crops_jax.losses.level_statistics import LevelStatistics

@@ -29,10 +29,10 @@ from benchmarks.interleaved import (
     our_system,
     peer_model,
     peer_systems,
-    processor,
     serve,
     with_torch_unlocked,
 )
+from crops_jax.devices.processor import processor
 
 MAX_TOKENS = 128
 _TURNS = 50

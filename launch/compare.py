@@ -13,14 +13,15 @@ from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.chain import STEPS
 from launch.comparison.arguments import Budget, CompareArguments, budget_of, identifying
-from launch.comparison.cells import RESULTS, RUNS, Cell, cells_of, stored_results
+from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
 from launch.comparison.measures import MAIN
 from launch.comparison.page import PAGE, write_comparison_page
+from launch.comparison.results.files import RESULTS, stored_results
+from launch.comparison.results.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
 from launch.comparison.running import CellRunner
 from launch.comparison.shared import SHARED, Shared, make_shared
 from launch.comparison.systems import SYSTEMS, System, chosen_systems
-from launch.comparison.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
 from launch.steps.warm_start import WARM_START
 
 _PROGRAM = "launch.compare"
@@ -30,10 +31,11 @@ _FEWEST_SEEDS = 3
 def compare(arguments: CompareArguments) -> dict[str, Any]:
     """Trains and evaluates systems on the same data, with the same steps, tokens and tuning grid, and compares them.
 
-    A cell is one system, architecture and seed. Its result is a small JSON file in TABLE/results, and a finished cell
-    is not run again, so that a table can be finished on another day. The world or the logs, the test sets, the
-    discriminator, the labels and the records are made once for all cells. TABLE/table.csv has one row for each cell and
-    metric, TABLE/differences.csv the paired differences to --reference, and TABLE/report.html shows both.
+    A cell is one system, architecture and seed. Its result is a small JSON file in TABLE/results or --results, and a
+    finished cell is not run again, so that a table can be finished on another day and on another machine. The world or
+    the logs, the test sets, the discriminator, the labels and the records are made once for all cells. TABLE/table.csv
+    has one row for each cell and metric, TABLE/differences.csv the paired differences to --reference, and
+    TABLE/report.html shows both.
     """
     processes.refuse_several(_PROGRAM)
     systems = chosen_systems(arguments.systems)
@@ -41,16 +43,18 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         raise InputError(f"--reference {arguments.reference!r}: name one of {', '.join(SYSTEMS)}")
     table, budget = Path(arguments.output), budget_of(arguments)
     configs = base_configs(budget)
+    results_folder = Path(arguments.results) if arguments.results else table / RESULTS
     table.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {table}; wait until it ends, or stop it"
     # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.
     with exclusive(table / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         manifest = _claim(table, arguments)
-        _remove_temporaries(table)
+        _remove_temporaries(table, results_folder)
         cache = table / "compilation_cache"
         shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
         runner = CellRunner(
             table=table,
+            results=results_folder,
             arguments=arguments,
             budget=budget,
             configs=configs,
@@ -59,7 +63,7 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         )
         cells = [cell for cell in cells_of(systems, seeds=budget.seeds) if cell.system.labels in shared.records]
         ran, failures = _run_cells(runner, cells)
-        results = stored_results(table, among=runner.common_inputs)
+        results = stored_results(results_folder, among=runner.common_inputs)
         if not results:
             raise NamedFailure(f"no cell is finished: {'; '.join(failures.values())}")
         found = compare_results(results, reference=arguments.reference, samples=arguments.bootstrap_samples)
@@ -73,7 +77,8 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
             f"{len(failures)} of {len(cells)} cells failed ({named}); the others are in {table / TABLE}. Call the same "
             "command again, or name the other systems with --systems"
         )
-    return _outcome(table, found, cells=len(cells), ran=ran, left_out=left_out)
+    ran_or_not = {"finished": len(cells), "ran": ran, "taken_over": len(cells) - ran}
+    return _outcome(table, found, cells=ran_or_not, left_out=left_out)
 
 
 def _run_cells(runner: CellRunner, cells: Sequence[Cell]) -> tuple[int, dict[str, str]]:
@@ -109,10 +114,10 @@ def _claim(table: Path, arguments: CompareArguments) -> dict[str, Any]:
     return manifest
 
 
-def _remove_temporaries(table: Path) -> None:
+def _remove_temporaries(table: Path, results: Path) -> None:
     """Removes what killed steps left under temporary names."""
     shared, runs = table / SHARED, table / RUNS
-    folders = [table, table / RESULTS, shared, shared / "labels", shared / "records", *runs.glob("*")]
+    folders = [table, results, shared, shared / "labels", shared / "records", *runs.glob("*")]
     for folder in [*folders, *shared.glob(f"{WARM_START}/*"), *shared.glob(f"{WARM_START}/*/encoder")]:
         artifacts.remove_temporaries(folder)
 
@@ -151,7 +156,9 @@ def _notes(
     return notes
 
 
-def _outcome(table: Path, found: Comparison, *, cells: int, ran: int, left_out: Mapping[str, str]) -> dict[str, Any]:
+def _outcome(
+    table: Path, found: Comparison, *, cells: Mapping[str, int], left_out: Mapping[str, str]
+) -> dict[str, Any]:
     metrics = {
         f"{one.system}-{one.architecture}": {
             MAIN[metric]: mean.value for metric in MAIN if (mean := found.means.get((*one.key, metric)))
@@ -164,7 +171,7 @@ def _outcome(table: Path, found: Comparison, *, cells: int, ran: int, left_out: 
         "table": str(table / TABLE),
         "differences": str(table / DIFFERENCES),
         "report": str(table / PAGE),
-        "cells": {"finished": cells, "ran": ran, "in_the_table": sum(len(one.results) for one in found.trained)},
+        "cells": {**cells, "in_the_table": sum(len(one.results) for one in found.trained)},
         "metrics": metrics,
         "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
         "left_out": dict(left_out),

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures.results import FiguresError, Machine, Result
-from benchmarks.interleaved import ROOT, processor
+from benchmarks.interleaved import ROOT
+from crops_jax.devices.processor import processor
 
 PACKAGES = (
     "jax",

@@ -17,6 +17,9 @@ class CompareArguments:
     output: str
     """TABLE, the directory for all outputs. A second call with the same arguments continues the first. A call with
     other --systems or more --seeds adds to the table."""
+    results: str = ""
+    """The folder of the results of finished cells, which may be committed. Cells whose result there was made from the
+    present inputs are not run. One comparison at a time can use it. The default is TABLE/results."""
     fast: bool = False
     """Takes a small world, two seeds and few steps, to try everything out within 15 minutes. Its figures mean little.
     """
@@ -126,7 +129,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
     return Budget(warm_start=warm_start, **chosen)
 
 
-_NOT_IDENTIFYING = {"fast", "systems", "reference", "bootstrap_samples", "keep"}
+_NOT_IDENTIFYING = {"results", "fast", "systems", "reference", "bootstrap_samples", "keep"}
 """The arguments that a later call on the same TABLE can change."""
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
+
+from launch.comparison.results.files import Measured, measured
 
 HIDDEN = "hidden_relevant_recall@100"
 _NAMES = {
@@ -44,11 +46,19 @@ def values_of(evaluation: Path, *, ranked_by: str) -> dict[str, dict[str, float]
     return found
 
 
-def as_lists(values: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, str], dict[str, list[float]]]:
-    """Returns the fingerprint of the queries of each metric in their order, and the values in that order."""
-    queries, lists = {}, {}
+def as_metrics(
+    values: Mapping[str, Mapping[str, float]], *, with_values: Collection[str] = tuple(MAIN)
+) -> dict[str, Measured]:
+    """Returns the metrics of a cell in the order of their queries.
+
+    Args:
+      values: metric -> query -> value.
+      with_values: the metrics of which the value of each query is kept; of the others only the mean is.
+    """
+    found = {}
     for metric, by_query in values.items():
         ordered = sorted(by_query)
-        queries[metric] = hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
-        lists[metric] = [round(by_query[query], 6) for query in ordered]
-    return queries, lists
+        fingerprint = hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+        by_order = (by_query[query] for query in ordered)
+        found[metric] = measured(by_order, fingerprint=fingerprint, with_values=metric in with_values)
+    return found

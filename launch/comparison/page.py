@@ -10,9 +10,9 @@ from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.page import write_page
 from launch.comparison.measures import MAIN
 from launch.comparison.published import TRAINING_HOURS, published
-from launch.comparison.statistics import Estimate
+from launch.comparison.results.statistics import Estimate
+from launch.comparison.results.table import Comparison, Trained
 from launch.comparison.systems import GROUPS, SYSTEMS
-from launch.comparison.table import Comparison, Trained
 
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("comparison.html.j2")

@@ -4,32 +4,32 @@ import hashlib
 import itertools
 import shutil
 import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crops_jax import __version__, artifacts
-from crops_jax.artifacts.json_fields import read_object
 from crops_jax.config import Config
 from crops_jax.config.module import as_module
 from crops_jax.errors import InputError
 from crops_jax.program.chain import Chain, Step
 from crops_jax.runs.log import read_goodput
 from launch.comparison.arguments import Budget, CompareArguments
-from launch.comparison.cells import (
-    RUNS,
-    Cell,
+from launch.comparison.cells import RUNS, Cell, claim_run
+from launch.comparison.configurations import cell_config
+from launch.comparison.measures import as_metrics, values_of
+from launch.comparison.results.conditions import conditions_here
+from launch.comparison.results.files import (
     Result,
-    claim_run,
     is_finished,
+    read_tuning,
     result_file,
     tuning_file,
     write_result,
     write_tuning,
 )
-from launch.comparison.configurations import cell_config
-from launch.comparison.measures import as_lists, values_of
 from launch.comparison.shared import Shared
 from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
@@ -44,6 +44,8 @@ class CellRunner:
     """All that the cells of a comparison have in common."""
 
     table: Path
+    results: Path
+    """The folder of the results, which finished cells are taken from."""
     arguments: CompareArguments
     budget: Budget
     configs: Mapping[str, Config]
@@ -63,25 +65,25 @@ class CellRunner:
 
     def run(self, cell: Cell) -> bool:
         """Runs a cell unless its result was made from the present inputs. Returns whether it ran."""
+        start = time.monotonic()
         factor = self._factor(cell.trained)
         measured = {"ranked_by": cell.system.ranked_by, "flags_of_system": list(cell.system.evaluate_flags)}
         inputs = self.common_inputs | measured | self._run_inputs(cell.trained, factor)
-        file = result_file(self.table, cell)
+        file = result_file(self.results, cell)
         if is_finished(file, inputs):
             return False
         folder, chain, trained = self._train(cell.trained, factor)
         evaluation = folder / "evaluation"
         chain.run(self._evaluation(cell, folder / "run", evaluation))
         values = values_of(evaluation, ranked_by=cell.system.ranked_by)
-        queries, lists = as_lists(values)
         result = Result(
             system=cell.system.name,
             architecture=cell.architecture,
             seed=cell.seed,
             inputs=inputs,
             figures=_training_figures(folder, trained, factor) if cell.system.trained and cell.trained is cell else {},
-            queries=queries,
-            values=lists,
+            conditions=conditions_here(time.monotonic() - start),
+            metrics=as_metrics(values),
         )
         write_result(file, result)
         if self.arguments.keep == "runs":
@@ -95,7 +97,7 @@ class CellRunner:
             return factors[0] if cell.system.trained else 1.0
         first = Cell(system=cell.system, architecture=cell.architecture, seed=0)
         inputs = {str(factor): self._run_inputs(first, factor) for factor in factors}
-        file = tuning_file(self.table, cell)
+        file = tuning_file(self.results, cell)
         if not is_finished(file, inputs):
             found = {str(factor): self._train(first, factor)[2].get(_DEV) for factor in factors}
             if None in found.values():
@@ -104,7 +106,7 @@ class CellRunner:
                     "give one --learning-rate-factors, or a larger --dev-fraction in --records-flags"
                 )
             write_tuning(file, inputs=inputs, found=found)
-        found = read_object(file, remedy="remove the file")["found"]
+        found = read_tuning(file)
         return max(factors, key=lambda factor: found[str(factor)])
 
     def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:

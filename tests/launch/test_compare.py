@@ -131,7 +131,7 @@ def test_everything_that_cells_share_is_a_command_and_runs_once(programs):
     records = calls(programs, "data.write_records")
     assert "--vocabulary-size 4096 --max-tokens 32 --max-query-tokens 16" in records[0]
     assert all("--tokenizer table/shared/records/search_log-hla/tokenizer" in command for command in records[1:])
-    assert outcome["cells"] == {"finished": 9, "ran": 9, "in_the_table": 9}
+    assert outcome["cells"] == {"finished": 9, "ran": 9, "taken_over": 0, "in_the_table": 9}
     assert len(calls(programs, "launch.train ")) == len(calls(programs, "launch.evaluate")) == 9
     assert all("--bm25-results table/shared/bm25.npz" in one for one in calls(programs, "launch.evaluate"))
 
@@ -196,7 +196,7 @@ def test_a_finished_cell_is_not_run_again(programs):
     programs.commands.clear()
     again = run()
     assert calls(programs, "launch.") == []
-    assert again == first | {"cells": first["cells"] | {"ran": 0}}
+    assert again == first | {"cells": first["cells"] | {"ran": 0, "taken_over": 9}}
 
 
 def test_results_alone_are_enough_to_finish_a_table_on_another_day(programs):
@@ -205,11 +205,28 @@ def test_results_alone_are_enough_to_finish_a_table_on_another_day(programs):
         shutil.rmtree(Path("table") / name, ignore_errors=True)
     programs.commands.clear()
     outcome = run()
-    assert outcome["cells"] == {"finished": 9, "ran": 4, "in_the_table": 9}
+    assert outcome["cells"] == {"finished": 9, "ran": 4, "taken_over": 5, "in_the_table": 9}
     assert {"crops"} == {command.split("--name ")[1].split("-")[0] for command in calls(programs, "launch.evaluate")}
     programs.commands.clear()
     outcome = run(systems="nce", seeds=3)
-    assert outcome["cells"] == {"finished": 6, "ran": 2, "in_the_table": 11}
+    assert outcome["cells"] == {"finished": 6, "ran": 2, "taken_over": 4, "in_the_table": 11}
+
+
+def test_a_new_table_takes_over_committed_results_whose_inputs_are_the_present_ones(programs):
+    first = run(results="committed", learning_rate_factors=(1.0, 2.0))
+    assert first["cells"] == {"finished": 9, "ran": 9, "taken_over": 0, "in_the_table": 9}
+    assert not Path("table/results").exists()
+    assert len(list(Path("committed").glob("*-[01].json"))) == 9
+    assert len(list(Path("committed").glob("*.tuning.json"))) == 4
+    shutil.rmtree("table")
+    programs.commands.clear()
+    again = run(results="committed", learning_rate_factors=(1.0, 2.0))
+    assert again == first | {"cells": {"finished": 9, "ran": 0, "taken_over": 9, "in_the_table": 9}}
+    assert calls(programs, "launch.") == []
+    stored = Path("committed/nce-hashed-1.json")
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"inputs": {}}))
+    again = run(results="committed", learning_rate_factors=(1.0, 2.0))
+    assert again["cells"] == {"finished": 9, "ran": 1, "taken_over": 8, "in_the_table": 9}
 
 
 def test_fusion_evaluates_the_runs_of_crops_and_trains_none(programs):
@@ -281,7 +298,8 @@ def test_each_system_is_tuned_on_dev_at_its_first_seed(programs):
     factors = {row["value"] for row in rows() if row["metric"] == "learning_rate_factor"}
     assert factors == {"2.0"}
     programs.commands.clear()
-    assert run(systems="nce", learning_rate_factors=(1.0, 2.0)) == outcome | {"cells": outcome["cells"] | {"ran": 0}}
+    again = run(systems="nce", learning_rate_factors=(1.0, 2.0))
+    assert again == outcome | {"cells": outcome["cells"] | {"ran": 0, "taken_over": 4}}
     assert calls(programs, "launch.") == []
 
 
@@ -292,7 +310,7 @@ def test_a_cell_that_fails_does_not_stop_the_others_and_ends_with_status_4(progr
     assert {row["system"] for row in rows()} == {"bm25", "nce", "crops"}
     assert "nce-transformer-0 failed" in Path("table/report.html").read_text()
     programs.failing = None
-    assert run()["cells"] == {"finished": 9, "ran": 1, "in_the_table": 9}
+    assert run()["cells"] == {"finished": 9, "ran": 1, "taken_over": 8, "in_the_table": 9}
 
 
 def test_an_interruption_ends_with_status_3_and_goes_on(programs):

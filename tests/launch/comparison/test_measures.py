@@ -1,6 +1,6 @@
 """The values of a cell, by hand."""
 
-from launch.comparison.measures import HIDDEN, MAIN, as_lists, values_of
+from launch.comparison.measures import HIDDEN, MAIN, as_metrics, values_of
 from tests.launch.comparison.evaluations import write_values
 
 VALUES = [
@@ -31,7 +31,16 @@ def test_the_main_table_has_the_three_tests_of_the_paper_and_two_that_theta_neve
 
 
 def test_values_are_kept_in_the_order_of_their_queries():
-    queries, lists = as_lists({"ndcg@4": {"b": 1 / 3, "a": 1.0}})
-    assert lists == {"ndcg@4": [1.0, 0.333333]}
-    assert queries == as_lists({"ndcg@4": {"a": 0.0, "b": 0.0}})[0]
-    assert queries != as_lists({"ndcg@4": {"a": 0.0, "c": 0.0}})[0]
+    found = as_metrics({"ndcg@4": {"b": 0.25, "a": 1.0}})["ndcg@4"]
+    assert found.values == (1.0, 0.25)
+    assert (found.mean, found.queries) == (0.625, 2)
+    assert found.fingerprint == as_metrics({"ndcg@4": {"a": 0.0, "b": 0.0}})["ndcg@4"].fingerprint
+    assert found.fingerprint != as_metrics({"ndcg@4": {"a": 0.0, "c": 0.0}})["ndcg@4"].fingerprint
+
+
+def test_the_values_of_single_queries_are_kept_for_the_main_table_alone():
+    """A cell of 10,000 queries then has a file that can be committed."""
+    found = as_metrics({"ndcg@4": {"a": 0.5}, "ndcg@10": {"a": 0.25, "b": 0.75}})
+    assert found["ndcg@4"].values == (0.5,)
+    assert (found["ndcg@10"].values, found["ndcg@10"].mean, found["ndcg@10"].queries) == ((), 0.5, 2)
+    assert as_metrics({"ndcg@10": {"a": 0.25}}, with_values=["ndcg@10"])["ndcg@10"].values == (0.25,)

@@ -7,25 +7,19 @@ import pytest
 
 from crops_jax.errors import InputError
 from crops_jax.retrieval.intervals import bootstrap_mean
-from launch.comparison.cells import Result
 from launch.comparison.measures import HIDDEN
 from launch.comparison.page import PAGE, write_comparison_page
-from launch.comparison.table import COLUMNS, compare_results, write_table
+from launch.comparison.results.files import Result
+from launch.comparison.results.table import COLUMNS, compare_results, write_table
+from tests.launch.comparison.results.made_up import made_up_result
 
 QUERIES = 24
 BASE = np.linspace(0.1, 0.8, QUERIES)
 
 
 def result(system: str, architecture: str, seed: int, values: np.ndarray, *, queries: str = "q", **figures) -> Result:
-    return Result(
-        system=system,
-        architecture=architecture,
-        seed=seed,
-        inputs={},
-        figures=figures,
-        queries={"ct_recall@100": queries, "ct_recall@10": queries},
-        values={"ct_recall@100": values.tolist(), "ct_recall@10": (values / 2).tolist()},
-    )
+    measured = {"ct_recall@100": values.tolist(), "ct_recall@10": (values / 2).tolist(), "ndcg@10": [0.25, 0.5]}
+    return made_up_result(system, architecture, seed, measured, fingerprint=queries, means_alone=["ndcg@10"], **figures)
 
 
 RESULTS = [
@@ -71,6 +65,21 @@ def test_intervals_are_those_of_the_bootstrap_over_queries(tmp_path, comparison)
     assert of_all.seed_spread == pytest.approx(0.1 / np.sqrt(2))
 
 
+def test_metrics_of_which_only_the_mean_is_known_have_no_interval(tmp_path, comparison):
+    assert comparison.metrics == ["ct_recall@100", "ct_recall@10"]
+    write_table(tmp_path, comparison)
+    rows = [row for row in read(tmp_path / "table.csv") if row["system"] == "crops" and row["metric"] == "ndcg@10"]
+    assert [row["seed"] for row in rows] == ["0", "1", "all", "0", "all"]
+    assert {(row["value"], row["low"], row["high"]) for row in rows} == {("0.375", "", "")}
+
+
+def test_the_time_of_each_cell_is_in_the_table(tmp_path, comparison):
+    write_table(tmp_path, comparison)
+    rows = [row for row in read(tmp_path / "table.csv") if row["metric"] == "cell_seconds"]
+    assert len([row for row in rows if row["seed"] != "all"]) == len(RESULTS)
+    assert {row["value"] for row in rows} == {"60.0"}
+
+
 def test_differences_are_to_the_reference_of_the_same_architecture(tmp_path, comparison):
     """The family has the main metrics only; the reference is not compared with itself."""
     assert set(comparison.differences) == {
@@ -106,15 +115,7 @@ def test_values_of_different_queries_are_not_compared():
 
 
 def test_a_metric_that_a_system_lacks_is_left_out_for_that_system_alone():
-    lacking = Result(
-        system="fs_lr",
-        architecture="hashed",
-        seed=0,
-        inputs={},
-        figures={},
-        queries={HIDDEN: "h"},
-        values={HIDDEN: [0.5] * QUERIES},
-    )
+    lacking = made_up_result("fs_lr", "hashed", 0, {HIDDEN: [0.5] * QUERIES}, fingerprint="h")
     found = compare_results([*RESULTS, lacking], reference="crops", samples=400)
     assert ("fs_lr", "hashed", "ct_recall@100") not in found.means
     assert found.means["fs_lr", "hashed", HIDDEN].value == 0.5

@@ -11,9 +11,16 @@ from jaxtyping import Float
 
 from crops_jax.artifacts import write_text
 from crops_jax.errors import InputError
-from launch.comparison.cells import Result
 from launch.comparison.measures import MAIN
-from launch.comparison.statistics import Difference, Estimate, differences, estimate, minimum_samples, resampled_means
+from launch.comparison.results.files import Result
+from launch.comparison.results.statistics import (
+    Difference,
+    Estimate,
+    differences,
+    estimate,
+    minimum_samples,
+    resampled_means,
+)
 from launch.comparison.systems import SYSTEMS
 
 TABLE = "table.csv"
@@ -37,7 +44,11 @@ class Trained:
         return self.system, self.architecture
 
     def values(self, metric: str) -> Float[np.ndarray, "seeds queries"]:
-        return np.array([result.values[metric] for result in self.results])
+        return np.array([result.metrics[metric].values for result in self.results])
+
+    def has_values(self, metric: str) -> bool:
+        """Returns whether each seed has the values of single queries."""
+        return all(metric in result.metrics and result.metrics[metric].values for result in self.results)
 
     def figure(self, name: str) -> float | None:
         """Returns the mean over seeds of a number of the runs; None if a seed has none."""
@@ -52,6 +63,7 @@ class Comparison:
     trained: Sequence[Trained]
     """In the order of SYSTEMS; those of other versions come last."""
     metrics: Sequence[str]
+    """The metrics whose values of single queries are known; of the others only the means are."""
     cells: Mapping[tuple[str, str, int, str], Estimate]
     """(system, architecture, seed, metric) -> the mean over queries."""
     means: Mapping[tuple[str, str, str], Estimate]
@@ -74,13 +86,13 @@ def compare_results(results: Sequence[Result], *, reference: str, samples: int) 
     Raises InputError if the results have a metric for different queries.
     """
     trained = _by_system(results)
-    present = {metric for result in results for metric in result.values}
+    present = {metric for result in results for metric, one in result.metrics.items() if one.values}
     metrics = [metric for metric in MAIN if metric in present] + sorted(present - MAIN.keys())
     cells: dict[tuple[str, str, int, str], Estimate] = {}
     means: dict[tuple[str, str, str], Estimate] = {}
     for metric in metrics:
         _check_same_queries(results, metric)
-        measured = [one for one in trained if all(metric in result.values for result in one.results)]
+        measured = [one for one in trained if one.has_values(metric)]
         if not measured:
             continue
         matrices = [one.values(metric) for one in measured]
@@ -125,13 +137,13 @@ def _by_system(results: Sequence[Result]) -> list[Trained]:
 def _check_same_queries(results: Sequence[Result], metric: str) -> None:
     first: dict[str, Result] = {}
     for result in results:
-        if metric in result.queries:
-            first.setdefault(result.queries[metric], result)
+        if metric in result.metrics:
+            first.setdefault(result.metrics[metric].fingerprint, result)
     if len(first) > 1:
-        one, other = (f"{result.system}-{result.architecture}-{result.seed}" for result in list(first.values())[:2])
+        one, other = (result.name for result in list(first.values())[:2])
         raise InputError(
             f"the results of {one} and {other} have {metric} for different queries, so they cannot be compared; remove "
-            "the older one from the folder results, so that the cell is run again"
+            "the older one from the folder of the results, so that the cell is run again"
         )
 
 
@@ -165,14 +177,25 @@ def _rows(comparison: Comparison) -> list[tuple]:
                     rows.append((*one.key, result.seed, metric, found.value, found.low, found.high))
             if mean := comparison.means.get((*one.key, metric)):
                 rows.append((*one.key, ALL_SEEDS, metric, mean.value, mean.low, mean.high))
-        names = dict.fromkeys(name for result in one.results for name in result.figures)
-        for name in names:
-            for result in one.results:
-                if name in result.figures:
-                    rows.append((*one.key, result.seed, name, result.figures[name], None, None))
-            if (figure := one.figure(name)) is not None:
-                rows.append((*one.key, ALL_SEEDS, name, figure, None, None))
+        rows += _rows_without_intervals(one, comparison.metrics)
     return rows
+
+
+def _rows_without_intervals(one: Trained, with_intervals: Sequence[str]) -> list[tuple]:
+    """Returns the metrics of which only the means are known, the figures of the runs, and the seconds of the cells."""
+    rows = []
+    by_seed = {result.seed: _plain_figures(result, with_intervals) for result in one.results}
+    for name in dict.fromkeys(name for figures in by_seed.values() for name in figures):
+        found = {seed: figures[name] for seed, figures in by_seed.items() if name in figures}
+        rows += [(*one.key, seed, name, value, None, None) for seed, value in found.items()]
+        if len(found) == len(by_seed):
+            rows.append((*one.key, ALL_SEEDS, name, float(np.mean(list(found.values()))), None, None))
+    return rows
+
+
+def _plain_figures(result: Result, with_intervals: Sequence[str]) -> dict[str, float]:
+    means = {metric: one.mean for metric, one in result.metrics.items() if metric not in with_intervals}
+    return {**means, **result.figures, "cell_seconds": result.conditions.seconds}
 
 
 def _difference_rows(comparison: Comparison) -> list[tuple]:

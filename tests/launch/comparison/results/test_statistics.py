@@ -5,7 +5,7 @@ import pytest
 
 from crops_jax.errors import InputError
 from crops_jax.retrieval.intervals import bootstrap_mean
-from launch.comparison.statistics import (
+from launch.comparison.results.statistics import (
     differences,
     estimate,
     holm,
