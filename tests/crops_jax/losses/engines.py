@@ -33,7 +33,12 @@ def pulled(q, d, temperatures, doc_index, offset, cotangents, *, plan, margin):
 def side_by_side(
     engine, queries, docs, dim, *, temperatures=(0.1,), margin=False, mesh=None, exchange="gather", dtype="float32"
 ):
-    """What "tiles" and `engine` make of a batch with masked columns, offsets and a row without level 0."""
+    """Yields what "tiles" and `engine` make of a batch with masked columns, offsets and a row without level 0.
+
+    Each is the sums, the gradients, and the scale of the gradient of the temperatures. That gradient is a sum over all
+    pairs whose terms have both signs, so its rounding error is a share of the sum of their magnitudes and not of the
+    sum. A score is linear in q and in 1 / temperature, so the terms of a query are those of q times its gradient.
+    """
     q, d, matrix, _, mask = random_case(3, queries=queries, docs=docs, dim=dim)
     matrix[0, mask] = 1
     doc_index = np.where(mask[sparse(matrix).doc_index], sparse(matrix).doc_index, -1)
@@ -43,14 +48,18 @@ def side_by_side(
     q, d, temperatures = jnp.asarray(q, dtype), jnp.asarray(d, dtype), jnp.float32(temperatures)
     for name in ("tiles", engine):
         plan = streaming.Plan(mesh, ("data",) if mesh else (), exchange, 4, name, interpret=True)
-        yield pulled(q, d, temperatures, doc_index, offset, cotangents, plan=plan, margin=margin)
+        raw, gradients = pulled(q, d, temperatures, doc_index, offset, cotangents, plan=plan, margin=margin)
+        terms = np.abs(np.float64(q) * np.float64(gradients[0]))
+        yield raw, gradients, terms.sum() / float(temperatures.min())
 
 
 def assert_same(engines, tolerance=2e-6):
-    (raw, gradients), (other_raw, other_gradients) = engines
+    (raw, gradients, temperature_scale), (other_raw, other_gradients, _) = engines
     np.testing.assert_array_equal(raw.ignored, other_raw.ignored)
-    for one, other in zip([*raw[:3], *gradients], [*other_raw[:3], *other_gradients], strict=True):
+    pairs = list(zip([*raw[:3], *gradients], [*other_raw[:3], *other_gradients], strict=True))
+    for position, (one, other) in enumerate(pairs):
         one, other = np.float64(one), np.float64(other)
         assert np.isfinite(other).all()
-        scale = np.abs(one[one > LOWEST / 4]).max()
+        is_last = position == len(pairs) - 1
+        scale = temperature_scale if is_last else np.abs(one[one > LOWEST / 4]).max()
         assert np.abs(one - other).max() <= tolerance * scale
