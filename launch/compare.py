@@ -12,12 +12,16 @@ from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.chain import STEPS
-from launch.comparison.arguments import Budget, CompareArguments, budget_of, identifying
+from launch.comparison.arguments import CompareArguments, budget_of, command_of, identifying, without_paths
 from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
+from launch.comparison.evidence.example import read_example, update_example
 from launch.comparison.measures import MAIN
-from launch.comparison.page import PAGE, write_comparison_page
+from launch.comparison.presentation.claims import CLAIMS_FILE, claimed_pairs
+from launch.comparison.presentation.notes import notes_of
+from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
 from launch.comparison.results.files import RESULTS, stored_results
+from launch.comparison.results.setting import REPORTED, Setting, read_setting, write_setting
 from launch.comparison.results.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
 from launch.comparison.running import CellRunner
 from launch.comparison.shared import SHARED, Shared, make_shared
@@ -25,7 +29,6 @@ from launch.comparison.systems import SYSTEMS, System, chosen_systems
 from launch.steps.warm_start import WARM_START
 
 _PROGRAM = "launch.compare"
-_FEWEST_SEEDS = 3
 
 
 def compare(arguments: CompareArguments) -> dict[str, Any]:
@@ -41,36 +44,44 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
     systems = chosen_systems(arguments.systems)
     if arguments.reference not in SYSTEMS:
         raise InputError(f"--reference {arguments.reference!r}: name one of {', '.join(SYSTEMS)}")
-    table, budget = Path(arguments.output), budget_of(arguments)
+    table = Path(arguments.output)
+    results = Path(arguments.results) if arguments.results else table / RESULTS
+    if arguments.from_results:
+        if foreign := _foreign_file(table):
+            raise InputError(f"{table} holds files that are not this comparison's ({foreign}); choose another --output")
+        table.mkdir(parents=True, exist_ok=True)
+        manifest = artifacts.new_manifest(program=_PROGRAM, kind="comparison", arguments=arguments, inputs={})
+        if not (table / artifacts.MANIFEST).exists():
+            artifacts.write_manifest(table, manifest)
+        found = _present(table, results, arguments, manifest=manifest, failures={})
+        finished = sum(len(one.results) for one in found.trained)
+        cells = {"finished": finished, "ran": 0, "taken_over": finished}
+        return _outcome(table, found, cells=cells, left_out=read_setting(results).left_out)
+    budget = budget_of(arguments)
     configs = base_configs(budget)
-    results_folder = Path(arguments.results) if arguments.results else table / RESULTS
     table.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {table}; wait until it ends, or stop it"
     # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.
     with exclusive(table / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         manifest = _claim(table, arguments)
-        _remove_temporaries(table, results_folder)
-        cache = table / "compilation_cache"
+        _remove_temporaries(table, results)
+        cache, start = table / "compilation_cache", time.monotonic()
         shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
+        seconds = time.monotonic() - start
         runner = CellRunner(
             table=table,
-            results=results_folder,
+            results=results,
             arguments=arguments,
             budget=budget,
             configs=configs,
             shared=shared,
             compilation_cache=cache,
         )
+        left_out = _left_out(systems, shared)
+        write_setting(results, _setting(arguments, runner, left_out, seconds))
         cells = [cell for cell in cells_of(systems, seeds=budget.seeds) if cell.system.labels in shared.records]
         ran, failures = _run_cells(runner, cells)
-        results = stored_results(results_folder, among=runner.common_inputs)
-        if not results:
-            raise NamedFailure(f"no cell is finished: {'; '.join(failures.values())}")
-        found = compare_results(results, reference=arguments.reference, samples=arguments.bootstrap_samples)
-        write_table(table, found)
-        left_out = _left_out(systems, shared)
-        notes = _notes(arguments, budget, found, left_out=left_out, failures=failures)
-        write_comparison_page(table, found, manifest=manifest, notes=notes)
+        found = _present(table, results, arguments, manifest=manifest, failures=failures)
     if failures:
         named = "; ".join(f"{name}: {why}" for name, why in failures.items())
         raise NamedFailure(
@@ -79,6 +90,45 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         )
     ran_or_not = {"finished": len(cells), "ran": ran, "taken_over": len(cells) - ran}
     return _outcome(table, found, cells=ran_or_not, left_out=left_out)
+
+
+def _present(
+    table: Path,
+    folder: Path,
+    arguments: CompareArguments,
+    *,
+    manifest: Mapping[str, Any],
+    failures: Mapping[str, str],
+) -> Comparison:
+    """Writes the tables, the picture and the page of the results in a folder, and returns their comparison."""
+    setting = read_setting(folder)
+    results = stored_results(folder, among=setting.inputs)
+    if not results:
+        raise NamedFailure(
+            f"no cell is finished: {'; '.join(failures.values())}" if failures else f"no cell is finished in {folder}"
+        )
+    update_example(folder, table / RUNS, results)
+    comparison = compare_results(
+        results, reference=arguments.reference, samples=arguments.bootstrap_samples, pairs=claimed_pairs()
+    )
+    write_table(table, comparison)
+    notes = notes_of(comparison, setting.arguments, left_out=setting.left_out, failures=failures)
+    write_comparison_page(table, comparison, setting, read_example(folder, results), manifest=manifest, notes=notes)
+    return comparison
+
+
+def _setting(
+    arguments: CompareArguments, runner: CellRunner, left_out: Mapping[str, str], shared_seconds: float
+) -> Setting:
+    labels = {name: runner.shared.labels_report[name] for name in REPORTED if name in runner.shared.labels_report}
+    return Setting(
+        command=command_of(arguments),
+        arguments=without_paths(arguments),
+        inputs=runner.common_inputs,
+        shared_seconds=round(shared_seconds, 1),
+        left_out=left_out,
+        labels=labels,
+    )
 
 
 def _run_cells(runner: CellRunner, cells: Sequence[Cell]) -> tuple[int, dict[str, str]]:
@@ -104,14 +154,21 @@ def _claim(table: Path, arguments: CompareArguments) -> dict[str, Any]:
     )
     if (table / artifacts.MANIFEST).exists():
         in_place.check_written_by(table, program=_PROGRAM, kind="comparison", noun="the table")
-    elif foreign := [path.name for path in table.iterdir() if not path.name.startswith(".")]:
-        raise InputError(f"{table} holds files that are not this comparison's ({foreign[0]}); choose another --output")
+    elif foreign := _foreign_file(table):
+        raise InputError(f"{table} holds files that are not this comparison's ({foreign}); choose another --output")
     if (table / SHARED / STEPS).exists():
         remedy = "give the same ones to go on, or choose another --output"
         in_place.check_same(table, manifest, remedy=remedy, flags={"from_time": "--from"})
     else:
         artifacts.write_manifest(table, manifest)
     return manifest
+
+
+def _foreign_file(table: Path) -> str | None:
+    """Returns the name of a file in a directory that no comparison has written; None if there is none."""
+    if not table.exists() or (table / artifacts.MANIFEST).exists():
+        return None
+    return next((path.name for path in sorted(table.iterdir()) if not path.name.startswith(".")), None)
 
 
 def _remove_temporaries(table: Path, results: Path) -> None:
@@ -124,36 +181,6 @@ def _remove_temporaries(table: Path, results: Path) -> None:
 
 def _left_out(systems: Sequence[System], shared: Shared) -> dict[str, str]:
     return {system.name: shared.left_out[system.labels] for system in systems if system.labels in shared.left_out}
-
-
-def _notes(
-    arguments: CompareArguments,
-    budget: Budget,
-    found: Comparison,
-    *,
-    left_out: Mapping[str, str],
-    failures: Mapping[str, str],
-) -> list[str]:
-    notes = []
-    if not arguments.logs:
-        notes.append("The logs are those of a simulated world: the figures compare mechanisms, not products.")
-    if arguments.fast:
-        notes.append(f"This is the fast form, with {budget.steps} steps in a small world. Its figures mean little.")
-    seeds = [len(one.results) for one in found.trained if one.architecture != "none"]
-    if min(seeds, default=_FEWEST_SEEDS) < _FEWEST_SEEDS:
-        notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
-    if missing := [name for name in SYSTEMS if name not in {one.system for one in found.trained}]:
-        notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")
-    notes += [f"{name} is left out ({why})." for name, why in left_out.items()]
-    notes += [f"Cell {name} failed ({why})." for name, why in failures.items()]
-    if not found.differences:
-        notes.append(f"No differences are shown, because the reference {found.reference} has no finished cell.")
-    if arguments.discriminator == "lexical":
-        notes.append(
-            "The relevance discriminator is lexical. It favours documents that share words with the query, so QR is "
-            "kind to BM25."
-        )
-    return notes
 
 
 def _outcome(
@@ -170,6 +197,8 @@ def _outcome(
         "output": str(table),
         "table": str(table / TABLE),
         "differences": str(table / DIFFERENCES),
+        "claims": str(table / CLAIMS_FILE),
+        "picture": str(table / PICTURE),
         "report": str(table / PAGE),
         "cells": {**cells, "in_the_table": sum(len(one.results) for one in found.trained)},
         "metrics": metrics,

@@ -1,6 +1,9 @@
 """The arguments of launch.compare, and the settings that follow from them."""
 
+import dataclasses
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -20,6 +23,8 @@ class CompareArguments:
     results: str = ""
     """The folder of the results of finished cells, which may be committed. Cells whose result there was made from the
     present inputs are not run. One comparison at a time can use it. The default is TABLE/results."""
+    from_results: bool = False
+    """Makes the tables and the page of --results alone: no world, no labels and no training."""
     fast: bool = False
     """Takes a small world, two seeds and few steps, to try everything out within 15 minutes. Its figures mean little.
     """
@@ -129,7 +134,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
     return Budget(warm_start=warm_start, **chosen)
 
 
-_NOT_IDENTIFYING = {"results", "fast", "systems", "reference", "bootstrap_samples", "keep"}
+_NOT_IDENTIFYING = {"results", "from_results", "fast", "systems", "reference", "bootstrap_samples", "keep"}
 """The arguments that a later call on the same TABLE can change."""
 
 
@@ -140,3 +145,34 @@ def identifying(arguments: CompareArguments) -> dict[str, Any]:
     """
     settled = vars(arguments) | vars(budget_of(arguments))
     return {name: value for name, value in settled.items() if name not in {*_NOT_IDENTIFYING, "seeds"}}
+
+
+_FOLDERS = {"output": "TABLE", "results": "RESULTS", "logs": "LOGS"}
+"""The arguments that name folders of this machine, and what stands for them elsewhere."""
+
+
+def without_paths(arguments: CompareArguments) -> dict[str, Any]:
+    """Returns the arguments that all cells share, without the folders of this machine, as a committed file has them."""
+    shared = {**identifying(arguments), "fast": arguments.fast}
+    return {name: _portable(name, value) for name, value in shared.items() if name != "output"}
+
+
+def command_of(arguments: CompareArguments) -> str:
+    """Returns the command line of all systems, with TABLE, RESULTS and LOGS for the folders of this machine."""
+    words = ["python", "-m", "launch.compare"]
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if value == field.default or field.name in ("systems", "from_results", "keep"):
+            continue
+        words.append("--from" if field.name == "from_time" else f"--{field.name.replace('_', '-')}")
+        values = value if isinstance(value, tuple) else () if value is True else (_portable(field.name, value),)
+        words += [str(one) if isinstance(one, str) else f"{one:g}" for one in values]
+    return shlex.join(words)
+
+
+def _portable(name: str, value: Any) -> Any:
+    """Returns an argument without the folders of this machine."""
+    if name in _FOLDERS:
+        return _FOLDERS[name] if value else value
+    is_file = name in ("transformer", "hashed") and Path(value).is_absolute()
+    return Path(value).name if is_file else value

@@ -19,6 +19,9 @@ from crops_jax.runs.log import read_goodput
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.cells import RUNS, Cell, claim_run
 from launch.comparison.configurations import cell_config
+from launch.comparison.evidence.anchors import anchors_per_query
+from launch.comparison.evidence.example import is_shown
+from launch.comparison.evidence.lists import keep_lists
 from launch.comparison.measures import as_metrics, values_of
 from launch.comparison.results.conditions import conditions_here
 from launch.comparison.results.files import (
@@ -81,14 +84,24 @@ class CellRunner:
             architecture=cell.architecture,
             seed=cell.seed,
             inputs=inputs,
-            figures=_training_figures(folder, trained, factor) if cell.system.trained and cell.trained is cell else {},
+            figures=self._figures(cell, folder, trained, factor),
             conditions=conditions_here(time.monotonic() - start),
             metrics=as_metrics(values),
         )
         write_result(file, result)
+        if is_shown(cell.system.name, cell.architecture, cell.seed):
+            keep_lists(evaluation, folder, inputs)
         if self.arguments.keep == "runs":
             shutil.rmtree(evaluation)
         return True
+
+    def _figures(self, cell: Cell, folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:
+        """Returns the numbers of a run; none for a cell without a run of its own."""
+        if not cell.system.trained or cell.trained is not cell:
+            return {}
+        config = cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
+        anchors = anchors_per_query(folder / "run", config.data.queries_per_batch)
+        return _training_figures(folder, trained, factor) | anchors
 
     def _factor(self, cell: Cell) -> float:
         """Returns the learning rate factor with the best dev recall at seed 0; the first of equal ones."""

@@ -3,6 +3,7 @@
 TABLE/shared/logs                 the generated world, unless logs were given
 TABLE/shared/split                the training part and the test sets, with the discriminator
 TABLE/shared/labels/RECIPE        the label table of a recipe
+TABLE/shared/labels.html          the page of data.report on the labels of all perspectives
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
 TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start catalogue
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
@@ -11,6 +12,7 @@ TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.config import Config
@@ -24,6 +26,8 @@ from launch.steps.arguments import PipelineArguments, words_of
 from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
 
 SHARED = "shared"
+ALL_LABELS = LabelRecipe(perspectives=None)
+"""The recipe of CroPS, on whose labels data.report makes its figures."""
 TOKENIZER_RECIPE = LabelRecipe()
 """The recipe whose records learn the vocabulary of all records; the vocabulary depends on the documents alone."""
 
@@ -40,6 +44,8 @@ class Shared:
     bm25_results: Path
     evaluate_flags: tuple[str, ...]
     """The flags of launch.evaluate that the logs declare: the minimum grade of a relevant judgement."""
+    labels_report: Mapping[str, Any]
+    """The outcome of data.report for the labels of all perspectives; empty if no system needs them."""
     initial_runs: Mapping[str, Path]
     """The runs that the systems of an architecture start from; empty without a warm start."""
 
@@ -58,7 +64,7 @@ def make_shared(
     folder.mkdir(exist_ok=True)
     recipes = list(dict.fromkeys([TOKENIZER_RECIPE, *(system.labels for system in systems)]))
     splitting = 3 if arguments.discriminator == "cross_encoder" else 1
-    total = (0 if arguments.logs else 1) + splitting + 2 * len(recipes)
+    total = (0 if arguments.logs else 1) + splitting + 2 * len(recipes) + (ALL_LABELS in recipes)
     chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     logs, from_time = Path(arguments.logs), arguments.from_time
     if not arguments.logs:
@@ -78,6 +84,7 @@ def make_shared(
             left_out[recipe] = "; ".join(f"{name}: {why}" for name, why in outcome["skipped"].items())
     kept = {recipe: path for recipe, path in labels.items() if recipe not in left_out}
     learnt = warm_tokenizer(_warm_folder(folder, "transformer")) if budget.warm_start else None
+    reported = chain.run(_report(labels[ALL_LABELS], split, folder)) if ALL_LABELS in kept else {}
     return Shared(
         logs=logs,
         split=split,
@@ -85,6 +92,7 @@ def make_shared(
         left_out=left_out,
         bm25_results=folder / "bm25.npz",
         evaluate_flags=_declared_grade(arguments, logs),
+        labels_report=reported,
         initial_runs=initial_runs,
     )
 
@@ -158,6 +166,17 @@ def _mine(arguments: CompareArguments, recipe: LabelRecipe, split: Path, labels:
 
 def _similarity_flags(encoder: Path | None) -> tuple[str, ...]:
     return ("--similarity-encoder", str(encoder)) if encoder else ()
+
+
+def _report(labels: Path, split: Path, folder: Path) -> Step:
+    page = folder / "labels.html"
+    return Step(
+        name="report on the labels",
+        module="data.report",
+        arguments=("--labels", str(labels), "--logs", str(split), "--output", str(page)),
+        inputs=(labels, split),
+        output=page,
+    )
 
 
 def _write_records(

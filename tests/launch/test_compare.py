@@ -64,6 +64,11 @@ class Programs:
         (step.output / "train.tfrecord").write_text(labels.read_text())
         return {}
 
+    def data_report(self, step) -> dict:
+        gain = {"queries": 3, "positives": 4, "documents": 4, "only_here": 1, "not_clicked_share": 0.25}
+        precision = {"query_level": {"pairs": 4, "relevant": 3, "value": 0.75}}
+        return {"report": "a path", "perspectives": {"query_level": gain}, "precision_by_truth": precision}
+
     def launch_train(self, step) -> dict:
         config = Path(step.arguments[0]).read_text()
         (step.output / "checkpoint").write_text(config)
@@ -229,6 +234,36 @@ def test_a_new_table_takes_over_committed_results_whose_inputs_are_the_present_o
     assert again["cells"] == {"finished": 9, "ran": 1, "taken_over": 8, "in_the_table": 9}
 
 
+def test_the_tables_and_the_page_are_made_from_committed_results_alone(programs):
+    first = run(results="committed")
+    programs.commands.clear()
+    again = run(results="committed", output="fresh", from_results=True)
+    assert programs.commands == []
+    assert again["cells"] == {"finished": 9, "ran": 0, "taken_over": 9, "in_the_table": 9}
+    assert (again["metrics"], again["verdicts"]) == (first["metrics"], first["verdicts"])
+    for name in ("table.csv", "differences.csv", "claims.csv", "main.svg"):
+        assert (Path("fresh") / name).read_bytes() == (Path("table") / name).read_bytes()
+    page = Path("fresh/report.html").read_text()
+    assert "simulated world" in page
+    assert "75.0 %" in page  # the precision of the query level
+    assert str(Path.cwd()) not in Path("committed/comparison.json").read_text()
+    other = json.loads(Path("committed/nce-hashed-1.json").read_text()) | {"inputs": {"split": "another"}}
+    Path("committed/nce-hashed-1.json").write_text(json.dumps(other))
+    assert run(results="committed", output="fresh", from_results=True)["cells"]["in_the_table"] == 8
+    with pytest.raises(InputError, match=r"comparison\.json: no such file"):
+        run(results="nothing", output="fresh", from_results=True)
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        run(results="committed", output="mine", from_results=True)
+
+
+def test_a_table_that_was_made_from_results_alone_can_be_finished(programs):
+    run(results="committed", systems="bm25,nce")
+    run(results="committed", output="fresh", from_results=True)
+    assert run(results="committed", output="fresh")["cells"]["ran"] == 4
+
+
 def test_fusion_evaluates_the_runs_of_crops_and_trains_none(programs):
     outcome = run(systems="crops,fusion,reranked", seeds=1)
     assert outcome["cells"]["ran"] == 4
@@ -318,7 +353,7 @@ def test_an_interruption_ends_with_status_3_and_goes_on(programs):
     with pytest.raises(Interrupted):
         run()
     done = sorted(path.name for path in Path("table/results").iterdir())
-    assert done == ["bm25-none-0.json", "nce-transformer-0.json"]
+    assert done == ["bm25-none-0.json", "comparison.json", "nce-transformer-0.json"]
     programs.failing = None
     assert run()["cells"]["ran"] == 7
 

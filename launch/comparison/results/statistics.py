@@ -4,6 +4,7 @@ The queries and the seeds are two sources of variation. The bootstrap draws quer
 mean over the seeds. The spread over seeds stands beside the interval, because three seeds are too few to draw again.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,21 @@ class Difference:
     """The ends of the percentile interval at Holm's confidence for this difference."""
     verdict: str
     """"better", "worse", "no difference shown" or "too few queries"."""
+
+    @property
+    def reversed(self) -> "Difference":
+        """The difference the other way round. Its seed_spread is None, because it would be that of the other system."""
+        turned = dataclasses.replace(
+            self.estimate,
+            value=-self.estimate.value,
+            low=-self.estimate.high,
+            high=-self.estimate.low,
+            seed_spread=None,
+        )
+        verdict = {"better": "worse", "worse": "better"}.get(self.verdict, self.verdict)
+        return dataclasses.replace(
+            self, estimate=turned, low_holm=-self.high_holm, high_holm=-self.low_holm, verdict=verdict
+        )
 
 
 def resampled_means(

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -29,6 +30,24 @@ COLUMNS = ("system", "architecture", "seed", "metric", "value", "low", "high")
 ALL_SEEDS = "all"
 """The seed of the rows that hold the mean over seeds."""
 _ARCHITECTURES = ("none", "transformer", "hashed")
+
+
+class Pair(NamedTuple):
+    """Two systems that are compared in a metric. The difference is that of `system` minus `other`."""
+
+    system: str
+    architecture: str
+    other: str
+    other_architecture: str
+    metric: str
+
+    @property
+    def reversed(self) -> "Pair":
+        return Pair(self.other, self.other_architecture, self.system, self.architecture, self.metric)
+
+    def is_to(self, reference: str) -> bool:
+        """Returns whether the other one is the reference that the system is compared with in the main table."""
+        return self.other == reference and self.other_architecture == _reference_architecture(self.architecture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +90,38 @@ class Comparison:
     reference: str
     differences: Mapping[tuple[str, str, str], Difference]
     """(system, architecture, metric) -> the difference to the reference, for the metrics of the main table."""
+    further: Mapping[Pair, Difference]
+    """The differences of further pairs of systems, in the same family of Holm's correction."""
+
+    @property
+    def family(self) -> int:
+        """The number of differences that are corrected together."""
+        return len(self.differences) + len(self.further)
+
+    def difference(self, pair: Pair) -> Difference | None:
+        """Returns the difference of a pair, which can be known the other way round; None if it was not computed."""
+        for wanted, is_reversed in ((pair, False), (pair.reversed, True)):
+            found = self.further.get(wanted)
+            if found is None and wanted.is_to(self.reference):
+                found = self.differences.get((wanted.system, wanted.architecture, wanted.metric))
+            if found is not None:
+                return found.reversed if is_reversed else found
+        return None
 
 
-def compare_results(results: Sequence[Result], *, reference: str, samples: int) -> Comparison:
-    """Returns the means with their intervals, and the differences to the reference with Holm's correction.
+def compare_results(
+    results: Sequence[Result], *, reference: str, samples: int, pairs: Sequence[Pair] = ()
+) -> Comparison:
+    """Returns the means with their intervals, and the differences of systems with Holm's correction.
 
-    The family of the correction is every system and architecture with every metric of the main table.
+    The family of the correction is every system and architecture with every metric of the main table, compared with the
+    reference, and the further pairs.
 
     Args:
       results: the results of finished cells.
       reference: the system that the others are compared with.
       samples: the number of bootstrap samples; more are drawn if Holm's correction of so many differences needs them.
+      pairs: further pairs to compare. Those of which a system has no values are left out.
 
     Raises InputError if the results have a metric for different queries.
     """
@@ -104,22 +144,24 @@ def compare_results(results: Sequence[Result], *, reference: str, samples: int) 
             means[*one.key, metric] = estimate(matrix, columns.mean(axis=1))
             for place, result in enumerate(one.results):
                 cells[*one.key, result.seed, metric] = estimate(matrix[place : place + 1], columns[:, place])
+    to_reference, further = _differences(trained, means, reference, pairs, samples=samples)
     return Comparison(
         trained=trained,
         metrics=metrics,
         cells=cells,
         means=means,
         reference=reference,
-        differences=_differences(trained, means, reference, samples=samples),
+        differences=to_reference,
+        further=further,
     )
 
 
 def write_table(table: Path, comparison: Comparison) -> None:
     """Writes table.csv and differences.csv; each appears whole."""
-    write_text(table / TABLE, _csv(COLUMNS, _rows(comparison)))
+    write_text(table / TABLE, as_csv(COLUMNS, _rows(comparison)))
     estimates = ("value", "low", "high", "p", "p_holm", "low_holm", "high_holm", "seed_spread", "queries", "verdict")
     columns = ("system", "architecture", "metric", "reference", "reference_architecture", *estimates)
-    write_text(table / DIFFERENCES, _csv(columns, _difference_rows(comparison)))
+    write_text(table / DIFFERENCES, as_csv(columns, _difference_rows(comparison)))
 
 
 def _by_system(results: Sequence[Result]) -> list[Trained]:
@@ -148,20 +190,34 @@ def _check_same_queries(results: Sequence[Result], metric: str) -> None:
 
 
 def _differences(
-    trained: Sequence[Trained], means: Mapping[tuple[str, str, str], Estimate], reference: str, *, samples: int
-) -> dict[tuple[str, str, str], Difference]:
+    trained: Sequence[Trained],
+    means: Mapping[tuple[str, str, str], Estimate],
+    reference: str,
+    further: Sequence[Pair],
+    *,
+    samples: int,
+) -> tuple[dict[tuple[str, str, str], Difference], dict[Pair, Difference]]:
+    """Returns the differences to the reference and those of further pairs, corrected together."""
     by_key = {one.key: one for one in trained}
-    pairs = {}
-    for metric in MAIN:
-        for one in trained:
-            other = by_key.get((reference, _reference_architecture(one.architecture)))
-            both = other is not None and (*one.key, metric) in means and (*other.key, metric) in means
-            if other is not None and both and one.system != reference:
-                pairs[*one.key, metric] = (one.values(metric), other.values(metric))
-    if not pairs:
-        return {}
-    enough = max(samples, minimum_samples(len(pairs)))
-    return dict(zip(pairs, differences(list(pairs.values()), samples=enough), strict=True))
+    in_table = [
+        Pair(one.system, one.architecture, reference, _reference_architecture(one.architecture), metric)
+        for metric in MAIN
+        for one in trained
+        if one.system != reference
+    ]
+    known = {*in_table, *(pair.reversed for pair in in_table)}
+    added = [pair for pair in dict.fromkeys(further) if pair not in known]
+    values = {
+        pair: (by_key[pair[:2]].values(pair.metric), by_key[pair[2:4]].values(pair.metric))
+        for pair in [*in_table, *added]
+        if (*pair[:2], pair.metric) in means and (*pair[2:4], pair.metric) in means
+    }
+    if not values:
+        return {}, {}
+    enough = max(samples, minimum_samples(len(values)))
+    found = dict(zip(values, differences(list(values.values()), samples=enough), strict=True))
+    to_reference = {(*pair[:2], pair.metric): found[pair] for pair in in_table if pair in found}
+    return to_reference, {pair: found[pair] for pair in added if pair in found}
 
 
 def _reference_architecture(architecture: str) -> str:
@@ -199,15 +255,21 @@ def _plain_figures(result: Result, with_intervals: Sequence[str]) -> dict[str, f
 
 
 def _difference_rows(comparison: Comparison) -> list[tuple]:
+    reference = comparison.reference
+    pairs = [
+        (Pair(system, architecture, reference, _reference_architecture(architecture), metric), found)
+        for (system, architecture, metric), found in comparison.differences.items()
+    ]
     return [
-        (system, architecture, metric, comparison.reference, _reference_architecture(architecture))
+        (pair.system, pair.architecture, pair.metric, pair.other, pair.other_architecture)
         + (found.estimate.value, found.estimate.low, found.estimate.high, found.p, found.p_holm)
         + (found.low_holm, found.high_holm, found.estimate.seed_spread, found.estimate.queries, found.verdict)
-        for (system, architecture, metric), found in comparison.differences.items()
+        for pair, found in [*pairs, *comparison.further.items()]
     ]
 
 
-def _csv(columns: Sequence[str], rows: Sequence[tuple]) -> str:
+def as_csv(columns: Sequence[str], rows: Sequence[tuple]) -> str:
+    """Returns a table as text. Numbers are rounded to 6 decimal places, and None is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

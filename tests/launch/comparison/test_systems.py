@@ -8,7 +8,7 @@ from crops_jax import program
 from crops_jax.errors import InputError
 from data.mine import mine
 from data.mining.parameters import wanted_perspectives
-from launch.comparison.published import NDCG, PUBLISHED, TRAINING_HOURS, published
+from launch.comparison.presentation.published import NDCG, PUBLISHED, TRAINING_HOURS, published
 from launch.comparison.systems import GROUPS, SYSTEMS, LabelRecipe, System, chosen_systems
 from launch.evaluate import evaluate
 

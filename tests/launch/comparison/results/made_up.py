@@ -20,7 +20,7 @@ def made_up_result(
     fingerprint: str = "q",
     means_alone: Sequence[str] = (),
     inputs: Mapping[str, Any] | None = None,
-    **figures: float,
+    figures: Mapping[str, float] | None = None,
 ) -> Result:
     """Returns the result of a cell.
 
@@ -37,7 +37,7 @@ def made_up_result(
         architecture=architecture,
         seed=seed,
         inputs=inputs or {},
-        figures=figures,
+        figures=figures or {},
         conditions=CONDITIONS,
         metrics={
             metric: measured(of_queries, fingerprint=fingerprint, with_values=metric not in means_alone)

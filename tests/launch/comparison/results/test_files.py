@@ -32,7 +32,7 @@ RESULT = made_up_result(
     fingerprint="f",
     means_alone=["ndcg@10"],
     inputs={"split": "a", "config": "b"},
-    step_seconds=0.5,
+    figures={"step_seconds": 0.5},
 )
 
 

@@ -1,0 +1,1 @@
+"""Measurements that explain the figures of a comparison: anchors of the loss, sources of labels, an example query."""

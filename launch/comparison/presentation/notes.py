@@ -1,0 +1,44 @@
+"""The sentences above the figures of a comparison: what a reader should know before reading them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from launch.comparison.results.table import Comparison
+from launch.comparison.systems import SYSTEMS
+
+_FEWEST_SEEDS = 3
+
+
+def notes_of(
+    comparison: Comparison, arguments: Mapping[str, Any], *, left_out: Mapping[str, str], failures: Mapping[str, str]
+) -> list[str]:
+    """Returns the notes of a page.
+
+    Args:
+      comparison: the finished part of the comparison.
+      arguments: the arguments that the cells share.
+      left_out: the systems that the logs do not allow, with the reasons.
+      failures: the cells that failed in this call, with the reasons.
+    """
+    notes = []
+    if not arguments.get("logs"):
+        notes.append("The logs are those of a simulated world: the figures compare mechanisms, not products.")
+    if arguments.get("fast"):
+        notes.append(
+            f"This is the fast form, with {arguments['steps']} steps in a small world. Its figures mean little."
+        )
+    seeds = [len(one.results) for one in comparison.trained if one.architecture != "none"]
+    if min(seeds, default=_FEWEST_SEEDS) < _FEWEST_SEEDS:
+        notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
+    finished = {one.system for one in comparison.trained}
+    if missing := [name for name in SYSTEMS if name not in finished]:
+        notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")
+    notes += [f"{name} is left out ({why})." for name, why in left_out.items()]
+    notes += [f"Cell {name} failed ({why})." for name, why in failures.items()]
+    if not comparison.differences:
+        notes.append(f"No differences are shown, because the reference {comparison.reference} has no finished cell.")
+    if arguments.get("discriminator") == "lexical":
+        notes.append("The relevance discriminator is lexical. It favours documents that share words with the query.")
+        if arguments.get("logs"):
+            notes.append("It also decides which documents belong to the QR test, so QR is kind to BM25.")
+    return notes
