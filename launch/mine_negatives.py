@@ -2,16 +2,17 @@
 
 For each query of LABELS that has a positive and a vector, the program ranks the documents by cosine, removes the known
 positives of the query, selects at most --per-query documents of the ranks --skip + 1 to --top whose scores are below
-the margin, and adds them at --level. launch.embed writes the vectors; this program encodes nothing.
+the margin, and adds them at --level. launch.embed writes the vectors; this program encodes nothing. With --ranked-by
+bm25, BM25 ranks the documents of --logs, and no vectors are needed.
 
 Mining again during training, as ANCE does (arXiv 2007.00808), repeats these steps in a loop: train some steps, embed
 with the run, mine from the labels that data.mine wrote (not from those of the last round, which would keep its stale
 negatives), write records, and train a new run from the weights of the old one.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -20,17 +21,23 @@ from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.hashing import id_hashes
-from crops_jax.labels import Level
+from crops_jax.negatives import TriSampler
 from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
-from data.labels.table import check_mined_from, open_labels
+from data.labels.table import check_mined_from, open_labels, read_queries
+from data.tables import open_logs
 from data.tables.files import named_read_errors
+from launch.corpus.documents import Corpus, read_corpus
 from launch.corpus.embedding_pair import EmbeddingPair, open_pair
 from launch.evaluation.lineage import refuse_seen_answers
+from launch.negatives.arguments import MineNegativesArguments
 from launch.negatives.false_negatives import false_negative_rate
 from launch.negatives.judged_pairs import JudgedLogs
+from launch.negatives.lexical_ranking import LexicalCorpus
 from launch.negatives.mined_labels import MinedLabels, QueryCounts
-from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
+from launch.negatives.neighbours import Block, NegativesCorpus, RankedCorpus, mine_block
+from launch.negatives.score_sampling import ScoreSampler
+from launch.negatives.tally import Tally
 
 # The number of queries whose rankings are searched together.
 _BLOCK_QUERIES = 65_536
@@ -39,87 +46,26 @@ _SAMPLE_QUERIES = 256
 _NOT_WHAT = {"logs", "memory_limit"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class MineNegativesArguments:
-    labels: str
-    """The directory of the label table, as data.mine writes it."""
-    query_embeddings: str
-    """The vectors of the queries of LABELS, from launch.embed --texts LABELS --tower query."""
-    document_embeddings: str
-    """The vectors of the documents by the same run, from launch.embed --texts LOGS --tower document."""
-    output: str
-    """The directory for the label table with the mined rows added."""
-    overwrite: bool = False
-    """Replaces the output if it exists."""
-    level: int
-    """The level of mined negatives: 0, 1, 2 or 3. A document that already has a higher level keeps it."""
-    top: int = Selection.top
-    """The last rank that is considered. Ranks count from 1 and omit known positives."""
-    skip: int = Selection.skip
-    """The number of first ranks that are skipped, because the most probable false negatives have the first ranks."""
-    per_query: int = Selection.per_query
-    """The maximum number of new negatives of a query."""
-    sampling: Literal["top", "random"] = Selection.sampling
-    """With "top", the first of the considered ranks are selected. With "random", documents are drawn from all
-    considered ranks by --seed."""
-    absolute_margin: float | None = Selection.absolute_margin
-    """The score of a negative must be below that of the positive by more than this difference."""
-    relative_margin: float | None = Selection.relative_margin
-    """The score of a negative must be below that of the positive by more than this share of it, such as .05."""
-    margin_to: Literal["best", "least"] = Selection.margin_to
-    """The positive from which margins are measured: the one with the best score, or the one with the least score, so
-    that the margins hold for every positive."""
-    seed: int = Selection.seed
-    """The seed of --sampling random."""
-    logs: str | None = None
-    """The log tables that LABELS were mined from. Their judgements of split train show how many of the mined negatives
-    are false."""
-    relevant_grade: float | None = None
-    """The minimum grade in --logs of a relevant document. By default every grade above 0 is relevant."""
-    exclude_same_text: bool = False
-    """Treats documents of --logs that have the same text as a positive as positives too."""
-    missing_queries: Literal["refuse", "count"] = "refuse"
-    """The treatment of queries of LABELS that have no vector. With "refuse", the program ends with an error. With
-    "count", it leaves them out and counts them."""
-    search: Literal["exact", "scann"] = "exact"
-    """The search method. scann is faster on large corpora but misses some neighbours; it holds all vectors in memory,
-    and two runs can differ."""
-    memory_limit: str = "1GB"
-    """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
-
-    def __post_init__(self) -> None:
-        if not Level.IN_BATCH_NEGATIVE <= self.level <= Level.SHOWN_NOT_CLICKED:
-            raise ValueError(f"--level must be that of a negative, 0 to 3, found {self.level}")
-        if self.exclude_same_text and self.logs is None:
-            raise ValueError("--exclude-same-text needs --logs, where the texts are")
-        if self.relevant_grade is not None and self.logs is None:
-            raise ValueError("--relevant-grade needs --logs, where the judgements are")
-        _ = self.selection
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(**{field.name: getattr(self, field.name) for field in fields(Selection)})
-
-
 def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
     """Adds the nearest documents of each query that are not known positives to a label table, as negatives.
 
-    The vectors of an encoder run decide which documents are the nearest. The outcome line also has the share of the
-    mined negatives that are relevant (false negatives), measured on judged pairs.
+    The vectors of an encoder run, or BM25, decide which documents are the nearest. The outcome line also has the share
+    of the mined negatives that are relevant (false negatives), measured on judged pairs.
     """
     processes.refuse_several("launch.mine_negatives")
     inputs = {
         "labels": arguments.labels,
-        "query_embeddings": arguments.query_embeddings,
-        "document_embeddings": arguments.document_embeddings,
+        "query_embeddings": arguments.query_embeddings or None,
+        "document_embeddings": arguments.document_embeddings or None,
         # The key is not "logs", because that key names the logs that a label table was mined from.
         "judged_logs": arguments.logs,
     }
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
-    refuse_seen_answers(arguments.document_embeddings, arguments.labels)
+    if arguments.document_embeddings:
+        refuse_seen_answers(arguments.document_embeddings, arguments.labels)
     if arguments.logs is not None:
         check_mined_from(arguments.labels, arguments.logs)
-    vectors = open_pair(arguments.query_embeddings, arguments.document_embeddings)
+    ranked = _open_ranked(arguments)
     recorded = {f.name: getattr(arguments, f.name) for f in fields(arguments) if f.name not in _NOT_WHAT}
     mined: dict[str, Any] = {}
     with (
@@ -137,33 +83,53 @@ def mine_negatives(arguments: MineNegativesArguments) -> dict[str, Any]:
     ):
         labels = MinedLabels(
             connection,
-            query_ids=vectors.queries.ids,
-            doc_ids=vectors.documents.ids,
+            query_ids=ranked.query_ids,
+            doc_ids=ranked.doc_ids,
             memory_limit=arguments.memory_limit,
+            replace_negatives=arguments.replace_negatives,
+            dev_fraction=arguments.dev_fraction,
         )
-        mined.update(_mine(arguments, vectors, labels, out))
+        mined.update(_mine(arguments, ranked, labels, out))
         sweep = Path(arguments.labels) / "alpha_sweep.json"
         if sweep.is_file():
             artifacts.write_text(out / sweep.name, sweep.read_text(encoding="utf-8"))
     return {"labels": arguments.output, **mined}
 
 
-def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: MinedLabels, out: Path) -> dict[str, Any]:
+class _Ranked(NamedTuple):
+    """The vectors of queries and documents; or, for BM25, the documents as texts."""
+
+    vectors: EmbeddingPair | None
+    corpus: Corpus | None
+    query_ids: list[str]
+    doc_ids: list[str]
+
+    def queries(self, rows: np.ndarray, queries: list[str]) -> np.ndarray:
+        """Returns some queries in the form that the corpus ranks for."""
+        return np.array(queries, object) if self.vectors is None else take_rows(self.vectors.queries.shards, rows)
+
+
+def _open_ranked(arguments: MineNegativesArguments) -> _Ranked:
+    if arguments.ranked_by == "bm25":
+        assert arguments.logs is not None
+        corpus = read_corpus(open_logs(arguments.logs))
+        return _Ranked(None, corpus, read_queries(arguments.labels), list(corpus.doc_ids))
+    vectors = open_pair(arguments.query_embeddings, arguments.document_embeddings)
+    return _Ranked(vectors, None, list(vectors.queries.ids), list(vectors.documents.ids))
+
+
+def _mine(arguments: MineNegativesArguments, ranked: _Ranked, labels: MinedLabels, out: Path) -> dict[str, Any]:
     query_counts = labels.query_counts()
     _check_counts(arguments, query_counts)
     judged = None
     if arguments.logs is not None:
         judged = JudgedLogs(arguments.logs, labels.connection, with_texts=arguments.exclude_same_text)
-        judged.check_corpus(arguments.document_embeddings)
+        if arguments.document_embeddings:
+            judged.check_corpus(arguments.document_embeddings)
     equals = judged.equal_texts() if judged is not None and arguments.exclude_same_text else None
-    corpus = NegativesCorpus(
-        vectors.documents,
-        search=arguments.search,
-        equals=equals,
-        sample_queries=_sample(vectors),
-        depth=arguments.top,
-    )
-    tally = _mine_all(arguments.selection, vectors, labels, corpus, pairs=query_counts.queries * corpus.count)
+    corpus, sampler = _corpus(arguments, ranked, equals)
+    pairs = query_counts.queries * corpus.count
+    tally = _mine_all(arguments.selection, ranked, labels, corpus, sampler=sampler, pairs=pairs)
     counts = labels.write(out, level=arguments.level)
     mined = counts.pop("new")
     return {
@@ -173,6 +139,7 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
         **counts,
         "queries": query_counts.queries,
         "queries_without_positive": query_counts.without_positive,
+        **({"dev_queries": query_counts.dev} if arguments.dev_fraction else {}),
         "queries_without_vector": query_counts.missing,
         "positives_without_vector": query_counts.unembedded_positives,
         "documents": corpus.count,
@@ -189,14 +156,42 @@ def _mine(arguments: MineNegativesArguments, vectors: EmbeddingPair, labels: Min
     }
 
 
+def _corpus(
+    arguments: MineNegativesArguments, ranked: _Ranked, equals: np.ndarray | None
+) -> tuple[RankedCorpus, ScoreSampler | None]:
+    """Returns the documents that are ranked, and the sampler of their scores if there is one."""
+    if ranked.vectors is None:
+        assert ranked.corpus is not None
+        return LexicalCorpus(ranked.corpus, equals=equals), None
+    corpus = NegativesCorpus(
+        ranked.vectors.documents,
+        search=arguments.search,
+        equals=equals,
+        sample_queries=_sample(ranked.vectors),
+        depth=arguments.top,
+    )
+    if arguments.sampler is None:
+        return corpus, None
+    between = corpus.between if isinstance(arguments.sampler, TriSampler) else None
+    return corpus, ScoreSampler(
+        sampler=arguments.sampler, temperature=arguments.temperature, seed=arguments.seed, between=between
+    )
+
+
 def _mine_all(
-    selection: Selection, vectors: EmbeddingPair, labels: MinedLabels, corpus: NegativesCorpus, *, pairs: int
+    selection: Selection,
+    ranked: _Ranked,
+    labels: MinedLabels,
+    corpus: RankedCorpus,
+    *,
+    sampler: ScoreSampler | None,
+    pairs: int,
 ) -> Tally:
     tally = Tally(selection)
     with tqdm(total=pairs, desc="mining", unit=" pairs", unit_scale=True, delay=1) as bar:
         for first, rows, queries, labelled in labels.blocks(_BLOCK_QUERIES):
-            block = Block(take_rows(vectors.queries.shards, rows), id_hashes(queries), labelled)
-            for negatives in mine_block(block, corpus, selection, tally, progress=bar.update):
+            block = Block(ranked.queries(rows, queries), id_hashes(queries), labelled)
+            for negatives in mine_block(block, corpus, selection, tally, sampler=sampler, progress=bar.update):
                 labels.add(
                     place=first + negatives.query,
                     document=negatives.document,

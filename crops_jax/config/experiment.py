@@ -116,6 +116,9 @@ class DataConfig:
     documents_per_query: int = 4
     """The number of documents of a record whose text enters one batch. They are chosen by (seed, step) among those
     whose tokens the record holds."""
+    positives_per_query: int = 0
+    """The maximum number of these documents that are positives (levels 4 and 5), so that the others are hard negatives.
+    A record with too few hard negatives leaves columns empty. 0: any number."""
     labels_per_query: int = 32
     """k of SparseLabels: the maximum number of labels above level 0 of a query in one batch. Overflow is counted."""
     row_tokens: int = 0
@@ -127,6 +130,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         for name in ("queries_per_batch", "documents_per_query", "labels_per_query"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        positives = self.positives_per_query
+        _require(positives >= 0, "positives_per_query must not be negative", positives)
         _require(self.workers >= 0, "workers must not be negative", self.workers)
         _require(self.row_tokens >= 0, "row_tokens must not be negative", self.row_tokens)
 

@@ -55,6 +55,7 @@ class BatchReader:
     source: RecordSource
     seed: int
     columns: int
+    positives: int
     query_tokens: int
     document_tokens: int
     row_tokens: int
@@ -72,6 +73,7 @@ class BatchReader:
             source=source,
             seed=config.training.seed,
             columns=config.data.documents_per_query,
+            positives=config.data.positives_per_query,
             query_tokens=encoder.max_query_tokens,
             document_tokens=encoder.max_document_tokens,
             row_tokens=config.data.row_tokens
@@ -132,7 +134,9 @@ class BatchReader:
     def _choose(self, queries: Int64[np.ndarray, "B 2"]) -> list[_Chosen]:
         records = [self.source[number] for number in queries[:, 1].tolist()]
         levels = [record.document_levels for record in records]
-        chosen = choose_documents(levels, positions=queries[:, 0], seed=self.seed, columns=self.columns)
+        chosen = choose_documents(
+            levels, positions=queries[:, 0], seed=self.seed, columns=self.columns, positives=self.positives
+        )
         return [_Chosen(record, documents) for record, documents in zip(records, chosen, strict=True)]
 
     def _packs(self, chosen: Sequence[_Chosen]) -> list[list[tuple[list[np.ndarray], Rows]]]:

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 
 from crops_jax.hashing import seed_hash, splitmix64
+from crops_jax.labels import Level
 
 _MAX_DRAW = np.uint64(2**64 - 1)
 
@@ -16,6 +17,7 @@ def choose_documents(
     positions: Int64[np.ndarray, "queries"],
     seed: int,
     columns: int,
+    positives: int = 0,
 ) -> list[list[int]]:
     """Returns the numbers of the documents of each record that enter a batch, at most `columns` of them.
 
@@ -28,9 +30,11 @@ def choose_documents(
       positions: the position of each query in the run.
       seed: the seed of the run.
       columns: the maximum number of documents of a record.
+      positives: the maximum number of them that are positives (levels 4 and 5); 0 for any number. The first one is the
+        one that is chosen first, as in every other case.
     """
     counts = np.array([len(documents) for documents in levels], np.int64)
-    if not counts.size or counts.max() <= columns:
+    if not counts.size or (counts.max() <= columns and not positives):
         return [list(range(count)) for count in counts.tolist()]
     padded = np.full((len(levels), counts.max()), -1, np.int32)
     for row, documents in enumerate(levels):
@@ -42,8 +46,28 @@ def choose_documents(
     # highest level that were not first have large draws.
     others = np.where(padded < 0, _MAX_DRAW, splitmix64(draws))
     others[np.arange(len(levels)), first] = 0
-    order = others.argsort(axis=1, kind="stable")[:, :columns].tolist()
-    return [list(range(count)) if count <= columns else row for row, count in zip(order, counts.tolist())]
+    order = others.argsort(axis=1, kind="stable")
+    if positives:
+        return _with_few_positives(order, padded, columns=columns, positives=positives)
+    drawn = order[:, :columns].tolist()
+    return [list(range(count)) if count <= columns else row for row, count in zip(drawn, counts.tolist())]
+
+
+def _with_few_positives(
+    order: Int64[np.ndarray, "queries width"],
+    levels: Int32[np.ndarray, "queries width"],
+    *,
+    columns: int,
+    positives: int,
+) -> list[list[int]]:
+    """Returns the first `columns` documents of each row of `order`, without the positives after the first `positives`.
+
+    The level -1 is padding.
+    """
+    ordered = np.take_along_axis(levels, order, axis=1)
+    positive = ordered >= Level.POSITIVE
+    kept = (ordered >= 0) & (~positive | (positive.cumsum(axis=1) <= positives))
+    return [row[keep][:columns].tolist() for row, keep in zip(order, kept, strict=True)]
 
 
 def _draws(seed: int, positions: Int64[np.ndarray, "queries"], width: int) -> UInt64[np.ndarray, "queries width"]:

@@ -6,16 +6,20 @@ relevant documents that no user saw. Two known methods avoid these: skipping the
 2407.15831).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int64, UInt64
+from jaxtyping import Bool, Float64, Int, Int32, Int64, UInt64
 
 from crops_jax.hashing import seed_hash, splitmix64
 
 DECIMALS = 6
 """The number of decimals to which scores and limits are rounded before comparison, so that written scores decide."""
+
+Draw = Callable[[Bool[np.ndarray, "queries k"], int], Int32[np.ndarray, "queries count"]]
+"""Draws `count` of the positions of each ranking for which a mask is true. If there are fewer, the last ones are -1."""
 
 _LARGEST_BITS = np.uint64(2**64 - 1)
 
@@ -30,8 +34,9 @@ class Selection:
     """The number of first ranks that are skipped."""
     per_query: int = 8
     """The maximum number of documents that are selected for a query."""
-    sampling: Literal["top", "random"] = "top"
-    """top: the first of the considered ranks are selected. random: documents are drawn among all considered ranks."""
+    sampling: Literal["top", "random", "simans", "trisampler"] = "top"
+    """top: the first of the considered ranks are selected. random: documents are drawn among all considered ranks with
+    equal probabilities. simans, trisampler: they are drawn by the sampler of that name (crops_jax.negatives)."""
     absolute_margin: float | None = None
     """The score of a negative must be less than positive - margin."""
     relative_margin: float | None = None
@@ -52,6 +57,11 @@ class Selection:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in 0 to {limit:g}, found {value}")
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, found {self.seed}")
+
+    @property
+    def has_sampler(self) -> bool:
+        """Whether a sampler of crops_jax.negatives draws."""
+        return self.sampling in ("simans", "trisampler")
 
     @property
     def has_margin(self) -> bool:
@@ -135,6 +145,7 @@ def choose_negatives(
     query_hashes: UInt64[np.ndarray, "queries"],
     document_hashes: UInt64[np.ndarray, "documents"],
     equals: Int[np.ndarray, "documents"] | None = None,
+    draw: Draw | None = None,
 ) -> Chosen:
     """Returns the decision on every position of the rankings of some queries.
 
@@ -148,7 +159,13 @@ def choose_negatives(
       query_hashes, document_hashes: the hashes from which, with the seed, random sampling draws; it uses nothing else.
       equals: a number for each document; documents with the same number are equal, and an equal of a positive is a
         positive. By default no two documents are equal.
+      draw: the draws of a sampler, among the considered documents that have no label yet and are below the limit;
+        needed if the selection has a sampler, and not used otherwise.
+
+    Raises ValueError if the selection has a sampler and `draw` is missing.
     """
+    if selection.has_sampler and draw is None:
+        raise ValueError(f"choose_negatives: sampling {selection.sampling!r} needs the draws of its sampler")
     retrieved = indices >= 0
     first_keys = np.arange(len(indices), dtype=np.int64)[:, None] * documents
     numbers = np.arange(documents) if equals is None else equals
@@ -163,8 +180,13 @@ def choose_negatives(
     free = considered & below & ~negative
     if selection.sampling == "top":
         new = free & (np.cumsum(free, axis=1) <= selection.per_query)
+    elif selection.has_sampler and draw is not None:
+        positions = draw(free, selection.per_query)
+        new = np.zeros(free.shape, bool)
+        row, column = np.nonzero(positions >= 0)
+        new[row, positions[row, column]] = True
     else:
-        bits = _random_bits(query_hashes, document_hashes[indices], selection.seed)
+        bits = random_bits(query_hashes, document_hashes[indices], selection.seed)
         order = np.argsort(np.where(free, bits, _LARGEST_BITS), axis=1, kind="stable")
         drawn = np.zeros(free.shape, bool)
         np.put_along_axis(drawn, order[:, : selection.per_query], True, axis=1)
@@ -181,7 +203,7 @@ def _contained(
     return known[np.minimum(np.searchsorted(known, keys), known.size - 1)] == keys
 
 
-def _random_bits(
+def random_bits(
     queries: UInt64[np.ndarray, "queries"], documents: UInt64[np.ndarray, "queries k"], seed: int
 ) -> UInt64[np.ndarray, "queries k"]:
     """Returns 64 random bits for each pair, as a function of (seed, query, document)."""

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
+from crops_jax.hashing import sha256_hashes
 from crops_jax.labels import Level
 from crops_jax.retrieval.hard_negatives import Labelled
 from data.labels.assign_levels import LABEL_SCHEMA
 from data.labels.files import ROW_GROUP_ROWS, write_label_batches
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
+from data.records.label_groups import dev_threshold
 from data.tables.duckdb_session import duckdb_size
 
 SOURCE = "model_mined"
@@ -28,13 +30,15 @@ SOURCE = "model_mined"
 class QueryCounts(NamedTuple):
     """Counts of the queries of a label table.
 
-    queries: queries with a positive and a vector. missing: queries with a positive but without a vector; first_missing
+    queries: queries with a positive and a vector. dev: queries of the split dev, which are in none of the other
+    counts. missing: queries with a positive but without a vector; first_missing
     is the first of these. without_positive: the other queries, for which nothing is mined. unembedded_positives:
     positives of `queries` whose document has no vector. indexed: labels of `queries` except those of generated
     documents, which are in no index. embedded: labels among `indexed` whose document has a vector.
     """
 
     queries: int
+    dev: int
     missing: int
     first_missing: str | None
     without_positive: int
@@ -47,13 +51,22 @@ class MinedLabels:
     """A label table, the ids of the vectors, and the rows that were mined so far."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, *, query_ids: list[str], doc_ids: list[str], memory_limit: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        query_ids: list[str],
+        doc_ids: list[str],
+        memory_limit: str,
+        replace_negatives: bool = False,
+        dev_fraction: float = 0.0,
     ):
         """
         Args:
           connection: a connection with a view `labels`, as data.labels.table.open_labels returns it.
           query_ids, doc_ids: the ids of the vectors of queries and of documents, in the order of the vectors.
           memory_limit: the memory limit of DuckDB, such as "1GB".
+          replace_negatives: whether the negatives of the table are left out, except those of dev queries.
+          dev_fraction: the share of the queries for which nothing is mined, as data.write_records chooses them.
 
         Raises:
           InputError: the memory limit is not a size.
@@ -62,9 +75,12 @@ class MinedLabels:
         connection.execute("SET memory_limit = $1", [duckdb_size(memory_limit)])
         self._keep("vectors", query=pa.array(query_ids, pa.string()), vector=np.arange(len(query_ids)))
         self._keep("corpus", doc_id=pa.array(doc_ids, pa.string()), document=np.arange(len(doc_ids)))
+        self._keep("dev", query=pa.array(self._dev_queries(dev_fraction), pa.string()))
+        kept = f"level >= {Level.POSITIVE:d} OR query IN (FROM dev)" if replace_negatives else "true"
+        connection.execute(f"CREATE TEMP VIEW kept AS SELECT * FROM labels WHERE {kept}")
         connection.execute(
-            "CREATE TEMP TABLE positives AS SELECT query, count(*) AS positives FROM labels "
-            f"WHERE level >= {Level.POSITIVE:d} GROUP BY query"
+            "CREATE TEMP TABLE positives AS SELECT query, count(*) AS positives FROM kept "
+            f"WHERE level >= {Level.POSITIVE:d} AND query NOT IN (FROM dev) GROUP BY query"
         )
         # Queries with the same number of positives are adjacent, because their rankings are searched to the same depth.
         connection.execute(
@@ -74,7 +90,7 @@ class MinedLabels:
         connection.execute(
             "CREATE TEMP TABLE known AS SELECT place, document, "
             f"level >= {Level.POSITIVE:d} AS positive, source = '{WRITTEN}' AS written "
-            "FROM labels JOIN asked USING (query) LEFT JOIN corpus USING (doc_id) ORDER BY place, document"
+            "FROM kept JOIN asked USING (query) LEFT JOIN corpus USING (doc_id) ORDER BY place, document"
         )
         connection.execute("CREATE TEMP TABLE mined (place BIGINT, document BIGINT, score DOUBLE, new BOOLEAN)")
 
@@ -83,10 +99,21 @@ class MinedLabels:
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM arriving")
         self.connection.unregister("arriving")
 
+    def _dev_queries(self, fraction: float) -> list[str]:
+        """Returns the queries whose hash puts them into the split dev."""
+        if not fraction:
+            return []
+        queries = (
+            self.connection.sql("SELECT DISTINCT query FROM labels ORDER BY query").to_arrow_table()[0].to_pylist()
+        )
+        threshold = dev_threshold(fraction)
+        return [query for query, bits in zip(queries, sha256_hashes(queries).tolist(), strict=True) if bits < threshold]
+
     def query_counts(self) -> QueryCounts:
         """Returns the counts of the queries of the label table."""
-        every, queries, missing, first = self._row(
-            "SELECT (SELECT count(DISTINCT query) FROM labels), count(vector), count(*) FILTER (vector IS NULL), "
+        every, dev, queries, missing, first = self._row(
+            "SELECT (SELECT count(DISTINCT query) FROM labels), (SELECT count(*) FROM dev), count(vector), "
+            "count(*) FILTER (vector IS NULL), "
             "min(query) FILTER (vector IS NULL) FROM positives LEFT JOIN vectors USING (query)"
         )
         unembedded, indexed, embedded = self._row(
@@ -95,9 +122,10 @@ class MinedLabels:
         )
         return QueryCounts(
             queries=queries,
+            dev=dev,
             missing=missing,
             first_missing=first,
-            without_positive=every - queries - missing,
+            without_positive=every - dev - queries - missing,
             unembedded_positives=unembedded,
             indexed=indexed,
             embedded=embedded,
@@ -149,7 +177,7 @@ class MinedLabels:
         counts: dict[str, int] = dict.fromkeys(("rows", "new", "met_again", "raised"), 0)
         merged = self.connection.sql(
             "SELECT coalesce(l.query, m.query) AS query, coalesce(l.doc_id, m.doc_id) AS doc_id, l.level, l.source, "
-            "l.score, l.evidence, m.score AS mined FROM labels AS l FULL JOIN "
+            "l.score, l.evidence, m.score AS mined FROM kept AS l FULL JOIN "
             "(SELECT query, doc_id, score FROM mined JOIN asked USING (place) JOIN corpus USING (document)) AS m "
             "ON l.query = m.query AND l.doc_id = m.doc_id ORDER BY 1, 2"
         )

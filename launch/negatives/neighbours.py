@@ -1,7 +1,7 @@
-"""Ranks embedded documents for queries, and selects negatives from the rankings."""
+"""Ranks documents for queries, and selects negatives from the rankings."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,11 @@ from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
 from crops_jax.hashing import id_hashes
 from crops_jax.retrieval.exact import inner_products, local_mesh
-from crops_jax.retrieval.hard_negatives import Chosen, Labelled, Selection, choose_negatives, rounded, score_limits
+from crops_jax.retrieval.hard_negatives import Labelled, Selection, choose_negatives, rounded, score_limits
 from crops_jax.retrieval.mapped import mapped_top_k, take_rows
 from crops_jax.retrieval.scann_index import build_index
+from launch.negatives.score_sampling import ScoreSampler, drawn_positives
+from launch.negatives.tally import Tally
 
 # The number of positions of rankings that are in memory at once: 128 MiB.
 _POSITIONS_IN_MEMORY = 1 << 24
@@ -25,10 +27,38 @@ _PAIRS_AT_ONCE = 65_536
 Ranking = tuple[Float32[np.ndarray, "queries k"], Int32[np.ndarray, "queries k"]]
 
 
-class Block(NamedTuple):
-    """A block of queries: their vectors, their hashes and their labelled documents."""
+class RankedCorpus(Protocol):
+    """Documents that can be ranked for queries, which are given in the form that the corpus takes: vectors or texts."""
 
-    vectors: Float32[np.ndarray, "queries dim"]
+    count: int
+    hashes: UInt64[np.ndarray, "documents"]
+    equals: Int64[np.ndarray, "documents"] | None
+    """A number for each document, the same for documents that are treated as equal; None: no two are."""
+
+    @property
+    def settings(self) -> dict:
+        """The settings of the search, for the outcome line."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int, *, progress: Callable[[int], object]) -> Ranking:
+        """Returns the k best documents of each query, best first; the index is -1 after the end of a ranking."""
+        ...
+
+    def pair_scores(
+        self, queries: np.ndarray, query: Int[np.ndarray, "pairs"], document: Int[np.ndarray, "pairs"]
+    ) -> Float32[np.ndarray, "pairs"]:
+        """Returns the scores of pairs, equal to those of the search."""
+        ...
+
+    def rounded(self, scores: np.ndarray) -> Float64[np.ndarray, "..."]:
+        """Returns scores in the form that is written and compared."""
+        ...
+
+
+class Block(NamedTuple):
+    """A block of queries: their vectors (or their texts, for BM25), their hashes and their labelled documents."""
+
+    queries: Float32[np.ndarray, "queries dim"] | np.ndarray
     hashes: UInt64[np.ndarray, "queries"]
     labelled: Labelled
 
@@ -71,10 +101,7 @@ class NegativesCorpus:
         self.count = len(documents.ids)
         self.hashes = id_hashes(documents.ids)
         self.equals = equals
-        self.sizes = None if equals is None else np.bincount(equals, minlength=self.count)
-        # Ties are broken by id, so that the order of the table does not matter.
-        self.order = np.empty(self.count, np.int32)
-        self.order[pc.sort_indices(pa.array(documents.ids)).to_numpy()] = np.arange(self.count, dtype=np.int32)
+        self.order = order_of_ids(documents.ids)
         self._block_rows = block_rows
         self._mesh = local_mesh()
         self._index = None
@@ -136,101 +163,96 @@ class NegativesCorpus:
             scores[some] = inner_products(queries[query[some]], take_rows(self.shards, document[some]))
         return scores
 
+    def rounded(self, scores: np.ndarray) -> Float64[np.ndarray, "..."]:
+        """Returns cosines rounded to 6 decimals."""
+        return rounded(scores)
 
-class Tally:
-    """Counts and scores of the mined pairs of all blocks, for the outcome line."""
-
-    def __init__(self, selection: Selection) -> None:
-        self._selection = selection
-        self._counts = dict.fromkeys(
-            ("positives_passed_over", "too_near_a_positive", "queries_with_fewer", "queries_with_none"), 0
-        )
-        self._without_scored_positive = 0
-        self._scores = {"positives": _Summary(), "mined": _Summary()}
-
-    def add_positives(self, scores: Float64[np.ndarray, "positives"], limits: Float64[np.ndarray, "queries"]) -> None:
-        self._scores["positives"].add(scores)
-        self._without_scored_positive += int(np.isneginf(limits).sum())
-
-    def add(self, chosen: Chosen, scores: Float64[np.ndarray, "queries k"]) -> None:
-        taken = chosen.new.sum(axis=1)
-        self._counts["positives_passed_over"] += int(chosen.positive.sum())
-        self._counts["too_near_a_positive"] += int(chosen.beyond_margin.sum())
-        self._counts["queries_with_fewer"] += int((taken < self._selection.per_query).sum())
-        self._counts["queries_with_none"] += int((taken == 0).sum())
-        self._scores["mined"].add(scores[chosen.new])
-
-    def outcome(self) -> dict:
-        """Returns the counts and the summaries of scores.
-
-        positives_passed_over: known positives in the rankings. too_near_a_positive: pairs that the margin excluded.
-        queries_with_fewer: queries that got fewer than per_query negatives; queries_with_none (no negative) is
-        included. queries_without_scored_positive: queries without a scored positive, for which no margin can be
-        measured; they get no negatives.
-        """
-        margin = {"queries_without_scored_positive": self._without_scored_positive}
-        scores = {name: summary.outcome() for name, summary in self._scores.items()}
-        return {**self._counts, **(margin if self._selection.has_margin else {}), "scores": scores}
+    def between(
+        self, document: Int[np.ndarray, "queries"], others: Int[np.ndarray, "queries k"]
+    ) -> Float32[np.ndarray, "queries k"]:
+        """Returns the cosines of one document with others, for each query; an index of -1 stands for document 0."""
+        given = take_rows(self.shards, np.maximum(document, 0))
+        found = np.empty(others.shape, np.float32)
+        at_once = max(1, _PAIRS_AT_ONCE // max(1, others.shape[1]))
+        for start in range(0, len(document), at_once):
+            some = slice(start, start + at_once)
+            vectors = take_rows(self.shards, np.maximum(others[some], 0).ravel())
+            vectors = vectors.reshape(*others[some].shape, -1)
+            found[some] = np.einsum("qd,qkd->qk", given[some], vectors)
+        return found
 
 
-class _Summary:
-    def __init__(self) -> None:
-        self._count, self._sum, self._least, self._greatest = 0, 0.0, np.inf, -np.inf
-
-    def add(self, scores: Float64[np.ndarray, "some"]) -> None:
-        if scores.size:
-            self._count += scores.size
-            self._sum += float(scores.sum())
-            self._least = min(self._least, float(scores.min()))
-            self._greatest = max(self._greatest, float(scores.max()))
-
-    def outcome(self) -> dict[str, float] | None:
-        if not self._count:
-            return None
-        return {"mean": round(self._sum / self._count, 4), "least": self._least, "greatest": self._greatest}
+def order_of_ids(ids: Sequence[str]) -> Int32[np.ndarray, "ids"]:
+    """Returns the position of each id in the order of ids. It breaks ties, so that the order of a table never does."""
+    order = np.empty(len(ids), np.int32)
+    order[pc.sort_indices(pa.array(ids, pa.string())).to_numpy()] = np.arange(len(ids), dtype=np.int32)
+    return order
 
 
 def mine_block(
-    block: Block, corpus: NegativesCorpus, selection: Selection, tally: Tally, *, progress: Callable[[int], object]
+    block: Block,
+    corpus: RankedCorpus,
+    selection: Selection,
+    tally: Tally,
+    *,
+    sampler: ScoreSampler | None = None,
+    progress: Callable[[int], object],
 ) -> Iterator[MinedPairs]:
-    """Yields the negatives of a block of queries, for some thousands of queries at a time. Each query occurs once."""
-    labelled = block.labelled
+    """Yields the negatives of a block of queries, for some thousands of queries at a time. Each query occurs once.
+
+    Args:
+      block: the queries.
+      corpus: the documents.
+      selection: the rules of the selection.
+      tally: the counts, to which those of the block are added.
+      sampler: the sampler that draws, if the selection has one.
+      progress: a function that is called with the number of pairs that were scored since its last call.
+    """
+    labelled, count = block.labelled, len(block.queries)
     is_positive = labelled.positive
     row, document = labelled.query[is_positive], labelled.document[is_positive]
-    positive_scores = rounded(corpus.pair_scores(block.vectors, row, document))
-    limits = score_limits(selection, queries=len(block.vectors), row=row, scores=positive_scores)
+    positive_scores = corpus.rounded(corpus.pair_scores(block.queries, row, document))
+    limits = score_limits(selection, queries=count, row=row, scores=positive_scores)
     tally.add_positives(positive_scores, limits)
+    anchors = None
+    if sampler is not None:
+        anchors = drawn_positives(row, document, positive_scores, block.hashes, corpus.hashes, seed=selection.seed)
     for members, depth in _groups(_left_out(block, corpus), selection.top, corpus.count):
-        scores, indices = corpus.search(block.vectors[members], depth, progress=progress)
+        scores, indices = corpus.search(block.queries[members], depth, progress=progress)
         for start in range(0, len(members), _CHOSEN_AT_ONCE):
             some = slice(start, start + _CHOSEN_AT_ONCE)
             queries = members[some]
-            cosines = rounded(scores[some])
+            written = corpus.rounded(scores[some])
+            draw = None
+            if sampler is not None and anchors is not None:
+                draw = sampler.draws(written, indices[some], anchors.of(queries), block.hashes[queries])
             chosen = choose_negatives(
-                cosines,
+                written,
                 indices[some],
-                _labels_of(labelled, queries, len(block.vectors)),
+                _labels_of(labelled, queries, count),
                 selection,
                 documents=corpus.count,
                 limits=limits[queries],
                 query_hashes=block.hashes[queries],
                 document_hashes=corpus.hashes,
                 equals=corpus.equals,
+                draw=draw,
             )
-            tally.add(chosen, cosines)
+            tally.add(chosen, written)
             at = np.nonzero(chosen.new | chosen.known)
-            yield MinedPairs(queries[at[0]], indices[some][at].astype(np.int64), cosines[at], chosen.new[at])
+            yield MinedPairs(queries[at[0]], indices[some][at].astype(np.int64), written[at], chosen.new[at])
 
 
-def _left_out(block: Block, corpus: NegativesCorpus) -> Int64[np.ndarray, "queries"]:
+def _left_out(block: Block, corpus: RankedCorpus) -> Int64[np.ndarray, "queries"]:
     """Returns for each query the number of documents of the corpus that are its positives or equal to one."""
     labelled = block.labelled
     row, document = labelled.query[labelled.positive], labelled.document[labelled.positive]
-    if corpus.equals is None or corpus.sizes is None:
-        return np.bincount(row, minlength=len(block.vectors))
+    if corpus.equals is None:
+        return np.bincount(row, minlength=len(block.queries))
+    sizes = np.bincount(corpus.equals, minlength=corpus.count)
     once = np.unique(row * corpus.count + corpus.equals[document])
-    counts = np.zeros(len(block.vectors), np.int64)
-    np.add.at(counts, once // corpus.count, corpus.sizes[once % corpus.count])
+    counts = np.zeros(len(block.queries), np.int64)
+    np.add.at(counts, once // corpus.count, sizes[once % corpus.count])
     return counts
 
 

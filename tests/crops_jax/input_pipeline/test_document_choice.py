@@ -26,3 +26,17 @@ def test_the_choice_of_one_query_does_not_depend_on_its_neighbours():
     ]
     assert together == alone
     assert together[2] == []
+
+
+def test_a_limit_of_positives_leaves_the_other_columns_to_hard_negatives():
+    """Records of 3 positives and 2 negatives, of 2 positives, and of 1 positive and 4 negatives, with 3 columns."""
+    records = [[4, 5, 4, 1, 2], [4, 4], [4, 1, 1, 1, 3]]
+    levels = [np.array(records[row % 3], np.int32) for row in range(900)]
+    chosen = choose_documents(levels, positions=np.arange(900), seed=3, columns=3, positives=1)
+    # The one of level 5 is first, because a query keeps a document of its highest level, and both negatives follow.
+    assert all((row[0], set(row[1:])) == (1, {3, 4}) for row in chosen[0::3])
+    assert {tuple(row) for row in chosen[1::3]} == {(0,), (1,)}
+    assert all(row[0] == 0 and len(set(row)) == 3 for row in chosen[2::3])
+    assert collections.Counter(place for row in chosen[2::3] for place in row[1:]).keys() == {1, 2, 3, 4}
+    two = choose_documents(levels[:3], positions=np.arange(3), seed=3, columns=4, positives=2)
+    assert [sum(records[row][place] >= 4 for place in places) for row, places in enumerate(two)] == [2, 2, 1]

@@ -17,7 +17,8 @@ from data.labels.assign_levels import LABEL_SCHEMA, PRECEDENCE
 from data.labels.table import open_labels
 from launch.mine_negatives import mine_negatives
 from launch.negatives.mined_labels import SOURCE, MinedLabels
-from launch.negatives.neighbours import Block, NegativesCorpus, Tally, mine_block
+from launch.negatives.neighbours import Block, NegativesCorpus, mine_block
+from launch.negatives.tally import Tally
 from tests.embedding_folders import at_cosines, write_embeddings
 from tests.launch.negatives.labelled import COSINES, ENTRY, KEPT, LABELS, arguments, new_rows, read_rows, write_labels
 
