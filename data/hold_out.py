@@ -56,8 +56,8 @@ class HoldOutArguments:
     discriminator is fitted on the training part."""
     reformulations_by: Literal["discriminator", "truth"] = "discriminator"
     """Who decides which documents that were consumed after a reformulation are relevant and enter test_reformulations.
-    "truth" is for a generated world: the test then does not depend on the discriminator, which also decides the
-    positives of the training part."""
+    "truth" is for a generated world: the test then depends neither on the discriminator, which also decides the
+    positives of the training part, nor on beta, the minimum similarity of the two queries."""
     score_cache: str | None = None
     """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
     does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
@@ -270,7 +270,10 @@ def _write_tests(
     clicks = test.impressions.filter(test.impressions.consumed).select("query", "doc_id").distinct()
     clicks = clicks.order_by("query", "doc_id").to_pyarrow()
     write_table(out, "test_clicks", clicks)
-    candidates, counts = reformulation_supports(connection, test, parameters=arguments.parameters)
+    parameters = arguments.parameters
+    if arguments.reformulations_by == "truth":  # The truth of the first query decides, however the two are similar.
+        parameters = dataclasses.replace(parameters, beta=-1.0, similarity_encoder=None)
+    candidates, counts = reformulation_supports(connection, test, parameters=parameters)
     if arguments.reformulations_by == "truth":
         pairs = candidates.select("query", "doc_id").distinct()
         passing = pairs.semi_join(ibis.memtable(read_truth(arguments.logs, ["query", "doc_id"])), ["query", "doc_id"])

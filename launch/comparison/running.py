@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import shutil
 import statistics
 import time
@@ -16,17 +17,18 @@ from crops_jax.config.module import as_module
 from crops_jax.errors import InputError
 from crops_jax.program.chain import Chain, Step
 from crops_jax.runs.log import read_goodput
-from launch.comparison.arguments import Budget, CompareArguments
+from launch.comparison.arguments import Budget, CompareArguments, without_paths
 from launch.comparison.cells import RUNS, Cell, claim_run
 from launch.comparison.configurations import cell_config
 from launch.comparison.evidence.anchors import anchors_per_query
 from launch.comparison.evidence.example import is_shown
 from launch.comparison.evidence.lists import keep_lists
 from launch.comparison.measures import as_metrics, values_of
-from launch.comparison.results.conditions import conditions_here
+from launch.comparison.results.conditions import conditions_here, is_superseded
 from launch.comparison.results.files import (
     Result,
     is_finished,
+    read_result,
     read_tuning,
     result_file,
     tuning_file,
@@ -38,6 +40,8 @@ from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
 
 _DEV = "dev_recall_at_10"
+_IN_CONFIG = {"fast", "steps", "learning_rate_factors", "transformer", "hashed"}
+"""The arguments that the configuration of a cell holds already."""
 _FEWEST_SAMPLES = 100
 """The bootstrap samples of the evaluations, whose own intervals are not used."""
 
@@ -58,13 +62,14 @@ class CellRunner:
 
     @property
     def common_inputs(self) -> dict[str, Any]:
-        """The inputs that are the same for every cell."""
-        return {
-            "version": __version__,
-            "logs": artifacts.fingerprint(self.shared.logs),
-            "split": artifacts.fingerprint(self.shared.split),
-            "evaluate_flags": self.arguments.evaluate_flags,
-        }
+        """The inputs that are the same for every cell: the logs, and the settings of all that is made from them.
+
+        What is made from the logs counts by its settings and not by its bytes, so that a table can be finished on
+        another machine: a warm start, and with it the labels, differ in the last digits between processors.
+        """
+        shared = {name: value for name, value in without_paths(self.arguments).items() if name not in _IN_CONFIG}
+        settings = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+        return {"version": __version__, "logs": artifacts.fingerprint(self.shared.logs), "settings": settings}
 
     def run(self, cell: Cell) -> bool:
         """Runs a cell unless its result was made from the present inputs. Returns whether it ran."""
@@ -72,8 +77,9 @@ class CellRunner:
         factor = self._factor(cell.trained)
         measured = {"ranked_by": cell.system.ranked_by, "flags_of_system": list(cell.system.evaluate_flags)}
         inputs = self.common_inputs | measured | self._run_inputs(cell.trained, factor)
-        file = result_file(self.results, cell)
-        if is_finished(file, inputs):
+        file, fingerprints = result_file(self.results, cell), self._fingerprints(cell.trained)
+        here = conditions_here(0.0, fingerprints=fingerprints)
+        if is_finished(file, inputs) and not is_superseded(read_result(file).conditions, here):
             return False
         folder, chain, trained = self._train(cell.trained, factor)
         evaluation = folder / "evaluation"
@@ -85,7 +91,7 @@ class CellRunner:
             seed=cell.seed,
             inputs=inputs,
             figures=self._figures(cell, folder, trained, factor),
-            conditions=conditions_here(time.monotonic() - start),
+            conditions=conditions_here(time.monotonic() - start, fingerprints=fingerprints),
             metrics=as_metrics(values),
         )
         write_result(file, result)
@@ -123,13 +129,22 @@ class CellRunner:
         return max(factors, key=lambda factor: found[str(factor)])
 
     def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
-        """Returns what decides the parameters of a run."""
-        start = self._initial_run(cell)
+        """Returns what decides the parameters of a run beside the common inputs."""
+        start = ""
+        if self._initial_run(cell):
+            tower = as_module(self.configs[cell.architecture], heading="The encoder that every system starts from.")
+            start = hashlib.sha256(tower.encode()).hexdigest()
         return {
-            "initial_run": artifacts.fingerprint(start) if start else "",
-            "records": artifacts.fingerprint(self.shared.records[cell.system.labels]),
+            "initial_run": start,
+            "labels": list(cell.system.labels.flags),
             "config": hashlib.sha256(self._module(cell, factor).encode()).hexdigest(),
         }
+
+    def _fingerprints(self, cell: Cell) -> dict[str, str]:
+        """Returns the fingerprints of the records and of the initial run, which change when their bytes do."""
+        start = self._initial_run(cell)
+        records = artifacts.fingerprint(self.shared.records[cell.system.labels])
+        return {"records": records} | ({"initial_run": artifacts.fingerprint(start)} if start else {})
 
     def _initial_run(self, cell: Cell) -> Path | None:
         """Returns the run that a cell starts from, if there is one."""
@@ -143,7 +158,7 @@ class CellRunner:
     def _train(self, cell: Cell, factor: float) -> tuple[Path, Chain, dict[str, Any]]:
         """Trains the encoder of a cell in its folder, which it returns with the outcome of launch.train."""
         folder = self.table / RUNS / f"{cell.name}-{factor:g}"
-        claim_run(folder, {"version": __version__, **self._run_inputs(cell, factor)})
+        claim_run(folder, self.common_inputs | self._run_inputs(cell, factor) | self._fingerprints(cell))
         artifacts.write_text(folder / "config.py", self._module(cell, factor))
         chain = Chain(folder, total=2, compilation_cache=self.compilation_cache)
         records = self.shared.records[cell.system.labels]

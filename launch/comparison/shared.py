@@ -124,13 +124,12 @@ def _hold_out(
 
     def hold_out(name: str, output: Path, discriminator: Path | None = None) -> Path:
         decided = ("--discriminator", str(discriminator)) if discriminator else ()
-        tested = ("--reformulations-by", "truth") if has_truth(logs) else ()
+        tested = ("--reformulations-by", "truth") if has_truth(logs) else _similarity_flags(similarity)
         step = Step(
             name=name,
             module="data.hold_out",
-            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested)
-            + (*_similarity_flags(similarity), "--output", str(output)),
-            inputs=tuple(path for path in (logs, discriminator, similarity) if path),
+            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested) + ("--output", str(output)),
+            inputs=tuple(path for path in (logs, discriminator) if path),
             output=output,
         )
         chain.run(step)

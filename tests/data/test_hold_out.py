@@ -102,6 +102,8 @@ def test_the_truth_of_a_generated_world_decides_which_reformulations_are_tested(
     # Three documents were clicked after a reformulation. The truth knows one of them as relevant for the first query.
     assert outcome["test_reformulations"]["candidates"] == 3
     assert rows(tmp_path / "split", "test_reformulations", "query", "doc_id") == [("red glass", "red-glass")]
+    # The similarity of the two queries does not matter then.
+    assert held_out(logs, tmp_path / "again", **given, beta=1.0)["test_reformulations"]["passing"] == 1
 
 
 def test_a_query_before_the_border_has_no_test_reformulation(write_logs, tables, tmp_path):

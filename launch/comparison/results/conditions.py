@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,13 +22,30 @@ class Conditions:
     """Versions by package name."""
     processor: str
     cores: int
+    fingerprints: dict[str, str]
+    """The fingerprints of the records and of the run that the training started from; empty for one that starts from
+    random weights. They differ between machines where floating-point sums differ, so they decide whether a cell
+    is finished only on the same kind of machine."""
 
 
-def conditions_here(seconds: float) -> Conditions:
-    """Returns the conditions of a cell that took `seconds` on this machine."""
+def conditions_here(seconds: float, *, fingerprints: Mapping[str, str]) -> Conditions:
+    """Returns the conditions of a cell that took `seconds` on this machine and had inputs of these fingerprints."""
     return Conditions(
-        seconds=round(seconds, 1), packages=dict(_versions()), processor=processor(), cores=os.cpu_count() or 1
+        seconds=round(seconds, 1),
+        packages=dict(_versions()),
+        processor=processor(),
+        cores=os.cpu_count() or 1,
+        fingerprints=dict(fingerprints),
     )
+
+
+def is_superseded(stored: Conditions, here: Conditions) -> bool:
+    """Returns whether a result has other fingerprints than the same inputs have here, on the same kind of machine.
+
+    Then the labels or the first weights were made by other code. On another kind of machine they differ by rounding.
+    """
+    same_machine = all(getattr(stored, name) == getattr(here, name) for name in ("processor", "cores", "packages"))
+    return same_machine and stored.fingerprints != here.fingerprints
 
 
 @cache

@@ -166,7 +166,7 @@ def _measured(file: Path, name: str, stored: Any) -> Measured:
 
 def _conditions(file: Path, stored: Mapping[str, Any]) -> Conditions:
     kinds: dict[str, tuple[type, ...]] = {"seconds": (int, float), "packages": (dict,), "processor": (str,)}
-    kinds["cores"] = (int,)
+    kinds |= {"cores": (int,), "fingerprints": (dict,)}
     return Conditions(
         **{
             name: typed(file, f"conditions.{name}", stored.get(name), *kind, remedy=_REMEDY)

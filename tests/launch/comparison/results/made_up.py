@@ -7,7 +7,11 @@ from launch.comparison.results.conditions import Conditions
 from launch.comparison.results.files import Result, measured
 
 CONDITIONS = Conditions(
-    seconds=60.0, packages={"jax": "1", "flax": "2", "numpy": "3"}, processor="A processor", cores=2
+    seconds=60.0,
+    packages={"jax": "1", "flax": "2", "numpy": "3"},
+    processor="A processor",
+    cores=2,
+    fingerprints={"records": "r"},
 )
 
 

@@ -60,6 +60,7 @@ def test_all_but_single_queries_is_readable(tmp_path):
             "packages": {"jax": "1", "flax": "2", "numpy": "3"},
             "processor": "A processor",
             "cores": 2,
+            "fingerprints": {"records": "r"},
         },
         "metrics": {
             "ndcg@4": {"mean": 0.45, "queries": 3, "fingerprint": "f"},
