@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
-from data.conversion.acceptance import accept
+from data.conversion.acceptance import accept, check_rows_remain
 from data.conversion.raw import Conversion
 from data.conversion.streamed import Streamed
 from data.tables import open_logs
@@ -56,7 +56,7 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     """Turns a public data set into log tables.
 
     Tables and columns that the source lacks are left out. Rows that break a rule of the log tables are dropped and
-    counted.
+    counted; a required table of which nothing remains is refused.
     """
     inputs = {"input": arguments.input} | ({"mapping": arguments.mapping} if arguments.mapping else {})
     if arguments.mapping and arguments.source != "mapping":
@@ -68,6 +68,8 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     grade = getattr(adapter, "RELEVANT_GRADE", None)
     declared = {} if grade is None else {"relevant_grade": grade}
     with accept(converted) as accepted:
+        check_rows_remain(accepted, arguments.input)
+        left_empty = {"left_empty": accepted.left_empty} if accepted.left_empty else {}
         with artifacts.output_directory(
             arguments.output,
             overwrite=arguments.overwrite,
@@ -76,6 +78,7 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
             arguments=arguments,
             inputs=inputs,
             dropped=accepted.dropped,
+            **left_empty,
             **declared,
         ) as out:
             accepted.write(out)
@@ -83,8 +86,11 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     rows, dropped = accepted.rows, accepted.dropped
     for name, count in rows.items():
         reasons = ", ".join(f"{number} rows dropped ({reason})" for reason, number in dropped.get(name, {}).items())
-        print(f"{name}: {count} rows{'; ' + reasons if reasons else ''}", file=sys.stderr)
-    return {"output": arguments.output, "source": arguments.source, "tables": rows, "dropped": dropped}
+        empty = ", ".join(
+            f"{n} values left empty ({reason})" for reason, n in accepted.left_empty.get(name, {}).items()
+        )
+        print(f"{'; '.join(filter(None, (f'{name}: {count} rows', reasons, empty)))}", file=sys.stderr)
+    return {"output": arguments.output, "source": arguments.source, "tables": rows, "dropped": dropped} | left_empty
 
 
 if __name__ == "__main__":

@@ -1,23 +1,28 @@
 """Drops and counts the rows that break a rule of the log tables, in tables in memory and in streamed sources."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
+from data.conversion.layouts import quoted
 from data.conversion.raw import Conversion
-from data.conversion.streamed import ROWS_AT_ONCE, Streamed, add_raw_view, quoted, reading_error
+from data.conversion.streamed import ROWS_AT_ONCE, Streamed, add_raw_view, reading_error
+from data.conversion.values import NOUNS
 from data.tables import SCHEMAS, connect_duckdb, write_table
+from data.tables.checks import required_tables
 from data.tables.rules import REFERENCES, value_rules
 from data.tables.schemas import KINDS
+
+_Counts: TypeAlias = dict[str, dict[str, int]]
+_Examples: TypeAlias = dict[str, dict[str, str]]
 
 
 def drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, dict[str, int]]]:
@@ -26,21 +31,22 @@ def drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict
     Of several rows with one key, the first is kept. A row whose reference names a missing or dropped row is dropped.
     Queries are normalised in the tables that require it.
     """
-    kept, dropped = {}, {}
+    kept, dropped, _ = _drop_refused(tables)
+    return kept, dropped
+
+
+def _drop_refused(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], _Counts, _Examples]:
+    kept: dict[str, pa.Table] = {}
+    dropped: _Counts = {}
+    examples: _Examples = {}
     with connect_duckdb() as connection:
         connection.create_function("normalise_query", normalise_query, ["VARCHAR"], "VARCHAR")
         for name in (name for name in SCHEMAS if name in tables):
             _load_table(connection, name, tables[name])
-            counts = {}
-            for reason, refused in refusals(name, tables[name].column_names):
-                number = connection.execute(f'DELETE FROM "{name}" WHERE {refused}').fetchall()[0][0]
-                if number:
-                    counts[reason] = number
-            if counts:
-                dropped[name] = counts
+            _drop(connection, name, tables[name].column_names, dropped, examples)
             columns = ", ".join(f'"{column.name}"' for column in SCHEMAS[name].columns)
             kept[name] = connection.sql(f'SELECT {columns} FROM "{name}" ORDER BY row').to_arrow_table()
-    return kept, dropped
+    return kept, dropped, examples
 
 
 def _load_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
@@ -56,23 +62,38 @@ def _load_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Tabl
     connection.unregister("arriving")
 
 
-def refusals(name: str, present: list[str]) -> Iterator[tuple[str, str]]:
-    """Yields (reason, SQL condition of the rows to drop) in the order in which they apply."""
+def refusals(name: str, present: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yields (reason, SQL condition of the rows to drop, SQL of the value to show) in the order in which they apply.
+
+    Args:
+      name: the log table.
+      present: its columns, among them "unread COLUMN" where the table has it.
+    """
+    for column in SCHEMAS[name].columns:
+        if (text := f"unread {column.name}") in present:
+            yield f"{column.name}: value is no {NOUNS[column.kind]}", f"{quoted(text)} IS NOT NULL", quoted(text)
     for rule in value_rules(SCHEMAS[name], present):
-        yield f"{rule.column}: {rule.problem.format(found='value')}", rule.broken.replace('"stored ', '"')
+        reason = f"{rule.column}: {rule.problem.format(found='value')}"
+        yield reason, rule.broken.replace('"stored ', '"'), rule.found.replace('"stored ', '"')
     for table, column, owner in REFERENCES:
         if table == name:
-            yield f"{column} not in {owner}", f'{column} NOT IN (SELECT {column} FROM "{owner}")'
-    key = ", ".join(SCHEMAS[name].key)
-    if key:
-        yield f"repeated {key}", f'row NOT IN (SELECT min(row) FROM "{name}" GROUP BY {key})'
+            yield f"{column} not in {owner}", f'{column} NOT IN (SELECT {column} FROM "{owner}")', column
+    if key := SCHEMAS[name].key:
+        listed = ", ".join(key)
+        repeated = f'row NOT IN (SELECT min(row) FROM "{name}" GROUP BY {listed})'
+        yield f"repeated {listed}", repeated, f"concat_ws(', ', {listed})"
 
 
 class Accepted(Protocol):
-    """Accepted log tables: the number of rows of each, and the number of dropped rows by table and reason."""
+    """Accepted log tables: the rows of each, the dropped rows by table and reason with an example of each reason.
+
+    left_empty: the number of values that cannot be read and that are left empty, by table and reason.
+    """
 
     rows: dict[str, int]
     dropped: dict[str, dict[str, int]]
+    examples: dict[str, dict[str, str]]
+    left_empty: dict[str, dict[str, int]]
 
     def write(self, directory: Path) -> None:
         """Writes NAME.parquet for every table."""
@@ -84,6 +105,8 @@ class _AcceptedInMemory:
     tables: dict[str, pa.Table]
     rows: dict[str, int]
     dropped: dict[str, dict[str, int]]
+    examples: dict[str, dict[str, str]]
+    left_empty: dict[str, dict[str, int]]
 
     def write(self, directory: Path) -> None:
         for name, table in self.tables.items():
@@ -97,6 +120,8 @@ class _AcceptedInDuckDB:
     connection: duckdb.DuckDBPyConnection
     rows: dict[str, int]
     dropped: dict[str, dict[str, int]]
+    examples: dict[str, dict[str, str]]
+    left_empty: dict[str, dict[str, int]]
 
     def write(self, directory: Path) -> None:
         """Writes NAME.parquet for every table: the same bytes for the same rows, with one batch in memory at a time."""
@@ -130,58 +155,125 @@ def accept(source: Conversion | Streamed) -> Iterator[Accepted]:
       InputError: a file or column is missing, or a file does not hold what the source publishes.
     """
     if isinstance(source, Conversion):
-        tables, dropped = drop_refused(source.tables)
+        tables, dropped, examples = _drop_refused(source.tables)
         for name, counts in source.dropped.items():
             dropped[name] = {**counts, **dropped.get(name, {})}
         rows = {name: table.num_rows for name, table in tables.items()}
-        yield _AcceptedInMemory(tables=tables, rows=rows, dropped=dropped)
+        left_empty = source.left_empty
+        yield _AcceptedInMemory(tables=tables, rows=rows, dropped=dropped, examples=examples, left_empty=left_empty)
         return
     with connect_duckdb() as connection:
         connection.create_function("normalise_query", normalise_query, ["VARCHAR"], "VARCHAR")
+        examples = {}
         try:
-            for name, table in source.raw.items():
-                add_raw_view(connection, source.folder, name, table)
-            dropped = {}
-            for (name, reason), query in source.counts.items():
-                if number := connection.execute(query).fetchall()[0][0]:
-                    dropped.setdefault(name, {})[reason] = number
+            dropped = _add_raw_views(connection, source)
+            _add_counts(connection, source.counts, dropped)
+            left_empty = {}
+            _add_counts(connection, source.left_empty, left_empty)
             for name in (name for name in SCHEMAS if name in source.queries):
-                _load_query(connection, name, source.queries[name])
-                for reason, number in _drop(connection, name).items():
-                    dropped.setdefault(name, {})[reason] = number
+                given = _load_query(connection, name, source.queries[name])
+                _check_read(connection, name, given)
+                _drop(connection, name, given, dropped, examples)
         except (duckdb.Error, pa.ArrowException) as error:
             raise InputError(reading_error(connection, source, error)) from error
-        rows = {
-            name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]
-            for name in SCHEMAS
-            if name in source.queries
-        }
-        if rows.get("judgements"):
-            rows = {name: number for name, number in rows.items() if number}
-        elif rows.get("judgements") == 0 and rows.get("candidates"):
-            del rows["judgements"]
-        if not rows.get("feed_views", 1):
-            del rows["feed_views"]
-        yield _AcceptedInDuckDB(connection=connection, rows=rows, dropped=dropped)
+        rows = _rows(connection, source)
+        yield _AcceptedInDuckDB(
+            connection=connection, rows=rows, dropped=dropped, examples=examples, left_empty=left_empty
+        )
 
 
-def _load_query(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+def check_rows_remain(accepted: Accepted, folder: Path | str) -> None:
+    """Raises InputError if a required table has no row left; the message has every reason with an example."""
+    problems = []
+    for name in required_tables(accepted.rows):
+        if accepted.rows.get(name) == 0:
+            examples = accepted.examples.get(name, {})
+            reasons = ", ".join(
+                f"{number} rows dropped ({reason}{f', such as {examples[reason]!r}' if reason in examples else ''})"
+                for reason, number in accepted.dropped.get(name, {}).items()
+            )
+            problems.append(f"table {name}: --input {folder} has no rows for it{': ' if reasons else ''}{reasons}")
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; correct the files, or the way they are mapped")
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, source: Streamed) -> dict[str, int]:
+    """Returns the number of rows by table, without the tables that are left out."""
+    rows = {
+        name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]
+        for name in SCHEMAS
+        if name in source.queries
+    }
+    if rows.get("judgements"):
+        rows = {name: number for name, number in rows.items() if number}
+    elif rows.get("judgements") == 0 and rows.get("candidates"):
+        del rows["judgements"]
+    if not rows.get("feed_views", 1):
+        del rows["feed_views"]
+    return rows
+
+
+def _add_raw_views(connection: duckdb.DuckDBPyConnection, source: Streamed) -> _Counts:
+    """Adds the views of the raw files, and returns the lines that are left out by the table that they feed."""
+    dropped: _Counts = {}
+    for name, table in source.raw.items():
+        for reason, number in add_raw_view(connection, source.folder, name, table).items():
+            dropped.setdefault(table.feeds, {})[reason] = number
+    return dropped
+
+
+def _add_counts(connection: duckdb.DuckDBPyConnection, queries: Mapping[tuple[str, str], str], counts: _Counts) -> None:
+    for (name, reason), query in queries.items():
+        if number := connection.execute(query).fetchall()[0][0]:
+            counts.setdefault(name, {})[reason] = number
+
+
+def _load_query(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> list[str]:
+    """Makes the table NAME, and returns its columns: those of its schema, and the query's "unread COLUMN"."""
     schema = SCHEMAS[name]
-    given = {column[0] for column in connection.sql(f"SELECT * FROM ({query}) LIMIT 0").description}
+    given = [column[0] for column in connection.sql(f"SELECT * FROM ({query}) LIMIT 0").description]
     columns = []
     for column in schema.columns:
         value = quoted(column.name) if column.name in given else "NULL"
         if column.kind == "query" and schema.normalised_query:
             value = f"normalise_query({value})"
         columns.append(f"CAST({value} AS {KINDS[column.kind].sql}) AS {quoted(column.name)}")
+    unread = [column for column in given if column.startswith("unread ")]
+    columns += map(quoted, unread)
     connection.execute(
         f"CREATE TABLE {quoted(name)} AS SELECT {', '.join(columns)}, row_number() OVER () AS row FROM ({query})"
     )
+    return [column.name for column in schema.columns] + unread
 
 
-def _drop(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, int]:
-    counts = {}
-    for reason, refused in refusals(name, [column.name for column in SCHEMAS[name].columns]):
-        if number := connection.execute(f"DELETE FROM {quoted(name)} WHERE {refused}").fetchall()[0][0]:
-            counts[reason] = number
-    return counts
+def _check_read(connection: duckdb.DuckDBPyConnection, name: str, present: Sequence[str]) -> None:
+    """Raises InputError if a column has values in the input, but none of them can be read."""
+    problems = []
+    for column in SCHEMAS[name].columns:
+        if (text := f"unread {column.name}") in present:
+            unread, read, example = connection.execute(
+                f"SELECT count({quoted(text)}), count({quoted(column.name)}), arg_min({quoted(text)}, row) "
+                f"FROM {quoted(name)}"
+            ).fetchall()[0]
+            if unread and not read:
+                problems.append(
+                    f"table {name}, column {column.name}: none of {unread} values can be read; the first is "
+                    f"{example!r:.80}, which is no {NOUNS[column.kind]}"
+                )
+    if problems:
+        raise InputError(f"{'; '.join(problems)}; correct the files, or the way they are mapped")
+
+
+def _drop(
+    connection: duckdb.DuckDBPyConnection, name: str, present: Sequence[str], dropped: _Counts, examples: _Examples
+) -> None:
+    """Deletes the rows of the table NAME that break a rule; adds to `dropped` and `examples` by reason."""
+    for reason, refused, found in refusals(name, present):
+        number, example = connection.execute(
+            f"SELECT count(*), arg_min(CAST({found} AS VARCHAR), row) FROM {quoted(name)} WHERE {refused}"
+        ).fetchall()[0]
+        if number:
+            connection.execute(f"DELETE FROM {quoted(name)} WHERE {refused}")
+            dropped.setdefault(name, {})[reason] = dropped.get(name, {}).get(reason, 0) + number
+            if example is not None:
+                examples.setdefault(name, {})[reason] = example[:80]

@@ -18,10 +18,12 @@ class Conversion:
     """Log tables that an adapter made from a source, before the rows that break a rule are dropped.
 
     dropped: table -> reason -> the number of rows that the adapter itself left out.
+    left_empty: table -> reason -> the number of values that cannot be read and that are left empty.
     """
 
     tables: dict[str, pa.Table]
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_empty: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def raw_file(folder: Path, *names: str) -> Path:

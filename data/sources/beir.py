@@ -6,22 +6,20 @@ So no perspective can be mined; its judgements become labels with `data.mine --j
 
 The score is the grade; negative scores become 0. A pair that is judged in several splits keeps the judgement of test,
 else of dev, so that no pair of the test split is used for training. Queries without judgements are left out.
+Lines that are no JSON object are dropped and counted.
 Files: corpus.jsonl or corpus.jsonl.gz, queries.jsonl or queries.jsonl.gz, and at least one of qrels/train.tsv,
 qrels/dev.tsv, qrels/test.tsv (a header line, then query-id, corpus-id, score).
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
+from data.conversion.json_lines import json_objects
 from data.conversion.raw import Conversion, raw_file
 
 _BATCH = 50_000
@@ -30,10 +28,13 @@ _SPLITS = ("test", "dev", "train")
 
 def convert(folder: Path) -> Conversion:
     """Returns the log tables of the source's folder. Raises InputError, which names file and line."""
-    documents = _documents(raw_file(folder, "corpus.jsonl", "corpus.jsonl.gz"))
+    dropped: dict[str, dict[str, int]] = {}
+    documents = _documents(raw_file(folder, "corpus.jsonl", "corpus.jsonl.gz"), dropped)
     queries = {
         _text(record, "_id", place): _text(record, "text", place)
-        for place, record in _json_lines(raw_file(folder, "queries.jsonl", "queries.jsonl.gz"))
+        for place, record in _json_lines(
+            raw_file(folder, "queries.jsonl", "queries.jsonl.gz"), dropped.setdefault("judgements", {})
+        )
     }
     files = [(split, folder / "qrels" / f"{split}.tsv") for split in _SPLITS]
     if not any(file.is_file() for _, file in files):
@@ -47,14 +48,16 @@ def convert(folder: Path) -> Conversion:
                 unknown += 1
     columns = zip(*rows, strict=True) if rows else ((), (), (), ())
     judgements = pa.table(dict(zip(("query", "doc_id", "grade", "split"), map(list, columns), strict=True)))
-    dropped = {"judgements": {"query not in queries.jsonl": unknown}} if unknown else {}
+    if unknown:
+        dropped["judgements"]["query not in queries.jsonl"] = unknown
+    dropped = {name: counts for name, counts in dropped.items() if counts}
     return Conversion(tables={"documents": documents, "judgements": judgements}, dropped=dropped)
 
 
-def _documents(file: Path) -> pa.Table:
+def _documents(file: Path, dropped: dict[str, dict[str, int]]) -> pa.Table:
     schema = pa.schema([(name, pa.string()) for name in ("doc_id", "title", "text")])
     batches, rows = [], []
-    for place, record in _json_lines(file):
+    for place, record in _json_lines(file, dropped.setdefault("documents", {})):
         title = _text(record, "title", place) if record.get("title") is not None else ""
         rows.append({"doc_id": _text(record, "_id", place), "title": title, "text": _text(record, "text", place)})
         if len(rows) == _BATCH:
@@ -63,21 +66,21 @@ def _documents(file: Path) -> pa.Table:
     return pa.Table.from_batches([*batches, pa.RecordBatch.from_pylist(rows, schema=schema)], schema=schema)
 
 
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (file and line for messages, object) of every line that is not blank."""
-    number = 0
-    try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as lines:
-            for number, line in enumerate(tqdm(lines, desc=f"reading {file.name}", delay=3, leave=False), start=1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise ValueError(f"{type(record).__name__} instead of an object")
-                    yield f"{file}, line {number}", record
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{file} is damaged or cut off after line {number} ({error}); get it again") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}, line {number}: not a JSON object ({error}); correct it, or get it again") from error
+def _json_lines(file: Path, dropped: dict[str, int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (file and line for messages, object) of every line that is an object, and counts the others in `dropped`.
+
+    Raises InputError if the file is damaged or no line is an object.
+    """
+    left_out: dict[int, str] = {}
+    found = False
+    for number, record in json_objects(file, left_out):
+        found = True
+        yield f"{file}, line {number}", record
+    if left_out:
+        line, reason = next(iter(left_out.items()))
+        if not found:
+            raise InputError(f"{file}, line {line}: not a JSON object ({reason}); correct it, or get it again")
+        dropped[f"no JSON object (first: {file.name}, line {line})"] = len(left_out)
 
 
 def _text(record: dict[str, Any], field: str, place: str) -> str:
@@ -86,10 +89,6 @@ def _text(record: dict[str, Any], field: str, place: str) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise InputError(f"{place}: field {field} is {value!r}, not text; correct it")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{place}: field {field} holds half a surrogate pair ({error.reason}); correct it") from error
     return value
 
 

@@ -4,7 +4,8 @@ Has: titles, descriptions with attributes, release dates; pairs of query and pro
 query. Lacks: any log (searches, users, times, clicks, feed).
 So no perspective can be mined; its judgements become labels with `data.mine --judgements-as-labels`.
 
-Grades 0 to 3 are unchanged. published_at is the product's release date. Prices are left out.
+Grades 0 to 3 are unchanged. published_at is the product's release date;
+dates that cannot be read are left empty and counted. Prices are left out.
 Files: corpus.parquet, queries.parquet, judgements.parquet.
 """
 
@@ -26,9 +27,16 @@ _QUERIES = {
         SELECT normalise_query(queries.text) AS query, doc_id, grade, split
         FROM judgements LEFT JOIN queries USING (query_id) ORDER BY judgements.row
     """,
+    "unread": """
+        SELECT count(*) AS dates FROM corpus
+        WHERE trim(date_released) <> '' AND TRY_CAST(date_released AS TIMESTAMPTZ) IS NULL
+    """,
 }
 
 
 def convert(folder: Path) -> Conversion:
     """Returns the log tables of the source's folder. Raises InputError for a missing file or column."""
-    return Conversion(tables=query_parquet(folder, _COLUMNS, _QUERIES))
+    tables = query_parquet(folder, _COLUMNS, _QUERIES)
+    unread = tables.pop("unread").column("dates")[0].as_py()
+    left_empty = {"documents": {"published_at: value is no time": unread}} if unread else {}
+    return Conversion(tables=tables, left_empty=left_empty)

@@ -9,7 +9,8 @@ Untested on the real files: the adapter follows the published schema.
 
 A search is one (user_id, search_session_id). `[20, 34, 3]` becomes the text "20 34 3". Every row of rec_inter.csv is a
 view (click = 0 too; how long it was watched decides), playing_time is milliseconds. Times are the millisecond stamps;
-upload_time is Beijing time; 1970-1-1 means that the date is missing. Live streams, users and other results of the
+upload_time is Beijing time; 1970-1-1 means that the date is missing, and other dates that cannot be
+read are left empty and counted. Live streams, users and other results of the
 search without a row in item_features.csv are dropped and counted. Files are scanned, not loaded: the temporary
 directory must be large, but memory need not be.
 Files: src_inter.csv, rec_inter.csv, item_features.csv.
@@ -75,8 +76,13 @@ _QUERIES = {
         FROM rec_inter
     """,
 }
+_LEFT_EMPTY = {
+    ("documents", "published_at: value is no time"): """
+        SELECT count(*) FROM item_features WHERE trim(upload_time) <> '' AND TRY_CAST(upload_time AS TIMESTAMP) IS NULL
+    """
+}
 
 
 def convert(folder: Path) -> Streamed:
     """Returns the log tables of the source's folder, as queries over its files."""
-    return Streamed(folder=folder, raw=_RAW, queries=_QUERIES)
+    return Streamed(folder=folder, raw=_RAW, queries=_QUERIES, left_empty=_LEFT_EMPTY)

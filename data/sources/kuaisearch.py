@@ -33,6 +33,7 @@ _RAW = {
             "clicked_item_ids": "VARCHAR[]",
         },
         optional={"purchased_item_ids": "VARCHAR[]"},
+        feeds="searches",
     ),
     "items": RawTable(
         files=("items.jsonl", "items.jsonl.gz"),
@@ -47,6 +48,7 @@ _RAW = {
         layout="jsonl",
         columns={"query": "VARCHAR", "item_title": "VARCHAR", "score": "DOUBLE"},
         optional={"brand": "VARCHAR", "seller_name": "VARCHAR", "attr_value": "VARCHAR"},
+        feeds="judgements",
     ),
 }
 _GRADED_ID = "'graded-' || left(sha256(concat_ws(chr(31), item_title, brand, seller_name, attr_value)), 24)"

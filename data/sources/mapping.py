@@ -19,7 +19,8 @@ no perspective, but they become labels with `data.mine --judgements-as-labels`.
     [searches]
     files = "searches.csv"
     time_unit = "ms"                        # numbers since 1970: "s", "ms", "us" or "ns"; or
-    # time_format = "%d/%m/%Y %H:%M:%S"     # as strptime takes it; without either: ISO 8601 or timestamps
+    # time_format = "%d/%m/%Y %H:%M:%S"     # as strptime takes it; without either: ISO 8601, timestamps, or numbers
+                                            # since 1970, whose size tells the unit; then none is before 2000
     time_zone = "Asia/Shanghai"             # of times without a zone of their own; default UTC
     [searches.columns]
     search_id = "request"
@@ -44,8 +45,9 @@ no perspective, but they become labels with `data.mine --judgements-as-labels`.
     [candidates.scale]
     watch_seconds = 0.001                   # numbers are multiplied by it
 
-Tables and columns are those of the log tables. Rows that break a rule of the log tables (a required time or number that
-cannot be parsed, an unknown stage) are dropped and counted. Files are scanned, not loaded.
+Tables and columns are those of the log tables; in JSON Lines, `a.b` is the key b of the object a. Rows that break a
+rule of the log tables, such as an unknown stage, and rows with a time, number or flag that cannot be read, are dropped
+and counted by column and reason. A column of which no value can be read is refused. Files are scanned, not loaded.
 """
 
 import tomllib
@@ -54,9 +56,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crops_jax.errors import InputError
-from data.conversion.streamed import Layout, RawTable, Streamed, raw_columns, raw_files
+from data.conversion import values
+from data.conversion.layouts import Layout, quoted
+from data.conversion.streamed import RawTable, Streamed
 from data.tables import SCHEMAS
-from data.tables.schemas import KINDS, Column
+from data.tables.schemas import Column
 
 _LAYOUTS: dict[str, Layout] = {
     ".jsonl": "jsonl",
@@ -88,12 +92,12 @@ def convert(folder: Path, mapping: Path | None = None) -> Streamed:
     for name, fields in tables.items():
         if name not in SCHEMAS:
             raise InputError(f"{file}: unknown table {name}; known are {', '.join(SCHEMAS)}")
-        raw[f"raw {name}"] = _raw_table(file, folder, name, fields)
+        raw[f"raw {name}"] = _raw_table(file, name, fields)
         queries[name] = _query(file, name, fields)
     return Streamed(folder=folder, raw=raw, queries=queries)
 
 
-def _raw_table(file: Path, folder: Path, name: str, fields: Any) -> RawTable:
+def _raw_table(file: Path, name: str, fields: Any) -> RawTable:
     if not isinstance(fields, dict) or not isinstance(fields.get("files"), str):
         raise InputError(f"{file}: [{name}] has no text `files`; name the files of the table")
     if unknown := set(fields) - _KEYS:
@@ -121,15 +125,7 @@ def _raw_table(file: Path, folder: Path, name: str, fields: Any) -> RawTable:
     for column, sources in fields.get("columns", {}).items():
         for source in _sources(file, f"{name}.columns.{column}", sources):
             columns[source] = "VARCHAR"
-    table = RawTable(files=(fields["files"],), layout=_LAYOUTS[suffix], columns=columns)
-    present = raw_columns(raw_files(folder, table), table)
-    for source in columns:
-        if source not in present:
-            raise InputError(
-                f"{folder / fields['files']}: column {source}, which {file} maps, is missing; it has "
-                f"{', '.join(present)}; correct the mapping"
-            )
-    return table
+    return RawTable(files=(fields["files"],), layout=_LAYOUTS[suffix], columns=columns, feeds=name, mapped_by=file)
 
 
 def _sources(file: Path, field: str, sources: Any) -> list[str]:
@@ -144,8 +140,8 @@ def _query(file: Path, name: str, fields: dict[str, Any]) -> str:
     for column in SCHEMAS[name].columns:
         if column.name in fields.get("columns", {}):
             sources = _sources(file, column.name, fields["columns"][column.name])
-            quoted = ['"' + source.replace('"', '""') + '"' for source in sources]
-            value = quoted[0] if len(quoted) == 1 else f"concat_ws(' ', {', '.join(quoted)})"
+            names = [quoted(source) for source in sources]
+            value = names[0] if len(names) == 1 else f"concat_ws(' ', {', '.join(names)})"
         elif column.name in fields.get("constants", {}):
             value = _text(_constant(file, f"{name}.constants.{column.name}", fields["constants"][column.name]))
         else:
@@ -163,7 +159,10 @@ def _query(file: Path, name: str, fields: dict[str, Any]) -> str:
                 f"WHEN {_text(found)} THEN {_text(_constant(file, name, meant))}" for found, meant in replaced.items()
             )
             value = f"CASE {value} {cases} ELSE {value} END"
-        selected.append(f'{_typed(file, name, fields, column, value)} AS "{column.name}"')
+        read = _typed(file, name, fields, column, value)
+        selected.append(f'{read} AS "{column.name}"')
+        if column.kind in values.NOUNS:
+            selected.append(f'{values.unread(value, read)} AS "unread {column.name}"')
     return f'SELECT {", ".join(selected)} FROM "raw {name}"'
 
 
@@ -174,8 +173,15 @@ def _typed(file: Path, name: str, fields: dict[str, Any], column: Column, value:
     if scale is not None:
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise InputError(f"{file}: {name}.scale.{column.name} is {scale!r}; give a number")
-        return f"TRY_CAST({value} AS DOUBLE) * {scale!r}::DOUBLE"
-    return f"TRY_CAST({value} AS {KINDS[column.kind].sql})"
+        value = f"(TRY_CAST({value} AS DOUBLE) * {scale!r}::DOUBLE)"
+    match column.kind:
+        case "flag":
+            return values.flag(value)
+        case "position":
+            return values.whole(value)
+        case "seconds" | "grade":
+            return f"TRY_CAST({value} AS DOUBLE)"
+    return f"CAST({value} AS VARCHAR)"
 
 
 def _time(file: Path, name: str, fields: dict[str, Any], value: str) -> str:
@@ -197,11 +203,7 @@ def _time(file: Path, name: str, fields: dict[str, Any], value: str) -> str:
             raise InputError(f"{file}: {name}.time_format is {layout!r}; give it as strptime takes it")
         parsed = f"try_strptime({value}, {_text(layout)})"
         return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in layout else f"timezone({_text(zone or 'UTC')}, {parsed})"
-    with_zone = f"regexp_matches({value}, '([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)\\s*$') AND {value} LIKE '%:%'"
-    return (
-        f"CASE WHEN {with_zone} THEN TRY_CAST({value} AS TIMESTAMPTZ) "
-        f"ELSE timezone({_text(zone or 'UTC')}, TRY_CAST({value} AS TIMESTAMP)) END"
-    )
+    return values.time(value, _text(zone or "UTC"))
 
 
 def _constant(file: Path, field: str, value: Any) -> str:

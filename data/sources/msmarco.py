@@ -15,6 +15,7 @@ and queries.dev.small.tsv with qrels.dev.small.tsv; also gzipped.
 from pathlib import Path
 
 from data.conversion.streamed import RawTable, Streamed
+from data.conversion.values import unread
 
 _TRAIN, _DEV, _TEST = "train", "dev", "dev.small"
 
@@ -42,7 +43,8 @@ _JUDGED = f"({_PAIRS}) AS pairs LEFT JOIN (SELECT qid, min(query) AS query FROM 
 _QUERIES = {
     "documents": "SELECT pid AS doc_id, '' AS title, passage AS text FROM collection",
     "judgements": f"""
-        SELECT query, pid AS doc_id, TRY_CAST(grade AS DOUBLE) AS grade, split
+        SELECT query, pid AS doc_id, TRY_CAST(grade AS DOUBLE) AS grade, split,
+            {unread("grade", "TRY_CAST(grade AS DOUBLE)")} AS "unread grade"
         FROM {_JUDGED} WHERE query IS NOT NULL ORDER BY place, qid, pid
     """,
 }

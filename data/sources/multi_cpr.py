@@ -14,6 +14,7 @@ Files (of one domain's folder): corpus.tsv, train.query.txt, dev.query.txt, qrel
 from pathlib import Path
 
 from data.conversion.streamed import RawTable, Streamed
+from data.conversion.values import unread
 
 
 def _tsv(file: str, *columns: str) -> RawTable:
@@ -35,7 +36,8 @@ _JUDGED = """
 _QUERIES = {
     "documents": "SELECT pid AS doc_id, '' AS title, passage AS text FROM corpus",
     "judgements": f"""
-        SELECT query, pid AS doc_id, TRY_CAST(grade AS DOUBLE) AS grade, split
+        SELECT query, pid AS doc_id, TRY_CAST(grade AS DOUBLE) AS grade, split,
+            {unread("grade", "TRY_CAST(grade AS DOUBLE)")} AS "unread grade"
         FROM {_JUDGED} WHERE query IS NOT NULL ORDER BY split, qid, pid
     """,
 }

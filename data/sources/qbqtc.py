@@ -57,4 +57,4 @@ def convert(folder: Path) -> Streamed:
 
 def _json_lines(*names: str) -> RawTable:
     files = tuple(f"{name}.{ending}" for name in names for ending in ("json", "jsonl", "json.gz", "jsonl.gz"))
-    return RawTable(files=files, layout="jsonl", columns=_COLUMNS, required=False)
+    return RawTable(files=files, layout="jsonl", columns=_COLUMNS, required=False, feeds="judgements")

@@ -7,11 +7,13 @@ It feeds the search log and the query level (the same client's next query).
 Untested on the real files: the adapter follows the published schema.
 
 A search is a query_id; its user is the client_id, or the session_id if that is missing. Hits are the response's
-query_response_hit_ids. They are shown; but if the query has impressions, a hit without one is ranked and not shown.
-Objects that were seen or clicked but are not among the hits are shown. The position is the rank among the hits.
-Clicks are the actions named click or ending in _click, and click_through; impressions likewise. Timestamps are
-RFC 3339 or milliseconds. A query_id that is logged again (a further page, a retry) keeps its first row's text and
-time, and all hits. Both files are one document a line: the source, without a wrapper such as _source.
+query_response_object_ids, or query_response_hit_ids if it lacks these. They are shown; but if the query has
+impressions, a hit without one is ranked and not shown. Objects that were seen or clicked but are not among the hits are
+shown. The position is the rank among the hits. Clicks are the actions named click or ending in _click, and
+click_through; impressions likewise. Timestamps are RFC 3339, or seconds, milliseconds, microseconds or nanoseconds,
+which their size tells; UBI is younger than 2000, so an earlier time is wrong. A query_id that is logged again (a
+further page, a retry) keeps its first row's text and time, and all hits. Both files are one document a line: the
+source, bare or wrapped in _source as export tools write it.
 Files: ubi_queries.jsonl, ubi_events.jsonl (.ndjson and .gz too), and, where it is, documents.jsonl with doc_id, title
 and text, in which doc_id is what the hits and event_attributes.object.object_id hold.
 """
@@ -19,6 +21,7 @@ and text, in which doc_id is what the hits and event_attributes.object.object_id
 from pathlib import Path
 
 from data.conversion.streamed import RawTable, Streamed
+from data.conversion.values import since_2000, time, unread
 
 
 def _names(stem: str) -> tuple[str, ...]:
@@ -33,18 +36,18 @@ _RAW = {
             "query_id": "VARCHAR",
             "user_query": "VARCHAR",
             "timestamp": "VARCHAR",
-            "query_response_hit_ids": "VARCHAR[]",
+            "query_response_object_ids|query_response_hit_ids": "VARCHAR[]",
         },
         optional={"client_id": "VARCHAR", "session_id": "VARCHAR"},
+        feeds="searches",
     ),
     "ubi_events": RawTable(
         files=_names("ubi_events"),
         layout="jsonl",
         columns={"action_name": "VARCHAR"},
-        optional={
-            "query_id": "VARCHAR",
-            "event_attributes": 'STRUCT("object" STRUCT(object_id VARCHAR, "name" VARCHAR, description VARCHAR))',
-        },
+        optional={"query_id": "VARCHAR"}
+        | {f"event_attributes.object.{key}": "VARCHAR" for key in ("object_id", "name", "description")},
+        feeds="candidates",
     ),
     "objects": RawTable(
         files=_names("documents"),
@@ -54,22 +57,19 @@ _RAW = {
         required=False,
     ),
 }
-_TIME = """
-    CASE WHEN regexp_full_match("timestamp", '[0-9]{9,17}')
-        THEN make_timestamptz(CAST("timestamp" AS BIGINT) * 1000) ELSE TRY_CAST("timestamp" AS TIMESTAMPTZ) END
-"""
+_TIME = since_2000(time('"timestamp"'))
 _LOGGED = "SELECT *, row_number() OVER () AS place FROM ubi_queries"
 _EVENTS = """
-    SELECT query_id, event_attributes.object.object_id AS doc_id, event_attributes.object.name AS title,
-        event_attributes.object.description AS text,
+    SELECT query_id, "event_attributes.object.object_id" AS doc_id, "event_attributes.object.name" AS title,
+        "event_attributes.object.description" AS text,
         regexp_full_match(lower(action_name), '(.*_)?click(_?through)?') AS clicked,
         regexp_full_match(lower(action_name), '(.*_)?impression') AS seen
-    FROM ubi_events WHERE event_attributes.object.object_id IS NOT NULL
+    FROM ubi_events WHERE "event_attributes.object.object_id" IS NOT NULL
 """
 _HITS = """
     SELECT query_id, doc_id, CAST(min(position) AS INTEGER) AS position FROM (
-        SELECT query_id, unnest(query_response_hit_ids) AS doc_id,
-            unnest(range(1, len(query_response_hit_ids) + 1)) AS position FROM ubi_queries
+        SELECT query_id, unnest(query_response_object_ids) AS doc_id,
+            unnest(range(1, len(query_response_object_ids) + 1)) AS position FROM ubi_queries
     ) GROUP BY query_id, doc_id
 """
 _TOUCHED = f"""
@@ -87,7 +87,9 @@ _QUERIES = {
     """,
     "searches": f"""
         SELECT query_id AS search_id, arg_min(coalesce(client_id, session_id), place) AS user_id,
-            arg_min(user_query, place) AS query, arg_min({_TIME}, place) AS time
+            arg_min(user_query, place) AS query, arg_min({_TIME}, place) AS time,
+            CASE WHEN min_by({_TIME}, place) IS NULL THEN arg_min({unread('"timestamp"', _TIME)}, place) END
+            AS "unread time"
         FROM ({_LOGGED}) GROUP BY query_id ORDER BY min(place)
     """,
     "candidates": f"""

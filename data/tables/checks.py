@@ -1,5 +1,6 @@
 """The checks of log tables when they are opened. DuckDB runs them, without a loop over rows."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
@@ -93,7 +94,7 @@ def check_presence(directory: Path, tables: dict[str, TableFiles]) -> None:
             raise InputError(f"table {name}: {files} has no rows; fill it or, if it is not needed, remove it")
 
 
-def required_tables(tables: dict[str, TableFiles]) -> list[str]:
+def required_tables(tables: Collection[str]) -> list[str]:
     """Returns the tables that are present and must have rows."""
     required = {"documents", "searches", "candidates"} if "candidates" in tables else {"documents", "judgements"}
     return sorted(required | ({"searches"} & set(tables)))

@@ -73,7 +73,8 @@ def test_same_input_gives_the_same_bytes_and_nothing_is_overwritten_unasked(tmp_
 
 def test_a_source_of_which_nothing_is_left_is_refused(tmp_path, raw):
     pq.write_table(pa.table({"query_id": ["other"], "text": ["x"]}), raw / "queries.parquet")
-    with pytest.raises(InputError, match=r"table judgements: .* has no rows"):
+    reason = r"table judgements: --input .*raw has no rows for it: 2 rows dropped \(query: null in a required column\)"
+    with pytest.raises(InputError, match=reason):
         convert(ConvertArguments(source="homedepot", input=str(raw), output=str(tmp_path / "logs")))
     assert not (tmp_path / "logs").exists()
 

@@ -1,9 +1,12 @@
 """Adapters of search logs, on tiny hand-made folders: searches, what they showed, and what was viewed."""
 
 import datetime
+import json
+
+import pytest
 
 from tests.data.sources.conversions import converted, rows
-from tests.data.sources.raw_folders import T0, kuaisar, kuaisearch, qilin, recflow, ubi
+from tests.data.sources.raw_folders import MS, T0, kuaisar, kuaisearch, put, qilin, recflow, ubi
 
 
 def test_kuaisearch_rows_are_searches_and_graded_texts_documents(tmp_path):
@@ -93,3 +96,90 @@ def test_ubi_impressions_tell_shown_hits_from_ranked_ones(tmp_path):
     assert outcome["dropped"] == {
         "candidates": {"clicks and impressions without a query_id": 1, "doc_id not in documents": 1}
     }
+
+
+def exported_ubi(folder, queries, events):
+    documents = [{"doc_id": f"d{i}", "title": f"title {i}"} for i in range(3)]
+    return put(folder, {"ubi_queries.jsonl": queries, "ubi_events.jsonl": events, "documents.jsonl": documents})
+
+
+def logged_query(number, **more):
+    return {"query_id": f"q{number}", "client_id": "c", "user_query": "red shoe", "timestamp": MS} | {
+        "query_response_hit_ids": ["d0", "d1"],
+        **more,
+    }
+
+
+def clicked(number, doc_id, **more):
+    return {
+        "action_name": "click",
+        "query_id": f"q{number}",
+        "event_attributes": {"object": {"object_id": doc_id}},
+    } | more
+
+
+@pytest.mark.parametrize(
+    "first",
+    [{"action_name": "login"}, {"action_name": "page_view", "event_attributes": {"object": {"object_id": "x"}}}],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_ubi_keys_are_those_of_all_events_in_any_order(tmp_path, first, place):
+    events = [clicked(1, "d1")]
+    events.insert(place, first)
+    logs, outcome = converted("ubi", exported_ubi(tmp_path / "raw", [logged_query(1)], events), tmp_path)
+    assert [(row["doc_id"], row["clicked"]) for row in rows(logs, "candidates")] == [("d0", False), ("d1", True)]
+    assert outcome["dropped"] == {}
+
+
+def test_ubi_queries_lack_users_and_hits_in_single_lines(tmp_path):
+    lacking = logged_query(1)
+    del lacking["client_id"], lacking["query_response_hit_ids"]
+    queries = [lacking, logged_query(2), logged_query(3, query_response_hit_ids=[], client_id=None, session_id="s")]
+    logs, outcome = converted("ubi", exported_ubi(tmp_path / "raw", queries, [clicked(3, "d2")]), tmp_path)
+    assert [(row["search_id"], row["user_id"]) for row in rows(logs, "searches")] == [("q2", "c"), ("q3", "s")]
+    assert [(row["search_id"], row["doc_id"]) for row in rows(logs, "candidates")] == [
+        ("q2", "d0"),
+        ("q2", "d1"),
+        ("q3", "d2"),
+    ]
+    assert outcome["dropped"] == {"searches": {"user_id: null in a required column": 1}}
+
+
+def test_ubi_as_export_tools_of_opensearch_write_it(tmp_path):
+    times = [
+        MS // 1000,
+        MS,
+        MS * 1000,
+        "2024-05-31T12:00:00.000Z",
+        "2024-05-31T12:00:00.000000Z",
+        "2024-05-31T14:00:00+02:00",
+    ]
+    queries = [
+        {"_index": "ubi_queries", "_source": logged_query(i, timestamp=time, query_response_object_ids=["d2"])}
+        for i, time in enumerate(times)
+    ]
+    queries += [
+        {"_source": logged_query(9, timestamp=0)},
+        {"_source": logged_query(10, timestamp="1970-01-01T00:00:00Z")},
+    ]
+    raw = exported_ubi(tmp_path / "raw", queries, [{"_source": clicked(0, "d2")}])
+    lines = (raw / "ubi_queries.jsonl").read_text() + json.dumps(queries[0])[:-9] + "\n"
+    (raw / "ubi_queries.jsonl").write_text("\ufeff" + lines)
+    logs, outcome = converted("ubi", raw, tmp_path)
+    assert [row["time"] for row in rows(logs, "searches")] == [T0] * len(times)
+    assert [(row["doc_id"], row["position"], row["clicked"]) for row in rows(logs, "candidates")] == [
+        ("d2", 1, i == 0) for i in range(len(times))
+    ]
+    assert outcome["dropped"] == {
+        "searches": {"no JSON object (first: ubi_queries.jsonl, line 9)": 1, "time: value is no time": 2},
+        "candidates": {"search_id not in searches": 4},
+    }
+
+
+def test_kuaisearch_keys_of_later_lines_are_read(tmp_path):
+    raw = kuaisearch(tmp_path / "raw")
+    searched = [json.loads(line) for line in (raw / "recall.jsonl").read_text().splitlines()]
+    del searched[1]["purchased_item_ids"], searched[1]["clicked_item_ids"]
+    put(raw, {"recall.jsonl": searched[::-1]})
+    logs, _ = converted("kuaisearch", raw, tmp_path)
+    assert [(row["doc_id"], row["clicked"]) for row in rows(logs, "candidates")] == [("7", True), ("8", True)]

@@ -4,7 +4,7 @@ import pytest
 
 from crops_jax.errors import InputError
 from tests.data.sources.conversions import converted, rows
-from tests.data.sources.raw_folders import MAPPING, MS, T0, mapped
+from tests.data.sources.raw_folders import MAPPING, MS, T0, mapped, put
 
 
 def test_mapping_reads_files_of_three_formats(tmp_path):
@@ -17,7 +17,7 @@ def test_mapping_reads_files_of_three_formats(tmp_path):
         {"search_id": "1", "doc_id": "s1", "stage": "shown", "clicked": True, "watch_seconds": 2.5}
     ]
     assert outcome["dropped"] == {
-        "searches": {"time: null in a required column": 1},
+        "searches": {"time: value is no time": 1},
         "candidates": {"stage: unknown stage value": 1, "search_id not in searches": 1},
     }
 
@@ -73,3 +73,106 @@ def test_the_mapping_may_lie_elsewhere_and_goes_with_its_source_only(tmp_path):
     converted("mapping", raw, tmp_path, mapping=str(file))
     with pytest.raises(InputError, match="--mapping is only for --source mapping"):
         converted("esci", raw, tmp_path, mapping=str(file))
+
+
+COLUMNS = {
+    "documents": ("doc_id", "title", "published_at"),
+    "searches": ("search_id", "user_id", "query", "time"),
+    "candidates": ("search_id", "doc_id", "stage", "position", "clicked", "watch_seconds"),
+}
+
+
+def equal_names(folder, ending, **files):
+    """A folder of CSV or JSON Lines whose columns have the names of the log tables, with its mapping."""
+    mapping = ""
+    for name, columns in COLUMNS.items():
+        listed = "".join(f'{column} = "{column}"\n' for column in columns)
+        mapping += f'[{name}]\nfiles = "{name}*{ending}"\n[{name}.columns]\n{listed}'
+    return put(folder, {"mapping.toml": mapping} | files)
+
+
+DOCUMENTS = "doc_id,title,published_at\nd1,one,\nd2,two,2024-05-31\n"
+SEARCHES = f"search_id,user_id,query,time\ns1,u,tv,{MS}\n"
+CANDIDATES = "search_id,doc_id,stage,position,clicked,watch_seconds\n"
+
+
+def test_values_that_cannot_be_read_are_counted_by_column_and_reason(tmp_path):
+    lines = [
+        "s1,d1,shown,1.0,1.0,40",
+        "s1,d2,shown,1.5,0.0,",
+        "s1,d2,shown,2,2,",
+        "s1,d2,shown,3,,40s",
+        "s1,d2,shown,,0.0,",
+    ]
+    files = {"documents.csv": DOCUMENTS, "searches.csv": SEARCHES, "candidates.csv": CANDIDATES + "\n".join(lines)}
+    logs, outcome = converted("mapping", equal_names(tmp_path / "raw", ".csv", **files), tmp_path)
+    shown = {"search_id": "s1", "stage": "shown"}
+    assert rows(logs, "candidates") == [
+        shown | {"doc_id": "d1", "position": 1, "clicked": True, "watch_seconds": 40.0},
+        shown | {"doc_id": "d2", "clicked": False},
+    ]
+    assert outcome["dropped"] == {
+        "candidates": {
+            "position: value is no whole number": 1,
+            "clicked: value is no flag (true, false, 1 or 0)": 1,
+            "watch_seconds: value is no number": 1,
+        }
+    }
+
+
+def test_columns_of_which_nothing_can_be_read_are_refused_together(tmp_path):
+    lines = ['s1,d1,shown,first,yes!,"40,0"', "s1,d2,shown,,no!,"]
+    files = {"documents.csv": DOCUMENTS, "searches.csv": SEARCHES, "candidates.csv": CANDIDATES + "\n".join(lines)}
+    with pytest.raises(InputError) as refused:
+        converted("mapping", equal_names(tmp_path / "raw", ".csv", **files), tmp_path)
+    for part in (
+        "column position: none of 1 values can be read; the first is 'first', which is no whole number",
+        "column clicked: none of 2 values can be read; the first is 'yes!', which is no flag",
+        "column watch_seconds: none of 1 values can be read; the first is '40,0', which is no number",
+    ):
+        assert part in str(refused.value)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_table_of_which_nothing_remains_is_refused_with_reasons_and_examples(tmp_path):
+    files = {
+        "documents.csv": DOCUMENTS,
+        "searches.csv": SEARCHES,
+        "candidates.csv": CANDIDATES + "s1,d7,shown,1,1,\ns1,d1,clicked,1,1,\ns1,d2,shown,0,1,\n",
+    }
+    raw = equal_names(tmp_path / "raw", ".csv", **files)
+    with pytest.raises(InputError) as refused:
+        converted("mapping", raw, tmp_path)
+    assert str(refused.value) == (
+        f"table candidates: --input {raw} has no rows for it: 1 rows dropped (stage: unknown stage value, such as "
+        "'clicked'), 1 rows dropped (position: position value is below 1, such as '0'), 1 rows dropped (doc_id not in "
+        "documents, such as 'd7'); correct the files, or the way they are mapped"
+    )
+
+
+def test_keys_of_later_lines_and_columns_of_later_files_are_read(tmp_path):
+    found = {"search_id": "s1", "stage": "shown"}
+    raw = equal_names(
+        tmp_path / "raw",
+        ".jsonl",
+        **{
+            "documents1.jsonl": [{"doc_id": "d1", "title": ["a", "list"]}],
+            "documents2.jsonl": [{"_source": {"doc_id": "d2", "title": "two", "published_at": MS // 1000}}],
+            "searches.jsonl": [{"search_id": "s1", "user_id": "u", "query": "tv", "time": MS}],
+            "candidates.jsonl": [
+                found | {"doc_id": "d1"},
+                found | {"doc_id": "d2", "position": 1, "clicked": True, "watch_seconds": 2.5},
+            ],
+        },
+    )
+    (raw / "searches.jsonl").write_text("\ufeff" + (raw / "searches.jsonl").read_text() + '{"search_id": "\\ud83d"}\n')
+    logs, outcome = converted("mapping", raw, tmp_path)
+    assert rows(logs, "documents") == [
+        {"doc_id": "d1", "title": "a list"},
+        {"doc_id": "d2", "title": "two", "published_at": T0},
+    ]
+    assert rows(logs, "candidates") == [
+        found | {"doc_id": "d1"},
+        found | {"doc_id": "d2", "position": 1, "clicked": True, "watch_seconds": 2.5},
+    ]
+    assert outcome["dropped"] == {"searches": {"no JSON object (first: searches.jsonl, line 2)": 1}}

@@ -175,6 +175,7 @@ def test_icecat_keeps_grades_and_release_dates(tmp_path):
     ]
     assert [row["grade"] for row in rows(logs, "judgements")] == [0.0, 3.0]
     assert outcome["dropped"] == {"judgements": {"query: null in a required column": 1}}
+    assert outcome["left_empty"] == {"documents": {"published_at: value is no time": 1}}
 
 
 def beir(folder, *, corpus=None, test="query-id\tcorpus-id\tscore\nq1\td1\t1\nq9\td1\t1\n"):
@@ -212,10 +213,10 @@ def test_beir_keeps_the_test_judgement_of_a_pair(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"corpus": ['{"_id": "d1", "text": "x"}', "{"]}, r"corpus\.jsonl\.gz, line 2: not a JSON object"),
+        ({"corpus": ["", "{"]}, r"corpus\.jsonl\.gz, line 2: not a JSON object"),
         ({"corpus": ["[1]"]}, r"line 1: not a JSON object \(list instead"),
         ({"corpus": ['{"_id": "d1"}']}, r"line 1: field text is None"),
-        ({"corpus": ['{"_id": "d1", "text": "\\ud800"}']}, r"line 1: field text holds half a surrogate"),
+        ({"corpus": ['{"_id": "d1", "text": "\\ud800"}']}, r"line 1: not a JSON object \(half a surrogate"),
         ({"test": "q1\td1\t1\n"}, r"test\.tsv, line 1: .*header"),
         ({"test": "query-id\tcorpus-id\tscore\nq1 d1 1\n"}, r"test\.tsv, line 2: .*between tabs"),
     ],
@@ -223,6 +224,16 @@ def test_beir_keeps_the_test_judgement_of_a_pair(tmp_path):
 def test_beir_names_file_and_line(tmp_path, broken, message):
     with pytest.raises(InputError, match=message):
         converted("beir", beir(tmp_path / "raw", **broken), tmp_path)
+
+
+def test_beir_drops_and_counts_lines_that_are_broken(tmp_path):
+    corpus = ['\ufeff{"_id": "d1", "text": "x"}', '{"_id": "d2", "text": "\\ud83d"}', "[1]", '{"_id": 2, "text": "y"}']
+    raw = beir(tmp_path / "raw", corpus=corpus)
+    (raw / "queries.jsonl").write_text('{"_id": "q1", "text": "A claim"}\n{"_id": \n', encoding="utf-8")
+    logs, outcome = converted("beir", raw, tmp_path)
+    assert [row["doc_id"] for row in rows(logs, "documents")] == ["d1", "2"]
+    assert outcome["dropped"]["documents"] == {"no JSON object (first: corpus.jsonl.gz, line 2)": 2}
+    assert outcome["dropped"]["judgements"]["no JSON object (first: queries.jsonl, line 2)"] == 1
 
 
 def test_beir_refuses_a_corpus_that_is_cut_off(tmp_path):

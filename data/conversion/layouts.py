@@ -1,0 +1,142 @@
+"""The layouts of raw files: the columns of each file, and the SQL that reads runs of files with the same columns."""
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from crops_jax.errors import InputError, one_line
+from data.conversion.json_lines import LINE_BYTES, text_lines
+from data.tables.files import sql_text
+
+Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
+
+_DELIMITERS = (",", ";", "\t")
+_EXACT_DOUBLES = 1 << 53
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Consecutive files with the same columns in the same types.
+
+    types: the Arrow type of each column; none for the layouts whose values are text.
+    delimiter: what separates the values of csv.
+    """
+
+    files: tuple[Path, ...]
+    layout: Layout
+    columns: tuple[str, ...]
+    types: tuple[pa.DataType, ...] = ()
+    delimiter: str = ","
+
+    def found(self, column: str) -> list[str]:
+        """Returns the columns of the files that `a|b` means; case counts only if several differ by nothing else."""
+        found = []
+        for name in column.split("|"):
+            folded = [other for other in self.columns if other.casefold() == name.casefold()]
+            if name in self.columns:
+                found.append(name)
+            elif len(folded) == 1 and self.layout != "jsonl":
+                found.append(folded[0])
+        return found
+
+    def value(self, column: str) -> str:
+        """Returns the SQL of a column; a column that was written without any value has the type of none."""
+        return "NULL" if pa.types.is_null(self._type(column)) else quoted(column)
+
+    def _type(self, column: str) -> pa.DataType:
+        return self.types[self.columns.index(column)] if self.types else pa.string()
+
+    def text(self, column: str) -> str:
+        """Returns the SQL of a column as text: whole numbers without a fraction, and lists of texts joined by blanks.
+
+        pandas stores whole numbers with gaps as doubles, so 7.0 is the text "7".
+        """
+        name = quoted(column)
+        kind = self._type(column)
+        if pa.types.is_floating(kind):
+            whole = f"{name} = floor({name}) AND abs({name}) <= {_EXACT_DOUBLES}"
+            return f"CASE WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return f"array_to_string({name}, ' ')"
+        return self.value(column)
+
+
+def parts(files: Sequence[Path], layout: Layout, fields: Sequence[str]) -> list[Part]:
+    """Returns the runs of consecutive files with the same columns and types.
+
+    Args:
+      files: the files in the order of their rows.
+      layout: their layout, but not jsonl, in which every line has keys of its own.
+      fields: the columns of tsv, whose files do not name them.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    described = [(file, _described(file, layout, fields)) for file in files]
+    return [
+        Part(
+            files=tuple(file for file, _ in run),
+            layout=layout,
+            columns=tuple(columns),
+            types=tuple(types),
+            delimiter=delimiter,
+        )
+        for (columns, types, delimiter), run in itertools.groupby(described, key=lambda pair: pair[1])
+    ]
+
+
+def _described(
+    file: Path, layout: Layout, fields: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[pa.DataType, ...], str]:
+    """Returns the columns of a file, their types, and the delimiter of its values."""
+    try:
+        match layout:
+            case "parquet":
+                schema = pq.read_schema(file)
+                return tuple(schema.names), tuple(schema.types), ""
+            case "feather":
+                schema = pyarrow.dataset.dataset(file, format="feather").schema
+                return tuple(schema.names), tuple(schema.types), ""
+            case "csv":
+                header = next(text_lines(file), (0, ""))[1]
+                if not header:
+                    raise InputError(f"{file} is empty; get it again")
+                delimiter = max(_DELIMITERS, key=lambda mark: (mark == "\t" and mark in header, header.count(mark)))
+                return tuple(next(csv.reader([header], delimiter=delimiter))), (), delimiter
+        return tuple(fields), (), "\t"
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{file} is not {layout} or is cut off ({one_line(error)}); get it again") from error
+
+
+def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: Part) -> str:
+    """Returns the SQL that reads a part; values of csv and tsv are text."""
+    paths = "[" + ", ".join(f"'{sql_text(file)}'" for file in part.files) + "]"
+    match part.layout:
+        case "parquet":
+            return f"read_parquet({paths}, hive_partitioning = false)"
+        case "feather":
+            connection.register(f"files {name} {number}", pyarrow.dataset.dataset(part.files, format="feather"))
+            return quoted(f"files {name} {number}")
+        case "csv":
+            return (
+                f"read_csv({paths}, header = true, delim = '{part.delimiter}', quote = '\"', escape = '\"', "
+                f"all_varchar = true, max_line_size = {LINE_BYTES})"
+            )
+    columns = ", ".join(f"'{column}': 'VARCHAR'" for column in part.columns)
+    return (
+        f"read_csv({paths}, header = false, auto_detect = false, delim = '\t', quote = '', escape = '', "
+        f"columns = {{{columns}}}, max_line_size = {LINE_BYTES})"
+    )
+
+
+def quoted(name: str) -> str:
+    """Returns the name of a table or column, quoted for SQL."""
+    return '"' + name.replace('"', '""') + '"'
