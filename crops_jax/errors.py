@@ -27,6 +27,15 @@ class InputError(Exception):
     status = 2
 
 
+class InputErrors(InputError):
+    """Several problems of one input, which are shown together so that one run finds them all."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        counted = [f"{number}. {problem}" for number, problem in enumerate(problems, start=1)]
+        super().__init__(problems[0] if len(problems) == 1 else "\n".join([f"{len(problems)} problems", *counted]))
+
+
 class Interrupted(BaseException):
     """The program received a request to stop; the same command continues the work later (exit status 3)."""
 

@@ -1,6 +1,7 @@
 """Log tables as views of a Spark session, and the Ibis backend that reads them."""
 
 import contextlib
+import functools
 import re
 import urllib.parse
 import warnings
@@ -12,15 +13,18 @@ import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
 
+from crops_jax.errors import InputError, one_line
 from data.backends.spark_session import open_session
 from data.tables import LogTables
 from data.tables.files import TableFiles
 from data.tables.schemas import KINDS, Column
+from data.tables.stored import FileRun, epoch_microseconds, is_list_of_text, is_number, is_text, is_whole_double, plain
 
 with warnings.catch_warnings():
     # The warning is about pandas; see data.backends.spark_session.
     warnings.simplefilter("ignore", FutureWarning)
     from ibis.backends.pyspark import Backend
+    from pyspark.errors import AnalysisException
 
     # The first access to the attribute declares the backend's options, which compiling an expression reads.
     assert ibis.pyspark.name == "pyspark"
@@ -149,19 +153,13 @@ class SparkTables(Backend):
 
 def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     """Adds the view of a table to a Spark session, as data.tables.files.add_view does in DuckDB."""
-    # Hadoop reads paths as patterns, so special characters are escaped.
-    files = [re.sub(r"([*?{}\[\],^\\])", r"\\\1", _location(file)) for file in table.files]
-    stored = session.read.parquet(*files)
     columns = [column.name for column in table.schema.columns]
-    if table.left_out is not None:
-        # These rows are removed before the casts, because their values can be invalid for a cast.
-        file, row = _LOCATION_COLUMNS
-        located = stored.selectExpr("*", f"_metadata.file_path AS `{file}`", f"_metadata.row_index AS `{row}`")
-        left_out = session.createDataFrame(_spark_locations(stored, table.left_out))
-        stored = located.join(left_out.hint("broadcast"), [file, row], "left_anti")
-    view = stored.selectExpr(
-        *(f"{_sql(column, table.stored.get(column.name))} AS `{column.name}`" for column in table.schema.columns)
-    )
+    # The order of rows has no meaning in Spark, so files of the same types need not be consecutive.
+    alike: dict[str, list[FileRun]] = {}
+    for run in table.runs:
+        alike.setdefault(f"{run.stored} {run.names}", []).append(run)
+    views = [_run_view(session, table, runs) for runs in alike.values()]
+    view = functools.reduce(lambda one, other: one.unionAll(other), views)
     if rewrites is not None:
         forms = session.createDataFrame(rewrites.select(["query", "normalised"]).rename_columns(["query", "form"]))
         view = view.join(forms.hint("broadcast"), "query", "left").selectExpr(
@@ -170,13 +168,39 @@ def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     view.createOrReplaceTempView(table.name)
 
 
+def _run_view(session, table: TableFiles, runs: Sequence[FileRun]):
+    """Returns the rows of files that store the columns of a table in the same types, as TableFiles.sql does."""
+    # Hadoop reads paths as patterns, so special characters are escaped.
+    paths = [re.sub(r"([*?{}\[\],^\\])", r"\\\1", _location(file)) for run in runs for file in run.files]
+    try:
+        stored = session.read.parquet(*paths)
+    except AnalysisException as error:
+        raise InputError(
+            f"table {table.name}: Spark cannot read {runs[0].files[0]} ({one_line(error)}); store the columns in types "
+            "that Spark has (UUIDs as text), or leave --backend out to run on DuckDB"
+        ) from error
+    if table.left_out is not None:
+        # These rows are removed before the casts, because their values can be invalid for a cast.
+        file, row = _LOCATION_COLUMNS
+        located = stored.selectExpr("*", f"_metadata.file_path AS `{file}`", f"_metadata.row_index AS `{row}`")
+        left_out = session.createDataFrame(_spark_locations(stored, table.left_out))
+        stored = located.join(left_out.hint("broadcast"), [file, row], "left_anti")
+    return stored.selectExpr(
+        *(
+            f"{_sql(column, runs[0].stored.get(column.name), runs[0].name(column.name))} AS `{column.name}`"
+            for column in table.schema.columns
+        )
+    )
+
+
 def _spark_locations(stored, left_out: pa.Table) -> pa.Table:
     """Returns _LOCATION_COLUMNS of the rows that are left out; files have the names of Spark's _metadata.file_path."""
     paths = [row.file_path for row in stored.select("_metadata.file_path").distinct().collect()]
     # The form of a path is file:/PATH or file:///PATH, with some characters escaped.
     uris = {f"/{urllib.parse.unquote(uri.removeprefix('file:')).lstrip('/')}": uri for uri in paths}
     files = left_out.column("file").combine_chunks().dictionary_encode()
-    named = pa.array([uris[str(Path(file).absolute())] for file in files.dictionary.to_pylist()], pa.string())
+    # Rows of the files that other types are read from have no URI here, and null equals no path.
+    named = pa.array([uris.get(str(Path(file).absolute())) for file in files.dictionary.to_pylist()], pa.string())
     return pa.table([named.take(files.indices), left_out.column("row").cast(pa.int64())], names=list(_LOCATION_COLUMNS))
 
 
@@ -185,19 +209,28 @@ def _location(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def _sql(column: Column, stored: pa.DataType | None) -> str:
-    """Returns the expression of Column.sql in Spark's dialect."""
-    target, name = _TYPES[KINDS[column.kind].sql], f"`{column.name}`"
-    if stored is None or pa.types.is_null(stored):
+def _sql(column: Column, stored: pa.DataType | None, name: str) -> str:
+    """Returns the expression of data.tables.stored.sql in Spark's dialect."""
+    target, name = _TYPES[KINDS[column.kind].sql], f"`{name}`"
+    if stored is None or pa.types.is_null(plain(stored)):
         return f"CAST(NULL AS {target})"
-    plain = stored.value_type if pa.types.is_dictionary(stored) else stored
-    if pa.types.is_timestamp(plain) and plain.unit == "ns":
+    kind = plain(stored)
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
         # Spark has no nanoseconds. The session reads them as integers, which are rounded here as DuckDB does.
         return f"timestamp_micros(CAST(round({name} / 1000BD) AS BIGINT))"
-    if column.kind == "time" and not pa.types.is_timestamp(plain):
+    if column.kind == "time" and is_text(kind):
         return _time_sql(name, target)
-    if column.kind in {"position", "level"} and pa.types.is_floating(plain):
+    if column.kind == "time" and is_number(kind):
+        number = f"try_cast({name} AS BIGINT)"
+        return f"timestamp_micros({epoch_microseconds(number, f'({number} DIV 1000)')})"
+    if column.kind in {"position", "level"} and not pa.types.is_integer(kind):
         return f"CASE WHEN {name} = floor({name}) THEN try_cast({name} AS {target}) END"
+    if column.kind == "flag" and not pa.types.is_boolean(kind):
+        return f"CASE WHEN {name} = 0 THEN false WHEN {name} = 1 THEN true END"
+    if target == "STRING" and pa.types.is_floating(kind):
+        return f"CASE WHEN {is_whole_double(name)} THEN CAST(CAST({name} AS BIGINT) AS STRING) END"
+    if is_list_of_text(kind):
+        return f"array_join({name}, ' ')"
     return f"try_cast({name} AS {target})"
 
 

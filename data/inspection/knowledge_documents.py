@@ -8,7 +8,7 @@ from crops_jax.errors import InputError
 from data.language_model.answer_cache import AnswerCache
 from data.tables import SCHEMAS, connect_duckdb
 from data.tables.checks import check_table
-from data.tables.files import find_table
+from data.tables.footers import find_table
 
 _TABLE = "knowledge_documents"
 

@@ -13,7 +13,8 @@ from crops_jax.errors import InputError
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.tables import connect_duckdb
 from data.tables.checks import check_table
-from data.tables.files import TableFiles, find_table, named_read_errors
+from data.tables.files import TableFiles, named_read_errors
+from data.tables.footers import find_table
 from data.tables.schemas import LABELS
 
 

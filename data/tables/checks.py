@@ -1,13 +1,14 @@
 """The checks of log tables when they are opened. DuckDB runs them, without a loop over rows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 import pyarrow as pa
 from tqdm import tqdm
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, InputErrors
 from crops_jax.text import normalise_query
 from data.tables.files import TableFiles, add_view, named_read_errors
 from data.tables.rules import REFERENCES, Rule, value_rules
@@ -15,6 +16,7 @@ from data.tables.schemas import SCHEMAS
 
 # A query that matches this expression, as nearly all ASCII queries do, is certainly normalised.
 _CERTAINLY_NORMALISED = r"[!-@\[-~]+( [!-@\[-~]+)*"
+_FILES = "the files"
 WRITTEN_IDS = (
     "SELECT file, row, doc_id AS found FROM knowledge_documents WHERE doc_id IN (SELECT doc_id FROM documents)"
 )
@@ -23,7 +25,10 @@ language model wrote must not share its id with a document of the index, because
 
 
 def check_tables(
-    connection: duckdb.DuckDBPyConnection, directory: Path, tables: dict[str, TableFiles]
+    connection: duckdb.DuckDBPyConnection,
+    directory: Path,
+    tables: dict[str, TableFiles],
+    unreadable: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, pa.Table]:
     """Checks tables whose footers are already checked.
 
@@ -31,31 +36,41 @@ def check_tables(
       connection: the DuckDB connection that the checks use.
       directory: the directory of the tables, for messages.
       tables: the files of each table, by the table's name.
+      unreadable: the problems of other tables, whose footers are wrong, by the table's name.
 
     Returns:
       table name -> (query, normalised) for its queries that are stored in another form than the normalised one. Tables
       without such queries are omitted.
 
     Raises:
-      InputError: a required table is missing or empty, or a row breaks a rule. The message names the table, file,
-        column and row, the value and the remedy.
+      InputErrors: a required table is missing or empty, or rows break rules. The message has the problems of all
+        tables; each names the table, file, column and row, the value and the remedy.
     """
-    check_presence(directory, tables)
+    problems = [problem for listed in unreadable.values() for problem in listed]
+    problems += presence_problems(directory, tables, unreadable)
     rewrites = {}
     rows = sum(table.rows for table in tables.values())
+    wrong: set[tuple[str, str]] = set()
     with tqdm(total=rows, desc="checking log tables", unit=" rows", delay=3, leave=False) as progress:
         for table in tables.values():
-            rewritten = check_table(connection, table)
+            found, rewritten = _row_problems(connection, table)
+            problems += [problem for _, problem in found]
+            wrong |= {(table.name, column) for column, _ in found}
             if rewritten.num_rows:
                 rewrites[table.name] = rewritten
             progress.update(table.rows)
         for name, column, owner in REFERENCES:
-            if name in tables:
+            broken = {(name, column), (owner, column), (name, _FILES), (owner, _FILES)}
+            if name in tables and owner in tables and wrong.isdisjoint(broken):
                 with named_read_errors(tables[name]):
-                    _check_reference(connection, name, column, owner)
-        if "knowledge_documents" in tables:
+                    problems += _reference_problem(connection, name, column, owner)
+        if {"knowledge_documents", "documents"} <= set(tables) and wrong.isdisjoint(
+            {("knowledge_documents", _FILES), ("documents", _FILES)}
+        ):
             with named_read_errors(tables["knowledge_documents"]):
-                _check_written_ids(connection)
+                problems += _written_id_problem(connection)
+    if problems:
+        raise InputErrors(problems)
     return rewrites
 
 
@@ -67,31 +82,59 @@ def check_table(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> pa.
       that keep queries as users typed them.
 
     Raises:
-      InputError: a row breaks a rule, as for check_tables.
+      InputErrors: rows break rules, as for check_tables.
     """
-    with named_read_errors(table):
-        for rule, number in broken_rules(connection, table):
-            raise InputError(_broken_rule(connection, table, rule, number))
-        rewrites = query_rewrites(connection, table)
-        add_view(connection, table, rewrites=rewrites, located=True)
-        _check_key(connection, table)
+    problems, rewrites = _row_problems(connection, table)
+    if problems:
+        raise InputErrors([problem for _, problem in problems])
     return rewrites
 
 
+def _row_problems(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> tuple[list[tuple[str, str]], pa.Table]:
+    """Returns (column, message) of each rule that rows of a table break, and the rewrites of its queries.
+
+    The column is _FILES if files are damaged.
+    """
+    problems = []
+    try:
+        with named_read_errors(table):
+            for rule, number in broken_rules(connection, table):
+                problems.append((rule.column, _broken_rule(connection, table, rule, number)))
+            rewrites = query_rewrites(connection, table)
+            add_view(connection, table, rewrites=rewrites, located=True)
+            if not {column for column, _ in problems} & set(table.schema.key):
+                problems += [("", problem) for problem in _key_problem(connection, table)]
+    except InputError as error:
+        return [*problems, (_FILES, str(error))], pa.table({"query": [], "normalised": []})
+    return problems, rewrites
+
+
 def check_presence(directory: Path, tables: dict[str, TableFiles]) -> None:
-    """Raises InputError if a required table is missing or has no rows."""
-    if "documents" not in tables:
-        raise InputError(_missing_table(directory, "documents"))
-    if "candidates" in tables and "searches" not in tables:
-        raise InputError(_missing_table(directory, "searches"))
-    if "judgements" not in tables:
-        for name in ("searches", "candidates"):
-            if name not in tables:
-                raise InputError(f"{_missing_table(directory, name)}; or add the table judgements instead of a log")
-    for name in required_tables(tables):
-        if not tables[name].rows:
+    """Raises InputErrors if required tables are missing or have no rows."""
+    if problems := presence_problems(directory, tables, {}):
+        raise InputErrors(problems)
+
+
+def presence_problems(
+    directory: Path, tables: dict[str, TableFiles], unreadable: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Returns what is to be said of required tables that are missing or have no rows."""
+    names = {*tables, *unreadable}
+    missing = []
+    if "documents" not in names:
+        missing.append(_missing_table(directory, "documents"))
+    if "candidates" in names and "searches" not in names:
+        missing.append(_missing_table(directory, "searches"))
+    elif "judgements" not in names:
+        absent = [name for name in ("searches", "candidates") if name not in names]
+        missing += [
+            f"{_missing_table(directory, name)}; or add the table judgements instead of a log" for name in absent
+        ]
+    for name in required_tables(names):
+        if name in tables and not tables[name].rows:
             files = ", ".join(str(file) for file in tables[name].files[:3])
-            raise InputError(f"table {name}: {files} has no rows; fill it or, if it is not needed, remove it")
+            missing.append(f"table {name}: {files} has no rows; fill it or, if it is not needed, remove it")
+    return missing
 
 
 def required_tables(tables: Collection[str]) -> list[str]:
@@ -182,17 +225,18 @@ def repeated_rows(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> s
     )
 
 
-def _check_key(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> None:
+def _key_problem(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> list[str]:
     repeated = repeated_rows(connection, table)
     number, first = _count_and_first(connection, repeated) if repeated else (0, {})
     if number:
         others = f" ({number} rows repeat a key)" if number > 1 else ""
         folded = " once queries are normalised (NFKC, lower case, white space folded)"
-        raise InputError(
+        return [
             f"table {table.name}, column {' and '.join(table.schema.key)}: {_row_location(first)} repeats the key "
             f"{_quoted(first['found'])} of an earlier row{folded if table.schema.normalised_query else ''}{others}; "
             "keep one row for each key"
-        )
+        ]
+    return []
 
 
 def unknown_rows(name: str, column: str, owner: str) -> str:
@@ -200,23 +244,25 @@ def unknown_rows(name: str, column: str, owner: str) -> str:
     return f"SELECT file, row, {column} AS found FROM {name} ANTI JOIN {owner} USING ({column})"
 
 
-def _check_reference(connection: duckdb.DuckDBPyConnection, name: str, column: str, owner: str) -> None:
+def _reference_problem(connection: duckdb.DuckDBPyConnection, name: str, column: str, owner: str) -> list[str]:
     number, first = _count_and_first(connection, unknown_rows(name, column, owner))
     if number:
         others = f" ({number} such rows)" if number > 1 else ""
-        raise InputError(
+        return [
             f"table {name}, column {column}: {_row_location(first)}: {_quoted(first['found'])} is not in table {owner}"
             f"{others}; add it to that table, or leave the row out"
-        )
+        ]
+    return []
 
 
-def _check_written_ids(connection: duckdb.DuckDBPyConnection) -> None:
+def _written_id_problem(connection: duckdb.DuckDBPyConnection) -> list[str]:
     number, first = _count_and_first(connection, WRITTEN_IDS)
     if number:
-        raise InputError(
+        return [
             f"table knowledge_documents, column doc_id: {_row_location(first)}: {_quoted(first['found'])} is in table "
             "documents too; give it another id"
-        )
+        ]
+    return []
 
 
 def _count_and_first(connection: duckdb.DuckDBPyConnection, rows: str) -> tuple[int, dict]:

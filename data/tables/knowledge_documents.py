@@ -8,7 +8,8 @@ from crops_jax.artifacts.lineage import manifest_or_none, read_from
 from crops_jax.errors import InputError
 from data.tables.checks import check_table
 from data.tables.duckdb_session import connect_duckdb
-from data.tables.files import add_view, find_table, named_read_errors
+from data.tables.files import add_view, named_read_errors
+from data.tables.footers import find_table
 from data.tables.log_tables import LogTables
 from data.tables.schemas import SCHEMAS
 

@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops_jax.artifacts import replaced_file
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, InputErrors
 from data.tables.checks import check_tables
 from data.tables.days import DaySpan
 from data.tables.duckdb_session import connect_duckdb, duckdb_settings, duckdb_size
-from data.tables.files import TableFiles, add_view, find_tables, named_read_errors
+from data.tables.files import TableFiles, add_view, named_read_errors
+from data.tables.footers import find_tables
 from data.tables.quarantine import OnBadRows, SetAside, set_aside, write_quarantine
 from data.tables.schemas import SCHEMAS
 
@@ -53,9 +54,11 @@ class LogTables:
     @property
     def outcome(self) -> dict[str, Any]:
         """The fields for the outcome line and the manifest of a program that reads these tables."""
-        if not self.quarantined:
-            return {}
-        return {"quarantined": self.quarantined, "quarantine": self.quarantine and str(self.quarantine)}
+        outcome: dict[str, Any] = {}
+        if self.quarantined:
+            outcome = {"quarantined": self.quarantined, "quarantine": self.quarantine and str(self.quarantine)}
+        read = {name: said for name, table in self.tables.items() if (said := table.read_as)}
+        return outcome | ({"read_as": read} if read else {})
 
     @property
     def names(self) -> frozenset[str]:
@@ -128,21 +131,23 @@ def open_logs(
 
     Args:
       path: the directory.
-      on_bad_rows: "fail": the first row that breaks a rule raises InputError. "quarantine": all such rows are omitted
-        from all reads, counted, and written to `quarantine`; see data.tables.quarantine.
+      on_bad_rows: "fail": rows that break rules raise InputError, which has all of these rules. "quarantine": all such
+        rows are omitted from all reads, counted, and written to `quarantine`; see data.tables.quarantine.
       quarantine: a directory for the rows that are set aside, by convention data.tables.quarantine.beside(OUTPUT). It
         replaces the one of an earlier call, which is removed if no row is set aside. None: the rows are only counted.
       days: the days of the tables that are kept in folders day=YYYY-MM-DD; only the folders of these days are opened.
 
     Raises:
       InputError: a check fails. The message names the table, file, column, row (its index within the file, from 0),
-        the value and the remedy.
+        the value and the remedy, for every check that fails.
     """
     path = Path(path)
-    tables = find_tables(path, days=days)
+    tables, problems = find_tables(path, days=days)
     with connect_duckdb() as connection:
         if on_bad_rows == "fail":
-            return LogTables(path=path, tables=tables, rewrites=check_tables(connection, path, tables))
+            return LogTables(path=path, tables=tables, rewrites=check_tables(connection, path, tables, problems))
+        if problems:
+            raise InputErrors([problem for listed in problems.values() for problem in listed])
         rows = set_aside(connection, path, tables)
         if quarantine is not None:
             write_quarantine(connection, rows.counts, logs=path, path=Path(quarantine))

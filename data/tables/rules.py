@@ -57,7 +57,15 @@ def _column_rules(column: Column) -> Iterator[Rule]:
 
     if column.required:
         yield rule(f"{stored} IS NULL", "null in a required column", "fill it, or leave the row out")
+    if column.kind in {"id", "query", "text"}:
+        yield rule(
+            f"{stored} IS NOT NULL AND {name} IS NULL",
+            "{found} is no whole number that a text can hold",
+            "write the values as text",
+        )
     match column.kind:
+        case "flag":
+            yield rule(f"{stored} IS NOT NULL AND {name} IS NULL", "{found} is no flag", "write booleans, or 0 and 1")
         case "id":
             # Blanks sort below "!", so that the trim, which is slow, runs for few values only.
             yield rule(
@@ -78,7 +86,7 @@ def _column_rules(column: Column) -> Iterator[Rule]:
             yield rule(
                 f"{stored} IS NOT NULL AND {name} IS NULL",
                 "{found} is no time",
-                "write ISO 8601, such as 2024-05-31T23:59:59Z, or a timestamp column",
+                "write ISO 8601, such as 2024-05-31T23:59:59Z, a timestamp column, or an epoch that is not before 2000",
             )
             yield rule(
                 f"{name} < TIMESTAMPTZ '0001-01-01 00:00:00+00' OR {name} >= TIMESTAMPTZ '9999-12-31 00:00:00+00'",

@@ -7,10 +7,6 @@ import pyarrow as pa
 STAGES = ("filtered_before_ranking", "ranked_not_shown", "shown")
 SPLITS = ("train", "dev", "test")
 
-# This is a regular expression of RE2. It refuses the forms beyond ISO 8601 that DuckDB's cast accepts (slashes, zone
-# names, "infinity").
-_ISO_8601 = r"\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*([Zz]|[+-]\d{2}(:?\d{2})?)?)?\s*"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnKind:
@@ -24,16 +20,18 @@ class ColumnKind:
 
 _TEXT = ColumnKind(arrow=pa.string(), sql="VARCHAR", stored_as="text (string)")
 KINDS = {
-    "id": _TEXT,
+    "id": ColumnKind(arrow=pa.string(), sql="VARCHAR", stored_as="text (string), a whole number or a UUID"),
     "query": _TEXT,
     "text": _TEXT,
     "stage": _TEXT,
     "split": _TEXT,
     "time": ColumnKind(
-        arrow=pa.timestamp("us", tz="UTC"), sql="TIMESTAMPTZ", stored_as="a timestamp, or ISO 8601 as text"
+        arrow=pa.timestamp("us", tz="UTC"),
+        sql="TIMESTAMPTZ",
+        stored_as="a timestamp, a date, a whole number since 1970, or ISO 8601 as text",
     ),
     "position": ColumnKind(arrow=pa.int32(), sql="INTEGER", stored_as="a whole number"),
-    "flag": ColumnKind(arrow=pa.bool_(), sql="BOOLEAN", stored_as="boolean"),
+    "flag": ColumnKind(arrow=pa.bool_(), sql="BOOLEAN", stored_as="boolean, or 0 and 1"),
     "seconds": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
     "grade": ColumnKind(arrow=pa.float64(), sql="DOUBLE", stored_as="a number"),
     "level": ColumnKind(arrow=pa.int8(), sql="TINYINT", stored_as="a whole number"),
@@ -53,39 +51,6 @@ class Column:
     @property
     def arrow_type(self) -> pa.DataType:
         return KINDS[self.kind].arrow
-
-    def accepts(self, stored: pa.DataType) -> bool:
-        """Returns whether a file can store this column as `stored`. A column of only nulls fits every type."""
-        if pa.types.is_null(stored):
-            return True
-        if pa.types.is_dictionary(stored):
-            return self.accepts(stored.value_type)
-        is_text = pa.types.is_string(stored) or pa.types.is_large_string(stored) or pa.types.is_string_view(stored)
-        is_number = pa.types.is_integer(stored) or pa.types.is_floating(stored)
-        match self.kind:
-            case "time":
-                return is_text or pa.types.is_timestamp(stored)
-            case "position" | "level":
-                # pandas converts whole numbers with missing values to floats.
-                return is_number
-            case "flag":
-                return pa.types.is_boolean(stored)
-            case "seconds" | "grade" | "score":
-                return is_number or pa.types.is_decimal(stored)
-            case _:
-                return is_text
-
-    def sql(self, stored: pa.DataType | None) -> str:
-        """Returns the SQL expression of the value that readers get; it is null if the stored value cannot be read."""
-        target, name = KINDS[self.kind].sql, f'"{self.name}"'
-        if stored is None or pa.types.is_null(stored):
-            return f"CAST(NULL AS {target})"
-        plain = stored.value_type if pa.types.is_dictionary(stored) else stored
-        if self.kind == "time" and not pa.types.is_timestamp(plain):
-            return f"CASE WHEN regexp_full_match({name}, '{_ISO_8601}') THEN TRY_CAST(trim({name}) AS {target}) END"
-        if self.kind in {"position", "level"} and pa.types.is_floating(plain):
-            return f"CASE WHEN {name} = floor({name}) THEN TRY_CAST({name} AS {target}) END"
-        return f"TRY_CAST({name} AS {target})"
 
 
 @dataclass(frozen=True)

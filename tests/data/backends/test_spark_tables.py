@@ -9,11 +9,13 @@ import json
 import random
 import subprocess
 import sys
+import uuid
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from crops_jax.errors import InputError
 from data.backends.connection import connect
 from data.labels.table import open_labels
 from data.mine import mine
@@ -167,6 +169,59 @@ def test_views_of_odd_files_are_equal(tmp_path):
         assert other.schema == one.schema, name
         assert other.to_pylist() == one.to_pylist(), name
         assert one.num_rows == logs.num_rows(name)
+
+
+def test_views_of_files_of_other_types_are_equal(tmp_path):
+    """Runs of files with other types, other names and without a column; ids, flags, epochs and lists of other types."""
+    moments = pa.array([1717156800, 1717156801], pa.int64())
+    documents = [
+        {"doc_id": pa.array([1, 2]), "title": ["a", "b"], "keywords": [["x", None, "y"], []], "published_at": moments},
+        {"doc_id": ["3"], "title": ["c"], "keywords": ["k"], "published_at": [datetime.date(2024, 5, 31)]},
+        {"doc_id": pa.array([2.0**53 - 1, 5.0]), "Title": ["d", "e"], "text": ["t", None]},
+        {"doc_id": [decimal.Decimal(10**37)], "title": pa.array([7], pa.uint64()), "published_at": [1717156800000.0]},
+        {"doc_id": pa.array([8, 9], pa.uint64()), "title": ["f", "g"], "published_at": pa.nulls(2)},
+        {},
+    ]
+    candidates = [
+        {"doc_id": pa.array([1, 2], pa.int32()), "position": [1.0, None], "clicked": pa.array([1, 0], pa.int8())},
+        {"doc_id": pa.array([5], pa.int16()), "position": [decimal.Decimal(1)], "clicked": [1.0], "watch_seconds": [3]},
+        {
+            "doc_id": ["3", "8"],
+            "position": pa.array([1, None], pa.int64()),
+            "clicked": [2, 1],
+            "watch_seconds": [1.5, 2],
+        },
+    ]
+    times = [1717156800000000, 1717156800000000999]
+    tables = {"documents": documents, "candidates": candidates}
+    tables["searches"] = [
+        {"search_id": ["1"], "user_id": [1], "query": ["red"], "time": [times[0]]},
+        {"search_id": [2], "user_id": ["u"], "query": [22], "time": pa.array([times[1]], pa.uint64())},
+    ]
+    for name, files in tables.items():
+        (tmp_path / name).mkdir()
+        for number, columns in enumerate(files):
+            if name == "candidates":
+                rows = len(columns["doc_id"])
+                columns |= {"search_id": ["1"] * rows, "stage": ["shown"] * rows}
+            pq.write_table(pa.table(columns), tmp_path / name / f"{number}.parquet")
+    logs = open_logs(tmp_path, on_bad_rows="quarantine")
+    assert logs.quarantined == {"candidates": {"clicked: value is no flag": 1}}
+    for name, one, other in tables_of(logs):
+        assert other.schema == one.schema, name
+        assert other.to_pylist() == one.to_pylist(), name
+        assert one.num_rows == logs.num_rows(name)
+
+
+def test_uuids_that_spark_has_not_are_named(tmp_path):
+    ids = pa.array([uuid.UUID(int=i).bytes for i in (1, 2)], pa.uuid())
+    pq.write_table(pa.table({"doc_id": ids, "title": ["a", "b"]}), tmp_path / "documents.parquet")
+    judged = {"query": ["a"], "doc_id": [str(uuid.UUID(int=1))], "grade": [1]}
+    pq.write_table(pa.table(judged), tmp_path / "judgements.parquet")
+    logs = open_logs(tmp_path)
+    assert logs.read("documents")["doc_id"].to_pylist()[0] == str(uuid.UUID(int=1))
+    with pytest.raises(InputError, match=r"table documents: Spark cannot read .*documents\.parquet .*UUID"):
+        connect(logs, backend="pyspark", spark_master=MASTER)
 
 
 def test_rows_that_are_set_aside_are_read_by_neither(tmp_path, write_logs, at):
