@@ -51,7 +51,8 @@ def rewritten(text: str, markdown: Callable[[str], str], *, page: str) -> str:
             lines.append(line)
         if begins:
             open_at = number
-            lines += ["", *_made(markdown, begins[1], f"{page}, line {number}").splitlines(), ""]
+            made = _made(markdown, begins[1], f"{page}, line {number}").splitlines()
+            lines += ["", *made, ""] if made else []
         elif line == _END:
             open_at = None
     if open_at is not None:

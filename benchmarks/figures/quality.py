@@ -17,11 +17,6 @@ SYSTEMS = {
 
 METRICS = {"recall@10": "Recall@10", "recall@100": "Recall@100", "ndcg@4": "NDCG@4", "ndcg@10": "nDCG@10"}
 TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden"}
-VERDICTS = {
-    "better": "better than",
-    "worse": "worse than",
-    "no difference shown": "not shown to differ from",
-}
 _MOST_INPUT_WAIT = 0.01
 
 Column = tuple[str, str]
@@ -53,14 +48,14 @@ def differences(result: Result) -> str:
 
 
 def verdicts(result: Result, system: str, against: str, *, place: str) -> str:
-    """A full sentence for each figure in which a system was compared with another. place: such as "In the demo"."""
+    """A line with each figure in which a system was compared with another. place: such as "In the demo"."""
     other = SYSTEMS[against].split()[-1]
-    return "\n".join(
-        f"- {place}, {system} is {VERDICTS[row['verdict']]} {other} in {row['label']}: the mean difference is "
-        f"{signed_interval(row)} over {amount(row['queries'])} queries."
+    found = [
+        f"{row['label']} {signed_interval(row)} over {amount(row['queries'])} queries ({row['verdict']})"
         for row in result.values["differences"]
         if (row["system"], row["against"]) == (system, against)
-    )
+    ]
+    return f"- {place}, {system} minus {other}: {'; '.join(found)}."
 
 
 def headline(demo: Result, bestbuy: Result) -> str:

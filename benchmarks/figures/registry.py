@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.figures import quality, speed
+from benchmarks.figures.comparisons import COMPARISONS, comparison_markdown
 from benchmarks.figures.provenance import described
 from benchmarks.figures.results import FOLDER, FiguresError, read_result
 
@@ -62,9 +63,14 @@ FIGURES: dict[str, Figure] = {
 
 
 def markdown(name: str, *, folder: Path = FOLDER) -> str:
-    """The table of a name with the provenance of its results. Raises FiguresError for an unknown name."""
+    """The table of a name with the provenance of its results; nothing for a comparison that has no results.
+
+    Raises FiguresError for an unknown name.
+    """
+    if name in COMPARISONS:
+        return comparison_markdown(name)
     if name not in FIGURES:
-        raise FiguresError(f"there are no figures {name!r}; known are {', '.join(FIGURES)}")
+        raise FiguresError(f"there are no figures {name!r}; known are {', '.join([*FIGURES, *COMPARISONS])}")
     figure = FIGURES[name]
     results = {one: read_result(one, folder=folder) for one in figure.results}
     try:

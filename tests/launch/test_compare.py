@@ -190,7 +190,8 @@ def test_the_default_world_has_towers_of_its_own_and_a_warm_start():
     budget = budget_of(CompareArguments(output="table"))
     assert (budget.world, budget.warm_start) == ("--world large", True)
     assert (budget.transformer, budget.hashed) == ("generated_world", "generated_world_hashed")
-    for other in ({"fast": True}, {"world": "--documents 200"}, {"logs": "logs", "from_time": "2026-01-05"}):
+    others: list[dict[str, Any]] = [{"fast": True}, {"world": "--documents 200"}]
+    for other in [*others, {"logs": "logs", "from_time": "2026-01-05"}]:
         budget = budget_of(CompareArguments(output="table", **other))
         assert (budget.warm_start, budget.transformer) == (False, "tiny_cpu")
         assert budget.warm_start_flags == ""

@@ -1,0 +1,149 @@
+"""Tables of the comparison of systems, from the committed results of its cells in docs/results.
+
+launch.compare's own code reads the results and makes the means, intervals and verdicts. A folder that is not there
+gives no table.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.figures.markdown import ABSENT, amount, number, signed, table
+from benchmarks.figures.results import FiguresError
+from crops_jax.errors import InputError
+from launch.comparison.measures import MAIN
+from launch.comparison.presentation.claims import (
+    HELD,
+    NOT_RUN,
+    NOT_SHOWN,
+    NOT_TESTABLE,
+    REFUTED,
+    Judged,
+    Part,
+    claimed_pairs,
+    judge,
+    metric_label,
+)
+from launch.comparison.presentation.page import groups_of
+from launch.comparison.results.files import stored_results
+from launch.comparison.results.setting import Setting, read_setting
+from launch.comparison.results.table import Comparison, Trained, compare_results
+
+FOLDER = Path(__file__).parents[2] / "docs" / "results"
+SAMPLES = 20_000
+"""The number of bootstrap samples, the default of launch.compare."""
+
+_REFERENCE = "crops"
+_HEADLINE = ("bm25", "nce", "adore_star", "fs_lr", "crops")
+"""The systems of README.md: BM25, the plain encoder, one with mined negatives, the baseline of CroPS, and CroPS."""
+_VERDICTS = (HELD, REFUTED, NOT_SHOWN, NOT_RUN, NOT_TESTABLE)
+
+
+class Compared(NamedTuple):
+    """A folder of results: what its cells have in common, and what they say."""
+
+    setting: Setting
+    comparison: Comparison
+    claims: list[Judged]
+
+
+@functools.cache
+def compared(name: str, folder: Path = FOLDER) -> Compared | None:
+    """The comparison of docs/results/NAME, or None where there is none. Raises FiguresError for a damaged one."""
+    results = folder / name
+    if not results.is_dir():
+        return None
+    try:
+        setting = read_setting(results)
+        found = stored_results(results, among=setting.inputs)
+        comparison = compare_results(found, reference=_REFERENCE, samples=SAMPLES, pairs=claimed_pairs())
+    except InputError as error:
+        raise FiguresError(str(error)) from error
+    return Compared(setting, comparison, judge(comparison)) if found else None
+
+
+def headline(found: Compared) -> str:
+    """The table of README.md: some systems, and how many claims of the paper are held."""
+    verdicts = [one.verdict for one in found.claims]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in _VERDICTS if verdict in verdicts)
+    chosen = [one for one in _members(found.comparison) if one.system in _HEADLINE and one.architecture != "hashed"]
+    summary = f"Of {amount(len(verdicts))} claims of the paper: {counts} ([Comparison](docs/comparison.md))."
+    return f"{_table(found.comparison, chosen)}\n\nA generated world. {summary} {_described(found)}"
+
+
+def main_table(found: Compared) -> str:
+    """All systems of the main table, sorted by the first metric, and how they were measured."""
+    return f"{_table(found.comparison, _members(found.comparison))}\n\n{_described(found)}"
+
+
+def claims_table(found: Compared) -> str:
+    """The claims of the paper with the differences that decide on them, and their verdicts."""
+    rows = [
+        [one.claim.text, one.evidence or "; ".join(map(_evidence, one.parts)) or ABSENT, one.verdict]
+        for one in found.claims
+    ]
+    return table(["claim", "difference, with the interval after Holm's correction", "verdict"], rows)
+
+
+COMPARISONS: Mapping[str, tuple[str, Callable[[Compared], str]]] = {
+    "generated_world_headline": ("generated_world", headline),
+    "generated_world": ("generated_world", main_table),
+    "generated_world_claims": ("generated_world", claims_table),
+}
+"""The name in a marker -> the folder in docs/results, and the function that makes the table."""
+
+
+def comparison_markdown(name: str, *, folder: Path = FOLDER) -> str:
+    """The table of a name in COMPARISONS; nothing where its results are not there."""
+    results, render = COMPARISONS[name]
+    found = compared(results, folder)
+    return "" if found is None else render(found)
+
+
+def _members(comparison: Comparison) -> list[Trained]:
+    """The systems of the main table, best first by its first metric."""
+    members = [one for one in comparison.trained if "systems" in groups_of(one.system)]
+
+    def value(one: Trained) -> float:
+        return next((mean.value for metric in MAIN if (mean := comparison.means.get((*one.key, metric)))), 0.0)
+
+    return sorted(members, key=lambda one: -value(one))
+
+
+def _table(comparison: Comparison, members: list[Trained]) -> str:
+    metrics = [metric for metric in MAIN if metric in comparison.metrics]
+    rows = [[_name(one), *(_cell(comparison, one, metric) for metric in metrics)] for one in members]
+    return table(["system", *(metric_label(metric) for metric in metrics)], rows)
+
+
+def _name(one: Trained) -> str:
+    return f"`{one.system}`, hashed" if one.architecture == "hashed" else f"`{one.system}`"
+
+
+def _cell(comparison: Comparison, one: Trained, metric: str) -> str:
+    mean = comparison.means.get((*one.key, metric))
+    return ABSENT if mean is None else f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)})"
+
+
+def _evidence(part: Part) -> str:
+    label = metric_label(part.pair.metric)
+    if part.found is None:
+        return f"{label} not measured"
+    low, high = signed(part.found.low_holm), signed(part.found.high_holm)
+    return f"{label} {signed(part.found.estimate.value)} ({low} to {high})"
+
+
+def _described(found: Compared) -> str:
+    """The seeds, the command, the wall time and the machine, in sentences."""
+    cells = [result for one in found.comparison.trained for result in one.results]
+    seeds = sorted({len(one.results) for one in found.comparison.trained if one.architecture != "none"})
+    hours = (found.setting.shared_seconds + sum(one.conditions.seconds for one in cells)) / 3600
+    machines = sorted({f"{one.conditions.processor}, {one.conditions.cores} cores" for one in cells})
+    packages = sorted({", ".join(f"{key} {value}" for key, value in one.conditions.packages.items()) for one in cells})
+    several = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
+    return (
+        f"Means over {several} seeds, with 95 % bootstrap intervals over queries; `{found.setting.command}`; "
+        f"{amount(len(cells))} cells in {number(hours, digits=1)} hours on {'; '.join(machines)}, with "
+        f"{'; '.join(packages)}."
+    )

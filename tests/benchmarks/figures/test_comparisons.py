@@ -1,0 +1,93 @@
+"""The tables of the comparison are what launch.compare itself makes of committed results; without them there is none."""
+
+import numpy as np
+import pytest
+
+from benchmarks.figures.comparisons import COMPARISONS, SAMPLES, claims_table, compared, comparison_markdown
+from benchmarks.figures.pages import rewritten
+from benchmarks.figures.registry import markdown
+from benchmarks.figures.results import FiguresError
+from launch.comparison.presentation.claims import claimed_pairs
+from launch.comparison.results.files import stored_results, write_result
+from launch.comparison.results.setting import Setting, write_setting
+from launch.comparison.results.table import compare_results
+from tests.launch.comparison.results.made_up import made_up_result
+
+CT, QR = "ct_recall@100", "qr_recall@100"
+GAINS = {"bm25": 0.0, "fs_lr": 0.1, "crops": 0.2, "infonce": 0.15}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns docs/results with the cells of one seed and of two."""
+    results = tmp_path / "generated_world"
+    inputs = {"split": "a"}
+    base = np.random.default_rng(0).random(40) / 2
+    for system, gain in GAINS.items():
+        towers = "none" if system == "bm25" else "transformer"
+        for seed in range(2 if system == "crops" else 1):
+            values = {metric: (base + gain + seed / 100).tolist() for metric in (CT, QR)}
+            write_result(
+                results / f"{system}-{towers}-{seed}.json",
+                made_up_result(system, towers, seed, values, inputs=inputs),
+            )
+    command = "python -m launch.compare --output TABLE --results RESULTS"
+    write_setting(results, Setting(command=command, arguments={}, inputs=inputs, shared_seconds=3300.0))
+    return tmp_path
+
+
+def test_the_figures_are_those_of_launch_compare(folder):
+    results = stored_results(folder / "generated_world", among={})
+    expected = compare_results(results, reference="crops", samples=SAMPLES, pairs=claimed_pairs())
+    found = compared("generated_world", folder)
+    assert found is not None
+    assert (found.comparison.means, found.comparison.differences) == (expected.means, expected.differences)
+    mean = expected.means["crops", "transformer", CT]
+    assert f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})" in comparison_markdown(
+        "generated_world", folder=folder
+    )
+
+
+def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(folder):
+    lines = comparison_markdown("generated_world", folder=folder).splitlines()
+    assert lines[0] == "| system | CT Recall@100 | QR Recall@100 |"
+    assert [line.split("`")[1] for line in lines[2:5]] == ["crops", "fs_lr", "bm25"]
+    assert lines[5] == ""
+    assert lines[6].startswith("Means over 1 to 2 seeds")
+    assert (
+        "`python -m launch.compare --output TABLE --results RESULTS`; 5 cells in 1.0 hours on A processor" in lines[6]
+    )
+
+
+def test_the_front_page_counts_the_claims(folder):
+    text = comparison_markdown("generated_world_headline", folder=folder)
+    assert "Of 22 claims of the paper: 3 held, 1 not shown, 17 not run, 1 cannot be tested here" in text
+    assert len(text.splitlines()) <= 9
+
+
+def test_the_claims_have_their_differences_and_verdicts(folder):
+    found = compared("generated_world", folder)
+    assert found is not None
+    rows = {row.split(" | ")[0].removeprefix("| "): row.split(" | ")[1:] for row in claims_table(found).splitlines()}
+    evidence, verdict = rows["CroPS retrieves more than BM25 (CT and QR)"]
+    assert verdict == "held |"
+    assert evidence.startswith("CT Recall@100 +0.205 (")
+    assert rows["CroPS retrieves more than NCE (CT and QR)"][1] == "not run |"
+
+
+def test_without_results_there_is_no_table_and_no_failure(tmp_path):
+    for name in COMPARISONS:
+        assert comparison_markdown(name, folder=tmp_path) == ""
+    page = "<!-- figures: generated_world -->\n<!-- end -->\n"
+    assert rewritten(page, lambda name: comparison_markdown(name, folder=tmp_path), page="page.md") == page
+
+
+def test_damaged_results_are_named(folder):
+    (folder / "generated_world" / "crops-transformer-0.json").write_text("{}")
+    with pytest.raises(FiguresError, match=r"crops-transformer-0\.json: format must be"):
+        comparison_markdown("generated_world", folder=folder)
+
+
+def test_the_names_are_among_those_that_a_page_can_hold():
+    for name in COMPARISONS:
+        assert markdown(name) == comparison_markdown(name)
