@@ -1,4 +1,4 @@
-"""The tables of the comparison are what launch.compare itself makes of committed results; without them there is none."""
+"""The tables of the comparison are those that launch.compare makes of committed results; without them there are none."""
 
 import numpy as np
 import pytest
