@@ -28,7 +28,7 @@ from crops_jax.discriminator.calibration import UNSCALED, Scaling
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
-from crops_jax.text import tokenizer
+from crops_jax.text import QUERY_FORM, tokenizer
 from crops_jax.text.packing import batch_tokens
 from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width
 
@@ -82,8 +82,9 @@ class CrossEncoderDiscriminator:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of all that the scores depend on: weights, sizes, token limit, calibration and tokenizer."""
-        settings = [_sizes(self.config), self.max_tokens, *self.scaling, self._tokenizer.fingerprint]
+        """The SHA-256 of all that the scores depend on: weights, sizes, token limit, calibration,
+        tokenizer and the normal form of queries."""
+        settings = [_sizes(self.config), self.max_tokens, *self.scaling, self._tokenizer.fingerprint, QUERY_FORM]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, array in sorted(self._weights().items()):
             digest.update(name.encode())

@@ -196,8 +196,8 @@ pipeline_tag: sentence-similarity
 {encoder.dim} dimensions, unit length, scored by cosine; queries are cut at {limits["query"]} tokens, documents at
 {limits["document"]}. In training queries had at most {encoder.config.encoder.max_query_tokens} tokens.
 {shorter}
-A query is expected in normalised form: Unicode NFKC, lower case, white space folded to one blank and trimmed. A
-document is its title, keywords, cover text and text, joined by blanks.
+A query is expected in normalised form: Unicode NFKC, lower case, no format characters (category Cf), white space
+folded to one blank and trimmed. A document is its title, keywords, cover text and text, joined by blanks.
 """
 
 

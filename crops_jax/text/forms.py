@@ -16,14 +16,27 @@ _WORD = re.compile(rf"[{UNSPACED}]+|(?:(?![{UNSPACED}])\w)+")
 _STARTS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 
 
+QUERY_FORM = 2
+"""The number of the form that `normalise_query` returns, for fingerprints; 1 kept format characters."""
+
+
 def normalise_query(query: str) -> str:
     """Returns the form of a query that is its key and that the encoder reads.
 
-    That is Unicode NFKC in lower case, with white space folded to one blank and trimmed.
+    That is Unicode NFKC in lower case, without format characters (Unicode category Cf), with white space folded to one
+    blank and trimmed. Format characters are invisible: byte order marks, zero-width blanks, marks of direction, soft
+    hyphens, and the joiners (U+200C, U+200D), which people type or leave out.
     """
-    lower = unicodedata.normalize("NFKC", query).lower()
+    lower = unicodedata.normalize("NFKC", without_format(query)).lower()
     # Some lower-case letters have a composed form that their capitals lack: J with a caron, H with a macron below.
     return " ".join(unicodedata.normalize("NFKC", lower).split())
+
+
+def without_format(text: str) -> str:
+    """Returns a text without the characters of the Unicode category Cf."""
+    if text.isascii():
+        return text
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
 def document_text(document: Mapping[str, str | None]) -> str:
@@ -32,12 +45,12 @@ def document_text(document: Mapping[str, str | None]) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Returns lower-case words for lexical matching.
+    """Returns lower-case words for lexical matching, without format characters, as in `normalise_query`.
 
     A run of characters of a script without blanks gives its character bigrams, or itself if it is one character.
     """
     terms = []
-    for run in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
+    for run in _WORD.findall(unicodedata.normalize("NFKC", without_format(text)).lower()):
         if _STARTS_UNSPACED.match(run) and len(run) > 1:
             terms.extend(run[i : i + 2] for i in range(len(run) - 1))
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
+from crops_jax.text import QUERY_FORM
 from data.backends.connection import Connection, DuckDBConnection, connect
 from data.mining import day_files
 from data.mining.arguments import MineArguments
@@ -155,7 +156,7 @@ def _pins(arguments: MineArguments, wanted: list[str], folder: Path | None) -> d
     if encoder is not None and Path(encoder).exists():
         pinned["similarity_encoder"] = artifacts.fingerprint(encoder)
     pinned["discriminator"] = None if folder is None else artifacts.fingerprint(folder)
-    return {**pinned, "perspectives": ",".join(wanted)}
+    return {**pinned, "perspectives": ",".join(wanted), "query_form": QUERY_FORM}
 
 
 def _first_read(day: datetime.date, parameters: MiningParameters) -> datetime.datetime:

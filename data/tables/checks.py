@@ -230,7 +230,7 @@ def _key_problem(connection: duckdb.DuckDBPyConnection, table: TableFiles) -> li
     number, first = _count_and_first(connection, repeated) if repeated else (0, {})
     if number:
         others = f" ({number} rows repeat a key)" if number > 1 else ""
-        folded = " once queries are normalised (NFKC, lower case, white space folded)"
+        folded = " once queries are normalised (NFKC, lower case, no format characters, white space folded)"
         return [
             f"table {table.name}, column {' and '.join(table.schema.key)}: {_row_location(first)} repeats the key "
             f"{_quoted(first['found'])} of an earlier row{folded if table.schema.normalised_query else ''}{others}; "

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from data.tables.schemas import SPLITS, STAGES, Column, TableSchema
 
-_BLANK = r"[\s\v\x1c-\x1f\x{85}\p{Z}]*"
+# Nothing else is left of a query in its normal form (crops_jax.text.normalise_query).
+_BLANK = r"[\s\v\x1c-\x1f\x{85}\p{Z}\p{Cf}]*"
 REFERENCES = (
     ("candidates", "search_id", "searches"),
     ("candidates", "doc_id", "documents"),

@@ -47,6 +47,8 @@ TEXTS = [
         "lamp $1 \\1 %s",
         "lamp -- /* ; ",
         "lamp\t\v\u3000red",
+        "red\u200b lamp\ufeff",
+        "\u202ered \u00adlamp\u200d",
     ),
 ]
 

@@ -93,7 +93,8 @@ def _is_json(text: str) -> bool:
 
 
 def _normalised(query: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", query).lower().split())
+    visible = "".join(character for character in query if unicodedata.category(character) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", visible).lower().split())
 
 
 @fuzzing.sizes(labels_case)

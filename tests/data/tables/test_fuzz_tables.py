@@ -39,9 +39,9 @@ _QUERIES = [
     "x" * 500,
     "'; DROP TABLE x --",
     "%s{found}",
-    "\u200b",
+    "a\u200bb",
 ]
-_NO_QUERIES = ["", " ", "\u3000\t", "\x1c", "a\0b", "\u2028"]
+_NO_QUERIES = ["\u200b", "\ufeff \u200e", "", " ", "\u3000\t", "\x1c", "a\0b", "\u2028"]
 _IDS = ["d1", "d2", "d3", "D1", "d1 ", "é", "\t", "d\0", "'", '"', "{found}", "0", "x" * 300]
 _NO_IDS = ["", " ", "   "]
 _TEXTS = ["", "a title", "\0", "😀", "x" * 2000, "{}", "'\"\\"]
@@ -140,7 +140,7 @@ def _is_right(table: str, row: Row) -> bool:
             continue
         right: dict[str, Callable[[Any], bool]] = {
             "id": lambda value: value.strip(" ") != "",
-            "query": lambda value: value.strip() != "" and "\0" not in value,
+            "query": lambda value: _visible(value).strip() != "" and "\0" not in value,
             "stage": lambda value: value in _STAGES,
             "split": lambda value: value in ("train", "dev", "test"),
             "time": lambda value: value in _TIMES,
@@ -151,6 +151,10 @@ def _is_right(table: str, row: Row) -> bool:
         if column.kind in right and not right[column.kind](value):
             return False
     return table != "candidates" or row["position"] is None or row["stage"] == "shown"
+
+
+def _visible(text: str) -> str:
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
 
 
 def _is_known(table: str, row: Row, tables: Tables, kept: dict[str, list[int]]) -> bool:
@@ -167,7 +171,7 @@ def _is_known(table: str, row: Row, tables: Tables, kept: dict[str, list[int]]) 
 def _read(table: str, column: str, value: Any) -> Any:
     """A value as readers get it."""
     if column == "query" and SCHEMAS[table].normalised_query:
-        return " ".join(unicodedata.normalize("NFKC", value).lower().split())
+        return " ".join(unicodedata.normalize("NFKC", _visible(value)).lower().split())
     if column in ("time", "published_at") and value is not None:
         moment = datetime.datetime.fromisoformat(value.strip())
         return moment.astimezone(datetime.UTC) if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)

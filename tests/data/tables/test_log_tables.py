@@ -195,6 +195,14 @@ REFUSED = {
     ),
     "empty id": (changed("searches", user_id=["u1", " "]), ["searches", "user_id", "row 1", "empty"]),
     "empty query": (changed("searches", query=["a", "\u3000 \t"]), ["searches", "query", "row 1", "empty"]),
+    "query of invisible characters": (
+        changed("searches", query=["a", " \ufeff\u200b\u200e "]),
+        ["searches", "query", "row 1", "empty"],
+    ),
+    "judgements equal but for what is invisible": (
+        changed("judgements", query=["red shoe", "red\u200b shoe"], doc_id=["d1", "d1"]),
+        ["judgements", "query and doc_id", "row 1", "normalised"],
+    ),
     "NUL in a query": (changed("searches", query=["a", "b\0c"]), ["searches", "query", "row 1", "NUL"]),
     "written document with a document's id": (
         changed("knowledge_documents", doc_id=["d1"]),
