@@ -325,7 +325,7 @@ def _learnt_from(connection: Connection, documents: ibis.Table, queries: list[st
 def _outcome(run: Path) -> dict[str, Any]:
     from crops_jax.discriminator import describe
 
-    fitted = json.loads((run / FITTED).read_text())
+    fitted = json.loads((run / FITTED).read_text(encoding="utf-8"))
     return {"run": str(run), **fitted, **describe(run)["report"]}
 
 

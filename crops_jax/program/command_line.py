@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from crops_jax.devices import cluster_environment, processes
-from crops_jax.errors import AnotherProcessFailed, Interrupted, NamedFailure, explained
+from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
 from crops_jax.program.arguments import parse
 
 
@@ -44,6 +44,7 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
     previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
     try:
+        check_encoding(arguments, sys.getfilesystemencoding())
         outcome = function(parse(function, arguments, example=example))
         # Among several processes, process 0 prints the outcome for all.
         if processes.current().is_first:
@@ -86,6 +87,26 @@ def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
         sys.stdout.flush()
         os.dup2(stdout, 1)
         os.close(stdout)
+
+
+def check_encoding(arguments: Sequence[str], encoding: str) -> None:
+    """Raises InputError if an argument has characters that the encoding of the locale does not pass on.
+
+    Files are read and written in UTF-8 whatever the locale is, but names of files come in the encoding of the locale.
+
+    Args:
+      arguments: the command line.
+      encoding: the encoding of names of files, sys.getfilesystemencoding().
+    """
+    if encoding.lower().replace("-", "") == "utf8":
+        return
+    for argument in arguments:
+        if not argument.isascii():
+            shown = argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            raise InputError(
+                f"argument {shown!r} has characters that the locale, whose encoding is {encoding}, does not pass on; "
+                "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, and call the same command again"
+            )
 
 
 def _raise_interrupted(*_: Any) -> None:

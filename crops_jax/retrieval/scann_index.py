@@ -92,7 +92,7 @@ def load_index(folder: str | Path) -> Index:
     """
     folder = Path(folder)
     try:
-        settings = json.loads((folder / _SETTINGS).read_text())
+        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         kind = settings["kind"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: not an index of crops_jax ({error}); build it again") from error

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError, one_line
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.schemas import TableSchema
-from data.tables.stored import FileRun, read_as, sql
+from data.tables.stored import FileRun, is_text, read_as, sql
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,35 @@ def named_read_errors(table: TableFiles) -> Iterator[None]:
         raise InputError(_unreadable(table, error)) from error
 
 
+def _first_invalid_text(file: Path, name: str) -> tuple[int, str] | None:
+    """Returns the row and the bytes of the first text of a column that is not UTF-8; None if no text is wrong."""
+    row = 0
+    try:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(columns=[name]):
+                values = batch.column(0)
+                if is_text(values.type) and not _is_valid(values):
+                    for value in values.cast(pa.large_binary()).to_pylist():
+                        try:
+                            _ = value and value.decode()
+                        except UnicodeDecodeError:
+                            return row, repr(value[:80])
+                        row += 1
+                else:
+                    row += len(values)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return None
+
+
+def _is_valid(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
     """Returns a message that names the first file and column of the table that cannot be read to the end.
 
@@ -140,6 +170,12 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
             with duckdb.connect() as fresh:
                 fresh.execute(query).fetchall()
         except duckdb.Error as column_error:
+            if invalid := _first_invalid_text(file, name):
+                row, shown = invalid
+                return (
+                    f"table {table.name}, column {column}: {file}, row {row} (counted from 0): the text {shown} is not "
+                    "UTF-8; write the texts of the column in UTF-8"
+                )
             return (
                 f"table {table.name}, column {column}: {file} is damaged, it cannot be read to its end "
                 f"({one_line(column_error)}); write or copy it again"

@@ -36,6 +36,6 @@ def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]
 def _discriminator_kind(logs: str) -> str | None:
     file = Path(logs) / "discriminator" / "discriminator.json"
     try:
-        return json.loads(file.read_text()).get("kind") if file.is_file() else None
+        return json.loads(file.read_text(encoding="utf-8")).get("kind") if file.is_file() else None
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error}); hold out again") from error

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 
+import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import program
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
+from crops_jax.program.command_line import check_encoding
+from tests.paths import ROOT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,38 @@ def test_an_outcome_may_name_a_path_that_is_not_utf_8(capfdbinary):
     with pytest.raises(SystemExit):
         program.run(main, example="", arguments=["--output", "a\udcff"])
     assert b'"a\xff"' in capfdbinary.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1"])
+def test_an_argument_that_the_locale_does_not_pass_on_is_named(encoding):
+    arguments = ["--logs", "möbel".encode().decode(encoding, "surrogateescape")]
+    with pytest.raises(InputError, match=f"whose encoding is {encoding}.*PYTHONUTF8=1"):
+        check_encoding(arguments, encoding)
+    check_encoding(["--logs", "moebel"], encoding)
+    check_encoding(["--logs", "möbel"], "utf-8")
+
+
+def test_a_program_in_a_locale_that_is_not_utf_8_names_it_or_works(tmp_path):
+    (tmp_path / "raw").mkdir()
+    row = {"doc_id": "dé", "title": "Möbel 苹果", "query": "schöne Möbel", "grade": 1}
+    (tmp_path / "raw" / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    mapping = "".join(
+        f'[{name}]\nfiles = "rows.jsonl"\n[{name}.columns]\n' + "".join(f'{key} = "{key}"\n' for key in keys)
+        for name, keys in (("documents", ("doc_id", "title")), ("judgements", ("query", "doc_id", "grade")))
+    )
+    (tmp_path / "raw" / "mapping.toml").write_text(mapping)
+    environment = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def run(output):
+        command = [sys.executable, "-m", "data.convert", "--source", "mapping", "--input", str(tmp_path / "raw")]
+        return subprocess.run([*command, "--output", output], cwd=ROOT, capture_output=True, env=environment)
+
+    done = run(str(tmp_path / "logs"))
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "logs" / "documents.parquet")["title"].to_pylist() == ["Möbel 苹果"]
+    refused = run(str(tmp_path / "möbel"))
+    assert refused.returncode == 2
+    assert b"encoding is ascii" in refused.stderr
 
 
 def test_a_defect_keeps_its_traceback():

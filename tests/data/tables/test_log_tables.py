@@ -295,11 +295,15 @@ def test_refuses_damage_inside_the_data(tmp_path):
         open_logs(tmp_path)
 
 
-def test_refuses_text_that_is_not_utf8(tmp_path):
+@pytest.mark.parametrize("row", [0, 2])
+def test_text_that_is_not_utf8_is_named_by_row(tmp_path, row):
     content = without("judgements", "feed_views")
-    latin = pa.array([b"caf\xe9", b"b", b"c"], pa.binary())
+    texts = [b"a", b"b", b"c"]
+    texts[row] = b"caf\xe9"
+    latin = pa.array(texts, pa.binary())
     content["documents"]["title"] = pa.StringArray.from_buffers(3, latin.buffers()[1], latin.buffers()[2])
-    with pytest.raises(InputError, match=r"table documents, column title: .*documents\.parquet is damaged"):
+    message = rf"table documents, column title: .*documents\.parquet, row {row} \(counted from 0\): the text b'caf"
+    with pytest.raises(InputError, match=message):
         open_logs(write(tmp_path, content))
 
 
