@@ -139,6 +139,7 @@ def differences(
     *,
     samples: int,
     alpha: float = 0.05,
+    resampled: Sequence[Float[np.ndarray, "samples"]] | None = None,
 ) -> list[Difference]:
     """Returns the difference of each pair (system, reference), with Holm's correction over all of them.
 
@@ -151,6 +152,7 @@ def differences(
         number of seeds.
       samples: the number of bootstrap samples.
       alpha: the probability of any wrong verdict in the family, if no system differed.
+      resampled: the resampled means of the `paired` values of each pair, if they are known already.
 
     Raises:
       InputError: the samples are too few for a p-value that the correction of so many differences could leave below
@@ -162,7 +164,8 @@ def differences(
             f"--bootstrap-samples {samples} is too small for {len(pairs)} differences, because no p-value could be "
             f"below {alpha} after Holm's correction; give at least {needed}"
         )
-    resampled = _resampled([_paired(pair) for pair in pairs], samples=samples)
+    if resampled is None:
+        resampled = resampled_columns([paired(pair) for pair in pairs], samples=samples)
     enough = [pair[0].shape[1] >= FEWEST_QUERIES for pair in pairs]
     p_values = [two_sided_p(means) if many else 1.0 for means, many in zip(resampled, enough, strict=True)]
     corrected = holm(p_values)
@@ -191,7 +194,9 @@ def minimum_samples(differences: int, *, alpha: float = 0.05) -> int:
     return int(np.ceil(2 * differences / alpha))
 
 
-def _resampled(columns: Sequence[Float[np.ndarray, "queries"]], *, samples: int) -> list[Float[np.ndarray, "samples"]]:
+def resampled_columns(
+    columns: Sequence[Float[np.ndarray, "queries"]], *, samples: int
+) -> list[Float[np.ndarray, "samples"]]:
     """Returns the resampled means of each column. Columns of equal length share the draws and one matrix product."""
     found: dict[int, np.ndarray] = {}
     for length in {len(column) for column in columns}:
@@ -201,7 +206,8 @@ def _resampled(columns: Sequence[Float[np.ndarray, "queries"]], *, samples: int)
     return [found[index] for index in range(len(columns))]
 
 
-def _paired(pair: tuple[Any, Any]) -> Float[np.ndarray, "queries"]:
+def paired(pair: tuple[Any, Any]) -> Float[np.ndarray, "queries"]:
+    """Returns the difference of a pair (system, reference) for each query, from the means over seeds."""
     system, reference = pair
     if system.shape[1] != reference.shape[1]:
         raise ValueError(f"a pair has {system.shape[1]} and {reference.shape[1]} queries; they must be the same ones")

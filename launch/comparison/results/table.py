@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,8 @@ from launch.comparison.results.statistics import (
     differences,
     estimate,
     minimum_samples,
-    resampled_means,
+    paired,
+    resampled_columns,
 )
 from launch.comparison.systems import SYSTEMS
 
@@ -40,6 +41,14 @@ class Pair(NamedTuple):
     other: str
     other_architecture: str
     metric: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.system, self.architecture, self.metric
+
+    @property
+    def other_key(self) -> tuple[str, str, str]:
+        return self.other, self.other_architecture, self.metric
 
     @property
     def reversed(self) -> "Pair":
@@ -103,7 +112,7 @@ class Comparison:
         for wanted, is_reversed in ((pair, False), (pair.reversed, True)):
             found = self.further.get(wanted)
             if found is None and wanted.is_to(self.reference):
-                found = self.differences.get((wanted.system, wanted.architecture, wanted.metric))
+                found = self.differences.get(wanted.key)
             if found is not None:
                 return found.reversed if is_reversed else found
         return None
@@ -128,31 +137,35 @@ def compare_results(
     trained = _by_system(results)
     present = {metric for result in results for metric, one in result.metrics.items() if one.values}
     metrics = [metric for metric in MAIN if metric in present] + sorted(present - MAIN.keys())
-    cells: dict[tuple[str, str, int, str], Estimate] = {}
-    means: dict[tuple[str, str, str], Estimate] = {}
     for metric in metrics:
         _check_same_queries(results, metric)
-        measured = [one for one in trained if one.has_values(metric)]
-        if not measured:
-            continue
-        matrices = [one.values(metric) for one in measured]
-        resampled = resampled_means(np.concatenate(matrices).T, samples=samples)
-        start = 0
-        for one, matrix in zip(measured, matrices, strict=True):
-            columns = resampled[:, start : start + len(matrix)]
-            start += len(matrix)
-            means[*one.key, metric] = estimate(matrix, columns.mean(axis=1))
-            for place, result in enumerate(one.results):
-                cells[*one.key, result.seed, metric] = estimate(matrix[place : place + 1], columns[:, place])
-    to_reference, further = _differences(trained, means, reference, pairs, samples=samples)
+    matrices = {
+        (*one.key, metric): one.values(metric) for metric in metrics for one in trained if one.has_values(metric)
+    }
+    in_table, added = _pairs(trained, matrices.keys(), reference, pairs)
+    compared = [(matrices[pair.key], matrices[pair.other_key]) for pair in [*in_table, *added]]
+    # The means and the differences share their draws, which take longer than all else.
+    drawn = max(samples, minimum_samples(len(compared)))
+    rows = [row for matrix in matrices.values() for row in matrix]
+    resampled = resampled_columns([*rows, *(paired(pair) for pair in compared)], samples=drawn)
+    cells: dict[tuple[str, str, int, str], Estimate] = {}
+    means: dict[tuple[str, str, str], Estimate] = {}
+    by_row = iter(resampled)
+    seeds = {one.key: [result.seed for result in one.results] for one in trained}
+    for (system, architecture, metric), matrix in matrices.items():
+        columns = np.stack([next(by_row)[:samples] for _ in matrix])
+        means[system, architecture, metric] = estimate(matrix, columns.mean(axis=0))
+        for place, seed in enumerate(seeds[system, architecture]):
+            cells[system, architecture, seed, metric] = estimate(matrix[place : place + 1], columns[place])
+    found = dict(zip([*in_table, *added], differences(compared, samples=drawn, resampled=list(by_row)), strict=True))
     return Comparison(
         trained=trained,
         metrics=metrics,
         cells=cells,
         means=means,
         reference=reference,
-        differences=to_reference,
-        further=further,
+        differences={pair.key: found[pair] for pair in in_table},
+        further={pair: found[pair] for pair in added},
     )
 
 
@@ -189,16 +202,13 @@ def _check_same_queries(results: Sequence[Result], metric: str) -> None:
         )
 
 
-def _differences(
+def _pairs(
     trained: Sequence[Trained],
-    means: Mapping[tuple[str, str, str], Estimate],
+    measured: Collection[tuple[str, str, str]],
     reference: str,
     further: Sequence[Pair],
-    *,
-    samples: int,
-) -> tuple[dict[tuple[str, str, str], Difference], dict[Pair, Difference]]:
-    """Returns the differences to the reference and those of further pairs, corrected together."""
-    by_key = {one.key: one for one in trained}
+) -> tuple[list[Pair], list[Pair]]:
+    """Returns the comparisons with the reference, and the further ones that are not among them the other way round."""
     in_table = [
         Pair(one.system, one.architecture, reference, _reference_architecture(one.architecture), metric)
         for metric in MAIN
@@ -207,17 +217,10 @@ def _differences(
     ]
     known = {*in_table, *(pair.reversed for pair in in_table)}
     added = [pair for pair in dict.fromkeys(further) if pair not in known]
-    values = {
-        pair: (by_key[pair[:2]].values(pair.metric), by_key[pair[2:4]].values(pair.metric))
-        for pair in [*in_table, *added]
-        if (*pair[:2], pair.metric) in means and (*pair[2:4], pair.metric) in means
-    }
-    if not values:
-        return {}, {}
-    enough = max(samples, minimum_samples(len(values)))
-    found = dict(zip(values, differences(list(values.values()), samples=enough), strict=True))
-    to_reference = {(*pair[:2], pair.metric): found[pair] for pair in in_table if pair in found}
-    return to_reference, {pair: found[pair] for pair in added if pair in found}
+    both = [
+        [pair for pair in some if pair.key in measured and pair.other_key in measured] for some in (in_table, added)
+    ]
+    return both[0], both[1]
 
 
 def _reference_architecture(architecture: str) -> str:

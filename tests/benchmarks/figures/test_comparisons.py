@@ -1,4 +1,4 @@
-"""The tables of the comparison are those that launch.compare makes of committed results; otherwise there is none."""
+"""The tables of the comparison are what launch.compare makes of committed results; without them there is none."""
 
 import numpy as np
 import pytest
