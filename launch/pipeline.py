@@ -12,7 +12,7 @@ from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
 from launch.steps.arguments import PipelineArguments, check, named_arms, words_of
-from launch.steps.arms import arm_steps
+from launch.steps.arms import arm_steps, mining_step, trained_in
 from launch.steps.programs import evaluation_step, hold_out_step
 from launch.steps.warm_start import WARM_START, warm_start_steps
 
@@ -22,23 +22,25 @@ _PROGRAM = "launch.pipeline"
 def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     """Runs all steps from log tables to the report; a second call continues at the first unfinished step.
 
-    Each step is one program of this project. Its command is printed and can be run by hand. The last line of standard
-    output has the path of the report and the main figures of each arm (one system of the comparison).
+    Each step is one program of this project. Its command is printed and can be run by hand. Arms whose label tables are
+    equal share the records and the run of the first of them. The last line of standard output has the path of the
+    report, the main figures of each arm (one system of the comparison), and the arms that share a run ("shared_runs").
     """
     processes.refuse_several(_PROGRAM)
     arms = named_arms(arguments)
     check(arguments)
     work = Path(arguments.output)
-    steps = list(_steps(arguments, arms, work))
+    planned = list(_steps(arguments, arms, work))
     work.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {work}; wait until it ends, or stop it"
     # The steps inherit the lock: after a chain was killed, no second chain starts while one of its steps still runs.
     with exclusive(work / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         _claim(work, arguments)
-        for folder in {step.output.parent for step in steps}:
+        for folder in {step.output.parent for step in planned}:
             artifacts.remove_temporaries(folder)  # of steps that were killed
-        chain = Chain(work, total=len(steps))
-        outcomes = [chain.run(step) for step in steps]
+        chain = Chain(work, total=len(planned))
+        # The steps of an arm depend on its labels, so they are made again one by one.
+        outcomes = [chain.run(step) for step in _steps(arguments, arms, work)]
     set_aside = {name: value for name, value in outcomes[0].items() if name in ("quarantined", "quarantine")}
     return {**outcomes[-1], "work": str(work), **set_aside}
 
@@ -63,9 +65,15 @@ def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterato
     if arguments.warm_start:
         yield from warm_start_steps(arguments, split, work / WARM_START)
     pages: list[Path] = []
+    trained: list[Path] = []
     for arm in arms:
-        yield from arm_steps(arguments, arm, split, work / arm)
-        pages += [work / arm / name for name in ("labels", "run", "evaluation")]
+        folder = work / arm
+        yield mining_step(arguments, arm, split, folder)
+        run_of = trained_in(folder, trained)
+        yield from arm_steps(arguments, arm, split, folder, run_of)
+        own_run = [folder / "run"] if run_of == folder else []
+        pages += [folder / "labels", *own_run, folder / "evaluation"]
+        trained += [folder] if own_run else []
     weights, warm = arguments.config.encoder.weights, work / WARM_START
     if weights:
         untrained = work / "untrained"

@@ -36,6 +36,7 @@ class Step:
     inputs: the directories or files that the program reads.
     output: the directory or file that the program writes.
     in_place: whether the program resumes in its output by itself when it is called again.
+    left_out: why the program is not run, such as that the output of another step serves; "": it is run.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Step:
     inputs: tuple[Path, ...]
     output: Path
     in_place: bool = False
+    left_out: str = ""
 
     @property
     def command(self) -> list[str]:
@@ -68,12 +70,15 @@ class Chain:
         self._done: dict[str, Any] = _read_done(self._file)
 
     def run(self, step: Step) -> dict[str, Any]:
-        """Runs `step` unless it is done, and returns its outcome.
+        """Runs `step` unless it is done or left out, and returns its outcome; that of a step that is left out is empty.
 
         Raises InputError, Interrupted or NamedFailure for the exit statuses 2, 3 and 4, and RuntimeError for others.
         """
         self._count += 1
         heading = f"[{self._count}/{self._total}] {step.name}"
+        if step.left_out:
+            print(f"{heading}: is left out, because {step.left_out}", file=sys.stderr)
+            return {}
         described = {
             "command": step.command,
             "inputs": {str(path): artifacts.fingerprint(path) for path in step.inputs},

@@ -146,6 +146,87 @@ def test_a_warm_start_that_was_interrupted_goes_on_at_its_training(tmp_path, mon
     assert ran[:3] == ["train the warm start", "train search_log", "evaluate the warm start"]
 
 
+@pytest.fixture
+def mined(tmp_path, monkeypatch):
+    """Runs the pipeline with processes that only write their output; the label table of an arm is the given text."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "documents.parquet").write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    commands = {}
+
+    def run(labels, **changes):
+        commands.clear()
+
+        def run_process(command, name, environment):
+            commands[name] = shlex.join(command[1:])
+            output = Path(command[command.index("--output") + 1])
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(labels[name.removeprefix("mine ")] if name.startswith("mine ") else name)
+            return {"report": str(output)}
+
+        monkeypatch.setattr(chain, "_run_process", run_process)
+        given = {"logs": "logs", "output": "work", "from_time": "2026-01-05", "config": load_config("tiny_cpu")}
+        pipeline.run_pipeline(pipeline.PipelineArguments(**given | {"arms": ",".join(labels)} | changes))
+        return dict(commands)
+
+    return run
+
+
+def test_arms_of_equal_label_tables_share_records_run_and_embeddings(mined, capsys):
+    labels = {"search_log": "one label", "cross_perspective": "one label"}
+    commands = mined(labels)
+    assert list(commands) == [
+        "hold out",
+        "mine search_log",
+        "write records of search_log",
+        "train search_log",
+        "embed search_log",
+        "index and evaluate search_log",
+        "mine cross_perspective",
+        "index and evaluate cross_perspective",
+        "report",
+    ]
+    assert commands["index and evaluate cross_perspective"] == (
+        "-m launch.evaluate --run work/search_log/run --logs work/split --document-embeddings "
+        "work/search_log/embeddings --name cross_perspective --output work/cross_perspective/evaluation"
+    )
+    assert commands["report"] == (
+        "-m launch.report work/search_log/labels work/search_log/run work/search_log/evaluation "
+        "work/cross_perspective/labels work/cross_perspective/evaluation --output work/report.html"
+    )
+    assert (
+        "[9/12] train cross_perspective: is left out, because the labels of cross_perspective and search_log are "
+        "equal, so they share one run\n"
+    ) in capsys.readouterr().err
+    assert mined(labels) == {}
+    assert capsys.readouterr().err.count("is left out") == 3
+
+
+def test_an_arm_shares_the_run_of_the_first_arm_that_equals_it(mined):
+    commands = mined({"search_log": "one", "query_level": "two", "system_level": "two", "cross_perspective": "two"})
+    assert [name for name in commands if name.startswith("train")] == ["train search_log", "train query_level"]
+    for arm in ("system_level", "cross_perspective"):
+        assert "--run work/query_level/run " in commands[f"index and evaluate {arm}"]
+    assert commands["report"].count("/run ") == 2
+
+
+def test_arms_of_different_label_tables_are_both_trained(mined):
+    commands = mined({"search_log": "one", "cross_perspective": "two"}, warm_start=True)
+    assert [name for name in commands if name.startswith("train")] == [
+        "train the warm start",
+        "train search_log",
+        "train cross_perspective",
+    ]
+
+
+def test_labels_that_become_different_are_trained_on(mined):
+    assert "train cross_perspective" not in mined({"search_log": "one", "cross_perspective": "one"})
+    Path("work/cross_perspective/labels").unlink()
+    commands = mined({"search_log": "one", "cross_perspective": "two"})
+    assert "train cross_perspective" in commands
+    assert "--run work/cross_perspective/run " in commands["index and evaluate cross_perspective"]
+
+
 def test_groups_and_further_flags_go_where_they_belong(asked):
     _, commands = asked(
         from_time="", fraction=0.2, by="group", mine_flags="--alpha 0.5", evaluate_flags="--k1 0.9 --b 0.4"
