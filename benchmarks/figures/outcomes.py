@@ -1,14 +1,14 @@
 """Takes the figures out of what a program left: a work directory of launch.pipeline, or a file of outcome lines."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures.results import FiguresError
 
 _EVALUATE, _MINE, _TRAIN = "index and evaluate ", "mine ", "train "
-_DISCRIMINATOR = "train the discriminator"
+_DISCRIMINATOR, _WARM_START = "train the discriminator", "train the warm start"
 _DIGITS = 6
 
 
@@ -35,8 +35,9 @@ def pipeline_values(work: Path) -> dict[str, Any]:
     Returns:
       documents, random (Recall of a random order), tests (counts of each test set); systems and unseen_pairs: by
       system, test set and metric the value with its interval and number of queries; differences: the paired
-      differences of the report; labels: by arm the labels of each source; discriminator: the outcome of its training
-      where one was trained; training: by arm the steps and the shares of time.
+      differences of the report; shared_runs: from an arm without a run of its own to the arm whose run it shares;
+      labels: by arm the labels of each source; discriminator: the outcome of its training where one was trained;
+      training: by run the steps and the shares of time.
 
     Raises FiguresError where the directory is not a finished one.
     """
@@ -45,8 +46,9 @@ def pipeline_values(work: Path) -> dict[str, Any]:
     if not arms or "report" not in steps:
         raise FiguresError(f"{work} is not finished; call launch.pipeline with the same arguments again")
     evaluations = {arm: _read(work / arm / "evaluation" / "metrics.json") for arm in arms}
-    if (untrained := work / "untrained" / "evaluation" / "metrics.json").is_file():
-        evaluations["untrained"] = _read(untrained)
+    for other in ("untrained", "warm_start"):
+        if (metrics := work / other / "evaluation" / "metrics.json").is_file():
+            evaluations[other] = _read(metrics)
     first = evaluations[arms[0]]
     figures = {name: metrics["systems"]["encoder"] for name, metrics in evaluations.items()}
     pairs = {name: metrics["subsets"]["encoder"]["unseen_pairs"] for name, metrics in evaluations.items()}
@@ -57,12 +59,19 @@ def pipeline_values(work: Path) -> dict[str, Any]:
         "systems": {"bm25": first["systems"]["bm25"], **figures},
         "unseen_pairs": {"bm25": first["subsets"]["bm25"]["unseen_pairs"], **pairs},
         "differences": steps["report"]["outcome"]["differences"],
+        "shared_runs": steps["report"]["outcome"].get("shared_runs", {}),
         "labels": {arm: steps[f"{_MINE}{arm}"]["outcome"]["by_source"] for arm in arms},
-        "training": {arm: _training(work / arm / "run", steps[f"{_TRAIN}{arm}"]["outcome"]) for arm in arms},
+        "training": _trainings(work, steps, arms),
     }
     if _DISCRIMINATOR in steps:
         values["discriminator"] = steps[_DISCRIMINATOR]["outcome"]
     return _rounded(values)
+
+
+def _trainings(work: Path, steps: Mapping[str, Any], arms: Sequence[str]) -> dict[str, Any]:
+    """The training of each run, by arm; an arm that shares the run of another has none."""
+    names = {"warm_start": _WARM_START, **{arm: f"{_TRAIN}{arm}" for arm in arms}}
+    return {arm: _training(work / arm / "run", steps[name]["outcome"]) for arm, name in names.items() if name in steps}
 
 
 def _training(run: Path, outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,34 +1,44 @@
 """Tables of how good retrievers and discriminators are. Each function turns stored results into Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 from benchmarks.figures.markdown import ABSENT, amount, interval, number, reached, signed_interval, table
 from benchmarks.figures.results import Result
+from launch.run_report.headline import Figure, headline
 
 SYSTEMS = {
     "bm25": "BM25",
     "untrained": "untrained MiniLM-L6",
     "sentence_transformers": "sentence-transformers 6.2, MNRL, 1 epoch",
+    "warm_start": "crops_jax, warm start on the catalogue",
     "search_log": "crops_jax, arm search_log",
     "cross_perspective": "crops_jax, arm cross_perspective",
 }
 """How tables call a system, in the order of their rows."""
 
-METRICS = {"recall@10": "Recall@10", "recall@100": "Recall@100", "ndcg@4": "NDCG@4", "ndcg@10": "nDCG@10"}
 TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden"}
 _MOST_INPUT_WAIT = 0.01
 
-Column = tuple[str, str]
-"""A test set and a metric, such as ("ct", "recall@100")."""
 
-
-def systems(result: Result, columns: Sequence[Column], *, of: str = "systems") -> str:
+def systems(result: Result, columns: Sequence[Figure], *, of: str = "systems") -> str:
     """One row a system: its figures with intervals. of: which part of the values, such as unseen_queries."""
-    figures = result.values[of]
-    names = [name for name in SYSTEMS if name in figures]
-    header = ["system", *(f"{TESTS[test]} {METRICS[metric]}" for test, metric in columns)]
-    return table(header, [[SYSTEMS[name], *_cells(figures[name], columns)] for name in names])
+    names = [name for name in SYSTEMS if name in result.values[of]]
+    header = ["system", *(figure.label for figure in columns)]
+    return table(header, [[SYSTEMS[name], *_cells(result, name, columns, of=of)] for name in names])
+
+
+def headline_systems(result: Result, *, pairs: str = "all") -> str:
+    """One row a system: its headline figures. pairs: "all" as in the report, or "unseen" for each of them."""
+    figures = headline_of(result)
+    if pairs != "all":
+        figures = tuple(dict.fromkeys(dataclasses.replace(figure, pairs=pairs) for figure in figures))
+    return systems(result, figures)
+
+
+def headline_of(result: Result) -> tuple[Figure, ...]:
+    """The headline figures of a report, which the number of documents and the figures of its systems decide."""
+    return headline(result.values["documents"], result.values["systems"].values())
 
 
 def differences(result: Result) -> str:
@@ -48,32 +58,33 @@ def differences(result: Result) -> str:
 
 
 def verdicts(result: Result, system: str, against: str, *, place: str) -> str:
-    """A line with each figure in which a system was compared with another. place: such as "In the demo"."""
+    """A line with each figure in which a system was compared with another, or "". place: such as "In the demo"."""
     other = SYSTEMS[against].split()[-1]
     found = [
         f"{row['label']} {signed_interval(row)} over {amount(row['queries'])} queries ({row['verdict']})"
         for row in result.values["differences"]
         if (row["system"], row["against"]) == (system, against)
     ]
-    return f"- {place}, {system} minus {other}: {'; '.join(found)}."
+    return f"- {place}, {system} minus {other}: {'; '.join(found)}." if found else ""
 
 
-def headline(demo: Result, bestbuy: Result) -> str:
+def front_page(demo: Result, bestbuy: Result) -> str:
     """The table of README.md: the strongest rows on real data beside the generated world."""
-    real: list[Column] = [("ct", "recall@10"), ("ct", "recall@100")]
-    generated: list[Column] = [("ct", "recall@100"), ("qr", "recall@100"), ("judgements", "ndcg@4")]
+    real = [Figure(test="ct", metric="recall@10"), Figure(test="ct", metric="recall@100")]
+    generated = headline_of(demo)
     parts = (("Best Buy", bestbuy, real), ("demo", demo, generated))
-    header = ["system", *(f"{data} {TESTS[test]} {METRICS[name]}" for data, _, some in parts for test, name in some)]
+    header = ["system", *(f"{data} {figure.label}" for data, _, some in parts for figure in some)]
     rows = [
-        [SYSTEMS[name], *(cell for _, one, some in parts for cell in _cells(one.values["systems"].get(name), some))]
+        [SYSTEMS[name], *(cell for _, one, some in parts for cell in _cells(one, name, some))]
         for name in SYSTEMS
+        if any(name in one.values["systems"] for _, one, _ in parts)
     ]
     compared = [
         verdicts(bestbuy, "cross_perspective", "search_log", place="On Best Buy"),
         verdicts(demo, "cross_perspective", "search_log", place="In the demo"),
         verdicts(demo, "cross_perspective", "bm25", place="In the demo"),
     ]
-    return "\n\n".join([table(header, rows), "\n".join(compared)])
+    return "\n\n".join([table(header, rows), "\n".join(one for one in compared if one)])
 
 
 def test_sets(result: Result) -> str:
@@ -96,11 +107,13 @@ def labels(result: Result) -> str:
 
 
 def training(result: Result) -> str:
-    """Steps of each arm, and the share of the time in which training waited for input, beside its aim."""
+    """Steps of each run, and the share of the time in which training waited for input, beside its aim."""
     rows = [
         [arm, amount(run["steps"]), _percent(run["input_wait"]), reached(run["input_wait"], at_most=_MOST_INPUT_WAIT)]
         for arm, run in result.values["training"].items()
     ]
+    shared = result.values.get("shared_runs", {})
+    rows += [[arm, f"the run of {other}, as the labels are equal", ABSENT, ABSENT] for arm, other in shared.items()]
     return table(["arm", "steps", "share of input wait", "aim of at most 1 % reached"], rows)
 
 
@@ -128,10 +141,11 @@ def facts(result: Result) -> str:
     return table(result.values["header"], result.values["rows"])
 
 
-def _cells(figures: Mapping[str, Any] | None, columns: Sequence[Column]) -> list[str]:
-    if figures is None:
-        return [ABSENT] * len(columns)
-    return [interval(figures.get(test, {}).get(metric)) for test, metric in columns]
+def _cells(result: Result, name: str, columns: Sequence[Figure], *, of: str = "systems") -> list[str]:
+    """The figures of a system; where `of` is a part of the queries, all columns are taken from that part."""
+    figures = result.values[of].get(name, {})
+    subsets = {"unseen_pairs": result.values.get("unseen_pairs", {}).get(name, {})}
+    return [interval(figure.of(figures, subsets)) for figure in columns]
 
 
 def _percent(share: float) -> str:

@@ -9,10 +9,11 @@ from benchmarks.figures import quality, speed
 from benchmarks.figures.comparisons import COMPARISONS, comparison_markdown
 from benchmarks.figures.provenance import described
 from benchmarks.figures.results import FOLDER, FiguresError, read_result
+from launch.run_report.headline import NDCG, Figure
 
 
 @dataclass(frozen=True)
-class Figure:
+class Shown:
     """A table: the function that makes it, the names of the results that it takes, and those whose origin it tells.
 
     described: None for all of `results`.
@@ -23,9 +24,8 @@ class Figure:
     described: tuple[str, ...] | None = None
 
 
-_CLICKS = (("ct", "ndcg@10"), ("ct", "recall@10"), ("ct", "recall@100"))
-_DEMO = (("ct", "recall@10"), ("ct", "recall@100"), ("qr", "recall@100"), ("judgements", "ndcg@4"))
-_TREC = (*_CLICKS, ("judgements", "ndcg@4"))
+_CLICKS = tuple(Figure(test="ct", metric=metric) for metric in ("ndcg@10", "recall@10", "recall@100"))
+_TREC = (*_CLICKS, NDCG)
 _DISCRIMINATORS = ("discriminator_homedepot", "discriminator_qbqtc")
 _PEERS = ("sentence_transformers_first_machine", "sentence_transformers_second_machine")
 
@@ -34,31 +34,33 @@ def _systems(columns: tuple, *, of: str = "systems") -> Callable[..., str]:
     return functools.partial(quality.systems, columns=columns, of=of)
 
 
-FIGURES: dict[str, Figure] = {
-    "headline": Figure(quality.headline, ("demo", "bestbuy"), described=()),
-    "demo": Figure(_systems(_DEMO), ("demo",)),
-    "demo_unseen_pairs": Figure(_systems(_DEMO, of="unseen_pairs"), ("demo",), described=()),
-    "demo_differences": Figure(quality.differences, ("demo",), described=()),
-    "demo_test_sets": Figure(quality.test_sets, ("demo",), described=()),
-    "demo_labels": Figure(quality.labels, ("demo",), described=()),
-    "demo_training": Figure(quality.training, ("demo",), described=()),
-    "demo_time": Figure(quality.facts, ("demo_time",)),
-    "bestbuy": Figure(_systems(_CLICKS), ("bestbuy",)),
-    "bestbuy_unseen": Figure(_systems(_CLICKS, of="unseen_queries"), ("bestbuy",), described=()),
-    "bestbuy_differences": Figure(quality.differences, ("bestbuy",), described=()),
-    "trec_session": Figure(_systems(_TREC), ("trec_session",)),
-    "discriminators": Figure(quality.discriminators, _DISCRIMINATORS),
-    "mining": Figure(speed.mining, ("mining",)),
-    "mine_negatives": Figure(speed.mine_negatives, ("mine_negatives",)),
-    "compile": Figure(speed.compilation, ("compile",)),
-    "sentence_transformers": Figure(speed.sentence_transformers, _PEERS),
-    "micro_batches": Figure(speed.micro_batches, _PEERS, described=()),
-    "exact_search": Figure(speed.exact_search, ("exact_search",)),
-    "input_pipeline": Figure(speed.input_pipeline, ("input_pipeline",)),
-    "loss_time": Figure(speed.loss_time, ("loss_time",)),
-    "loss_memory": Figure(speed.loss_memory, ("loss_memory",)),
-    "stored_vectors": Figure(quality.facts, ("stored_vectors",)),
-    "page_faults": Figure(speed.page_faults, ("page_faults",)),
+_unseen_pairs = functools.partial(quality.headline_systems, pairs="unseen")
+
+FIGURES: dict[str, Shown] = {
+    "headline": Shown(quality.front_page, ("demo", "bestbuy"), described=()),
+    "demo": Shown(quality.headline_systems, ("demo",)),
+    "demo_unseen_pairs": Shown(_unseen_pairs, ("demo",), described=()),
+    "demo_differences": Shown(quality.differences, ("demo",), described=()),
+    "demo_test_sets": Shown(quality.test_sets, ("demo",), described=()),
+    "demo_labels": Shown(quality.labels, ("demo",), described=()),
+    "demo_training": Shown(quality.training, ("demo",), described=()),
+    "demo_time": Shown(quality.facts, ("demo_time",)),
+    "bestbuy": Shown(_systems(_CLICKS), ("bestbuy",)),
+    "bestbuy_unseen": Shown(_systems(_CLICKS, of="unseen_queries"), ("bestbuy",), described=()),
+    "bestbuy_differences": Shown(quality.differences, ("bestbuy",), described=()),
+    "trec_session": Shown(_systems(_TREC), ("trec_session",)),
+    "discriminators": Shown(quality.discriminators, _DISCRIMINATORS),
+    "mining": Shown(speed.mining, ("mining",)),
+    "mine_negatives": Shown(speed.mine_negatives, ("mine_negatives",)),
+    "compile": Shown(speed.compilation, ("compile",)),
+    "sentence_transformers": Shown(speed.sentence_transformers, _PEERS),
+    "micro_batches": Shown(speed.micro_batches, _PEERS, described=()),
+    "exact_search": Shown(speed.exact_search, ("exact_search",)),
+    "input_pipeline": Shown(speed.input_pipeline, ("input_pipeline",)),
+    "loss_time": Shown(speed.loss_time, ("loss_time",)),
+    "loss_memory": Shown(speed.loss_memory, ("loss_memory",)),
+    "stored_vectors": Shown(quality.facts, ("stored_vectors",)),
+    "page_faults": Shown(speed.page_faults, ("page_faults",)),
 }
 
 

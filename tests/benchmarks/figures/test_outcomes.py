@@ -1,6 +1,7 @@
 """The figures that are taken out of a work directory and out of outcome lines, and the command that stores them."""
 
 import json
+import shutil
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_a_work_directory_gives_its_systems_labels_and_shares_of_time(tmp_path):
     assert values["systems"]["search_log"]["ct"]["recall@100"]["value"] == 0.123457
     assert values["labels"] == {"search_log": {"search_log": 3}}
     assert values["training"]["search_log"] == {"steps": 5, "seconds": 8.0, "compute": 0.75, "input_wait": 0.25}
+
+
+def test_an_arm_that_shares_a_run_has_no_training_and_the_warm_start_has_one(tmp_path):
+    work = work_directory(tmp_path)
+    steps = json.loads((work / "steps.json").read_text())
+    steps["mine cross_perspective"] = {"outcome": {"by_source": {"search_log": 3}}}
+    steps["index and evaluate cross_perspective"] = {"outcome": {}}
+    steps["train the warm start"] = {"outcome": {"steps": 8}}
+    steps["report"]["outcome"]["shared_runs"] = {"cross_perspective": "search_log"}
+    (work / "steps.json").write_text(json.dumps(steps))
+    for name in ("cross_perspective", "warm_start"):
+        shutil.copytree(work / "untrained", work / name)
+    shutil.copytree(work / "search_log" / "run", work / "warm_start" / "run")
+    values = pipeline_values(work)
+    assert list(values["systems"]) == ["bm25", "search_log", "cross_perspective", "untrained", "warm_start"]
+    assert {name: run["steps"] for name, run in values["training"].items()} == {"warm_start": 8, "search_log": 5}
+    assert values["shared_runs"] == {"cross_perspective": "search_log"}
 
 
 def test_an_unfinished_work_directory_is_refused(tmp_path):
