@@ -16,8 +16,10 @@ from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.line_chart import Curve, line_chart
 from crops_jax.pages.page import LEVELS, check_page, write_page
 from launch.run_report.combinations import combinations
-from launch.run_report.comparison import HEADLINE, SUBSETS, TESTS, System, compare, systems_of
+from launch.run_report.comparison import SUBSETS, TESTS, System, compare, systems_of
+from launch.run_report.conclusion import against_bm25, shared_runs, shared_sentences
 from launch.run_report.examples import PERSPECTIVES, examples
+from launch.run_report.headline import ALWAYS, Figure, headline, label_of
 from launch.run_report.sources import Evaluation, Labels, Run, Sources, read_sources
 
 _TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
@@ -48,8 +50,10 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
       overwrite: whether to replace a page that a program of this project wrote.
 
     Returns:
-      A dictionary with "report" (the path), "metrics" (system -> headline label -> value), "differences" (the rows of
-      `compare`) and "combinations" (encoder -> system on top of it -> headline label -> value).
+      A dictionary with "report" (the path), "metrics" (system -> label -> value, of the headline and of `ALWAYS`),
+      "differences" (the rows of `compare`), "combinations" (encoder -> system on top of it -> label -> value),
+      "against_bm25" (the sentences at the top of the page) and "shared_runs" (an evaluation -> the one whose run it
+      shares).
     """
     check_page(output, overwrite=overwrite)
     sources = read_sources(paths)
@@ -73,14 +77,15 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         perspectives=PERSPECTIVES,
         tests=TESTS,
         subsets=SUBSETS,
-        headline=HEADLINE,
+        label_of=label_of,
     )
     metrics: dict[str, dict[str, float]] = {}
     combined: dict[str, dict[str, dict[str, float]]] = {}
     for section in sections:
         suffix = "" if len(sections) == 1 else f" on {section['split'][:12]}"
         for system in section["systems"]:
-            metrics[system.name + suffix] = {label: figure["value"] for label, figure in system.headline().items()}
+            found = system.by_label(dict.fromkeys([*section["headline"], *ALWAYS]))
+            metrics[system.name + suffix] = {label: figure["value"] for label, figure in found.items()}
         for one in section["combinations"]:
             figures = {label: figure["value"] for label, figure in one.figures.items()}
             combined.setdefault(one.encoder + suffix, {})[one.system] = figures
@@ -89,6 +94,8 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         "metrics": metrics,
         "differences": [row for section in sections for row in section["differences"]],
         "combinations": combined,
+        "against_bm25": [sentence for section in sections for sentence in section["against_bm25"]],
+        "shared_runs": {name: other for section in sections for name, other in section["shared_runs"].items()},
     }
 
 
@@ -96,33 +103,43 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
     """Returns the content of the section about the evaluations of one SPLIT."""
     evaluations = [evaluation for evaluation in sources.evaluations if evaluation.split == split]
     systems = systems_of(evaluations)
+    documents = evaluations[0].metrics["documents"]
+    figures = headline(documents, [system.figures for system in systems])
+    differences = compare(systems, figures)
+    shared = shared_runs(evaluations)
+    concluded = against_bm25(systems, figures, differences, labels=sources.labels, runs=sources.runs, shared=shared)
     return {
         "split": split,
-        "documents": evaluations[0].metrics["documents"],
+        "documents": documents,
+        "headline": figures,
+        "against_bm25": concluded,
+        "shared_runs": shared,
+        "shared": shared_sentences(shared, sources.labels),
         "random": evaluations[0].metrics["random"],
         "systems": systems,
-        "charts": _charts(systems, evaluations[0]),
-        "differences": compare(systems),
+        "charts": _charts(systems, figures, evaluations[0]),
+        "differences": differences,
         "test_sets": evaluations[0].metrics["tests"],
         "evaluations": evaluations,
-        "combinations": combinations(evaluations),
+        "combinations": combinations(evaluations, figures),
         "examples": examples(evaluations, sources.labels),
         "notes": [note for evaluation in evaluations for note in evaluation.metrics["notes"]],
     }
 
 
-def _charts(systems: Sequence[System], evaluation: Evaluation) -> list[tuple[str, Markup]]:
+def _charts(systems: Sequence[System], figures: Sequence[Figure], evaluation: Evaluation) -> list[tuple[str, Markup]]:
     charts = []
-    for label, (test, metric) in HEADLINE.items():
+    for figure in figures:
         rows = [
-            Row(system.name, figure["value"], figure["low"], figure["high"], position)
+            Row(system.name, found["value"], found["low"], found["high"], position)
             for position, system in enumerate(systems)
-            if (figure := system.figures.get(test, {}).get(metric)) and figure["queries"]
+            if (found := system.figure(figure))
         ]
         if rows:
-            of_random = evaluation.metrics["random"].get(metric)
+            # Over a part of the pairs, the rankings lack some documents, so the corpus is another one.
+            of_random = evaluation.metrics["random"].get(figure.metric) if figure.pairs == "all" else None
             reference = ("a random order", of_random) if of_random is not None else None
-            charts.append((label, Markup(interval_plot(rows, title=label, reference=reference))))
+            charts.append((figure.label, Markup(interval_plot(rows, title=figure.label, reference=reference))))
     return charts
 
 

@@ -99,10 +99,17 @@ def figures(
 
 
 def differences(
-    first: Sequence[Value], second: Sequence[Value], *, samples: int = 2000
+    first: Sequence[Value], second: Sequence[Value], *, pairs: str = "all", samples: int = 2000
 ) -> dict[str, dict[str, Interval]]:
-    """Returns test -> metric -> the mean of first - second over the queries of both, with its paired interval."""
-    first_values, second_values = _by_query(first), _by_query(second)
+    """Returns test -> metric -> the mean of first - second over the queries of both, with its paired interval.
+
+    Args:
+      first: the values of one system.
+      second: the values of the other system.
+      pairs: the pairs, one of PAIRS.
+      samples: the number of bootstrap samples.
+    """
+    first_values, second_values = _by_query(first, pairs=pairs), _by_query(second, pairs=pairs)
     return {
         test: {
             metric: _difference(first_values[test][metric], second_values[test][metric], samples)

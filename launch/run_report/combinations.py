@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.run_report.comparison import HEADLINE, verdict
+from launch.run_report.comparison import paired, verdict
+from launch.run_report.headline import Figure
 from launch.run_report.sources import Evaluation
 
 _BASE_SYSTEMS = ("encoder", "bm25", "index")
@@ -20,39 +21,37 @@ class Combination:
     """The name of the system in metrics.json, such as "fusion_rrf"."""
     words: str
     figures: dict[str, dict[str, Any]]
-    """The figures by the labels of HEADLINE."""
+    """The figures by the labels of the headline."""
     differences: dict[str, dict[str, Any]]
-    """The differences to the encoder with a "verdict", by the labels of HEADLINE."""
+    """The differences to the encoder with a "verdict", by the labels of the headline."""
 
 
-def combinations(evaluations: Sequence[Evaluation]) -> list[Combination]:
+def combinations(evaluations: Sequence[Evaluation], headline: Sequence[Figure]) -> list[Combination]:
     """Returns the systems on top of each encoder; evaluations of earlier versions have none."""
     return [
-        _combination(evaluation, system)
+        _combination(evaluation, system, headline)
         for evaluation in evaluations
         for system in evaluation.metrics["systems"]
         if system not in _BASE_SYSTEMS
     ]
 
 
-def _combination(evaluation: Evaluation, system: str) -> Combination:
+def _combination(evaluation: Evaluation, system: str, headline: Sequence[Figure]) -> Combination:
     metrics = evaluation.metrics
-    differences = _headline(metrics["differences"][f"{system} - encoder"])
+    tables, subsets = metrics["systems"][system], metrics["subsets"].get(system, {})
+    stored = metrics["differences"][f"{system} - encoder"]
+    # metrics.json holds no differences over a part of the pairs.
+    parts = [one for one in headline if one.pairs != "all"]
+    of_parts = paired(evaluation.values(system), evaluation.values("encoder"), parts)
+    differences = {label: interval.as_json() for label, interval in of_parts.items()}
+    differences |= {one.label: found for one in headline if one.pairs == "all" and (found := one.of(stored, {}))}
     return Combination(
         encoder=evaluation.name,
         system=system,
         words=_words(system, metrics),
-        figures=_headline(metrics["systems"][system]),
+        figures={one.label: figure for one in headline if (figure := one.of(tables, subsets))},
         differences={label: {**figure, "verdict": verdict(figure)} for label, figure in differences.items()},
     )
-
-
-def _headline(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        label: tables[test][metric]
-        for label, (test, metric) in HEADLINE.items()
-        if tables.get(test, {}).get(metric, {}).get("queries")
-    }
 
 
 def _words(system: str, metrics: Mapping[str, Any]) -> str:

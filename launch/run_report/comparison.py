@@ -1,17 +1,14 @@
 """Compares systems on one SPLIT: their main figures, and paired differences with a verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crops_jax.retrieval.evaluation import Value, differences
+from crops_jax.retrieval.intervals import Interval
+from launch.run_report.headline import Figure
 from launch.run_report.sources import Evaluation
 
-HEADLINE = {
-    "CT Recall@100": ("ct", "recall@100"),
-    "QR Recall@100": ("qr", "recall@100"),
-    "NDCG@4": ("judgements", "ndcg@4"),
-}
 TESTS = {
     "ct": "CT: later clicks",
     "qr": "QR: later reformulations",
@@ -35,13 +32,17 @@ class System:
     subsets: dict[str, dict[str, dict[str, dict[str, Any]]]]
     values: list[Value]
 
-    def headline(self) -> dict[str, dict[str, Any]]:
-        """Returns the main figures that the system has, by label."""
-        return {
-            label: self.figures[test][metric]
-            for label, (test, metric) in HEADLINE.items()
-            if metric in self.figures.get(test, {})
-        }
+    @property
+    def is_bm25(self) -> bool:
+        return self.name.startswith("bm25")
+
+    def figure(self, figure: Figure) -> dict[str, Any] | None:
+        """Returns one figure with its interval, or None where no query has it."""
+        return figure.of(self.figures, self.subsets)
+
+    def by_label(self, figures: Iterable[Figure]) -> dict[str, dict[str, Any]]:
+        """Returns those of the figures that the system has, by label."""
+        return {one.label: found for one in figures if (found := self.figure(one))}
 
 
 def systems_of(evaluations: Sequence[Evaluation]) -> list[System]:
@@ -56,26 +57,29 @@ def systems_of(evaluations: Sequence[Evaluation]) -> list[System]:
     return systems
 
 
-def compare(systems: Sequence[System]) -> list[dict[str, Any]]:
+def compare(systems: Sequence[System], headline: Sequence[Figure]) -> list[dict[str, Any]]:
     """Returns paired differences: of every other encoder to the first, and of every encoder to each BM25.
 
     The verdict is "better" or "worse" only if the interval excludes 0.
     """
-    encoders = [system for system in systems if not system.name.startswith("bm25")]
-    others = [system for system in systems if system.name.startswith("bm25")]
+    encoders = [system for system in systems if not system.is_bm25]
+    others = [system for system in systems if system.is_bm25]
     pairs = [(system, encoders[0]) for system in encoders[1:]]
     pairs += [(system, other) for other in others for system in encoders]
     rows = []
     for order, (one, other) in enumerate(pairs):
-        intervals = differences(one.values, other.values)
-        for label, (test, metric) in HEADLINE.items():
-            interval = intervals.get(test, {}).get(metric)
-            if interval is None or not interval.queries:
-                continue
+        for label, interval in paired(one.values, other.values, headline).items():
             numbers = interval.as_json()
             named = {"order": order, "system": one.name, "against": other.name, "label": label}
             rows.append({**named, "verdict": verdict(numbers), **numbers})
     return rows
+
+
+def paired(first: Sequence[Value], second: Sequence[Value], headline: Sequence[Figure]) -> dict[str, Interval]:
+    """Returns the mean of first - second over the queries of both, by label, for the figures that have any query."""
+    by_pairs = {pairs: differences(first, second, pairs=pairs) for pairs in {figure.pairs for figure in headline}}
+    found = {figure.label: by_pairs[figure.pairs].get(figure.test, {}).get(figure.metric) for figure in headline}
+    return {label: interval for label, interval in found.items() if interval is not None and interval.queries}
 
 
 def verdict(difference: Mapping[str, Any]) -> str:

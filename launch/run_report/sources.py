@@ -80,6 +80,8 @@ class Labels:
     sources: dict[str, int]
     alpha_sweep: dict[str, Any] | None
     mined: dict[str, Any]
+    fingerprint: str
+    """The fingerprint of the content; equal tables have equal ones."""
 
     def cross_pairs(self, queries: Iterable[str]) -> dict[tuple[str, str], str]:
         """Returns the perspective of each labelled pair of these queries that is not from the search log."""
@@ -155,13 +157,15 @@ def _labels(path: Path) -> Labels:
     levels = {row["values"]: row["counts"] for row in pc.value_counts(table["level"]).to_pylist()}
     sources = {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
     sweep = path / "alpha_sweep.json"
+    manifest = artifacts.read_manifest(path)
     return Labels(
         path=path,
         name=_name(path),
         levels={int(level): levels.get(int(level), 0) for level in Level},
         sources=dict(sorted(sources.items(), key=lambda item: (-item[1], item[0]))),
         alpha_sweep=_json(sweep) if sweep.is_file() else None,
-        mined=artifacts.read_manifest(path).get("mined", {}),
+        mined=manifest.get("mined", {}),
+        fingerprint=manifest["fingerprint"],
     )
 
 

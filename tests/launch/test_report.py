@@ -11,16 +11,18 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
+from crops_jax.retrieval.intervals import paired_difference
 from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as evaluation
 from launch.report import RunReportArguments, report, write_report
-from launch.run_report.comparison import HEADLINE
+from launch.run_report.headline import headline
 from tests.pages import browser, overflow, text_of, unclosed
 
 ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]
 THINGS = ["kettle", "ladder", "violin", "carpet", "lantern", "bicycle", "mirror", "saddle", "anchor", "basket"]
 # Escaping is tested wherever a title or query is shown.
+ARMS = ("search_log", "cross_perspective")
 HOSTILE = "<script>alert(1)</script> & kettle"
 
 
@@ -85,7 +87,10 @@ def make_labels(path, split, sources):
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path / "labels.parquet")
     sweep = [{"alpha": alpha / 10, "passing": 10 - alpha, "share": 0.1} for alpha in range(3, 10)]
     (path / "alpha_sweep.json").write_text(json.dumps({"alpha": 0.6, "query_level": sweep}))
-    made = artifacts.new_manifest(program="data.mine", kind="labels", arguments={}, inputs={"logs": split})
+    content = artifacts.content_fingerprint(path)
+    made = artifacts.new_manifest(
+        program="data.mine", kind="labels", arguments={}, inputs={"logs": split}, content=content
+    )
     artifacts.write_manifest(path, made)
 
 
@@ -156,15 +161,64 @@ def page(work):
     return outcome, output.read_text()
 
 
-def test_the_outcome_has_the_headline_figures_of_each_arm(page, work):
+def headline_of(work):
+    """The headline figures of the page, from the metrics.json of both arms."""
+    found = [json.loads((work / arm / "evaluation" / "metrics.json").read_text()) for arm in ARMS]
+    systems = [metrics["systems"][system] for metrics in found for system in ("encoder", "bm25")]
+    return headline(found[0]["documents"], systems)
+
+
+def test_the_outcome_has_the_headline_figures_of_each_arm_and_those_that_do_not_depend_on_the_corpus(page, work):
     outcome, _ = page
     assert list(outcome["metrics"]) == ["search_log", "cross_perspective", "bm25"]
     metrics = json.loads((work / "cross_perspective" / "evaluation" / "metrics.json").read_text())
+    encoder = metrics["systems"]["encoder"]
+    unseen = metrics["subsets"]["encoder"]["unseen_pairs"]
+    assert metrics["documents"] == 241
+    # Every system finds nearly all judged documents among 100 of 241, so K is 10.
+    assert min(found["judgements"]["recall@100"]["value"] for found in metrics["systems"].values()) > 0.95
     assert outcome["metrics"]["cross_perspective"] == {
-        "CT Recall@100": metrics["systems"]["encoder"]["ct"]["recall@100"]["value"],
-        "QR Recall@100": metrics["systems"]["encoder"]["qr"]["recall@100"]["value"],
-        "NDCG@4": metrics["systems"]["encoder"]["judgements"]["ndcg@4"]["value"],
+        "Judged Recall@10": encoder["judgements"]["recall@10"]["value"],
+        "NDCG@4": encoder["judgements"]["ndcg@4"]["value"],
+        "CT Recall@10, unseen pairs": unseen["ct"]["recall@10"]["value"],
+        "CT Recall@10": encoder["ct"]["recall@10"]["value"],
+        "QR Recall@10": encoder["qr"]["recall@10"]["value"],
+        "CT Recall@100": encoder["ct"]["recall@100"]["value"],
+        "QR Recall@100": encoder["qr"]["recall@100"]["value"],
     }
+
+
+def test_the_page_begins_with_the_best_encoder_against_bm25(page):
+    outcome, html = page
+    text = text_of(html)
+    assert len(outcome["against_bm25"]) >= 2
+    assert outcome["against_bm25"][0].startswith("Judged Recall@10: the best encoder, cross_perspective (")
+    assert outcome["against_bm25"][1].startswith("NDCG@4: the best encoder, cross_perspective (")
+    for sentence in outcome["against_bm25"]:
+        assert text.index(sentence) < text.index("Mean over queries, with the 95 % bootstrap interval")
+
+
+def test_unseen_pairs_stand_among_the_paired_differences(page):
+    outcome, _ = page
+    labels = [row["label"] for row in outcome["differences"] if row["order"] == 0]
+    assert labels[:3] == ["Judged Recall@10", "NDCG@4", "CT Recall@10, unseen pairs"]
+
+
+def test_two_evaluations_of_one_run_are_called_so(work, tmp_path):
+    copy = tmp_path / "twin"
+    shutil.copytree(work / "search_log" / "evaluation", copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (copy / "metrics.json").write_text(json.dumps({**metrics, "name": "twin"}))
+    outcome = write_report([str(work / "search_log" / "evaluation"), str(copy)], str(tmp_path / "r.html"))
+    assert outcome["shared_runs"] == {"twin": "search_log"}
+    said = "twin and search_log are evaluations of one run, so their figures cannot differ."
+    assert said in text_of((tmp_path / "r.html").read_text())
+
+
+def test_no_run_of_different_label_tables_is_called_shared(page):
+    outcome, html = page
+    assert outcome["shared_runs"] == {}
+    assert "evaluations of one run" not in text_of(html)
 
 
 def test_better_is_said_only_where_the_interval_excludes_zero(page):
@@ -204,9 +258,10 @@ def test_the_page_says_what_its_figures_mean_and_where_they_come_from(page):
 
 def test_each_headline_figure_stands_with_its_number_of_queries(page, work):
     metrics = json.loads((work / "search_log" / "evaluation" / "metrics.json").read_text())
-    for label, (test, metric) in HEADLINE.items():
-        queries = metrics["systems"]["encoder"][test][metric]["queries"]
-        assert f"{label} {queries} queries" in text_of(page[1])
+    for one in headline_of(work):
+        figure = one.of(metrics["systems"]["encoder"], metrics["subsets"]["encoder"])
+        assert figure["queries"] > 0
+        assert f"{one.label} {figure['queries']} queries" in text_of(page[1])
 
 
 def test_documents_of_the_feed_are_shown_by_title_and_as_what_they_are(page):
@@ -222,6 +277,19 @@ def test_ranks_are_named_in_the_order_of_the_table(page):
     assert not re.search(r"bm25 \S+, cross_perspective", text_of(page[1]))
 
 
+def difference_on_unseen_pairs(evaluation, test, metric):
+    """The paired difference of fusion_rrf to the encoder, from the values of every query."""
+    rows = pq.read_table(evaluation / "per_query.parquet").to_pylist()
+    values = {
+        (row["system"], row["query"]): row["value"]
+        for row in rows
+        if (row["test"], row["metric"], row["pairs"]) == (test, metric, "unseen")
+    }
+    queries = sorted(query for system, query in values if system == "encoder")
+    fused, alone = ([values[system, query] for query in queries] for system in ("fusion_rrf", "encoder"))
+    return paired_difference(fused, alone, samples=2000).as_json()
+
+
 def test_systems_on_top_of_the_encoder_stand_in_a_table_of_their_own(page, work):
     outcome, html = page
     assert {arm: list(systems) for arm, systems in outcome["combinations"].items()} == {
@@ -233,13 +301,16 @@ def test_systems_on_top_of_the_encoder_stand_in_a_table_of_their_own(page, work)
     for arm in ("search_log", "cross_perspective"):
         metrics = json.loads((work / arm / "evaluation" / "metrics.json").read_text())
         own = part[part.index(f"{arm} with BM25, by reciprocal rank fusion") :]
-        for label, (test, metric) in HEADLINE.items():
-            figure = metrics["systems"]["fusion_rrf"][test][metric]
-            difference = metrics["differences"]["fusion_rrf - encoder"][test][metric]
+        for one in headline_of(work):
+            figure = one.of(metrics["systems"]["fusion_rrf"], metrics["subsets"]["fusion_rrf"])
+            if one.pairs == "all":
+                difference = metrics["differences"]["fusion_rrf - encoder"][one.test][one.metric]
+            else:
+                difference = difference_on_unseen_pairs(work / arm / "evaluation", one.test, one.metric)
             verdict = (
                 "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "no difference shown"
             )
-            assert outcome["combinations"][arm]["fusion_rrf"][label] == figure["value"]
+            assert outcome["combinations"][arm]["fusion_rrf"][one.label] == figure["value"]
             assert f"{figure['value']:.3f} {figure['low']:.3f} to {figure['high']:.3f} {verdict}: " in own
 
 
