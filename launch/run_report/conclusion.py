@@ -1,4 +1,4 @@
-"""What the figures say about the best encoder against BM25, in sentences, and what is measured about the reasons."""
+"""Sentences on the best encoder against BM25 that follow from the figures, and what is measured about the reasons."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -45,7 +45,7 @@ class Figure:
 
     @property
     def meaning(self) -> str:
-        """What the figure measures, in one sentence."""
+        """The sentence that says what the figure measures."""
         name, _, depth = self.metric.partition("@")
         if name == "ndcg":
             return (
