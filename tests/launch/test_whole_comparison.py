@@ -47,7 +47,7 @@ def stop_after_a_cell(words: list[str], results: Path, number: int) -> int:
     with open(messages, "w") as written:
         started = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=written)
     deadline = time.monotonic() + 900
-    while not list(results.glob("*.json")):
+    while not list(results.glob("*-*.json")):
         assert started.poll() is None, f"the comparison ended before it was stopped: {messages.read_text()[-3000:]}"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -66,12 +66,12 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
     words += ["--learning-rate-factors", "1"]
     results = tmp_path / "table" / "results"
     assert stop_after_a_cell(words, results, signal.SIGKILL) == -signal.SIGKILL
-    before = {file.name: file.stat().st_mtime_ns for file in results.glob("*.json")}
+    before = {file.name: file.stat().st_mtime_ns for file in results.glob("*-*.json")}
 
     outcome = finish(words)
     assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 3
     assert outcome["cells"]["ran"] == 3 - len(before)
-    assert before.items() <= {file.name: file.stat().st_mtime_ns for file in results.glob("*.json")}.items()
+    assert before.items() <= {file.name: file.stat().st_mtime_ns for file in results.glob("*-*.json")}.items()
     rows = table(tmp_path)
     assert list(rows[0]) == ["system", "architecture", "seed", "metric", "value", "low", "high"]
     measured = [row for row in rows if "@" in row["metric"] and not row["metric"].startswith("dev")]
