@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.comparison.measures import MAIN
 from tests.paths import ROOT
 
 CONFIG = """
@@ -75,7 +76,11 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
     rows = table(tmp_path)
     assert list(rows[0]) == ["system", "architecture", "seed", "metric", "value", "low", "high"]
     measured = [row for row in rows if "@" in row["metric"] and not row["metric"].startswith("dev")]
-    assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in measured)
+    # Metrics that are not in the main table have a mean and no interval.
+    with_interval = [row for row in measured if row["low"]]
+    assert all(0 <= float(row["low"]) <= float(row["value"]) <= float(row["high"]) <= 1 for row in with_interval)
+    assert {row["metric"] for row in with_interval} == {row["metric"] for row in measured} & MAIN.keys()
+    assert all(0 <= float(row["value"]) <= 1 for row in measured)
     seeds = {row["seed"] for row in rows if row["system"] == "crops_query_level"}
     assert seeds == {"0", "1", "all"}
     assert {"ct_recall@100", "ndcg@4", "judged_recall@100", "step_seconds"} <= {row["metric"] for row in rows}
