@@ -9,23 +9,36 @@ from typing import Any
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
+from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.chain import STEPS
-from launch.comparison.arguments import CompareArguments, budget_of, command_of, identifying, without_paths
+from launch.comparison.arguments import Budget, CompareArguments, budget_of, command_of, identifying, without_paths
 from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
 from launch.comparison.evidence.example import read_example, update_example
-from launch.comparison.measures import MAIN
 from launch.comparison.presentation.claims import CLAIMS_FILE, claimed_pairs
 from launch.comparison.presentation.notes import notes_of
 from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
+from launch.comparison.real.configurations import base_config
+from launch.comparison.real.running import RealRunner
+from launch.comparison.real.settings import RealSet, real_set
+from launch.comparison.real.shared import make_real_shared
+from launch.comparison.real.systems import REFERENCE, real_catalogue
 from launch.comparison.results.files import RESULTS, stored_results
 from launch.comparison.results.setting import REPORTED, Setting, read_setting, write_setting
-from launch.comparison.results.table import DIFFERENCES, TABLE, Comparison, compare_results, write_table
+from launch.comparison.results.table import (
+    DIFFERENCES,
+    TABLE,
+    WORLD,
+    Catalogue,
+    Comparison,
+    compare_results,
+    write_table,
+)
 from launch.comparison.running import CellRunner
 from launch.comparison.shared import SHARED, Shared, make_shared
-from launch.comparison.systems import SYSTEMS, System, chosen_systems
+from launch.comparison.systems import System, chosen_systems
 from launch.steps.warm_start import WARM_START
 
 _PROGRAM = "launch.compare"
@@ -39,11 +52,11 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
     the logs, the test sets, the discriminator, the labels and the records are made once for all cells. TABLE/table.csv
     has one row for each cell and metric, TABLE/differences.csv the paired differences to --reference, and
     TABLE/report.html shows both.
+
+    With --real, the data is one of the public data sets, all encoders start from --weights, and the package
+    sentence-transformers is trained on the same pairs, with the same tokens, epochs and tuning grid.
     """
     processes.refuse_several(_PROGRAM)
-    systems = chosen_systems(arguments.systems)
-    if arguments.reference not in SYSTEMS:
-        raise InputError(f"--reference {arguments.reference!r}: name one of {', '.join(SYSTEMS)}")
     table = Path(arguments.output)
     results = Path(arguments.results) if arguments.results else table / RESULTS
     if arguments.from_results:
@@ -58,28 +71,28 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         cells = {"finished": finished, "ran": 0, "taken_over": finished}
         return _outcome(table, found, cells=cells, left_out=read_setting(results).left_out)
     budget = budget_of(arguments)
-    configs = base_configs(budget)
+    catalogue = _catalogue(arguments.real)
+    systems = chosen_systems(arguments.systems, among=catalogue.systems)
+    _reference(arguments, catalogue)
+    real = arguments.real_settings
+    configs = _configs(arguments, budget, real)
     table.mkdir(parents=True, exist_ok=True)
     refusal = f"another process works in {table}; wait until it ends, or stop it"
     # The steps inherit the lock: after a kill, no second comparison starts while one of its steps still runs.
     with exclusive(table / LOCK, refusal=refusal, patience_seconds=60, inherited_by_children=True):
         manifest = _claim(table, arguments)
         _remove_temporaries(table, results)
-        cache, start = table / "compilation_cache", time.monotonic()
-        shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
-        seconds = time.monotonic() - start
-        runner = CellRunner(
-            table=table,
-            results=results,
-            arguments=arguments,
-            budget=budget,
-            configs=configs,
-            shared=shared,
-            compilation_cache=cache,
-        )
+        start = time.monotonic()
+        common: dict[str, Any] = {"table": table, "results": results, "arguments": arguments, "budget": budget}
+        runner = _runner(systems, real, **common, configs=configs, compilation_cache=table / "compilation_cache")
+        shared, seconds = runner.shared, time.monotonic() - start
         left_out = _left_out(systems, shared)
         write_setting(results, _setting(arguments, runner, left_out, seconds))
-        cells = [cell for cell in cells_of(systems, seeds=budget.seeds) if cell.system.labels in shared.records]
+        cells = [
+            cell
+            for cell in cells_of(systems, seeds=budget.seeds, among=catalogue.systems)
+            if cell.system.labels in shared.records and cell.system.name not in shared.absent
+        ]
         ran, failures = _run_cells(runner, cells)
         found = _present(table, results, arguments, manifest=manifest, failures=failures)
     if failures:
@@ -90,6 +103,19 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         )
     ran_or_not = {"finished": len(cells), "ran": ran, "taken_over": len(cells) - ran}
     return _outcome(table, found, cells=ran_or_not, left_out=left_out)
+
+
+def _catalogue(real: str) -> Catalogue:
+    """Returns the systems and metrics of a real data set, or those of a world for an empty name."""
+    return real_catalogue(real_set(real)) if real else WORLD
+
+
+def _reference(arguments: CompareArguments, catalogue: Catalogue) -> str:
+    """Returns the system that the others are compared with. Raises InputError if the catalogue has none of its name."""
+    reference = arguments.reference or ("crops" if catalogue is WORLD else REFERENCE)
+    if reference not in catalogue.systems:
+        raise InputError(f"--reference {reference!r}: name one of {', '.join(catalogue.systems)}")
+    return reference
 
 
 def _present(
@@ -108,8 +134,13 @@ def _present(
             f"no cell is finished: {'; '.join(failures.values())}" if failures else f"no cell is finished in {folder}"
         )
     update_example(folder, table / RUNS, results)
+    catalogue = _catalogue(setting.arguments.get("real", ""))
     comparison = compare_results(
-        results, reference=arguments.reference, samples=arguments.bootstrap_samples, pairs=claimed_pairs()
+        results,
+        reference=_reference(arguments, catalogue),
+        samples=arguments.bootstrap_samples,
+        pairs=claimed_pairs() if catalogue is WORLD else (),
+        catalogue=catalogue,
     )
     write_table(table, comparison)
     notes = notes_of(comparison, setting.arguments, left_out=setting.left_out, failures=failures)
@@ -129,6 +160,27 @@ def _setting(
         left_out=left_out,
         labels=labels,
     )
+
+
+def _configs(arguments: CompareArguments, budget: Budget, real: RealSet | None) -> dict[str, Config]:
+    """Returns the base configuration of each architecture. Raises InputError if one does not load."""
+    if real is None:
+        return base_configs(budget)
+    if not Path(arguments.weights).is_dir():
+        raise InputError(f"--weights {arguments.weights}: no such folder; name the folder of an encoder")
+    return dict.fromkeys(("transformer", "none"), base_config(real, arguments.weights))
+
+
+def _runner(systems: Sequence[System], real: RealSet | None, **common: Any) -> CellRunner:
+    """Makes what all cells share, and returns the runner of the cells. `common` has the other fields of CellRunner."""
+    table, arguments, configs = common["table"], common["arguments"], common["configs"]
+    cache = common["compilation_cache"]
+    if real is None:
+        budget = common["budget"]
+        shared = make_shared(table, arguments, systems, budget=budget, configs=configs, compilation_cache=cache)
+        return CellRunner(shared=shared, **common)
+    made = make_real_shared(table, arguments, real, systems, config=configs["transformer"], compilation_cache=cache)
+    return RealRunner(shared=made, settings=real, **common)
 
 
 def _run_cells(runner: CellRunner, cells: Sequence[Cell]) -> tuple[int, dict[str, str]]:
@@ -180,7 +232,8 @@ def _remove_temporaries(table: Path, results: Path) -> None:
 
 
 def _left_out(systems: Sequence[System], shared: Shared) -> dict[str, str]:
-    return {system.name: shared.left_out[system.labels] for system in systems if system.labels in shared.left_out}
+    of_labels = {system.name: shared.left_out.get(system.labels) for system in systems}
+    return {name: why for name, why in of_labels.items() if why} | dict(shared.absent)
 
 
 def _outcome(
@@ -188,7 +241,9 @@ def _outcome(
 ) -> dict[str, Any]:
     metrics = {
         f"{one.system}-{one.architecture}": {
-            MAIN[metric]: mean.value for metric in MAIN if (mean := found.means.get((*one.key, metric)))
+            label: mean.value
+            for metric, label in found.catalogue.metrics.items()
+            if (mean := found.means.get((*one.key, metric)))
         }
         for one in found.trained
     }

@@ -37,6 +37,7 @@ class Step:
     output: the directory or file that the program writes.
     in_place: whether the program resumes in its output by itself when it is called again.
     left_out: why the program is not run, such as that the output of another step serves; "": it is run.
+    launcher: the words before the arguments, for a program of another environment. It is "python -m module" if empty.
     """
 
     name: str
@@ -46,11 +47,12 @@ class Step:
     output: Path
     in_place: bool = False
     left_out: str = ""
+    launcher: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         """The command line that users can run by hand."""
-        return ["python", "-m", self.module, *self.arguments]
+        return [*(self.launcher or ("python", "-m", self.module)), *self.arguments]
 
 
 class Chain:
@@ -90,9 +92,10 @@ class Chain:
         arguments = list(step.arguments)
         if step.output.exists() and not step.in_place:
             arguments.append("--overwrite")
-        print(f"{heading}\n    {shlex.join(['python', '-m', step.module, *arguments])}", file=sys.stderr, flush=True)
+        shown = dataclasses.replace(step, arguments=tuple(arguments)).command
+        print(f"{heading}\n    {shlex.join(shown)}", file=sys.stderr, flush=True)
         start = time.monotonic()
-        command = [sys.executable, "-m", step.module, *arguments]
+        command = [*(step.launcher or (sys.executable, "-m", step.module)), *arguments]
         outcome = _run_process(command, step.name, self._environment)
         print(f"    {time.monotonic() - start:.0f} s", file=sys.stderr)
         self._done[step.name] = {"step": described, "output": _fingerprint_or_none(step.output), "outcome": outcome}

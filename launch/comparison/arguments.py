@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from crops_jax.errors import InputError
+from launch.comparison.real.settings import RealSet, real_set
 
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
 
@@ -36,6 +37,12 @@ class CompareArguments:
     """Log tables to compare on, instead of a generated world; --from is needed with it."""
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
     """The start of the test period of --logs (ISO 8601; UTC if it has no offset)."""
+    real: str = ""
+    """The public data set whose log tables are --logs: bestbuy, trec_session, homedepot, icecat or scifact. Its
+    settings decide the test part, the labels, the batches and the tuning grid, and its systems include BM25 and
+    sentence-transformers. --weights is needed with it."""
+    weights: str = ""
+    """The folder of the encoder that every system of --real starts from, such as that of MiniLM-L6."""
     world: str | None = None
     """Further flags of data.simulate, in one string. The default is "--world large", or a small world with --fast."""
     transformer: str | None = None
@@ -45,7 +52,8 @@ class CompareArguments:
     """The base configuration of the towers of hashed IDs. The default is generated_world_hashed for the default world,
     and tiny_hashed with --world, --logs or --fast."""
     steps: int | None = None
-    """The number of training steps of every system. The default is 1000, or 30 with --fast."""
+    """The number of training steps of every system. The default is 1000, or 30 with --fast. With --real, the default
+    follows from the number of pairs, and it is the number of the systems that learn from pairs."""
     learning_rate_factors: tuple[float, ...] | None = None
     """The tuning grid of every system: multiples of the learning rate of the base configuration. The one with the best
     recall on the dev split at the first seed is used for all seeds. The default is 0.5 1 2, or 1 with --fast."""
@@ -67,15 +75,17 @@ class CompareArguments:
     """Further flags of data.write_records for every system, in one string."""
     evaluate_flags: str = ""
     """Further flags of launch.evaluate for every system, in one string."""
-    reference: str = "crops"
-    """The system that all others are compared with, each with the one of its own architecture."""
+    reference: str = ""
+    """The system that all others are compared with, each with the one of its own architecture. The default is crops,
+    or graded with --real."""
     bootstrap_samples: int = 20_000
     """The number of bootstrap samples of each interval."""
     keep: Literal["runs", "all"] = "runs"
     """The files of a finished cell that are kept: its run, or also its evaluation with the index."""
 
     def __post_init__(self) -> None:
-        if bool(self.logs) != bool(self.from_time):
+        self._check_real()
+        if not self.real and bool(self.logs) != bool(self.from_time):
             raise InputError("--logs and --from go together: the logs, and the time at which their test period starts")
         if self.logs and self.world is not None:
             raise InputError("--world is for a generated world; leave it out with --logs")
@@ -97,6 +107,33 @@ class CompareArguments:
         if factors is not None and (not factors or len(set(factors)) < len(factors) or min(factors) <= 0):
             raise InputError(f"--learning-rate-factors must be positive and all different, found {factors}")
 
+    def _check_real(self) -> None:
+        if not self.real:
+            if self.weights:
+                raise InputError("--weights goes with --real; elsewhere --transformer names the configuration")
+            return
+        real_set(self.real)
+        if not self.logs:
+            raise InputError(f"--real {self.real} needs --logs, the log tables that data.convert wrote")
+        if not self.weights:
+            raise InputError(
+                f"--real {self.real} needs --weights, the folder of the encoder that every system starts from"
+            )
+        refused = {
+            "--from": self.from_time,
+            "--world": self.world,
+            "--transformer": self.transformer,
+            "--hashed": self.hashed,
+            "--warm-start": self.warm_start == "catalogue",
+        }
+        if given := [flag for flag, value in refused.items() if value]:
+            raise InputError(f"{' and '.join(given)} cannot be given with --real, whose settings decide this")
+
+    @property
+    def real_settings(self) -> RealSet | None:
+        """Returns the settings of --real, or None without it."""
+        return real_set(self.real) if self.real else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -109,6 +146,7 @@ class Budget:
     warm_start_flags: str
     seeds: int
     steps: int
+    """The number of training steps. 0: the number that the epochs of a real data set take."""
     learning_rate_factors: tuple[float, ...]
 
 
@@ -117,7 +155,7 @@ _WARM_START_FLAGS = "--data.documents-per-query 1 --data.queries-per-batch 128 -
 
 def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
-    small = arguments.fast
+    small, real = arguments.fast, arguments.real_settings
     generated = not small and not arguments.logs and arguments.world is None
     warm_start = (arguments.warm_start or ("catalogue" if generated else "none")) == "catalogue"
     defaults: dict[str, Any] = {
@@ -126,8 +164,8 @@ def budget_of(arguments: CompareArguments) -> Budget:
         "hashed": "generated_world_hashed" if generated else "tiny_hashed",
         "warm_start_flags": _WARM_START_FLAGS if generated and warm_start else "",
         "seeds": 2 if small else 3,
-        "steps": 30 if small else 1000,
-        "learning_rate_factors": (1.0,) if small else (1.0, 0.5, 2.0),
+        "steps": 30 if small else 0 if real else 1000,
+        "learning_rate_factors": (1.0,) if small else real.learning_rate_factors if real else (1.0, 0.5, 2.0),
     }
     given = {name: getattr(arguments, name) for name in defaults}
     chosen = defaults | {name: value for name, value in given.items() if value is not None}
@@ -136,6 +174,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
 
 _NOT_IDENTIFYING = {"results", "from_results", "fast", "systems", "reference", "bootstrap_samples", "keep"}
 """The arguments that a later call on the same TABLE can change."""
+_REAL = {"real", "weights"}
 
 
 def identifying(arguments: CompareArguments) -> dict[str, Any]:
@@ -144,10 +183,12 @@ def identifying(arguments: CompareArguments) -> dict[str, Any]:
     The systems and the number of seeds are none of them, because a table can be finished on another day.
     """
     settled = vars(arguments) | vars(budget_of(arguments))
-    return {name: value for name, value in settled.items() if name not in {*_NOT_IDENTIFYING, "seeds"}}
+    named = {name: value for name, value in settled.items() if name not in {*_NOT_IDENTIFYING, "seeds"}}
+    # Tables of earlier versions have no --real and --weights.
+    return named if arguments.real else {name: value for name, value in named.items() if name not in _REAL}
 
 
-_FOLDERS = {"output": "TABLE", "results": "RESULTS", "logs": "LOGS"}
+_FOLDERS = {"output": "TABLE", "results": "RESULTS", "logs": "LOGS", "weights": "WEIGHTS"}
 """The arguments that name folders of this machine, and what stands for them elsewhere."""
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Cell:
     system: System
     architecture: Architecture
     seed: int
+    systems: Mapping[str, System] = field(default_factory=lambda: SYSTEMS, repr=False, compare=False)
+    """The systems by name, among which are those whose runs another one evaluates."""
 
     @property
     def pair(self) -> str:
@@ -38,16 +40,16 @@ class Cell:
     @property
     def trained(self) -> "Cell":
         """The cell whose run is evaluated: this one, unless its system evaluates the runs of another."""
-        return dataclasses.replace(self, system=SYSTEMS[self.system.runs_of]) if self.system.runs_of else self
+        return dataclasses.replace(self, system=self.systems[self.system.runs_of]) if self.system.runs_of else self
 
 
-def cells_of(systems: Sequence[System], *, seeds: int) -> list[Cell]:
+def cells_of(systems: Sequence[System], *, seeds: int, among: Mapping[str, System] = SYSTEMS) -> list[Cell]:
     """Returns the cells, seed by seed, so that a table that is not finished has every system.
 
-    A system that does not learn and whose tower is "none" has one cell.
+    A system that does not learn and whose tower is "none" has one cell. `among` has all systems of the comparison.
     """
     return [
-        Cell(system=system, architecture=architecture, seed=seed)
+        Cell(system=system, architecture=architecture, seed=seed, systems=among)
         for seed in range(seeds)
         for system in systems
         for architecture in system.architectures

@@ -26,6 +26,7 @@ from launch.comparison.evidence.lists import keep_lists
 from launch.comparison.measures import as_metrics, values_of
 from launch.comparison.results.conditions import conditions_here, is_superseded
 from launch.comparison.results.files import (
+    Measured,
     Result,
     is_finished,
     read_result,
@@ -61,6 +62,11 @@ class CellRunner:
     compilation_cache: Path
 
     @property
+    def _steps_of_cell(self) -> int:
+        """The number of steps that train and measure a cell."""
+        return 2
+
+    @property
     def common_inputs(self) -> dict[str, Any]:
         """The inputs that are the same for every cell: the logs, and the settings of all that is made from them.
 
@@ -83,8 +89,7 @@ class CellRunner:
             return False
         folder, chain, trained = self._train(cell.trained, factor)
         evaluation = folder / "evaluation"
-        chain.run(self._evaluation(cell, folder / "run", evaluation))
-        values = values_of(evaluation, ranked_by=cell.system.ranked_by)
+        self._evaluate(cell, chain, folder / "run", evaluation)
         result = Result(
             system=cell.system.name,
             architecture=cell.architecture,
@@ -92,7 +97,7 @@ class CellRunner:
             inputs=inputs,
             figures=self._figures(cell, folder, trained, factor),
             conditions=conditions_here(time.monotonic() - start, fingerprints=fingerprints),
-            metrics=as_metrics(values),
+            metrics=self._metrics(evaluation, ranked_by=cell.system.ranked_by),
         )
         write_result(file, result)
         if is_shown(cell.system.name, cell.architecture, cell.seed):
@@ -105,7 +110,7 @@ class CellRunner:
         """Returns the numbers of a run; none for a cell without a run of its own."""
         if not cell.system.trained or cell.trained is not cell:
             return {}
-        config = cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
+        config = self._config(cell, factor)
         anchors = anchors_per_query(folder / "run", config.data.queries_per_batch)
         return _training_figures(folder, trained, factor) | anchors
 
@@ -151,20 +156,41 @@ class CellRunner:
         tower = "transformer" if cell.architecture == "none" else cell.architecture
         return self.shared.initial_runs.get(tower)
 
+    def _config(self, cell: Cell, factor: float) -> Config:
+        return cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
+
     def _module(self, cell: Cell, factor: float) -> str:
-        config = cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
-        return as_module(config, heading=f"The configuration of {cell.name}.")
+        return as_module(self._config(cell, factor), heading=f"The configuration of {cell.name}.")
+
+    def _folder(self, cell: Cell, factor: float) -> Path:
+        return self.table / RUNS / f"{cell.name}-{factor:g}"
+
+    def _claimed(self, cell: Cell, factor: float) -> dict[str, Any]:
+        """Returns the inputs of which the folder of a run is made."""
+        return self.common_inputs | self._run_inputs(cell, factor) | self._fingerprints(cell)
 
     def _train(self, cell: Cell, factor: float) -> tuple[Path, Chain, dict[str, Any]]:
         """Trains the encoder of a cell in its folder, which it returns with the outcome of launch.train."""
-        folder = self.table / RUNS / f"{cell.name}-{factor:g}"
-        claim_run(folder, self.common_inputs | self._run_inputs(cell, factor) | self._fingerprints(cell))
+        folder = self._folder(cell, factor)
+        claim_run(folder, self._claimed(cell, factor))
         artifacts.write_text(folder / "config.py", self._module(cell, factor))
-        chain = Chain(folder, total=2, compilation_cache=self.compilation_cache)
+        chain = Chain(folder, total=self._steps_of_cell, compilation_cache=self.compilation_cache)
         records = self.shared.records[cell.system.labels]
         start = self._initial_run(cell)
         step = training_step(f"train {cell.name}", folder, records, folder / "run", start=start)
         return folder, chain, chain.run(step)
+
+    def _evaluate(self, cell: Cell, chain: Chain, run: Path, evaluation: Path) -> None:
+        """Evaluates the run of a cell into the directory `evaluation`."""
+        chain.run(self._evaluation(cell, run, evaluation))
+
+    def _metrics(self, evaluation: Path, *, ranked_by: str) -> dict[str, Measured]:
+        """Returns the metrics of an evaluation."""
+        return as_metrics(values_of(evaluation, ranked_by=ranked_by))
+
+    def _evaluation_flags(self, cell: Cell, run: Path) -> tuple[str, ...]:
+        """Returns the flags of launch.evaluate that depend on the run of a cell."""
+        return ()
 
     def _evaluation(self, cell: Cell, run: Path, evaluation: Path) -> Step:
         return Step(
@@ -173,7 +199,12 @@ class CellRunner:
             arguments=("--run", str(run), "--logs", str(self.shared.split), "--name", cell.name)
             + ("--bm25-results", str(self.shared.bm25_results), "--bootstrap-samples", str(_FEWEST_SAMPLES))
             + (*self.shared.evaluate_flags, *_fusion_flags(cell), *cell.system.evaluate_flags)
-            + (*words_of(self.arguments.evaluate_flags), "--output", str(evaluation)),
+            + (
+                *self._evaluation_flags(cell, run),
+                *words_of(self.arguments.evaluate_flags),
+                "--output",
+                str(evaluation),
+            ),
             inputs=(run, self.shared.split),
             output=evaluation,
         )

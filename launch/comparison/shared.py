@@ -10,7 +10,7 @@ TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Shared:
     """The outcome of data.report for the labels of all perspectives; empty if no system needs them."""
     initial_runs: Mapping[str, Path]
     """The runs that the systems of an architecture start from; empty without a warm start."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """The systems that cannot be measured on this machine or with these arguments, with the reason."""
 
 
 def make_shared(

@@ -209,13 +209,13 @@ SYSTEMS = {system.name: system for system in _REGISTERED}
 """The systems by name, in the order in which they are trained."""
 
 
-def chosen_systems(text: str) -> list[System]:
-    """Returns the systems of a comma-separated list, in the order of SYSTEMS; all of them for an empty text.
+def chosen_systems(text: str, *, among: Mapping[str, System] = SYSTEMS) -> list[System]:
+    """Returns the systems of a comma-separated list, in the order of `among`; all of them for an empty text.
 
     Raises InputError if a name is unknown or named more than once.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()] if text else list(SYSTEMS)
-    unknown = [name for name in names if name not in SYSTEMS]
+    names = [name.strip() for name in text.split(",") if name.strip()] if text else list(among)
+    unknown = [name for name in names if name not in among]
     if unknown or not names or len(set(names)) < len(names):
-        raise InputError(f"--systems {text!r}: name some of {', '.join(SYSTEMS)}, each once")
-    return [system for name, system in SYSTEMS.items() if name in names]
+        raise InputError(f"--systems {text!r}: name some of {', '.join(among)}, each once")
+    return [system for name, system in among.items() if name in names]

@@ -24,7 +24,8 @@ class DevQueries:
     """Dev queries with the grades of their documents. Each query has a relevant document of the corpus."""
 
     source: str = ""
-    """The origin of the grades: "judgements of split dev", or "clicks of the log for dev queries"."""
+    """The origin of the grades: "judgements of split dev", "clicks of the log for dev queries", or "judgements of split
+    train for dev queries"."""
     metric: str = "ndcg@10"
     """The metric by which a setting is chosen."""
     grades: Grades = field(default_factory=dict)
@@ -66,9 +67,10 @@ def read_dev_queries(
 ) -> DevQueries:
     """Returns the dev queries; without any, `absent` says why.
 
-    They are the queries with judgements of split dev (nDCG@10), if there are any, or else the queries of the log that
-    data.write_records puts into the split dev by their hash, with what was clicked or liked for them (Recall@100). A
-    query that a test table or a judgement of split test names is never among them.
+    They are the queries with judgements of split dev (nDCG@10), if there are any, or else the queries that
+    data.write_records puts into the split dev by their hash: those of the log, with what was clicked or liked for them
+    (Recall@100), or, if none of these has a click, those with judgements of split train (nDCG@10). A query that a test
+    table or a judgement of split test names is never among them.
 
     Args:
       logs: SPLIT.
@@ -80,31 +82,43 @@ def read_dev_queries(
     if limit == 0:
         return DevQueries(absent="--dev-queries is 0")
     corpus, tested = frozenset(doc_ids), named_queries(logs)
-    judged = _known(_judged(logs), corpus, tested, relevant_grade)
+    judged = _known(_judged(logs, "dev"), corpus, tested, relevant_grade)
     if judged:
-        return DevQueries(
-            source="judgements of split dev",
-            metric="ndcg@10",
-            grades=_first_by_hash(judged, limit),
-            relevant_grade=relevant_grade,
-        )
+        return _of_judgements("judgements of split dev", judged, limit, relevant_grade)
     fraction = _dev_fraction(run)
     clicked = _known(_clicked(logs, fraction, tested), corpus, tested, None)
     if clicked:
         return DevQueries(
             source="clicks of the log for dev queries", metric="recall@100", grades=_first_by_hash(clicked, limit)
         )
+    kept_out = _of_dev_share(_judged(logs, "train"), fraction)
+    judged = _known(kept_out, corpus, tested, relevant_grade)
+    if judged:
+        return _of_judgements("judgements of split train for dev queries", judged, limit, relevant_grade)
     return DevQueries(
-        absent="no judgement has split = dev, and no query of the log that is not a test query has a click and belongs "
-        f"to the dev share ({fraction:g}) of the records"
+        absent="no judgement has split = dev, and no query that is not a test query has a click or a judgement and "
+        f"belongs to the dev share ({fraction:g}) of the records"
     )
 
 
-def _judged(logs: LogTables) -> dict[str, dict[str, float]]:
+def _of_judgements(source: str, judged: Grades, limit: int, relevant_grade: float | None) -> DevQueries:
+    return DevQueries(
+        source=source, metric="ndcg@10", grades=_first_by_hash(judged, limit), relevant_grade=relevant_grade
+    )
+
+
+def _of_dev_share(grades: Grades, fraction: float) -> dict[str, Mapping[str, float]]:
+    """Returns the queries that the records with this dev share do not train on."""
+    queries = sorted(grades)
+    is_dev = sha256_hashes(queries) < np.uint64(dev_threshold(fraction))
+    return {query: grades[query] for query, inside in zip(queries, is_dev, strict=True) if inside}
+
+
+def _judged(logs: LogTables, split: str) -> dict[str, dict[str, float]]:
     grades: dict[str, dict[str, float]] = {}
     if "judgements" in logs.names:
         for row in logs.read("judgements", ["query", "doc_id", "grade", "split"]).to_pylist():
-            if row["split"] == "dev":
+            if row["split"] == split:
                 grades.setdefault(row["query"], {})[row["doc_id"]] = row["grade"]
     return grades
 

@@ -35,7 +35,7 @@ class Programs:
         if self.failing is not None and self.fails_at in step.name:
             raise self.failing
         step.output.mkdir(parents=True, exist_ok=True)
-        return getattr(self, step.module.replace(".", "_"))(step)
+        return getattr(self, step.module.replace(".", "_") or "data_hold_out")(step)
 
     def data_simulate(self, step) -> dict:
         (step.output / "documents.parquet").write_text("documents")
@@ -46,6 +46,8 @@ class Programs:
         return {}
 
     launch_train_discriminator = data_hold_out
+
+    launch_embed = data_hold_out
 
     data_pretraining_pairs = data_hold_out
 
@@ -82,8 +84,8 @@ class Programs:
         generator = np.random.default_rng(zlib.crc32(name.encode()))
         values = [
             (system, test, "all", query, metric, float(generator.random()))
-            for system in ("encoder", "bm25", "fusion_weighted")
-            for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"))
+            for system in ("encoder", "bm25", "fusion_weighted", "reranked")
+            for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"), ("judgements", "ndcg@10"))
             for query in QUERIES
         ]
         write_values(step.output, values)
@@ -438,3 +440,100 @@ def test_every_step_is_a_program_of_this_project(programs):
     run()
     for name in {command.split()[0] for command in programs.commands}:
         assert importlib.util.find_spec(name) is not None
+
+
+@pytest.fixture
+def real(programs, monkeypatch):
+    """The arguments of a comparison on a real data set, whose pairs and negatives of BM25 are not made."""
+    for name in ("logs", "weights"):
+        Path(name).mkdir()
+        (Path(name) / "file").write_text(name)
+    made = lambda *arguments: Path(arguments[-1]).write_bytes(b"pairs") and 640  # noqa: E731
+    monkeypatch.setattr("launch.comparison.real.shared.write_pairs", made)
+    monkeypatch.setattr("launch.comparison.real.shared.number_of_pairs", lambda file: 640)
+    monkeypatch.setattr("launch.comparison.real.shared.peer_absence", lambda: "")
+
+    def negatives(labels, logs, output, *, count):
+        output.mkdir(exist_ok=True)
+        (output / "labels.parquet").write_text(f"{count} more")
+
+    monkeypatch.setattr("launch.comparison.real.shared.add_lexical_negatives", negatives)
+    return {"logs": "logs", "weights": "weights", "seeds": 1, "transformer": None, "hashed": None}
+
+
+def test_real_data_has_its_own_split_labels_and_systems(programs, real):
+    outcome = run(**real, real="homedepot", systems="")
+    assert programs.commands[0] == "data.hold_out --logs logs --by split --output table/shared/split"
+    mined = calls(programs, "data.mine")
+    assert ["--grade-levels 1.33=4 " in command for command in mined] == [True, False]
+    assert all(
+        "--tokenizer weights --max-tokens 128 --max-query-tokens 128" in one for one in calls(programs, "data.wr")
+    )
+    assert list(outcome["left_out"]) == ["reranked"]
+    assert {row["system"] for row in rows()} == {
+        "bm25",
+        "bm25_robertson",
+        "untrained",
+        "nce",
+        "sentence_transformers",
+        "graded",
+        "fusion",
+    }
+    evaluated = {command.split("--name ")[1].split()[0]: command for command in calls(programs, "launch.evaluate")}
+    assert "--k1 0.9 --b 0.4" in evaluated["bm25-none-0"]
+    assert "--k1 1.2 --b 0.75" in evaluated["bm25_robertson-none-0"]
+    # BM25 is measured beside the run of the untrained encoder, and fusion beside that of graded: one embedding each.
+    embedded = {command.split("--run table/runs/")[1].split("/")[0] for command in calls(programs, "launch.embed")}
+    assert embedded == {
+        f"{name}-1" for name in ("untrained-none-0", "nce-transformer-0", "sentence_transformers-transformer-0")
+    } | {"graded-transformer-0-1"}
+    assert {row["reference"] for row in rows("differences.csv")} == {"graded"}
+    page = Path(outcome["report"]).read_text()
+    assert "reranked is left out" in page
+    assert "simulated world" not in page
+
+
+def test_sentence_transformers_is_trained_before_its_weights_are_measured(programs, real):
+    run(**real, real="scifact", systems="nce,sentence_transformers", learning_rate_factors=(1.0, 2.0))
+    [peers] = [[one for one in programs.commands if "--max-tokens 128 --learning-rate" in one]]
+    assert ["--learning-rate 2e-05 " in one for one in peers[:2]] == [True, False]
+    assert "--epochs 3 --batch 64 --max-tokens 128" in peers[0]
+    assert "--weights weights --pairs table/shared/pairs.parquet" in peers[0]
+    config = Path("table/runs/sentence_transformers-transformer-0-1/config.py").read_text()
+    assert "runs/sentence_transformers-transformer-0-1/sentence_transformers" in config
+    assert "steps=1," in config
+    # 640 pairs in 3 epochs are 30 steps of 64.
+    assert "steps=30," in Path("table/runs/nce-transformer-0-1/config.py").read_text()
+
+
+def test_an_absent_peer_is_left_out_with_the_reason(programs, real, monkeypatch):
+    monkeypatch.setattr("launch.comparison.real.shared.peer_absence", lambda: "there is no .venv-peers")
+    outcome = run(**real, real="bestbuy", systems="")
+    assert outcome["left_out"]["sentence_transformers"] == "there is no .venv-peers"
+    assert "sentence_transformers" not in {row["system"] for row in rows()}
+    assert "--from 2011-10-10T17:33" in programs.commands[0]
+
+
+def test_a_cross_encoder_reranks_what_has_no_clicks(programs, real):
+    outcome = run(**real, real="scifact", systems="graded,reranked", discriminator="cross_encoder")
+    assert not outcome["left_out"]
+    assert programs.commands[1].startswith("launch.train_discriminator --logs table/shared/split_for_discriminator")
+    [reranked] = [one for one in calls(programs, "launch.evaluate") if "--name reranked" in one]
+    assert "--rerank 100" in reranked
+    assert "--reranker table/shared/discriminator" in reranked
+
+
+def test_missing_weights_are_refused_before_anything_runs(programs, real):
+    with pytest.raises(InputError, match="--weights gone: no such folder"):
+        run(**real | {"weights": "gone"}, real="scifact", systems="")
+    assert programs.commands == []
+
+
+def test_results_on_real_data_have_no_path_and_serve_another_table(programs, real):
+    run(**real, real="scifact", systems="nce,sentence_transformers", results="results")
+    Path("weights").rename("moved")
+    programs.commands.clear()
+    given = real | {"weights": "moved"}
+    outcome = run(**given, real="scifact", systems="nce,sentence_transformers", results="results", output="other")
+    assert outcome["cells"]["ran"] == 0
+    assert calls(programs, "launch.") == []

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from launch.comparison.results.table import Comparison
-from launch.comparison.systems import SYSTEMS
 
 _FEWEST_SEEDS = 3
 
@@ -31,13 +30,13 @@ def notes_of(
     if min(seeds, default=_FEWEST_SEEDS) < _FEWEST_SEEDS:
         notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
     finished = {one.system for one in comparison.trained}
-    if missing := [name for name in SYSTEMS if name not in finished]:
+    if missing := [name for name in comparison.catalogue.systems if name not in finished]:
         notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")
     notes += [f"{name} is left out ({why})." for name, why in left_out.items()]
     notes += [f"Cell {name} failed ({why})." for name, why in failures.items()]
     if not comparison.differences:
         notes.append(f"No differences are shown, because the reference {comparison.reference} has no finished cell.")
-    if arguments.get("discriminator") == "lexical":
+    if arguments.get("discriminator") == "lexical" and not arguments.get("real"):
         notes.append("The relevance discriminator is lexical. It favours documents that share words with the query.")
         if arguments.get("logs"):
             notes.append("It also decides which documents belong to the QR test, so QR is kind to BM25.")

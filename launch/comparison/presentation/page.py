@@ -16,15 +16,14 @@ from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.page import write_page
 from crops_jax.pages.standalone import standalone
 from launch.comparison.evidence.example import NARROWER, RULE, WIDER, Example
-from launch.comparison.measures import MAIN
 from launch.comparison.presentation.beside import beside_the_paper
 from launch.comparison.presentation.claims import CLAIMS_FILE, claims_csv, judge, metric_label
 from launch.comparison.presentation.published import TRAINING_HOURS
 from launch.comparison.presentation.reasons import reasons_of
 from launch.comparison.results.setting import Setting
 from launch.comparison.results.statistics import Estimate
-from launch.comparison.results.table import Comparison, Trained
-from launch.comparison.systems import GROUPS, SYSTEMS
+from launch.comparison.results.table import WORLD, Comparison, Trained
+from launch.comparison.systems import GROUPS, SYSTEMS, System
 
 PAGE, PICTURE = "report.html", "main.svg"
 _TEMPLATE = Path(__file__).with_name("comparison.html.j2")
@@ -56,9 +55,11 @@ def write_comparison_page(
       manifest: the manifest that the page embeds.
       notes: sentences that the user should read before the figures.
     """
-    measured = [metric for metric in MAIN if metric in comparison.metrics]
+    known, labels = comparison.catalogue.systems, comparison.catalogue.metrics
+    measured = [metric for metric in labels if metric in comparison.metrics]
+    of_the_paper = comparison.catalogue is WORLD
     charts = _charts(comparison, measured)
-    judged = judge(comparison)
+    judged = judge(comparison) if of_the_paper else []
     write_text(table / CLAIMS_FILE, claims_csv(judged))
     for heading, pictures in charts[:1]:
         title = f"Comparison of systems, {heading.lower()}"
@@ -69,20 +70,23 @@ def write_comparison_page(
         manifest=manifest,
         notes=notes,
         reference=comparison.reference,
-        metrics={metric: MAIN[metric] for metric in measured},
+        lead=comparison.catalogue.lead,
+        meanings=comparison.catalogue.meanings,
+        of_the_paper=of_the_paper,
+        metrics={metric: labels[metric] for metric in measured},
         charts=[(heading, [(label, Markup(chart)) for label, chart in pictures]) for heading, pictures in charts],
-        first_metric=MAIN[measured[0]] if measured else "",
+        first_metric=labels[measured[0]] if measured else "",
         claims=judged,
         metric_label=metric_label,
         groups=_groups(comparison, measured),
-        published=beside_the_paper(comparison, measured),
-        reasons=reasons_of(comparison, setting, measured),
+        published=beside_the_paper(comparison, measured) if of_the_paper else [],
+        reasons=reasons_of(comparison, setting, measured) if of_the_paper else None,
         example=example,
         example_rule=RULE,
         example_systems=(WIDER, NARROWER),
         example_test=_TEST_WORDS.get(example.test, example.test) if example else "",
         family=comparison.family,
-        systems=[SYSTEMS[name] for name in dict.fromkeys(one.system for one in comparison.trained) if name in SYSTEMS],
+        systems=[known[name] for name in dict.fromkeys(one.system for one in comparison.trained) if name in known],
         queries={metric: _queries(comparison, metric) for metric in measured},
         command=setting.command,
         conditions=_conditions(comparison, setting),
@@ -97,7 +101,7 @@ def _charts(comparison: Comparison, metrics: Sequence[str]) -> list[tuple[str, C
     found = []
     for architecture, heading in _ARCHITECTURES.items():
         shown = [one for one in comparison.trained if one.architecture in (architecture, "none")]
-        shown = [one for one in shown if "systems" in groups_of(one.system)]
+        shown = [one for one in shown if "systems" in groups_of(one.system, among=comparison.catalogue.systems)]
         if not any(one.architecture == architecture for one in shown):
             continue
         ordered = sorted(shown, key=lambda one: -_value(comparison, one, metrics))
@@ -106,8 +110,9 @@ def _charts(comparison: Comparison, metrics: Sequence[str]) -> list[tuple[str, C
             means = {one.system: mean for one in ordered if (mean := comparison.means.get((*one.key, metric)))}
             if means:
                 rows = [_row(comparison, name, mean) for name, mean in means.items()]
-                title = f"{MAIN[metric]}, {heading.lower()}"
-                pictures.append((MAIN[metric], interval_plot(rows, title=title, label_width=_LABEL_WIDTH)))
+                label = comparison.catalogue.metrics[metric]
+                title = f"{label}, {heading.lower()}"
+                pictures.append((label, interval_plot(rows, title=title, label_width=_LABEL_WIDTH)))
         if pictures:
             found.append((heading, pictures))
     return found
@@ -119,7 +124,7 @@ def _value(comparison: Comparison, one: Trained, metrics: Sequence[str]) -> floa
 
 
 def _row(comparison: Comparison, system: str, mean: Estimate) -> Row:
-    known = SYSTEMS.get(system)
+    known = comparison.catalogue.systems.get(system)
     colour = _LEARNT_COLOUR if known is None or known.trained else _OTHER_COLOUR
     return Row(
         system,
@@ -134,7 +139,9 @@ def _groups(comparison: Comparison, metrics: Sequence[str]) -> list[dict[str, An
     """Returns the tables of the page that have a system, each with one row for each system and architecture."""
     groups = []
     for group, heading in GROUPS.items():
-        members = [one for one in comparison.trained if group in groups_of(one.system)]
+        members = [
+            one for one in comparison.trained if group in groups_of(one.system, among=comparison.catalogue.systems)
+        ]
         if group != "systems":
             members = [one for one in members if one.architecture == "transformer"]
         if len(members) > 1 or (members and group == "systems"):
@@ -143,9 +150,9 @@ def _groups(comparison: Comparison, metrics: Sequence[str]) -> list[dict[str, An
     return groups
 
 
-def groups_of(system: str) -> tuple[str, ...]:
+def groups_of(system: str, *, among: Mapping[str, System] = SYSTEMS) -> tuple[str, ...]:
     """Returns the tables that show a system; one of another version is in the main table."""
-    return SYSTEMS[system].groups if system in SYSTEMS else ("systems",)
+    return among[system].groups if system in among else ("systems",)
 
 
 def _table_row(comparison: Comparison, one: Trained, metrics: Sequence[str]) -> dict[str, Any]:

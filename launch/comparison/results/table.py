@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from launch.comparison.results.statistics import (
     paired,
     resampled_columns,
 )
-from launch.comparison.systems import SYSTEMS
+from launch.comparison.systems import SYSTEMS, System
 
 TABLE = "table.csv"
 DIFFERENCES = "differences.csv"
@@ -60,6 +60,29 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """The systems and the metrics that a comparison can have."""
+
+    systems: Mapping[str, System]
+    """The systems by name, in the order in which they are trained."""
+    metrics: Mapping[str, str]
+    """The metrics of the main table with their labels."""
+    lead: str
+    """The sentences under the heading of the page: what is the same for every system."""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """Word of the labels -> its meaning; empty for the tests of a log, which the page itself explains."""
+
+
+WORLD = Catalogue(
+    systems=SYSTEMS,
+    metrics=MAIN,
+    lead="Every system has the same queries, documents, towers, training steps and tuning grid. The systems differ in "
+    "their labels, their negatives and their loss.",
+)
+"""The comparison on a generated world or on log tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A system with an architecture: its results of all seeds."""
 
@@ -89,7 +112,7 @@ class Comparison:
     """The finished part of a comparison."""
 
     trained: Sequence[Trained]
-    """In the order of SYSTEMS; those of other versions come last."""
+    """In the order of the catalogue; those of other versions come last."""
     metrics: Sequence[str]
     """The metrics whose values of single queries are known; of the others only the means are."""
     cells: Mapping[tuple[str, str, int, str], Estimate]
@@ -101,6 +124,7 @@ class Comparison:
     """(system, architecture, metric) -> the difference to the reference, for the metrics of the main table."""
     further: Mapping[Pair, Difference]
     """The differences of further pairs of systems, in the same family of Holm's correction."""
+    catalogue: Catalogue = WORLD
 
     @property
     def family(self) -> int:
@@ -119,7 +143,12 @@ class Comparison:
 
 
 def compare_results(
-    results: Sequence[Result], *, reference: str, samples: int, pairs: Sequence[Pair] = ()
+    results: Sequence[Result],
+    *,
+    reference: str,
+    samples: int,
+    pairs: Sequence[Pair] = (),
+    catalogue: Catalogue = WORLD,
 ) -> Comparison:
     """Returns the means with their intervals, and the differences of systems with Holm's correction.
 
@@ -131,18 +160,19 @@ def compare_results(
       reference: the system that the others are compared with.
       samples: the number of bootstrap samples; more are drawn if Holm's correction of so many differences needs them.
       pairs: further pairs to compare. Those of which a system has no values are left out.
+      catalogue: the systems in their order, and the metrics of the main table.
 
     Raises InputError if the results have a metric for different queries.
     """
-    trained = _by_system(results)
+    trained, main = _by_system(results, catalogue.systems), catalogue.metrics
     present = {metric for result in results for metric, one in result.metrics.items() if one.values}
-    metrics = [metric for metric in MAIN if metric in present] + sorted(present - MAIN.keys())
+    metrics = [metric for metric in main if metric in present] + sorted(present - main.keys())
     for metric in metrics:
         _check_same_queries(results, metric)
     matrices = {
         (*one.key, metric): one.values(metric) for metric in metrics for one in trained if one.has_values(metric)
     }
-    in_table, added = _pairs(trained, matrices.keys(), reference, pairs)
+    in_table, added = _pairs(trained, matrices.keys(), reference, pairs, metrics=main)
     compared = [(matrices[pair.key], matrices[pair.other_key]) for pair in [*in_table, *added]]
     # The means and the differences share their draws, which take longer than all else.
     drawn = max(samples, minimum_samples(len(compared)))
@@ -166,6 +196,7 @@ def compare_results(
         reference=reference,
         differences={pair.key: found[pair] for pair in in_table},
         further={pair: found[pair] for pair in added},
+        catalogue=catalogue,
     )
 
 
@@ -177,11 +208,11 @@ def write_table(table: Path, comparison: Comparison) -> None:
     write_text(table / DIFFERENCES, as_csv(columns, _difference_rows(comparison)))
 
 
-def _by_system(results: Sequence[Result]) -> list[Trained]:
+def _by_system(results: Sequence[Result], systems: Iterable[str]) -> list[Trained]:
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         grouped.setdefault((result.system, result.architecture), []).append(result)
-    order = {name: place for place, name in enumerate(SYSTEMS)}
+    order = {name: place for place, name in enumerate(systems)}
     keys = sorted(grouped, key=lambda key: (order.get(key[0], len(order)), key[0], _ARCHITECTURES.index(key[1])))
     return [
         Trained(system=key[0], architecture=key[1], results=sorted(grouped[key], key=lambda result: result.seed))
@@ -207,11 +238,13 @@ def _pairs(
     measured: Collection[tuple[str, str, str]],
     reference: str,
     further: Sequence[Pair],
+    *,
+    metrics: Iterable[str],
 ) -> tuple[list[Pair], list[Pair]]:
     """Returns the comparisons with the reference, and the further ones that are not among them the other way round."""
     in_table = [
         Pair(one.system, one.architecture, reference, _reference_architecture(one.architecture), metric)
-        for metric in MAIN
+        for metric in metrics
         for one in trained
         if one.system != reference
     ]

@@ -141,3 +141,11 @@ def test_a_broken_memory_is_named(here, content):
 def test_an_empty_memory_runs_every_step(here):
     Path("work/steps.json").write_text(json.dumps({}))
     assert run_all()[1] == {"copied": "c"}
+
+
+def test_a_launcher_stands_before_the_arguments(here):
+    launcher = (sys.executable, "copying.py")
+    step = Step(name="copy", module="", launcher=launcher, arguments=("a", "b"), inputs=(Path("a"),), output=Path("b"))
+    assert step.command == [*launcher, "a", "b"]
+    assert Chain(Path("work"), total=1).run(step) == {"copied": "b"}
+    assert Path("b").read_text() == "TEXT"

@@ -115,3 +115,13 @@ def test_the_reason_is_given_where_there_are_none(tmp_path):
     assert "no judgement has split = dev" in read(logs, tmp_path).absent
     assert "(0.05)" in read(logs, tmp_path).absent
     assert read(logs, tmp_path, limit=0).absent == "--dev-queries is 0"
+
+
+def test_without_clicks_they_are_the_judged_queries_of_the_dev_share(tmp_path):
+    (first, tested), others = queries_by_side(0.05, 2)
+    judged = [(query, "d1", 2.0, "train") for query in (first, *others)]
+    judged += [(first, "d2", 0.0, "train"), (tested, "d1", 1.0, "train"), (tested, "d2", 1.0, "test")]
+    dev = read(write_split(tmp_path / "split", judged=judged), tmp_path)
+    assert dev.grades == {first: {"d1": 2.0, "d2": 0.0}}
+    assert (dev.metric, dev.source) == ("ndcg@10", "judgements of split train for dev queries")
+    assert read(write_split(tmp_path / "split", judged=judged), tmp_path, relevant_grade=3.0).absent

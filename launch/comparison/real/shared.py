@@ -1,0 +1,149 @@
+"""The steps that the cells of a real data set share, each made once.
+
+TABLE/shared/split                       the training part and the test part
+TABLE/shared/discriminator               the cross-encoder, with --discriminator cross_encoder
+TABLE/shared/labels/RECIPE               the label table of a recipe
+TABLE/shared/labels/RECIPE.judged        the same without negatives of BM25
+TABLE/shared/records/RECIPE              its records
+TABLE/shared/pairs.parquet               the training pairs of nce and of sentence-transformers, as texts
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crops_jax.config import Config
+from crops_jax.program.chain import Chain, Step
+from data.mining.relevance.theta import FOLDER
+from launch.comparison.arguments import CompareArguments
+from launch.comparison.real.lexical_negatives import add_lexical_negatives
+from launch.comparison.real.pairs import number_of_pairs, write_pairs
+from launch.comparison.real.peer import peer_absence
+from launch.comparison.real.settings import RealSet
+from launch.comparison.real.systems import PEER, JudgedLabels, pair_labels
+from launch.comparison.shared import SHARED, Shared
+from launch.comparison.systems import LabelRecipe, System
+from launch.steps.arguments import PipelineArguments, words_of
+from launch.steps.programs import hold_out_step, records_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealShared(Shared):
+    """The inputs of the cells of a real data set."""
+
+    pairs: Path
+    number_of_pairs: int
+    reranker: str
+    """The folder of the discriminator that reranks; empty for the one that the split keeps."""
+
+
+def make_real_shared(
+    table: Path,
+    arguments: CompareArguments,
+    settings: RealSet,
+    systems: Sequence[System],
+    *,
+    config: Config,
+    compilation_cache: Path,
+) -> RealShared:
+    """Runs the shared steps that are not done, and returns what they made."""
+    folder = table / SHARED
+    folder.mkdir(exist_ok=True)
+    recipes = list(dict.fromkeys([pair_labels(settings), *(system.labels for system in systems)]))
+    splitting = 3 if arguments.discriminator == "cross_encoder" else 1
+    chain = Chain(folder, total=splitting + 2 * len(recipes), compilation_cache=compilation_cache)
+    as_pipeline = PipelineArguments(
+        logs=arguments.logs,
+        output=str(folder),
+        from_time=settings.from_time,
+        by=settings.by,
+        fraction=settings.fraction,
+        config=config,
+    )
+    split, reranker = _split(chain, arguments, as_pipeline, folder)
+    labels, records = {}, {}
+    for recipe in recipes:
+        labels[recipe] = _labels(chain, arguments, recipe, split, folder)
+        records[recipe] = folder / "records" / recipe.name
+        step = records_step(
+            f"write records of {recipe.name}",
+            as_pipeline,
+            labels[recipe],
+            split,
+            records[recipe],
+            vocabulary=("--tokenizer", arguments.weights),
+            flags=("--dev-fraction", f"{settings.dev_fraction:g}", *words_of(arguments.records_flags)),
+        )
+        chain.run(step)
+    first, pairs = recipes[0], folder / "pairs.parquet"
+    write_pairs(labels[first], split, records[first], pairs)
+    return RealShared(
+        logs=Path(arguments.logs),
+        split=split,
+        records=records,
+        left_out={},
+        bm25_results=folder / "bm25.npz",
+        evaluate_flags=(),
+        initial_runs={},
+        labels_report={},
+        absent=_absent(systems, split, reranker),
+        pairs=pairs,
+        number_of_pairs=number_of_pairs(pairs),
+        reranker=reranker,
+    )
+
+
+def _split(chain: Chain, arguments: CompareArguments, as_pipeline: PipelineArguments, folder: Path) -> tuple[Path, str]:
+    """Makes the split, and returns it with the folder of the cross-encoder, which is empty without one.
+
+    A cross-encoder must learn from the training part alone, and then it decides the test part: so the split is made
+    twice.
+    """
+    split, discriminator = folder / "split", folder / "discriminator"
+    if arguments.discriminator == "lexical":
+        chain.run(hold_out_step("hold out", as_pipeline, split))
+        return split, ""
+    before = folder / "split_for_discriminator"
+    chain.run(hold_out_step("hold out for the discriminator", as_pipeline, before))
+    step = Step(
+        name="train the discriminator",
+        module="launch.train_discriminator",
+        arguments=("--logs", str(before), "--weights", arguments.weights)
+        + (*words_of(arguments.discriminator_flags), "--output", str(discriminator)),
+        inputs=(before,),
+        output=discriminator,
+        in_place=True,
+    )
+    chain.run(step)
+    chain.run(hold_out_step("hold out", as_pipeline, split, discriminator))
+    return split, str(discriminator)
+
+
+def _labels(chain: Chain, arguments: CompareArguments, recipe: LabelRecipe, split: Path, folder: Path) -> Path:
+    """Makes the label table of a recipe, with its negatives of BM25, and returns its directory."""
+    labels = folder / "labels" / recipe.name
+    negatives = recipe.lexical_negatives if isinstance(recipe, JudgedLabels) else 0
+    mined = labels.with_name(f"{labels.name}.judged") if negatives else labels
+    step = Step(
+        name=f"mine {recipe.name}",
+        module="data.mine",
+        arguments=("--logs", str(split), *recipe.flags, *words_of(arguments.mine_flags), "--output", str(mined)),
+        inputs=(split,),
+        output=mined,
+    )
+    chain.run(step)
+    if negatives:
+        add_lexical_negatives(mined, split, labels, count=negatives)
+    return labels
+
+
+def _absent(systems: Sequence[System], split: Path, reranker: str) -> dict[str, str]:
+    """Returns the systems that cannot be measured, with the reason."""
+    names, absent = {system.name for system in systems}, {}
+    if PEER in names and (why := peer_absence()):
+        absent[PEER] = why
+    if "reranked" in names and not reranker and not (split / FOLDER).exists():
+        absent["reranked"] = (
+            "these logs have no clicks to fit a lexical discriminator on; give --discriminator cross_encoder"
+        )
+    return absent
