@@ -17,6 +17,7 @@ from launch.comparison.arguments import Budget, CompareArguments, budget_of, com
 from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
 from launch.comparison.evidence.example import read_example, update_example
+from launch.comparison.phases.running import PHASES
 from launch.comparison.presentation.claims import CLAIMS_FILE, claimed_pairs
 from launch.comparison.presentation.notes import notes_of
 from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
@@ -37,7 +38,7 @@ from launch.comparison.results.table import (
     write_table,
 )
 from launch.comparison.running import CellRunner
-from launch.comparison.shared import SHARED, Shared, make_shared
+from launch.comparison.shared import BM25_NEGATIVES, SHARED, Shared, make_shared
 from launch.comparison.systems import System, chosen_systems
 from launch.steps.warm_start import WARM_START
 
@@ -227,6 +228,7 @@ def _remove_temporaries(table: Path, results: Path) -> None:
     """Removes what killed steps left under temporary names."""
     shared, runs = table / SHARED, table / RUNS
     folders = [table, results, shared, shared / "labels", shared / "records", *runs.glob("*")]
+    folders += [*shared.glob(f"{BM25_NEGATIVES}/*"), *shared.glob(f"{PHASES}/*"), *runs.glob(f"*/{PHASES}/*")]
     for folder in [*folders, *shared.glob(f"{WARM_START}/*"), *shared.glob(f"{WARM_START}/*/encoder")]:
         artifacts.remove_temporaries(folder)
 

@@ -64,3 +64,8 @@ def claim_run(folder: Path, inputs: Mapping[str, Any]) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(inputs, indent=2, sort_keys=True) + "\n")
+
+
+def release_run(folder: Path) -> None:
+    """Lets the next `claim_run` remove the folder of a run, whatever its inputs are."""
+    (folder / _INPUTS).unlink(missing_ok=True)

@@ -24,6 +24,15 @@ from launch.comparison.evidence.anchors import anchors_per_query
 from launch.comparison.evidence.example import is_shown
 from launch.comparison.evidence.lists import keep_lists
 from launch.comparison.measures import as_metrics, values_of
+from launch.comparison.phases.plan import staleness
+from launch.comparison.phases.running import (
+    PhaseInputs,
+    PlannedPhase,
+    planned_phases,
+    remove_phases,
+    settings_of,
+    train_phases,
+)
 from launch.comparison.results.conditions import conditions_here, is_superseded
 from launch.comparison.results.files import (
     Measured,
@@ -36,7 +45,7 @@ from launch.comparison.results.files import (
     write_result,
     write_tuning,
 )
-from launch.comparison.shared import Shared
+from launch.comparison.shared import SHARED, Shared, mining_inputs
 from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
 
@@ -104,15 +113,18 @@ class CellRunner:
             keep_lists(evaluation, folder, inputs)
         if self.arguments.keep == "runs":
             shutil.rmtree(evaluation)
+            for tried in self.budget.learning_rate_factors:
+                remove_phases(self._folder(cell.trained, tried))
         return True
 
     def _figures(self, cell: Cell, folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:
-        """Returns the numbers of a run; none for a cell without a run of its own."""
+        """Returns the numbers of the last run and the age of its negatives; none for a cell without a run."""
         if not cell.system.trained or cell.trained is not cell:
             return {}
         config = self._config(cell, factor)
         anchors = anchors_per_query(folder / "run", config.data.queries_per_batch)
-        return _training_figures(folder, trained, factor) | anchors
+        ages = staleness(cell.system.phases, steps=self.budget.steps) if cell.system.phases else {}
+        return _training_figures(folder, trained, factor) | anchors | ages
 
     def _factor(self, cell: Cell) -> float:
         """Returns the learning rate factor with the best dev recall at seed 0; the first of equal ones."""
@@ -139,10 +151,13 @@ class CellRunner:
         if self._initial_run(cell):
             tower = as_module(self.configs[cell.architecture], heading="The encoder that every system starts from.")
             start = hashlib.sha256(tower.encode()).hexdigest()
+        decided = self._module(cell, factor)
+        if cell.system.phases:
+            decided = settings_of(self._phases(cell, factor), self._phase_inputs(cell).mining)
         return {
             "initial_run": start,
             "labels": list(cell.system.labels.flags),
-            "config": hashlib.sha256(self._module(cell, factor).encode()).hexdigest(),
+            "config": hashlib.sha256(decided.encode()).hexdigest(),
         }
 
     def _fingerprints(self, cell: Cell) -> dict[str, str]:
@@ -171,12 +186,14 @@ class CellRunner:
 
     def _train(self, cell: Cell, factor: float) -> tuple[Path, Chain, dict[str, Any]]:
         """Trains the encoder of a cell in its folder, which it returns with the outcome of launch.train."""
-        folder = self._folder(cell, factor)
+        folder, start = self._folder(cell, factor), self._initial_run(cell)
         claim_run(folder, self._claimed(cell, factor))
+        if cell.system.phases:
+            planned, inputs = self._phases(cell, factor), self._phase_inputs(cell)
+            return folder, *train_phases(cell, planned, inputs, folder=folder, start=start)
         artifacts.write_text(folder / "config.py", self._module(cell, factor))
         chain = Chain(folder, total=self._steps_of_cell, compilation_cache=self.compilation_cache)
         records = self.shared.records[cell.system.labels]
-        start = self._initial_run(cell)
         step = training_step(f"train {cell.name}", folder, records, folder / "run", start=start)
         return folder, chain, chain.run(step)
 
@@ -191,6 +208,20 @@ class CellRunner:
     def _evaluation_flags(self, cell: Cell, run: Path) -> tuple[str, ...]:
         """Returns the flags of launch.evaluate that depend on the run of a cell."""
         return ()
+
+    def _phases(self, cell: Cell, factor: float) -> list[PlannedPhase]:
+        return planned_phases(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)
+
+    def _phase_inputs(self, cell: Cell) -> PhaseInputs:
+        recipe = cell.system.labels
+        labels = self.shared.labels[recipe]
+        return PhaseInputs(
+            table_shared=self.table / SHARED,
+            mining=mining_inputs(self.table, self.arguments, self.shared.split, labels, self.configs),
+            records=self.shared.records[recipe],
+            lexical_records=self.shared.lexical_records.get(recipe),
+            compilation_cache=self.compilation_cache,
+        )
 
     def _evaluation(self, cell: Cell, run: Path, evaluation: Path) -> Step:
         return Step(

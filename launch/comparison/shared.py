@@ -5,6 +5,7 @@ TABLE/shared/split                the training part and the test sets, with the 
 TABLE/shared/labels/RECIPE        the label table of a recipe
 TABLE/shared/labels.html          the page of data.report on the labels of all perspectives
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
+TABLE/shared/bm25_negatives       labels and records with negatives by BM25, for the systems that begin with them
 TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start catalogue
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
@@ -21,6 +22,8 @@ from crops_jax.program.chain import Chain, Step
 from data.mining.relevance.training_pairs import declared_relevant_grade
 from data.tables.truth import has_truth
 from launch.comparison.arguments import Budget, CompareArguments
+from launch.comparison.phases import schedules
+from launch.comparison.phases.steps import MiningInputs, lexical_steps
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
 from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
@@ -28,6 +31,7 @@ from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
 SHARED = "shared"
 ALL_LABELS = LabelRecipe(perspectives=None)
 """The recipe of CroPS, on whose labels data.report makes its figures."""
+BM25_NEGATIVES = "bm25_negatives"
 TOKENIZER_RECIPE = LabelRecipe()
 """The recipe whose records learn the vocabulary of all records; the vocabulary depends on the documents alone."""
 
@@ -38,7 +42,10 @@ class Shared:
 
     logs: Path
     split: Path
+    labels: Mapping[LabelRecipe, Path]
     records: Mapping[LabelRecipe, Path]
+    lexical_records: Mapping[LabelRecipe, Path]
+    """The records with negatives by BM25, of the recipes of systems that begin with them."""
     left_out: Mapping[LabelRecipe, str]
     """The recipes that these logs do not allow, with the reason."""
     bm25_results: Path
@@ -66,7 +73,8 @@ def make_shared(
     folder.mkdir(exist_ok=True)
     recipes = list(dict.fromkeys([TOKENIZER_RECIPE, *(system.labels for system in systems)]))
     splitting = 3 if arguments.discriminator == "cross_encoder" else 1
-    total = (0 if arguments.logs else 1) + splitting + 2 * len(recipes) + (ALL_LABELS in recipes)
+    lexical = {system.labels for system in systems if _begins_with_bm25(system)}
+    total = (0 if arguments.logs else 1) + splitting + 2 * (len(recipes) + len(lexical)) + (ALL_LABELS in recipes)
     chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     logs, from_time = Path(arguments.logs), arguments.from_time
     if not arguments.logs:
@@ -87,10 +95,13 @@ def make_shared(
     kept = {recipe: path for recipe, path in labels.items() if recipe not in left_out}
     learnt = warm_tokenizer(_warm_folder(folder, "transformer")) if budget.warm_start else None
     reported = chain.run(_report(labels[ALL_LABELS], split, folder)) if ALL_LABELS in kept else {}
+    records = _write_records(chain, arguments, kept, split, folder, configs, learnt)
     return Shared(
         logs=logs,
         split=split,
-        records=_write_records(chain, arguments, kept, split, folder, configs, learnt),
+        labels=kept,
+        records=records,
+        lexical_records=_lexical_records(chain, arguments, systems, kept, split, folder, configs),
         left_out=left_out,
         bm25_results=folder / "bm25.npz",
         evaluate_flags=_declared_grade(arguments, logs),
@@ -190,11 +201,7 @@ def _write_records(
     learnt: Path | None,
 ) -> dict[LabelRecipe, Path]:
     """Writes the records of each distinct label table, with the tokenizer in the folder `learnt` if there is one."""
-    encoders = [config.encoder for config in configs.values()]
-    lengths = (
-        *("--max-tokens", str(max(encoder.max_document_tokens for encoder in encoders))),
-        *("--max-query-tokens", str(max(encoder.max_query_tokens for encoder in encoders))),
-    )
+    encoders, lengths = [config.encoder for config in configs.values()], _lengths(configs)
     brought = configs["transformer"].encoder.weights or (str(learnt) if learnt else "")
     smallest = min(encoder.vocabulary_size for encoder in encoders)
     tokenizer = ("--tokenizer", brought) if brought else ("--vocabulary-size", str(smallest))
@@ -218,6 +225,58 @@ def _write_records(
             brought = str(output / "tokenizer")
             tokenizer = ("--tokenizer", brought)
     return records
+
+
+def mining_inputs(
+    table: Path, arguments: CompareArguments, split: Path, labels: Path, configs: Mapping[str, Config]
+) -> MiningInputs:
+    """Returns what negatives are mined from for the systems that are trained in phases."""
+    return MiningInputs(
+        split=split,
+        labels=labels,
+        tokenizer=_tokenizer(table / SHARED),
+        lengths=_lengths(configs),
+        records_flags=words_of(arguments.records_flags),
+        temperature=configs["transformer"].loss.initial_temperature,
+    )
+
+
+def _lexical_records(
+    chain: Chain,
+    arguments: CompareArguments,
+    systems: Sequence[System],
+    labels: Mapping[LabelRecipe, Path],
+    split: Path,
+    folder: Path,
+    configs: Mapping[str, Config],
+) -> dict[LabelRecipe, Path]:
+    """Mines negatives by BM25 for each label table that a system needs them for, and writes their records."""
+    records = {}
+    for recipe in dict.fromkeys(system.labels for system in systems if _begins_with_bm25(system)):
+        if recipe in labels:
+            inputs = mining_inputs(folder.parent, arguments, split, labels[recipe], configs)
+            output = folder / BM25_NEGATIVES / recipe.name
+            output.mkdir(parents=True, exist_ok=True)
+            for step in lexical_steps(inputs, schedules.BM25_NEGATIVES, output):
+                chain.run(step)
+            records[recipe] = output / "records"
+    return records
+
+
+def _begins_with_bm25(system: System) -> bool:
+    return any(phase.negatives is not None and phase.negatives.ranked_by == "bm25" for phase in system.phases)
+
+
+def _lengths(configs: Mapping[str, Config]) -> tuple[str, ...]:
+    encoders = [config.encoder for config in configs.values()]
+    return (
+        *("--max-tokens", str(max(encoder.max_document_tokens for encoder in encoders))),
+        *("--max-query-tokens", str(max(encoder.max_query_tokens for encoder in encoders))),
+    )
+
+
+def _tokenizer(folder: Path) -> Path:
+    return folder / "records" / TOKENIZER_RECIPE.name / "tokenizer"
 
 
 def _warm_starts(

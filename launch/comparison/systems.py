@@ -17,7 +17,10 @@ from configs.baselines import (
     rince,
     softmax_cross_entropy,
 )
+from configs.baselines.hard_negatives import ance, dpr, sampled, star
 from crops_jax.errors import InputError
+from launch.comparison.phases import schedules
+from launch.comparison.phases.plan import Phase
 
 Architecture = Literal["transformer", "hashed", "none"]
 BOTH: tuple[Architecture, ...] = ("transformer", "hashed")
@@ -56,6 +59,9 @@ class System:
     labels: LabelRecipe = LabelRecipe()
     config: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Section -> field -> value: the fields of the configuration that differ from the base."""
+    phases: tuple[Phase, ...] = ()
+    """The phases of training, with negatives that are mined between them. `config` is that of the last one. Empty: one
+    phase with the negatives that the labels have."""
     trained: bool = True
     """False: the weights stay those of step 0."""
     ranked_by: Literal["encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked"] = "encoder"
@@ -80,6 +86,7 @@ GROUPS = {
 """The tables of the page with their headings."""
 
 _CLICKS = LabelRecipe()
+_BINARY = LabelRecipe(levels="binary")
 _EVERYTHING = LabelRecipe(perspectives=None)
 
 
@@ -105,15 +112,50 @@ _REGISTERED = (
     System(
         name="nce",
         architectures=BOTH,
-        labels=LabelRecipe(levels="binary"),
+        labels=_BINARY,
         config=nce.CHANGES,
         about="InfoNCE on clicks. The negatives of a query are the positives of the other queries of its batch.",
     ),
     System(
         name="nce_log_q",
-        labels=LabelRecipe(levels="binary"),
+        labels=_BINARY,
         config=nce_log_q.CHANGES,
         about="The system nce with the logQ correction (Yi et al., RecSys 2019).",
+    ),
+    System(
+        name="dpr",
+        labels=_BINARY,
+        config=dpr.CHANGES,
+        phases=schedules.DPR,
+        about="DPR: nce with one BM25 hard negative of each query (Karpukhin et al., EMNLP 2020, arXiv 2004.04906).",
+    ),
+    System(
+        name="star",
+        labels=_BINARY,
+        config=star.CHANGES,
+        phases=schedules.STAR,
+        about="STAR: one static hard negative of a warm-up model (Zhan et al., SIGIR 2021, arXiv 2104.08051).",
+    ),
+    System(
+        name="ance",
+        labels=_BINARY,
+        config=ance.CHANGES,
+        phases=schedules.ANCE,
+        about="ANCE: negatives that the model itself mines anew 3 times (Xiong et al., ICLR 2021, arXiv 2007.00808).",
+    ),
+    System(
+        name="trisampler",
+        labels=_BINARY,
+        config=sampled.CHANGES,
+        phases=schedules.TRISAMPLER,
+        about="TriSampler: two refreshes with quasi-triangular negatives (Yang et al., WWW 2024, arXiv 2402.11855).",
+    ),
+    System(
+        name="simans",
+        labels=_BINARY,
+        config=sampled.CHANGES,
+        phases=schedules.SIMANS,
+        about="SimANS: two refreshes with ambiguous negatives (Zhou et al., EMNLP 2022, arXiv 2210.11773).",
     ),
     System(
         name="fs_lr_ranknet",

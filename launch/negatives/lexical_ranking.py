@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int64
+from jaxtyping import Float32, Int, Int64
 
 from crops_jax.hashing import id_hashes
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.hard_negatives import DECIMALS
 from launch.corpus.documents import Corpus
 from launch.negatives.neighbours import Ranking, order_of_ids
 
@@ -15,7 +14,11 @@ _QUERIES_AT_ONCE = 256
 
 
 class LexicalCorpus:
-    """A corpus that is ranked by BM25; the queries are arrays of texts."""
+    """A corpus that is ranked by BM25; the queries are arrays of texts.
+
+    A score is that of BM25 divided by the score of the query's best document, because the scores of a label table lie
+    in -1 to 1.
+    """
 
     def __init__(self, corpus: Corpus, *, equals: Int64[np.ndarray, "documents"] | None = None):
         """Builds the index.
@@ -43,7 +46,7 @@ class LexicalCorpus:
             parts.append(self._bm25.search(texts, k, order=self._order))
             progress(len(texts) * self.count)
         scores, indices = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return scores, indices
+        return scores / np.where(scores[:, :1] > 0, scores[:, :1], np.float32(1)), indices
 
     def pair_scores(
         self, queries: np.ndarray, query: Int[np.ndarray, "pairs"], document: Int[np.ndarray, "pairs"]
@@ -54,9 +57,7 @@ class LexicalCorpus:
         rows, first = np.unique(query[order], return_index=True)
         for row, start, end in zip(rows, first, np.append(first, len(order))[1:], strict=True):
             pairs = order[start:end]
-            scores[pairs] = self._bm25.scores(str(queries[row]))[document[pairs]]
+            of_texts = self._bm25.scores(str(queries[row]))
+            best = of_texts.max()
+            scores[pairs] = of_texts[document[pairs]] / (best if best > 0 else np.float32(1))
         return scores
-
-    def rounded(self, scores: np.ndarray) -> Float64[np.ndarray, "..."]:
-        """Returns scores rounded to 6 decimals."""
-        return np.round(np.asarray(scores, np.float64), DECIMALS) + 0.0

@@ -50,10 +50,6 @@ class RankedCorpus(Protocol):
         """Returns the scores of pairs, equal to those of the search."""
         ...
 
-    def rounded(self, scores: np.ndarray) -> Float64[np.ndarray, "..."]:
-        """Returns scores in the form that is written and compared."""
-        ...
-
 
 class Block(NamedTuple):
     """A block of queries: their vectors (or their texts, for BM25), their hashes and their labelled documents."""
@@ -163,10 +159,6 @@ class NegativesCorpus:
             scores[some] = inner_products(queries[query[some]], take_rows(self.shards, document[some]))
         return scores
 
-    def rounded(self, scores: np.ndarray) -> Float64[np.ndarray, "..."]:
-        """Returns cosines rounded to 6 decimals."""
-        return rounded(scores)
-
     def between(
         self, document: Int[np.ndarray, "queries"], others: Int[np.ndarray, "queries k"]
     ) -> Float32[np.ndarray, "queries k"]:
@@ -211,7 +203,7 @@ def mine_block(
     labelled, count = block.labelled, len(block.queries)
     is_positive = labelled.positive
     row, document = labelled.query[is_positive], labelled.document[is_positive]
-    positive_scores = corpus.rounded(corpus.pair_scores(block.queries, row, document))
+    positive_scores = rounded(corpus.pair_scores(block.queries, row, document))
     limits = score_limits(selection, queries=count, row=row, scores=positive_scores)
     tally.add_positives(positive_scores, limits)
     anchors = None
@@ -222,7 +214,7 @@ def mine_block(
         for start in range(0, len(members), _CHOSEN_AT_ONCE):
             some = slice(start, start + _CHOSEN_AT_ONCE)
             queries = members[some]
-            written = corpus.rounded(scores[some])
+            written = rounded(scores[some])
             draw = None
             if sampler is not None and anchors is not None:
                 draw = sampler.draws(written, indices[some], anchors.of(queries), block.hashes[queries])

@@ -47,8 +47,6 @@ class Programs:
 
     launch_train_discriminator = data_hold_out
 
-    launch_embed = data_hold_out
-
     data_pretraining_pairs = data_hold_out
 
     def data_mine(self, step) -> dict:
@@ -70,6 +68,14 @@ class Programs:
         gain = {"queries": 3, "positives": 4, "documents": 4, "only_here": 1, "not_clicked_share": 0.25}
         precision = {"query_level": {"pairs": 4, "relevant": 3, "value": 0.75}}
         return {"report": "a path", "perspectives": {"query_level": gain}, "precision_by_truth": precision}
+
+    def launch_embed(self, step) -> dict:
+        (step.output / "vectors").write_text(" ".join(step.arguments))
+        return {}
+
+    def launch_mine_negatives(self, step) -> dict:
+        (step.output / "labels.parquet").write_text(" ".join(step.arguments))
+        return {}
 
     def launch_train(self, step) -> dict:
         config = Path(step.arguments[0]).read_text()
@@ -282,6 +288,91 @@ def test_fusion_evaluates_the_runs_of_crops_and_trains_none(programs):
     assert ["--rerank 200" in command for command in evaluated] == [False, False, False, True]
     assert ["--dev-queries 0" in command for command in evaluated] == [True, True, False, True]
     assert not [row for row in rows() if row["system"] == "fusion" and row["metric"] == "step_seconds"]
+
+
+def without(command: str, *flags: str) -> str:
+    """Returns a command without some flags and their values."""
+    words = command.split()
+    for flag in flags:
+        at = words.index(flag)
+        del words[at : at + 2]
+    return " ".join(words)
+
+
+def test_a_system_in_phases_mines_with_the_run_of_the_phase_before(programs):
+    outcome = run(systems="ance", seeds=1, keep="all")
+    shared, cell = "table/shared", "table/runs/ance-transformer-0-1"
+    warm_up, clicks = f"{shared}/phases/warm_up_bm25-transformer-0-250", f"{shared}/labels/search_log-binary"
+    lexical = f"{shared}/bm25_negatives/search_log-binary"
+    kept = [command for command in programs.commands if not command.startswith("launch.evaluate")]
+    first = next(at for at, command in enumerate(kept) if command.startswith("launch.mine_negatives"))
+    lengths = ("--max-tokens", "--max-query-tokens", "--tokenizer", "--documents-per-query")
+    kept = [
+        without(command, *lengths) if command.startswith("data.write_records") else command for command in kept[first:]
+    ]
+    assert kept[0].startswith(f"launch.mine_negatives --labels {clicks} --ranked-by bm25 --logs {shared}/split ")
+    assert kept[1] == (f"data.write_records --labels {lexical}/labels --logs {shared}/split --output {lexical}/records")
+    assert kept[2] == f"launch.train {warm_up}/config.py --records {lexical}/records --output {warm_up}/run"
+    before = f"{warm_up}/run"
+    for number in (1, 2, 3):
+        phase = f"{cell}/phases/ance_{number}"
+        run_folder = f"{phase}/run" if number < 3 else f"{cell}/run"
+        queries, documents, mined, written, trained = kept[3 + 5 * (number - 1) :][:5]
+        assert queries == f"launch.embed --run {before} --texts {clicks} --tower query --output {phase}/queries"
+        assert documents == (
+            f"launch.embed --run {before} --texts {shared}/split --tower document --output {phase}/documents"
+        )
+        assert f"--labels {clicks} --query-embeddings {phase}/queries --document-embeddings {phase}/documents" in mined
+        assert f"--seed {1000 * number} --output {phase}/labels" in mined
+        assert written == f"data.write_records --labels {phase}/labels --logs {shared}/split --output {phase}/records"
+        assert trained == (
+            f"launch.train {phase}/config.py --records {phase}/records --initial-run {before} --output {run_folder}"
+        )
+        before = run_folder
+    assert len(kept) == 3 + 15
+    [evaluated] = calls(programs, "launch.evaluate")
+    assert f"--run {cell}/run " in evaluated
+    figures = {row["metric"]: float(row["value"]) for row in rows() if row["seed"] == "0"}
+    assert (figures["refreshes"], figures["largest_staleness_steps"]) == (3, 250)
+    assert outcome["cells"]["ran"] == 1
+
+
+def test_the_warm_up_and_the_negatives_of_bm25_are_made_once(programs):
+    run(systems="nce,dpr,star,ance,simans,trisampler", seeds=2, learning_rate_factors=(1.0, 2.0))
+    warm_ups = [one for one in calls(programs, "launch.train ") if "launch.train table/shared/phases/" in one]
+    assert set(warm_ups) == {
+        f"launch.train table/shared/phases/{name}/config.py --records table/shared/{records} "
+        f"--output table/shared/phases/{name}/run"
+        for seed in (0, 1)
+        for name, records in (
+            (f"warm_up_nce-transformer-{seed}-500", "records/search_log-binary"),
+            (f"warm_up_bm25-transformer-{seed}-250", "bm25_negatives/search_log-binary/records"),
+        )
+    }
+    assert len([one for one in calls(programs, "launch.mine_negatives") if "bm25" in one]) == 1
+    tuned = {command.split("--output ")[1] for command in calls(programs, "launch.train ") if "/star-" in command}
+    assert tuned == {f"table/runs/star-transformer-{tail}/run" for tail in ("0-1", "0-2", "1-2")}
+    # What the phases of finished cells made is removed, also that of the learning rates that were not chosen.
+    assert not list(Path("table/runs").glob("*/phases"))
+    assert len(list(Path("table/runs").glob("star-*/run"))) == 3
+    programs.commands.clear()
+    assert run(systems="ance,star", seeds=2, learning_rate_factors=(1.0, 2.0))["cells"]["ran"] == 0
+    assert not calls(programs, "launch.")[1:]
+
+
+def test_a_phased_cell_that_was_interrupted_goes_on_with_the_same_inputs(programs):
+    programs.failing, programs.fails_at = Interrupted("stopped"), "train ance_2"
+    with pytest.raises(Interrupted):
+        run(systems="ance", seeds=1)
+    kept = json.loads(Path("table/runs/ance-transformer-0-1/inputs.json").read_text())
+    programs.failing = None
+    run(systems="ance", seeds=1, keep="all")
+    assert json.loads(Path("table/runs/ance-transformer-0-1/inputs.json").read_text()) == kept
+    [result] = Path("table/results").glob("ance-*.json")
+    inputs = json.loads(result.read_text())["inputs"]
+    # The run keeps also the fingerprints of what it read.
+    assert inputs == {name: kept.get(name, value) for name, value in inputs.items()}
+    assert kept["config"] == inputs["config"]
 
 
 def test_the_grade_that_the_logs_declare_relevant_is_that_of_every_evaluation(programs, monkeypatch):

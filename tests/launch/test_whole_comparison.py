@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+from crops_jax.config.stored import read_config
 from launch.comparison.measures import MAIN
 from tests.paths import ROOT
 
@@ -87,6 +90,28 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
     assert '<script type="application/json"' in Path(outcome["report"]).read_text()
 
     assert finish(words) == outcome | {"cells": outcome["cells"] | {"ran": 0, "taken_over": 3}}
+
+
+@pytest.mark.slow
+def test_a_system_in_phases_is_killed_while_it_trains_and_finished(tmp_path):
+    words = command(tmp_path, "--systems", "nce,ance,simans", "--reference", "nce", "--keep", "all")
+    words += ["--learning-rate-factors", "1", "--seeds", "1", "--steps", "8"]
+    results = tmp_path / "table" / "results"
+    assert stop_after_a_cell(words, results, signal.SIGKILL) == -signal.SIGKILL
+    outcome = finish(words)
+    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 4
+    figures = {(row["system"], row["metric"]): row["value"] for row in table(tmp_path) if row["seed"] == "0"}
+    assert (float(figures["ance", "refreshes"]), float(figures["ance", "largest_staleness_steps"])) == (3, 2)
+    phases = tmp_path / "table" / "runs" / "ance-transformer-0-1" / "phases"
+    labels = [pq.read_table(phases / f"ance_{number}" / "labels" / "labels.parquet") for number in (1, 2, 3)]
+    # Each refresh draws other negatives, and the positives stay those of the clicks.
+    assert len({tuple(one["doc_id"].to_pylist()) for one in labels}) == 3
+    clicks = {tuple(one.filter(pc.field("level") >= 4)["doc_id"].to_pylist()) for one in labels}
+    assert len(clicks) == 1
+    assert {row["level"] for row in labels[0].filter(pc.field("source") == "model_mined").to_pylist()} == {1}
+    runs = [read_config(phases / f"ance_{number}" / "run" / "config.json").training for number in (1, 2)]
+    assert [(one.steps, one.seed) for one in runs] == [(2, 1000), (2, 2000)]
+    assert finish(words) == outcome | {"cells": outcome["cells"] | {"ran": 0}}
 
 
 @pytest.mark.slow

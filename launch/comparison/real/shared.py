@@ -80,7 +80,9 @@ def make_real_shared(
     return RealShared(
         logs=Path(arguments.logs),
         split=split,
+        labels=labels,
         records=records,
+        lexical_records={},
         left_out={},
         bm25_results=folder / "bm25.npz",
         evaluate_flags=(),

@@ -21,6 +21,14 @@ from tests.paths import ROOT
 DIFFERENCES = {
     "crops": {},
     "fs_lr": {"loss.name": "lambda_ndcg"},
+    "hard_negatives.ance": {"loss.name": "pairwise_log", "data.positives_per_query": 1},
+    "hard_negatives.dpr": {"loss.name": "infonce", "data.documents_per_query": 2, "data.positives_per_query": 1},
+    "hard_negatives.sampled": {"loss.name": "infonce", "data.positives_per_query": 1},
+    "hard_negatives.star": {
+        "loss.name": "pairwise_log",
+        "data.documents_per_query": 2,
+        "data.positives_per_query": 1,
+    },
     "fs_lr_ranknet": {"loss.name": "ranknet"},
     "infonce": {"loss.name": "infonce"},
     "multi_positive_infonce": {"loss.name": "multi_positive_infonce"},
@@ -42,8 +50,9 @@ def differences(one, other) -> dict:
 
 
 def test_every_baseline_is_listed():
-    files = (ROOT / "configs" / "baselines").glob("*.py")
-    assert sorted(file.stem for file in files if file.stem != "__init__") == sorted(DIFFERENCES)
+    folder = ROOT / "configs" / "baselines"
+    files = [file.relative_to(folder).with_suffix("") for file in folder.rglob("*.py") if file.stem != "__init__"]
+    assert sorted(".".join(file.parts) for file in files) == sorted(DIFFERENCES)
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

@@ -1,0 +1,1 @@
+"""Systems that are trained in phases, with negatives that are mined between them."""
