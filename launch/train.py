@@ -8,9 +8,14 @@ if __name__ == "__main__":
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crops_jax import program
+from crops_jax.config import Config
+from crops_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from crops_jax.training.frozen_documents import FrozenDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,10 @@ class TrainArguments:
     initial_run: str | None = None
     """A run whose best weights a new RUN starts from. Its architecture must be that of the configuration, and its
     tokenizer that of the records. The temperature starts anew. A RUN that has a checkpoint does not read it again."""
+    document_embeddings: str | None = None
+    """The vectors of all documents by the run of --initial-run (launch.embed --tower document). If they are given, the
+    document tower is frozen and the query tower alone is trained: the loss of a query is over its first
+    --loss.corpus-top documents of these, found again at every step (ADORE, arXiv 2104.08051)."""
     output: str
     """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
 
@@ -52,6 +61,7 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
     from crops_jax.runs import folder
 
     config = pretrained.resolve_config(arguments.config)
+    documents = _frozen_documents(arguments, config) if arguments.document_embeddings else None
     training.check_machine(config)  # before RUN is made, because a run keeps its first configuration
     with folder.open_run(
         arguments.output,
@@ -59,13 +69,48 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
         records=arguments.records,
         arguments=arguments,
         initial_run=arguments.initial_run,
+        document_embeddings=arguments.document_embeddings,
     ) as run:
         obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:
             print(f"launch.export will refuse this run: {obstacle}", file=sys.stderr, flush=True)
         training.enable_compilation_cache(run)
-        outcome = training.train(config, records_path=arguments.records, run=run, initial_run=arguments.initial_run)
+        outcome = training.train(
+            config,
+            records_path=arguments.records,
+            run=run,
+            initial_run=arguments.initial_run,
+            documents=documents,
+        )
     return {"run": str(Path(arguments.output)), **outcome}
+
+
+def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocuments":
+    """Returns the vectors of frozen documents, after checking that the run that starts this one has embedded them."""
+    from crops_jax import artifacts, embeddings
+    from crops_jax.runs.encoder import open_encoder
+    from crops_jax.runs.initial_run import has_checkpoint
+    from crops_jax.training.frozen_documents import FrozenDocuments, check_frozen
+
+    check_frozen(config)
+    path = str(arguments.document_embeddings)
+    manifest, found = artifacts.read_manifest(path), embeddings.open_embeddings(path)
+    if manifest["arguments"].get("tower") != "document":
+        raise InputError(f"--document-embeddings {path}: vectors of queries; embed with launch.embed --tower document")
+    if not has_checkpoint(Path(arguments.output)):
+        if arguments.initial_run is None:
+            raise InputError("--document-embeddings needs --initial-run, the run that embedded the documents")
+        if manifest.get("encoder") != open_encoder(arguments.initial_run).fingerprint:
+            raise InputError(
+                f"--document-embeddings {path}: vectors of another encoder than --initial-run {arguments.initial_run}; "
+                "embed the documents with that run"
+            )
+    if found.dim != config.encoder.width:
+        raise InputError(
+            f"--document-embeddings {path}: vectors of {found.dim} numbers, and encoder.width is "
+            f"{config.encoder.width}; embed the documents without --dim"
+        )
+    return FrozenDocuments(found.ids, found.array())
 
 
 if __name__ == "__main__":

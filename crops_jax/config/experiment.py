@@ -178,6 +178,9 @@ class LossConfig:
     rince_form: Literal["out", "in", "out_in"] = "out"
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
     """The temperatures of levels 1 to 5 as multiples of the learnt temperature."""
+    corpus_top: int = 200
+    """The number of first documents of the whole corpus over which the loss of a query is, when the document tower is
+    frozen (launch.train --document-embeddings). It has no effect otherwise."""
     initial_temperature: float = 0.05
     learn_temperature: bool = True
     minimum_temperature: float = 0.01
@@ -205,6 +208,7 @@ class LossConfig:
         _require(margin is None or math.isfinite(margin), "ignore_margin must be finite or None", margin)
         _require(0 < self.log_q_decay <= 1, "log_q_decay must lie in (0, 1]", self.log_q_decay)
         _require(self.log_q_buckets > 0, "log_q_buckets must be positive", self.log_q_buckets)
+        _require(self.corpus_top > 0, "corpus_top must be positive", self.corpus_top)
         dims = self.matryoshka_dims
         ascending = all(low < high for low, high in zip((0, *dims), dims))
         _require(ascending, "matryoshka_dims must be positive and ascend", dims)

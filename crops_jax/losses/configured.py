@@ -37,6 +37,11 @@ _PAIR_FORMULAS: dict[str, PairFormula] = {
 }
 
 
+def pair_formula(name: str) -> PairFormula:
+    """Returns the formula of a loss over pairs of documents. Raises KeyError for the name of another loss."""
+    return _PAIR_FORMULAS[name]
+
+
 def configured_implementation(
     config: LossConfig, labels: SparseLabels | Int[Array, "queries docs"], *, queries: int, docs: int
 ) -> Literal["dense", "streaming", "pallas"]:

@@ -21,6 +21,8 @@ from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_star
 from crops_jax.text import tokenizer
 
 TOKENIZER = "tokenizer"
+VECTORS = "document_embeddings"
+"""The name of the vectors of frozen documents among the inputs of a manifest."""
 _PROGRAM = "launch.train"
 # The maximum wait until another machine sees a new folder, because network file systems cache what they read.
 _VISIBLE_SECONDS = 60.0
@@ -34,6 +36,7 @@ def open_run(
     records: Path | str,
     arguments: Any,
     initial_run: Path | str | None = None,
+    document_embeddings: Path | str | None = None,
 ) -> Iterator[Path]:
     """Makes RUN or opens it again, and locks it for this process or for the cluster that the process belongs to.
 
@@ -48,11 +51,12 @@ def open_run(
       arguments: the arguments that the manifest keeps.
       initial_run: the run whose best weights a new run starts from (crops_jax.runs.initial_run). None: the weights are
         random or those of config.encoder.weights.
+      document_embeddings: the vectors of frozen documents, if the run has them.
 
-    Raises InputError when the folder is not a run; when it is a run of other records, another tokenizer or another
-    configuration (the message names the fields); when another process or cluster trains in it; when the processes of
-    a cluster were started with different configurations or inputs, or do not share a file system; or when `initial_run`
-    does not fit, or is not the run that the folder was started from.
+    Raises InputError when the folder is not a run; when it is a run of other records or document vectors, another
+    tokenizer or another configuration (the message names the fields); when another process or cluster trains in it;
+    when the processes of a cluster were started with different configurations or inputs, or do not share a file system;
+    or when `initial_run` does not fit, or is not the run that the folder was started from.
     """
     run, records, cluster = Path(run), Path(records), processes.current()
     start = None if initial_run is None else Path(initial_run)
@@ -60,26 +64,30 @@ def open_run(
         check_records(records, config)
         if start is not None and not has_checkpoint(run):
             check_initial_run(start, config=config, records=records)
-        inputs = {"records": records, INPUT: start if start is not None and start.exists() else None}
+        vectors = None if document_embeddings is None else Path(document_embeddings)
+        inputs = {"records": records, INPUT: start if start is not None and start.exists() else None, VECTORS: vectors}
         fingerprints = {name: None if path is None else artifacts.fingerprint(path) for name, path in inputs.items()}
     _check_alike(cluster, config, fingerprints)
     with contextlib.ExitStack() as stack:
         with cluster.together():
             if cluster.is_first:
-                stack.enter_context(_opened(run, config, records, start, arguments))
+                stack.enter_context(_opened(run, config, records, start, vectors, arguments))
         with cluster.together():
             _check_visible(run, cluster)
         yield run
 
 
 @contextlib.contextmanager
-def _opened(run: Path, config: Config, records: Path, start: Path | None, arguments: Any) -> Iterator[None]:
+def _opened(
+    run: Path, config: Config, records: Path, start: Path | None, vectors: Path | None, arguments: Any
+) -> Iterator[None]:
     """Makes or checks the folder, and locks it for this process until the block ends."""
     if not (run / artifacts.MANIFEST).exists():
-        _create(run, config, records, start, arguments)
+        _create(run, config, records, start, vectors, arguments)
     refusal = f"another process trains in {run}; wait until it ends, or choose another --output"
     with exclusive(run / LOCK, refusal=refusal):
         _check_same_run(run, config, records)
+        _check_same_vectors(run, vectors)
         check_same_start(run, start)
         write_config(run / CONFIG, config)
         yield
@@ -149,8 +157,8 @@ def check_records(records: Path, config: Config) -> None:
             )
 
 
-def _create(run: Path, config: Config, records: Path, start: Path | None, arguments: Any) -> None:
-    inputs = {"records": records, INPUT: start}
+def _create(run: Path, config: Config, records: Path, start: Path | None, vectors: Path | None, arguments: Any) -> None:
+    inputs = {"records": records, INPUT: start, VECTORS: vectors}
     manifest = artifacts.new_manifest(
         program=_PROGRAM,
         kind="run",
@@ -165,6 +173,16 @@ def _create(run: Path, config: Config, records: Path, start: Path | None, argume
         shutil.copytree(records / TOKENIZER, new / TOKENIZER)
 
     in_place.begin(run, manifest, overwrite=None, inputs=inputs, fill=fill)
+
+
+def _check_same_vectors(run: Path, vectors: Path | None) -> None:
+    kept = artifacts.read_manifest(run)["inputs"].get(VECTORS)
+    given = None if vectors is None else artifacts.fingerprint(vectors)
+    if (kept and kept["fingerprint"]) != given:
+        raise InputError(
+            f"{run} was trained {'on other' if kept else 'without'} --{VECTORS.replace('_', '-')}; give the same as "
+            "before, or choose another --output"
+        )
 
 
 def _check_same_run(run: Path, config: Config, records: Path) -> None:

@@ -45,8 +45,9 @@ def check_initial_run(initial_run: Path, *, config: Config, records: Path) -> No
     """Raises InputError when a run cannot be what a run of `config` on `records` starts from.
 
     It must be a run of launch.train with a checkpoint, with the architecture of `config` and the tokenizer of the
-    records. Token limits, dropout, attention and the type of computation may differ. config.encoder.weights must be
-    empty, because it names other weights to start from.
+    records. Token limits, dropout, attention and the type of computation may differ, and a run with shared towers can
+    start one with two towers, which begin as copies of the shared one. config.encoder.weights must be empty, because it
+    names other weights to start from.
     """
     manifest = artifacts.read_manifest(initial_run)
     if (manifest["program"], manifest["kind"]) != ("launch.train", "run"):
@@ -63,7 +64,9 @@ def check_initial_run(initial_run: Path, *, config: Config, records: Path) -> No
     differing = [
         f"encoder.{name}: {there[name]} there, {value} here"
         for name, value in here.items()
-        if name not in _MAY_DIFFER and there[name] != value
+        if name not in _MAY_DIFFER
+        and there[name] != value
+        and not (name == "shared_towers" and there[name])  # shared weights can become two towers
     ]
     if differing:
         raise InputError(
@@ -117,7 +120,8 @@ def read_weights(initial_run: Path, *, run: Path, config: Config) -> dict[str, A
       config: the configuration of the run that starts.
 
     Returns:
-      nested dictionaries of float32 arrays on the host.
+      nested dictionaries of float32 arrays on the host. If the other run has one tower and `config` two, both have its
+      weights.
 
     Raises InputError if the weights are not those that the manifest names.
     """
@@ -128,6 +132,10 @@ def read_weights(initial_run: Path, *, run: Path, config: Config) -> dict[str, A
             f"--initial-run {initial_run} has other weights now than those that {run} was begun with; let that run "
             "end first, and then choose another --output"
         )
+    if not config.encoder.shared_towers and "tower" in weights:
+        shared = weights["tower"]
+        weights = {name: part for name, part in weights.items() if name != "tower"}
+        weights |= {"query_tower": shared, "document_tower": shared}
     return {**weights, "log_inverse_temperature": np.float32(-np.log(config.loss.initial_temperature))}
 
 

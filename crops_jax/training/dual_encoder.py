@@ -28,6 +28,7 @@ from crops_jax.runs.initial_run import read_weights
 from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.training.dev_recall import CUTOFF, DevRecall
 from crops_jax.training.flops import step_flops, utilization
+from crops_jax.training.frozen_documents import FrozenDocuments, QueryBatch, make_query_step
 from crops_jax.training.loop import Evaluation, TrainingLoop
 from crops_jax.training.step import StepMetrics, attention_name, device_batch, implementation_name, make_train_step
 
@@ -37,7 +38,12 @@ _SKIP_FLAG = "--training.skip-nonfinite-steps"
 
 
 def train(
-    config: Config, *, records_path: Path | str, run: Path, initial_run: Path | str | None = None
+    config: Config,
+    *,
+    records_path: Path | str,
+    run: Path,
+    initial_run: Path | str | None = None,
+    documents: FrozenDocuments | None = None,
 ) -> dict[str, Any]:
     """Trains until the last step or an early stop. It starts from the newest checkpoint of `run` if the run has one.
 
@@ -47,6 +53,8 @@ def train(
       run: the folder of an open run, see crops_jax.runs.folder.
       initial_run: the run whose best weights step 0 has, with the temperature of `config`. None: the weights are those
         of `initial_parameters`.
+      documents: the vectors of frozen documents. If they are given, the query tower alone is trained, on the first
+        documents of each query among them (crops_jax.training.frozen_documents).
 
     Returns:
       A dictionary with steps (the number that the run made), best_step and, when the run was evaluated, DEV_METRIC of
@@ -68,7 +76,9 @@ def train(
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)
         watch = Stopwatch()
         start = None if initial_run is None else _Start(Path(initial_run), run)
-        task = _DualEncoderTask(config, source, steps=steps, records_path=records_path, mesh=mesh, start=start)
+        task = _DualEncoderTask(
+            config, source, steps=steps, records_path=records_path, mesh=mesh, start=start, documents=documents
+        )
         last_step, progress = TrainingLoop(task, run=run, checkpoints=checkpoints, watch=watch).run()
         return _outcome(last_step, progress, steps=steps)
 
@@ -124,10 +134,13 @@ class _DualEncoderTask:
         records_path: Path | str,
         mesh: Mesh,
         start: _Start | None,
+        documents: FrozenDocuments | None,
     ):
         self.config, self._source, self.steps, self.mesh, self._start = config, source, steps, mesh, start
         self.model = abstract_dual_encoder(config)
-        self.step = make_train_step(self.model, config, steps=steps, mesh=mesh)
+        self._documents = documents
+        make_step: Any = make_train_step if documents is None else make_query_step
+        self.step = make_step(self.model, config, steps=steps, mesh=mesh)
         self.evaluation = self._evaluation(records_path)
         self.examples_per_step = config.data.queries_per_batch
         self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
@@ -141,7 +154,7 @@ class _DualEncoderTask:
             return _parameters_of(self._start, self.config, mesh=self.mesh)
         return initial_parameters(self.config, seed=self.config.training.seed, mesh=self.mesh)
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int) -> Iterator[Batch | QueryBatch]:
         feed = batches(
             self._source,
             self.config,
@@ -150,7 +163,16 @@ class _DualEncoderTask:
             groups=sharding.num_groups(self.mesh),
             own_groups=sharding.own_groups(self.mesh),
         )
-        return (device_batch(batch, self.mesh) for batch in feed)
+        if self._documents is None:
+            return (device_batch(batch, self.mesh) for batch in feed)
+        return self._query_batches(feed, self._documents)
+
+    def _query_batches(self, feed: Iterator[Batch], documents: FrozenDocuments) -> Iterator[QueryBatch]:
+        """Yields batches with the positives of their queries and the vectors of all documents, placed once."""
+        vectors = sharding.spread(documents.vectors, sharding.replicated(self.mesh))
+        for batch in feed:
+            rows = device_batch(documents.positive_rows(batch), self.mesh)
+            yield QueryBatch(device_batch(batch, self.mesh), rows, vectors)
 
     def sums(self, metrics: StepMetrics, *, skipped: bool) -> dict[str, int | float]:
         counters: dict[str, int | float] = {name: int(value) for name, value in metrics.counters.items()}

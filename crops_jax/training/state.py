@@ -97,19 +97,20 @@ def after_step(
     return kept._replace(step=before.step + 1)
 
 
-def jitted_step(step: Step, state: TrainState, *, mesh: Mesh) -> Step:
+def jitted_step(step: Step, state: TrainState, *, mesh: Mesh, batch_layout: Any = None) -> Step:
     """Returns a step, (state, batch) to (state, metrics), compiled for a mesh. Its first argument is donated.
 
     Args:
       step: the function to compile.
       state: the shapes and shardings of a state, as `abstract_state` returns them.
       mesh: the mesh; the batch is divided over its data axes, and metrics are on all of its devices.
+      batch_layout: the shardings of a batch that is divided in another way.
     """
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     jitted: Any = jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(state_shardings, sharding.batch_sharding(mesh)),
+        in_shardings=(state_shardings, sharding.batch_sharding(mesh) if batch_layout is None else batch_layout),
         out_shardings=(state_shardings, sharding.replicated(mesh)),
     )
     return jitted

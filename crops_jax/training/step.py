@@ -1,7 +1,7 @@
 """The train step of a dual encoder on a global batch: it maps (state, batch) to (state, metrics)."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ from crops_jax.runs import checksums
 from crops_jax.text.packing import packed_row_width
 from crops_jax.training.optimizer import TEMPERATURE, learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
+
+Rows = TypeVar("Rows")
 
 
 class StepMetrics(NamedTuple):
@@ -58,7 +60,27 @@ def make_train_step(
       steps: the length of the run, which the learning rate depends on.
       mesh: a mesh of crops_jax.devices.sharding.make_mesh.
     """
-    loss_function = _loss_function(model, config, mesh=mesh)
+    return compiled_step(_loss_function(model, config, mesh=mesh), model, config, steps=steps, mesh=mesh)
+
+
+def compiled_step(
+    loss_function: Callable[[dict, Any, Array, DocumentIntervals | None], tuple[Array, "LossDetails"]],
+    model: nnx.Module,
+    config: Config,
+    *,
+    steps: int,
+    mesh: Mesh,
+    frozen: Sequence[str] = (),
+    batch_layout: Any = None,
+) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
+    """Returns the compiled step that follows the gradient of a loss. Its first argument is donated.
+
+    Args:
+      loss_function: the loss, of the parameters, the batch, the number of the step, and the intervals before the batch.
+      model, config, steps, mesh: see `make_train_step`.
+      frozen: the names of parts of the model that the step leaves unchanged.
+      batch_layout: the shardings of a batch; None: all of its arrays are divided over the data axes.
+    """
     optimizer = make_optimizer(config.optimizer, steps=steps)
     schedule = learning_rate_schedule(config.optimizer, steps=steps)
 
@@ -69,6 +91,7 @@ def make_train_step(
             gradients = {**gradients, TEMPERATURE: jnp.zeros_like(gradients[TEMPERATURE])}
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
         parameters: Any = optax.apply_updates(state.parameters, updates)
+        parameters = {**parameters, **{name: state.parameters[name] for name in frozen}}
         parameters = {**parameters, TEMPERATURE: _within_bounds(parameters[TEMPERATURE], config.loss)}
         metrics = StepMetrics(
             loss=loss,
@@ -83,7 +106,8 @@ def make_train_step(
         )
         return after_step(state, updated, metrics.loss, metrics.grad_norm, config=config.optimizer), metrics
 
-    return jitted_step(train_step, abstract_state(model, config, steps=steps, mesh=mesh), mesh=mesh)
+    state = abstract_state(model, config, steps=steps, mesh=mesh)
+    return jitted_step(train_step, state, mesh=mesh, batch_layout=batch_layout)
 
 
 def implementation_name(config: Config) -> str:
@@ -111,13 +135,13 @@ def attention_name(config: Config, *, mesh: Mesh) -> str:
         raise InputError(str(error)) from error
 
 
-def device_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Returns this process's rows of a global batch as parts of arrays over the whole mesh."""
+def device_batch(batch: Rows, mesh: Mesh) -> Rows:
+    """Returns this process's rows of a global batch, a tree of arrays, as parts of arrays over the whole mesh."""
     layout = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(layout, array), batch)
 
 
-class _LossDetails(NamedTuple):
+class LossDetails(NamedTuple):
     """The results of the loss beside its value. intervals: those of the logQ correction after this batch."""
 
     temperature: Float[Array, ""]
@@ -128,7 +152,7 @@ class _LossDetails(NamedTuple):
 
 def _loss_function(
     model: nnx.Module, config: Config, *, mesh: Mesh
-) -> Callable[[dict, Any, Array, DocumentIntervals | None], tuple[Array, _LossDetails]]:
+) -> Callable[[dict, Any, Array, DocumentIntervals | None], tuple[Array, LossDetails]]:
     """Returns the loss as a function of parameters, batch, number of the step, and the intervals before the batch."""
     graph, _, others = nnx.split(model, nnx.Param, ...)
     split = Split(mesh, axes=sharding.DATA_AXES, exchange=config.mesh.documents)
@@ -147,7 +171,7 @@ def _loss_function(
         )
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
-        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **_fill(batch.texts)}
+        counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **fill_of(batch.texts)}
         counters[checksums.SAMPLES_FIELD] = checksums.batch_checksum(batch, step)
         log_probabilities = None
         if intervals is not None:
@@ -157,12 +181,12 @@ def _loss_function(
         weights = (~repeated).astype(jnp.float32)
         inputs = LossInputs(queries, documents, labels, weights, doc_mask, log_probabilities)
         loss, loss_counters, levels = configured_loss(config.loss, inputs, temperature=temperature, split=split)
-        return loss, _LossDetails(temperature, counters | loss_counters, levels, intervals)
+        return loss, LossDetails(temperature, counters | loss_counters, levels, intervals)
 
     return loss_function
 
 
-def _fill(texts: Any) -> dict[str, Array]:
+def fill_of(texts: Any) -> dict[str, Array]:
     """Returns the tokens of the batch, the token positions of its rows, and the sum over its texts of n (n + 1) / 2."""
     return {
         "tokens": jnp.stack([(packed.tokens >= 0).sum(dtype=jnp.int32) for packed in texts]).sum(),

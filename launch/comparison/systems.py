@@ -17,7 +17,7 @@ from configs.baselines import (
     rince,
     softmax_cross_entropy,
 )
-from configs.baselines.hard_negatives import ance, dpr, sampled, star
+from configs.baselines.hard_negatives import adore, ance, dpr, sampled, star
 from crops_jax.errors import InputError
 from launch.comparison.phases import schedules
 from launch.comparison.phases.plan import Phase
@@ -135,6 +135,13 @@ _REGISTERED = (
         config=star.CHANGES,
         phases=schedules.STAR,
         about="STAR: one static hard negative of a warm-up model (Zhan et al., SIGIR 2021, arXiv 2104.08051).",
+    ),
+    System(
+        name="adore_star",
+        labels=_BINARY,
+        config=adore.CHANGES,
+        phases=schedules.ADORE_STAR,
+        about="ADORE after STAR: the query tower on its own nearest documents (Zhan et al., arXiv 2104.08051).",
     ),
     System(
         name="ance",

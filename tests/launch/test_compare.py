@@ -337,6 +337,20 @@ def test_a_system_in_phases_mines_with_the_run_of_the_phase_before(programs):
     assert outcome["cells"]["ran"] == 1
 
 
+def test_adore_trains_on_the_vectors_of_the_documents_by_star(programs):
+    run(systems="adore_star", seeds=1, keep="all")
+    cell, clicks = "table/runs/adore_star-transformer-0-1", "table/shared/records/search_log-binary"
+    star, phase = f"{cell}/phases/star/run", f"{cell}/phases/adore"
+    assert calls(programs, "launch.embed")[-1] == (
+        f"launch.embed --run {star} --texts table/shared/split --tower document --output {phase}/documents"
+    )
+    assert calls(programs, "launch.train ")[-1] == (
+        f"launch.train {phase}/config.py --records {clicks} --initial-run {star} "
+        f"--document-embeddings {phase}/documents --output {cell}/run"
+    )
+    assert len(calls(programs, "launch.mine_negatives")) == 1
+
+
 def test_the_warm_up_and_the_negatives_of_bm25_are_made_once(programs):
     run(systems="nce,dpr,star,ance,simans,trisampler", seeds=2, learning_rate_factors=(1.0, 2.0))
     warm_ups = [one for one in calls(programs, "launch.train ") if "launch.train table/shared/phases/" in one]

@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.config.stored import read_config
+from crops_jax.runs.checkpoints import restore_parameters
 from launch.comparison.measures import MAIN
 from tests.paths import ROOT
 
@@ -94,12 +97,12 @@ def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_system_in_phases_is_killed_while_it_trains_and_finished(tmp_path):
-    words = command(tmp_path, "--systems", "nce,ance,simans", "--reference", "nce", "--keep", "all")
+    words = command(tmp_path, "--systems", "nce,ance,adore_star,simans", "--reference", "nce", "--keep", "all")
     words += ["--learning-rate-factors", "1", "--seeds", "1", "--steps", "8"]
     results = tmp_path / "table" / "results"
     assert stop_after_a_cell(words, results, signal.SIGKILL) == -signal.SIGKILL
     outcome = finish(words)
-    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 4
+    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 5
     figures = {(row["system"], row["metric"]): row["value"] for row in table(tmp_path) if row["seed"] == "0"}
     assert (float(figures["ance", "refreshes"]), float(figures["ance", "largest_staleness_steps"])) == (3, 2)
     phases = tmp_path / "table" / "runs" / "ance-transformer-0-1" / "phases"
@@ -111,6 +114,13 @@ def test_a_system_in_phases_is_killed_while_it_trains_and_finished(tmp_path):
     assert {row["level"] for row in labels[0].filter(pc.field("source") == "model_mined").to_pylist()} == {1}
     runs = [read_config(phases / f"ance_{number}" / "run" / "config.json").training for number in (1, 2)]
     assert [(one.steps, one.seed) for one in runs] == [(2, 1000), (2, 2000)]
+    adore = tmp_path / "table" / "runs" / "adore_star-transformer-0-1"
+    before, after = (
+        restore_parameters(run, which="best") for run in (adore / "phases" / "star" / "run", adore / "run")
+    )
+    unchanged = jax.tree.map(np.array_equal, before["tower"], after["document_tower"])
+    assert all(jax.tree.leaves(unchanged))
+    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, before["tower"], after["query_tower"])))
     assert finish(words) == outcome | {"cells": outcome["cells"] | {"ran": 0}}
 
 

@@ -30,6 +30,9 @@ class Phase:
     """Section -> field -> value: the fields of the configuration that differ from the base."""
     negatives: Negatives | None = None
     """None: the negatives that the labels of the system have."""
+    frozen_documents: bool = False
+    """Whether the vectors of the documents by the run of the phase before are frozen, and the query tower alone is
+    trained on its own first documents."""
     shared: bool = False
     """Whether the phase is the first one and is made once for all systems that have it with as many steps. Its
     learning rate is that of the base, and not tuned."""

@@ -21,7 +21,8 @@ from launch.comparison.arguments import Budget
 from launch.comparison.cells import Cell, claim_run, release_run
 from launch.comparison.configurations import EVALUATIONS, cell_config
 from launch.comparison.phases.plan import Phase, steps_of
-from launch.comparison.phases.steps import MiningInputs, refresh_steps, training
+from launch.comparison.phases.steps import MiningInputs, frozen_steps, refresh_steps
+from launch.steps.programs import training_step
 
 PHASES = "phases"
 _SEEDS_APART = 1000
@@ -83,8 +84,8 @@ class PhaseInputs:
     compilation_cache: Path
 
     def of_negatives(self, phase: Phase) -> Path:
-        """Returns the records of a phase whose negatives no run ranks."""
-        if phase.negatives is None:
+        """Returns the records of a phase, of which those with negatives of a run are only the start."""
+        if phase.negatives is None or phase.negatives.ranked_by == "previous_run":
             return self.records
         if self.lexical_records is None:
             raise InputError(f"phase {phase.name} needs negatives by BM25, which were not mined")
@@ -111,7 +112,7 @@ def train_phases(
     """
     own = [one for one in planned if not one.phase.shared]
     refreshes = [one for one in own if _is_refresh(one.phase)]
-    total = len(own) + _STEPS_OF_A_REFRESH * len(refreshes) + 1
+    total = len(own) + _STEPS_OF_A_REFRESH * len(refreshes) + sum(one.phase.frozen_documents for one in own) + 1
     chain = Chain(folder, total=total, compilation_cache=inputs.compilation_cache)
     run, outcome = start, {}
     for one in planned:
@@ -122,9 +123,12 @@ def train_phases(
         work.mkdir(parents=True, exist_ok=True)
         artifacts.remove_temporaries(work)
         artifacts.write_text(work / "config.py", one.module(f"The configuration of {one.phase.name} of {cell.name}."))
-        records = _records(one, inputs, chain, work, run=run)
+        records, flags = _records(one, inputs, chain, work, run=run), ()
+        if one.phase.frozen_documents:
+            flags = ("--document-embeddings", str(work / "documents"))
         target = (folder if one is planned[-1] else work) / "run"
-        outcome = chain.run(training(f"train {one.phase.name} of {cell.name}", work, records, target, start=run))
+        name = f"train {one.phase.name} of {cell.name}"
+        outcome = chain.run(training_step(name, work, records, target, start=run, flags=flags))
         run = target
     return chain, outcome
 
@@ -144,15 +148,15 @@ def _is_refresh(phase: Phase) -> bool:
 
 
 def _records(one: PlannedPhase, inputs: PhaseInputs, chain: Chain, work: Path, *, run: Path | None) -> Path:
-    """Makes the records of a phase, if they need its run of the phase before, and returns their directory."""
-    negatives = one.phase.negatives
-    if negatives is None or not _is_refresh(one.phase):
-        return inputs.of_negatives(one.phase)
-    if run is None:
-        raise InputError(f"phase {one.phase.name} mines with the run of a phase before it, and it is the first one")
-    for step in refresh_steps(inputs.mining, negatives, work, run=run, seed=one.seed):
+    """Makes what a phase needs of the run of the phase before it, and returns the directory of its records."""
+    negatives, steps, records = one.phase.negatives, (), inputs.of_negatives(one.phase)
+    if run is not None and one.phase.frozen_documents:
+        steps = frozen_steps(inputs.mining, work, run=run)
+    elif run is not None and negatives is not None and _is_refresh(one.phase):
+        steps, records = refresh_steps(inputs.mining, negatives, work, run=run, seed=one.seed), work / "records"
+    for step in steps:
         chain.run(step)
-    return work / "records"
+    return records
 
 
 def _shared_run(cell: Cell, one: PlannedPhase, inputs: PhaseInputs, *, start: Path | None) -> Path:
@@ -171,5 +175,5 @@ def _shared_run(cell: Cell, one: PlannedPhase, inputs: PhaseInputs, *, start: Pa
     )
     artifacts.write_text(folder / "config.py", module)
     chain = Chain(folder, total=1, compilation_cache=inputs.compilation_cache)
-    chain.run(training(f"train {name}", folder, records, folder / "run", start=start))
+    chain.run(training_step(f"train {name}", folder, records, folder / "run", start=start))
     return folder / "run"

@@ -1,7 +1,7 @@
 """The phases of the baselines with mined negatives. All phases of a system together take the steps of any system."""
 
 from configs.baselines import nce
-from configs.baselines.hard_negatives import ance, dpr, sampled, star
+from configs.baselines.hard_negatives import adore, ance, dpr, sampled, star
 from launch.comparison.phases.plan import Negatives, Phase
 
 REFRESHES = 3
@@ -35,6 +35,11 @@ STAR = (WARM_UP, Phase(name="star", parts=2, config=star.CHANGES, negatives=_RAN
 ANCE = (
     Phase(name="warm_up_bm25", config=dpr.CHANGES, negatives=BM25_NEGATIVES, shared=True),
     *(Phase(name=f"ance_{number}", config=ance.CHANGES, negatives=_RANDOM) for number in range(1, REFRESHES + 1)),
+)
+ADORE_STAR = (
+    WARM_UP,
+    Phase(name="star", config=star.CHANGES, negatives=_RANDOM),
+    Phase(name="adore", config=adore.CHANGES, frozen_documents=True),
 )
 SIMANS = _sampled("simans")
 TRISAMPLER = _sampled("trisampler")

@@ -14,7 +14,6 @@ from pathlib import Path
 from crops_jax.program.chain import Step
 from data.records.arguments import WriteRecordsArguments
 from launch.comparison.phases.plan import Negatives
-from launch.steps.programs import training_step
 
 LEVEL = "1"
 """The level of mined negatives. Every loss of these systems tells only positives from negatives."""
@@ -74,33 +73,35 @@ def lexical_steps(inputs: MiningInputs, negatives: Negatives, folder: Path) -> I
 
 def refresh_steps(inputs: MiningInputs, negatives: Negatives, folder: Path, *, run: Path, seed: int) -> Iterator[Step]:
     """Yields the steps of negatives that a run ranks: embeddings, labels and records in FOLDER."""
-    texts = {"query": inputs.labels, "document": inputs.split}
-    vectors = {"query": folder / "queries", "document": folder / "documents"}
-    for tower, output in vectors.items():
-        yield Step(
-            name=f"embed {output.name} for {folder.name}",
-            module="launch.embed",
-            arguments=("--run", str(run), "--texts", str(texts[tower]), "--tower", tower, "--output", str(output)),
-            inputs=(run, texts[tower]),
-            output=output,
-            in_place=True,
-        )
-    labels = folder / "labels"
+    queries, documents, labels = folder / "queries", folder / "documents", folder / "labels"
+    yield _embedding(inputs.labels, "query", queries, run=run)
+    yield _embedding(inputs.split, "document", documents, run=run)
     yield Step(
         name=f"mine negatives for {folder.name}",
         module="launch.mine_negatives",
-        arguments=("--labels", str(inputs.labels), "--query-embeddings", str(vectors["query"]))
-        + ("--document-embeddings", str(vectors["document"]), *inputs.mining_flags(negatives, seed=seed))
+        arguments=("--labels", str(inputs.labels), "--query-embeddings", str(queries))
+        + ("--document-embeddings", str(documents), *inputs.mining_flags(negatives, seed=seed))
         + ("--output", str(labels)),
-        inputs=(inputs.labels, *vectors.values()),
+        inputs=(inputs.labels, queries, documents),
         output=labels,
     )
     yield _records(f"write records for {folder.name}", inputs, labels, folder / "records")
 
 
-def training(name: str, folder: Path, records: Path, run: Path, *, start: Path | None) -> Step:
-    """Returns the step that trains a phase with FOLDER/config.py."""
-    return training_step(name, folder, records, run, start=start)
+def frozen_steps(inputs: MiningInputs, folder: Path, *, run: Path) -> Iterator[Step]:
+    """Yields the step of the frozen documents of a phase: their vectors by the run before it, in FOLDER/documents."""
+    yield _embedding(inputs.split, "document", folder / "documents", run=run)
+
+
+def _embedding(texts: Path, tower: str, output: Path, *, run: Path) -> Step:
+    return Step(
+        name=f"embed {output.name} for {output.parent.name}",
+        module="launch.embed",
+        arguments=("--run", str(run), "--texts", str(texts), "--tower", tower, "--output", str(output)),
+        inputs=(run, texts),
+        output=output,
+        in_place=True,
+    )
 
 
 def _records(name: str, inputs: MiningInputs, labels: Path, output: Path) -> Step:

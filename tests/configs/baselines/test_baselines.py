@@ -21,6 +21,11 @@ from tests.paths import ROOT
 DIFFERENCES = {
     "crops": {},
     "fs_lr": {"loss.name": "lambda_ndcg"},
+    "hard_negatives.adore": {
+        "loss.name": "lambda_mrr",
+        "data.documents_per_query": 1,
+        "encoder.shared_towers": False,
+    },
     "hard_negatives.ance": {"loss.name": "pairwise_log", "data.positives_per_query": 1},
     "hard_negatives.dpr": {"loss.name": "infonce", "data.documents_per_query": 2, "data.positives_per_query": 1},
     "hard_negatives.sampled": {"loss.name": "infonce", "data.positives_per_query": 1},

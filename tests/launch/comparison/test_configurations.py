@@ -45,7 +45,8 @@ def test_every_trained_cell_has_the_same_steps_and_no_more_tokens(cell: Cell):
             one.encoder.max_query_tokens + one.data.documents_per_query * one.encoder.max_document_tokens
         )
 
-    assert config.encoder == base.encoder
+    changed = {"shared_towers": False} if cell.system.name == "adore_star" else {}
+    assert config.encoder == base.replace(encoder=changed).encoder
     assert config.training.seed == 1
     assert 0.9 * tokens(base) <= tokens(config) <= tokens(base)
     if cell.system.trained:

@@ -4,7 +4,7 @@ import pytest
 
 from crops_jax.errors import InputError
 from launch.comparison.phases.plan import Phase, staleness, steps_of
-from launch.comparison.phases.schedules import ANCE, DPR, SIMANS, STAR, TRISAMPLER, WARM_UP
+from launch.comparison.phases.schedules import ADORE_STAR, ANCE, DPR, SIMANS, STAR, TRISAMPLER, WARM_UP
 from launch.comparison.systems import SYSTEMS
 
 PHASED = [system for system in SYSTEMS.values() if system.phases]
@@ -27,6 +27,12 @@ def test_the_plans_of_1000_steps_by_hand():
         ("ance_2", 250, "pairwise_log", "previous_run"),
         ("ance_3", 250, "pairwise_log", "previous_run"),
     ]
+    assert plan(ADORE_STAR) == [
+        ("warm_up_nce", 500, "infonce", None),
+        ("star", 250, "pairwise_log", "previous_run"),
+        ("adore", 250, "lambda_mrr", None),
+    ]
+    assert [one.frozen_documents for one in ADORE_STAR] == [False, False, True]
     for name, phases in (("simans", SIMANS), ("trisampler", TRISAMPLER)):
         assert plan(phases) == [
             ("warm_up_nce", 500, "infonce", None),
