@@ -1,6 +1,7 @@
-"""Writes a configuration as the text of a Python module, which --help calls CONFIG."""
+"""Writes a configuration as text: as a Python module, which --help calls CONFIG, or as its changes of the defaults."""
 
 import dataclasses
+import json
 
 from crops_jax.config.experiment import Config
 
@@ -13,3 +14,16 @@ def as_module(config: Config, *, heading: str) -> str:
     sections = {type(getattr(config, field.name)).__name__ for field in dataclasses.fields(config)}
     names = ", ".join(sorted({"Config"} | sections))
     return f'"""{heading}"""\n\nfrom crops_jax.config import {names}\n\nCONFIG = {config!r}\n'
+
+
+def changes_of_defaults(config: Config) -> str:
+    """Returns the fields that differ from the defaults, as JSON with sorted keys.
+
+    A field that a later version adds does not change the text of a configuration that leaves it at its default.
+    """
+    given, defaults = dataclasses.asdict(config), dataclasses.asdict(Config())
+    changes = {
+        section: {name: value for name, value in fields.items() if value != defaults[section][name]}
+        for section, fields in given.items()
+    }
+    return json.dumps(changes, sort_keys=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from crops_jax import __version__, artifacts
 from crops_jax.config import Config
-from crops_jax.config.module import as_module
+from crops_jax.config.module import as_module, changes_of_defaults
 from crops_jax.errors import InputError
 from crops_jax.program.chain import Chain, Step
 from crops_jax.runs.log import read_goodput
@@ -149,9 +149,8 @@ class CellRunner:
         """Returns what decides the parameters of a run beside the common inputs."""
         start = ""
         if self._initial_run(cell):
-            tower = as_module(self.configs[cell.architecture], heading="The encoder that every system starts from.")
-            start = hashlib.sha256(tower.encode()).hexdigest()
-        decided = self._module(cell, factor)
+            start = hashlib.sha256(changes_of_defaults(self.configs[cell.architecture]).encode()).hexdigest()
+        decided = changes_of_defaults(self._config(cell, factor))
         if cell.system.phases:
             decided = settings_of(self._phases(cell, factor), self._phase_inputs(cell).mining)
         return {

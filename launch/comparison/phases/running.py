@@ -14,7 +14,7 @@ from typing import Any
 
 from crops_jax import __version__, artifacts, pretrained
 from crops_jax.config import Config
-from crops_jax.config.module import as_module
+from crops_jax.config.module import as_module, changes_of_defaults
 from crops_jax.errors import InputError
 from crops_jax.program.chain import Chain
 from launch.comparison.arguments import Budget
@@ -98,7 +98,7 @@ def settings_of(planned: Sequence[PlannedPhase], mining: MiningInputs) -> str:
     for one in planned:
         negatives = one.phase.negatives
         flags = () if negatives is None else mining.mining_flags(negatives, seed=one.seed)
-        parts.append((one.phase, one.module(""), flags))
+        parts.append((one.phase, changes_of_defaults(one.config), flags))
     return repr((parts, mining.writing_flags()))
 
 

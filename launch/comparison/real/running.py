@@ -8,7 +8,7 @@ from typing import Any
 
 from crops_jax import artifacts
 from crops_jax.config import Config
-from crops_jax.config.module import as_module
+from crops_jax.config.module import changes_of_defaults
 from crops_jax.program.chain import Chain, Step
 from launch.comparison.cells import Cell, claim_run
 from launch.comparison.measures import as_metrics
@@ -60,8 +60,8 @@ class RealRunner(CellRunner):
     def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
         # The weights are in the common inputs by their content, so that a result has no path of this machine.
         config = self._config(cell, factor).replace(encoder={"weights": ""})
-        module = as_module(config, heading=f"The configuration of {cell.name}.")
-        inputs = super()._run_inputs(cell, factor) | {"config": hashlib.sha256(module.encode()).hexdigest()}
+        changes = changes_of_defaults(config)
+        inputs = super()._run_inputs(cell, factor) | {"config": hashlib.sha256(changes.encode()).hexdigest()}
         inputs["labels"] = cell.system.labels.name
         if cell.system.name != PEER:
             return inputs
