@@ -160,10 +160,8 @@ class CellRunner:
         }
 
     def _fingerprints(self, cell: Cell) -> dict[str, str]:
-        """Returns the fingerprints of the records and of the initial run, which change when their bytes do."""
-        start = self._initial_run(cell)
-        records = artifacts.fingerprint(self.shared.records[cell.system.labels])
-        return {"records": records} | ({"initial_run": artifacts.fingerprint(start)} if start else {})
+        """Returns the fingerprint of the records, which changes when their bytes do."""
+        return {"records": artifacts.fingerprint(self.shared.records[cell.system.labels])}
 
     def _initial_run(self, cell: Cell) -> Path | None:
         """Returns the run that a cell starts from, if there is one."""

@@ -23,9 +23,8 @@ class Conditions:
     processor: str
     cores: int
     fingerprints: dict[str, str]
-    """The fingerprints of the records and of the run that the training started from; empty for one that starts from
-    random weights. They differ between machines where floating-point sums differ, so they decide whether a cell
-    is finished only on the same kind of machine."""
+    """The fingerprints of the records and other data that training read. They differ between machines where
+    floating-point sums differ, so they decide whether a cell is finished only on the same kind of machine."""
 
 
 def conditions_here(seconds: float, *, fingerprints: Mapping[str, str]) -> Conditions:
@@ -42,7 +41,7 @@ def conditions_here(seconds: float, *, fingerprints: Mapping[str, str]) -> Condi
 def is_superseded(stored: Conditions, here: Conditions) -> bool:
     """Returns whether a result has other fingerprints than the same inputs have here, on the same kind of machine.
 
-    Then the labels or the first weights were made by other code. On another kind of machine they differ by rounding.
+    Then the labels were made by other code. On another kind of machine they differ by rounding.
     """
     same_machine = all(getattr(stored, name) == getattr(here, name) for name in ("processor", "cores", "packages"))
     return same_machine and stored.fingerprints != here.fingerprints
