@@ -25,6 +25,7 @@ from launch.comparison.presentation.claims import (
     judge,
     metric_label,
 )
+from launch.comparison.presentation.notes import FEWEST_SEEDS
 from launch.comparison.presentation.page import groups_of
 from launch.comparison.results.files import stored_results
 from launch.comparison.results.setting import Setting, read_setting
@@ -143,7 +144,9 @@ def _described(found: Compared) -> str:
     packages = sorted({", ".join(f"{key} {value}" for key, value in one.conditions.packages.items()) for one in cells})
     several = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
     return (
-        f"Means over {several} seeds, with 95 % bootstrap intervals over queries; `{found.setting.command}`; "
+        f"Means over {several} seed{'' if several == '1' else 's'}, with 95 % bootstrap intervals over queries; "
+        f"`{found.setting.command}`; "
         f"{amount(len(cells))} cells in {number(hours, digits=1)} hours on {'; '.join(machines)}, with "
         f"{'; '.join(packages)}."
+        + (f" With fewer than {FEWEST_SEEDS} seeds the verdicts are provisional." if min(seeds) < FEWEST_SEEDS else "")
     )

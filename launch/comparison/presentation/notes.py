@@ -5,7 +5,8 @@ from typing import Any
 
 from launch.comparison.results.table import Comparison
 
-_FEWEST_SEEDS = 3
+FEWEST_SEEDS = 3
+"""The number of seeds of a system below which the pages say that its verdicts are provisional."""
 
 
 def notes_of(
@@ -27,8 +28,8 @@ def notes_of(
             f"This is the fast form, with {arguments['steps']} steps in a small world. Its figures mean little."
         )
     seeds = [len(one.results) for one in comparison.trained if one.architecture != "none"]
-    if min(seeds, default=_FEWEST_SEEDS) < _FEWEST_SEEDS:
-        notes.append(f"Some systems have fewer than {_FEWEST_SEEDS} seeds, so their spread over seeds is uncertain.")
+    if min(seeds, default=FEWEST_SEEDS) < FEWEST_SEEDS:
+        notes.append(f"Some systems have fewer than {FEWEST_SEEDS} seeds, so their verdicts are provisional.")
     finished = {one.system for one in comparison.trained}
     if missing := [name for name in comparison.catalogue.systems if name not in finished]:
         notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")

@@ -54,6 +54,7 @@ def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(fol
     assert [line.split("`")[1] for line in lines[2:5]] == ["crops", "fs_lr", "bm25"]
     assert lines[5] == ""
     assert lines[6].startswith("Means over 1 to 2 seeds")
+    assert lines[6].endswith("With fewer than 3 seeds the verdicts are provisional.")
     assert (
         "`python -m launch.compare --output TABLE --results RESULTS`; 5 cells in 1.0 hours on A processor" in lines[6]
     )
