@@ -68,6 +68,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
+@pytest.mark.slow
 def test_a_comparison_survives_a_kill_and_runs_each_cell_once(tmp_path):
     words = command(tmp_path, "--systems", "bm25,crops_query_level", "--reference", "bm25")
     words += ["--learning-rate-factors", "1"]
