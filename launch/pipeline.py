@@ -13,7 +13,7 @@ from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
 from launch.steps.arguments import PipelineArguments, check, named_arms, words_of
 from launch.steps.arms import arm_steps, mining_step, trained_in
-from launch.steps.programs import evaluation_step, hold_out_step
+from launch.steps.programs import discriminator_step, evaluation_step, hold_out_step
 from launch.steps.warm_start import WARM_START, warm_start_steps
 
 _PROGRAM = "launch.pipeline"
@@ -51,14 +51,7 @@ def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterato
         # It must learn only from the training part, and then it decides the test sets: so the split is made twice.
         before = work / "split_for_discriminator"
         yield hold_out_step("hold out for the discriminator", arguments, before)
-        yield Step(
-            name="train the discriminator",
-            module="launch.train_discriminator",
-            arguments=("--logs", str(before), *words_of(arguments.discriminator_flags), "--output", str(discriminator)),
-            inputs=(before,),
-            output=discriminator,
-            in_place=True,
-        )
+        yield discriminator_step(before, discriminator, flags=words_of(arguments.discriminator_flags))
         yield hold_out_step("hold out", arguments, split, discriminator)
     else:
         yield hold_out_step("hold out", arguments, split)

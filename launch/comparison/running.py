@@ -46,6 +46,7 @@ from launch.comparison.results.files import (
     write_tuning,
 )
 from launch.comparison.shared import SHARED, Shared, mining_inputs
+from launch.comparison.systems import tower_of
 from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
 
@@ -150,14 +151,18 @@ class CellRunner:
         start = ""
         if self._initial_run(cell):
             start = hashlib.sha256(changes_of_defaults(self.configs[cell.architecture]).encode()).hexdigest()
-        decided = changes_of_defaults(self._config(cell, factor))
-        if cell.system.phases:
-            decided = settings_of(self._phases(cell, factor), self._phase_inputs(cell).mining)
+        decided = self._settings(cell, factor)
         return {
             "initial_run": start,
             "labels": list(cell.system.labels.flags),
             "config": hashlib.sha256(decided.encode()).hexdigest(),
         }
+
+    def _settings(self, cell: Cell, factor: float) -> str:
+        """Returns the configuration of a cell, or that of its phases, as text without paths."""
+        if cell.system.phases:
+            return settings_of(self._phases(cell, factor), self._phase_inputs(cell).mining)
+        return changes_of_defaults(self._config(cell, factor))
 
     def _fingerprints(self, cell: Cell) -> dict[str, str]:
         """Returns the fingerprint of the records, which changes when their bytes do."""
@@ -165,8 +170,7 @@ class CellRunner:
 
     def _initial_run(self, cell: Cell) -> Path | None:
         """Returns the run that a cell starts from, if there is one."""
-        tower = "transformer" if cell.architecture == "none" else cell.architecture
-        return self.shared.initial_runs.get(tower)
+        return self.shared.initial_runs.get(tower_of(cell.architecture))
 
     def _config(self, cell: Cell, factor: float) -> Config:
         return cell_config(cell, self.configs[cell.architecture], budget=self.budget, factor=factor)

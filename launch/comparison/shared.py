@@ -24,8 +24,9 @@ from data.tables.truth import has_truth
 from launch.comparison.arguments import Budget, CompareArguments
 from launch.comparison.phases import schedules
 from launch.comparison.phases.steps import MiningInputs, lexical_steps
-from launch.comparison.systems import LabelRecipe, System
+from launch.comparison.systems import LabelRecipe, System, tower_of
 from launch.steps.arguments import PipelineArguments, words_of
+from launch.steps.programs import discriminator_step
 from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
 
 SHARED = "shared"
@@ -82,7 +83,7 @@ def make_shared(
         from_time = chain.run(_simulate(budget, logs))["test_from"]
     initial_runs: dict[str, Path] = {}
     if budget.warm_start:
-        towers = {_tower(architecture) for system in systems for architecture in system.architectures}
+        towers = {tower_of(architecture) for system in systems for architecture in system.architectures}
         initial_runs = _warm_starts(budget, towers, configs, logs, folder, from_time, compilation_cache)
     similarity = initial_runs.get("transformer")
     split = _hold_out(chain, arguments, logs, from_time, folder, similarity)
@@ -108,11 +109,6 @@ def make_shared(
         labels_report=reported,
         initial_runs=initial_runs,
     )
-
-
-def _tower(architecture: str) -> str:
-    """Returns the towers whose weights an architecture starts from: those of the transformer for "none"."""
-    return "transformer" if architecture == "none" else architecture
 
 
 def _declared_grade(arguments: CompareArguments, logs: Path) -> tuple[str, ...]:
@@ -141,7 +137,7 @@ def _hold_out(
         step = Step(
             name=name,
             module="data.hold_out",
-            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested) + ("--output", str(output)),
+            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested, "--output", str(output)),
             inputs=tuple(path for path in (logs, discriminator) if path),
             output=output,
         )
@@ -152,16 +148,7 @@ def _hold_out(
         return hold_out("hold out", folder / "split")
     before = hold_out("hold out for the discriminator", folder / "split_for_discriminator")
     discriminator = folder / "discriminator"
-    flags = words_of(arguments.discriminator_flags)
-    step = Step(
-        name="train the discriminator",
-        module="launch.train_discriminator",
-        arguments=("--logs", str(before), *flags, "--output", str(discriminator)),
-        inputs=(before,),
-        output=discriminator,
-        in_place=True,
-    )
-    chain.run(step)
+    chain.run(discriminator_step(before, discriminator, flags=words_of(arguments.discriminator_flags)))
     return hold_out("hold out", folder / "split", discriminator)
 
 

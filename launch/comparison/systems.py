@@ -27,6 +27,11 @@ BOTH: tuple[Architecture, ...] = ("transformer", "hashed")
 ALL_PERSPECTIVES = ("search_log", "query_level", "system_level", "knowledge_level")
 
 
+def tower_of(architecture: str) -> str:
+    """Returns the towers that an architecture starts from and is compared with: the transformer for "none"."""
+    return "transformer" if architecture == "none" else architecture
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelRecipe:
     """The flags of data.mine that make the labels of a system. Systems with equal recipes share labels and records."""

@@ -1,5 +1,6 @@
 """Calls of single programs, which the arms of a comparison and the encoder that they start from share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from crops_jax.program.chain import Step
@@ -16,6 +17,18 @@ def hold_out_step(name: str, arguments: PipelineArguments, split: Path, discrimi
         + (*words_of(arguments.hold_out_flags), "--output", str(split)),
         inputs=(Path(arguments.logs), *([discriminator] if discriminator else [])),
         output=split,
+    )
+
+
+def discriminator_step(logs: Path, output: Path, *, flags: Sequence[str]) -> Step:
+    """Returns the step that trains a cross-encoder as the discriminator on logs without their test part."""
+    return Step(
+        name="train the discriminator",
+        module="launch.train_discriminator",
+        arguments=("--logs", str(logs), *flags, "--output", str(output)),
+        inputs=(logs,),
+        output=output,
+        in_place=True,
     )
 
 

@@ -57,12 +57,12 @@ class RealRunner(CellRunner):
             return config
         return config.replace(encoder={"weights": str(self._folder(cell, factor) / WEIGHTS)})
 
-    def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
+    def _settings(self, cell: Cell, factor: float) -> str:
         # The weights are in the common inputs by their content, so that a result has no path of this machine.
-        config = self._config(cell, factor).replace(encoder={"weights": ""})
-        changes = changes_of_defaults(config)
-        inputs = super()._run_inputs(cell, factor) | {"config": hashlib.sha256(changes.encode()).hexdigest()}
-        inputs["labels"] = cell.system.labels.name
+        return changes_of_defaults(self._config(cell, factor).replace(encoder={"weights": ""}))
+
+    def _run_inputs(self, cell: Cell, factor: float) -> dict[str, Any]:
+        inputs = super()._run_inputs(cell, factor) | {"labels": cell.system.labels.name}
         if cell.system.name != PEER:
             return inputs
         described = json.dumps(self._peer.settings_of(factor=factor, seed=cell.seed))

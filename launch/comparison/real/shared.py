@@ -24,7 +24,7 @@ from launch.comparison.real.systems import PEER, JudgedLabels, pair_labels
 from launch.comparison.shared import SHARED, Shared
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
-from launch.steps.programs import hold_out_step, records_step
+from launch.steps.programs import discriminator_step, hold_out_step, records_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +107,8 @@ def _split(chain: Chain, arguments: CompareArguments, as_pipeline: PipelineArgum
         return split, ""
     before = folder / "split_for_discriminator"
     chain.run(hold_out_step("hold out for the discriminator", as_pipeline, before))
-    step = Step(
-        name="train the discriminator",
-        module="launch.train_discriminator",
-        arguments=("--logs", str(before), "--weights", arguments.weights)
-        + (*words_of(arguments.discriminator_flags), "--output", str(discriminator)),
-        inputs=(before,),
-        output=discriminator,
-        in_place=True,
-    )
-    chain.run(step)
+    flags = ("--weights", arguments.weights, *words_of(arguments.discriminator_flags))
+    chain.run(discriminator_step(before, discriminator, flags=flags))
     chain.run(hold_out_step("hold out", as_pipeline, split, discriminator))
     return split, str(discriminator)
 

@@ -23,7 +23,7 @@ from launch.comparison.results.statistics import (
     paired,
     resampled_columns,
 )
-from launch.comparison.systems import SYSTEMS, System
+from launch.comparison.systems import SYSTEMS, System, tower_of
 
 TABLE = "table.csv"
 DIFFERENCES = "differences.csv"
@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 
     def is_to(self, reference: str) -> bool:
         """Returns whether the other one is the reference that the system is compared with in the main table."""
-        return self.other == reference and self.other_architecture == _reference_architecture(self.architecture)
+        return self.other == reference and self.other_architecture == tower_of(self.architecture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ def _pairs(
 ) -> tuple[list[Pair], list[Pair]]:
     """Returns the comparisons with the reference, and the further ones that are not among them the other way round."""
     in_table = [
-        Pair(one.system, one.architecture, reference, _reference_architecture(one.architecture), metric)
+        Pair(one.system, one.architecture, reference, tower_of(one.architecture), metric)
         for metric in metrics
         for one in trained
         if one.system != reference
@@ -254,10 +254,6 @@ def _pairs(
         [pair for pair in some if pair.key in measured and pair.other_key in measured] for some in (in_table, added)
     ]
     return both[0], both[1]
-
-
-def _reference_architecture(architecture: str) -> str:
-    return "transformer" if architecture == "none" else architecture
 
 
 def _rows(comparison: Comparison) -> list[tuple]:
@@ -293,7 +289,7 @@ def _plain_figures(result: Result, with_intervals: Sequence[str]) -> dict[str, f
 def _difference_rows(comparison: Comparison) -> list[tuple]:
     reference = comparison.reference
     pairs = [
-        (Pair(system, architecture, reference, _reference_architecture(architecture), metric), found)
+        (Pair(system, architecture, reference, tower_of(architecture), metric), found)
         for (system, architecture, metric), found in comparison.differences.items()
     ]
     return [
