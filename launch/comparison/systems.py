@@ -109,6 +109,14 @@ _REGISTERED = (
         about="BM25 in Lucene's form with k1 = 1.2 and b = 0.75. It does not learn.",
     ),
     System(
+        name="bm25_anserini",
+        architectures=("none",),
+        trained=False,
+        ranked_by="bm25",
+        evaluate_flags=("--k1", "0.9", "--b", "0.4"),
+        about="BM25 in Lucene's form with k1 = 0.9 and b = 0.4, the defaults of Anserini. It does not learn.",
+    ),
+    System(
         name="untrained",
         architectures=BOTH,
         trained=False,
