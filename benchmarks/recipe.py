@@ -4,7 +4,7 @@ The candidates were committed before the first of them was trained. They train t
 shared inputs of a table of launch.compare, with at most as many tokens in a batch, the same learning rate and the seed
 0. The candidate of fs_lr and 1,000 steps with the greatest Recall@10 on the dev split is chosen; the first of equal
 ones. Every system takes 2,000 steps if Recall@10 of fs_lr or of nce is then larger by more than .01. No test set is
-read. The first command makes the shared inputs.
+read. The first command makes the inputs that all systems share.
 
     python -m launch.compare --output TABLE --systems bm25,untrained
     python -m benchmarks.recipe --table TABLE --output WORK [--candidates NAME,NAME]
@@ -27,10 +27,9 @@ from crops_jax.program.chain import Chain
 from launch.comparison.arguments import Budget, CompareArguments, budget_of
 from launch.comparison.cells import Cell
 from launch.comparison.configurations import base_configs, cell_config
-from launch.comparison.shared import SHARED
+from launch.comparison.shared import Shared, make_shared
 from launch.comparison.systems import SYSTEMS
 from launch.steps.programs import training_step
-from launch.steps.warm_start import WARM_START
 
 LEARNING_RATE_FACTOR = 0.5
 ARCHITECTURE = "transformer"
@@ -84,15 +83,22 @@ def config_of(candidate: Candidate, budget: Budget, base: Config) -> Config:
     return cell_config(cell, base, budget=longer, factor=LEARNING_RATE_FACTOR)
 
 
-def train(candidate: Candidate, table: Path, work: Path) -> float:
+def shared_inputs(table: Path) -> Shared:
+    """Makes the labels and records of the two baselines in the shared inputs of a table, unless they are there."""
+    arguments = CompareArguments(output=str(table))
+    budget, systems = budget_of(arguments), [SYSTEMS[name] for name in ("fs_lr", "nce")]
+    cache = table / "compilation_cache"
+    return make_shared(table, arguments, systems, budget=budget, configs=base_configs(budget), compilation_cache=cache)
+
+
+def train(candidate: Candidate, shared: Shared, work: Path) -> float:
     """Trains a candidate unless it is finished in its folder of `work`, and returns its Recall@10 on the dev split."""
-    budget = budget_of(CompareArguments(output=str(table)))
-    folder, shared = work / candidate.name, table / SHARED
+    budget = budget_of(CompareArguments(output=str(work)))
+    folder = work / candidate.name
     folder.mkdir(parents=True, exist_ok=True)
     config = config_of(candidate, budget, base_configs(budget)[ARCHITECTURE])
     (folder / "config.py").write_text(as_module(config, heading=f"The configuration of {candidate.name}."))
-    records = shared / "records" / SYSTEMS[candidate.system].labels.name
-    start = shared / WARM_START / ARCHITECTURE / "encoder" / "run"
+    records, start = shared.records[SYSTEMS[candidate.system].labels], shared.initial_runs[ARCHITECTURE]
     chain = Chain(folder, total=1, compilation_cache=work / "compilation_cache")
     return chain.run(training_step(f"train {candidate.name}", folder, records, folder / "run", start=start))[DEV]
 
@@ -121,7 +127,8 @@ def main() -> None:
     chosen = arguments.candidates.split(",")
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"unknown candidates {', '.join(unknown)}; name some of {', '.join(names)}")
-    found = {one: train(one, arguments.table, arguments.output) for one in CANDIDATES if one.name in chosen}
+    shared = shared_inputs(arguments.table)
+    found = {one: train(one, shared, arguments.output) for one in CANDIDATES if one.name in chosen}
     outcome: dict[str, Any] = {"dev_recall_at_10": {one.name: round(recall, 4) for one, recall in found.items()}}
     print(json.dumps(outcome | (choice(found) if len(found) == len(CANDIDATES) else {})))
 
