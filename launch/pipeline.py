@@ -11,9 +11,9 @@ from crops_jax.config.module import as_module
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.program.chain import STEPS, Chain, Step
-from launch.steps.arguments import PipelineArguments, check, named_arms, words_of
+from launch.steps.arguments import PipelineArguments, check, named_arms
 from launch.steps.arms import arm_steps, mining_step, trained_in
-from launch.steps.programs import discriminator_step, evaluation_step, hold_out_step
+from launch.steps.programs import evaluation_step, splitting_steps
 from launch.steps.warm_start import WARM_START, warm_start_steps
 
 _PROGRAM = "launch.pipeline"
@@ -46,15 +46,9 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
 
 
 def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterator[Step]:
-    split, discriminator = work / "split", work / "discriminator"
-    if arguments.discriminator == "cross_encoder":
-        # It must learn only from the training part, and then it decides the test sets: so the split is made twice.
-        before = work / "split_for_discriminator"
-        yield hold_out_step("hold out for the discriminator", arguments, before)
-        yield discriminator_step(before, discriminator, flags=words_of(arguments.discriminator_flags))
-        yield hold_out_step("hold out", arguments, split, discriminator)
-    else:
-        yield hold_out_step("hold out", arguments, split)
+    *splitting, last = splitting_steps(arguments, work)
+    split = last.output
+    yield from (*splitting, last)
     if arguments.warm_start:
         yield from warm_start_steps(arguments, split, work / WARM_START)
     pages: list[Path] = []

@@ -10,6 +10,7 @@ TABLE/shared/warm_start/TOWER     the encoder that every system of these towers 
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from launch.comparison.phases import schedules
 from launch.comparison.phases.steps import MiningInputs, lexical_steps
 from launch.comparison.systems import LabelRecipe, System, tower_of
 from launch.steps.arguments import PipelineArguments, words_of
-from launch.steps.programs import discriminator_step
+from launch.steps.programs import splitting_steps
 from launch.steps.warm_start import WARM_START, warm_start_steps, warm_tokenizer
 
 SHARED = "shared"
@@ -86,7 +87,10 @@ def make_shared(
         towers = {tower_of(architecture) for system in systems for architecture in system.architectures}
         initial_runs = _warm_starts(budget, towers, configs, logs, folder, from_time, compilation_cache)
     similarity = initial_runs.get("transformer")
-    split = _hold_out(chain, arguments, logs, from_time, folder, similarity)
+    splitting = _splitting(arguments, logs, from_time, folder, similarity, configs["transformer"])
+    for step in splitting:
+        chain.run(step)
+    split = splitting[-1].output
     labels, left_out = {}, {}
     for recipe in recipes:
         labels[recipe] = folder / "labels" / recipe.name
@@ -126,30 +130,21 @@ def _simulate(budget: Budget, logs: Path) -> Step:
     )
 
 
-def _hold_out(
-    chain: Chain, arguments: CompareArguments, logs: Path, from_time: str, folder: Path, similarity: Path | None
-) -> Path:
-    """Makes the split; with a cross-encoder twice, because it must learn from the training part alone."""
-
-    def hold_out(name: str, output: Path, discriminator: Path | None = None) -> Path:
-        decided = ("--discriminator", str(discriminator)) if discriminator else ()
-        tested = ("--reformulations-by", "truth") if has_truth(logs) else _similarity_flags(similarity)
-        step = Step(
-            name=name,
-            module="data.hold_out",
-            arguments=("--logs", str(logs), "--from", from_time, *decided, *tested, "--output", str(output)),
-            inputs=tuple(path for path in (logs, discriminator) if path),
-            output=output,
-        )
-        chain.run(step)
-        return output
-
-    if arguments.discriminator == "lexical":
-        return hold_out("hold out", folder / "split")
-    before = hold_out("hold out for the discriminator", folder / "split_for_discriminator")
-    discriminator = folder / "discriminator"
-    chain.run(discriminator_step(before, discriminator, flags=words_of(arguments.discriminator_flags)))
-    return hold_out("hold out", folder / "split", discriminator)
+def _splitting(
+    arguments: CompareArguments, logs: Path, from_time: str, folder: Path, similarity: Path | None, config: Config
+) -> list[Step]:
+    """Returns the steps that make the split. In a generated world the truth decides what a reformulation is."""
+    tested = ("--reformulations-by", "truth") if has_truth(logs) else _similarity_flags(similarity)
+    as_pipeline = PipelineArguments(
+        logs=str(logs),
+        output=str(folder),
+        from_time=from_time,
+        hold_out_flags=shlex.join(tested),
+        discriminator=arguments.discriminator,
+        discriminator_flags=arguments.discriminator_flags,
+        config=config,
+    )
+    return list(splitting_steps(as_pipeline, folder))
 
 
 def _mine(arguments: CompareArguments, recipe: LabelRecipe, split: Path, labels: Path, similarity: Path | None) -> Step:

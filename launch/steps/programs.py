@@ -1,6 +1,6 @@
 """Calls of single programs, which the arms of a comparison and the encoder that they start from share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crops_jax.program.chain import Step
@@ -18,6 +18,22 @@ def hold_out_step(name: str, arguments: PipelineArguments, split: Path, discrimi
         inputs=(Path(arguments.logs), *([discriminator] if discriminator else [])),
         output=split,
     )
+
+
+def splitting_steps(arguments: PipelineArguments, folder: Path) -> Iterator[Step]:
+    """Yields the steps that divide the logs; the last one writes FOLDER/split.
+
+    A cross-encoder must learn from the training part alone, and then it decides the test sets: so the split is made
+    twice, and FOLDER/discriminator is trained in between.
+    """
+    split, discriminator = folder / "split", folder / "discriminator"
+    if arguments.discriminator == "lexical":
+        yield hold_out_step("hold out", arguments, split)
+        return
+    before = folder / "split_for_discriminator"
+    yield hold_out_step("hold out for the discriminator", arguments, before)
+    yield discriminator_step(before, discriminator, flags=words_of(arguments.discriminator_flags))
+    yield hold_out_step("hold out", arguments, split, discriminator)
 
 
 def discriminator_step(logs: Path, output: Path, *, flags: Sequence[str]) -> Step:

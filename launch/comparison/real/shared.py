@@ -8,6 +8,7 @@ TABLE/shared/records/RECIPE              its records
 TABLE/shared/pairs.parquet               the training pairs of nce and of sentence-transformers, as texts
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from launch.comparison.real.systems import PEER, JudgedLabels, pair_labels
 from launch.comparison.shared import SHARED, Shared
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
-from launch.steps.programs import discriminator_step, hold_out_step, records_step
+from launch.steps.programs import records_step, splitting_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +51,22 @@ def make_real_shared(
     folder = table / SHARED
     folder.mkdir(exist_ok=True)
     recipes = list(dict.fromkeys([pair_labels(settings), *(system.labels for system in systems)]))
-    splitting = 3 if arguments.discriminator == "cross_encoder" else 1
-    chain = Chain(folder, total=splitting + 2 * len(recipes), compilation_cache=compilation_cache)
     as_pipeline = PipelineArguments(
         logs=arguments.logs,
         output=str(folder),
         from_time=settings.from_time,
         by=settings.by,
         fraction=settings.fraction,
+        discriminator=arguments.discriminator,
+        discriminator_flags=shlex.join(["--weights", arguments.weights, *words_of(arguments.discriminator_flags)]),
         config=config,
     )
-    split, reranker = _split(chain, arguments, as_pipeline, folder)
+    splitting = list(splitting_steps(as_pipeline, folder))
+    chain = Chain(folder, total=len(splitting) + 2 * len(recipes), compilation_cache=compilation_cache)
+    for step in splitting:
+        chain.run(step)
+    split = splitting[-1].output
+    reranker = str(folder / "discriminator") if arguments.discriminator == "cross_encoder" else ""
     labels, records = {}, {}
     for recipe in recipes:
         labels[recipe] = _labels(chain, arguments, recipe, split, folder)
@@ -93,24 +99,6 @@ def make_real_shared(
         number_of_pairs=number_of_pairs(pairs),
         reranker=reranker,
     )
-
-
-def _split(chain: Chain, arguments: CompareArguments, as_pipeline: PipelineArguments, folder: Path) -> tuple[Path, str]:
-    """Makes the split, and returns it with the folder of the cross-encoder, which is empty without one.
-
-    A cross-encoder must learn from the training part alone, and then it decides the test part: so the split is made
-    twice.
-    """
-    split, discriminator = folder / "split", folder / "discriminator"
-    if arguments.discriminator == "lexical":
-        chain.run(hold_out_step("hold out", as_pipeline, split))
-        return split, ""
-    before = folder / "split_for_discriminator"
-    chain.run(hold_out_step("hold out for the discriminator", as_pipeline, before))
-    flags = ("--weights", arguments.weights, *words_of(arguments.discriminator_flags))
-    chain.run(discriminator_step(before, discriminator, flags=flags))
-    chain.run(hold_out_step("hold out", as_pipeline, split, discriminator))
-    return split, str(discriminator)
 
 
 def _labels(chain: Chain, arguments: CompareArguments, recipe: LabelRecipe, split: Path, folder: Path) -> Path:
