@@ -31,8 +31,10 @@ $(VENV)/.uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	touch $@
 
-$(VENV)/.setup: requirements/main.txt | $(VENV)/.uv
+# The last line makes the command `crops`, which runs the programs of this clone in any directory.
+$(VENV)/.setup: requirements/main.txt pyproject.toml | $(VENV)/.uv
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/main.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/weights.txt $(VENV)/.setup

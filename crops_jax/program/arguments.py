@@ -25,6 +25,15 @@ ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """The type of the field `config` of a program's arguments. The configuration's fields are flags without a prefix."""
 
 
+_called_as = ""
+
+
+def call_as(words: str) -> None:
+    """Lets help texts of this process name the program by these words instead of "python -m" and its module."""
+    global _called_as
+    _called_as = words
+
+
 def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
     """Returns the dataclass that `function` takes, filled from a command line.
 
@@ -36,7 +45,7 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
       example: one line for --help.
     """
     kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
-    prog = f"python -m {_module_name(function)}"
+    prog = _called_as or f"python -m {_module_name(function)}"
     description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
     fields = {field.name for field in dataclasses.fields(kind)}
