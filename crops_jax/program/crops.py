@@ -127,7 +127,3 @@ def _listing(root: Path) -> str:
             )
         lines.append("")
     return "\n".join([*lines, "crops PROGRAM --help lists the flags of a program, with an example."])
-
-
-if __name__ == "__main__":
-    main()
