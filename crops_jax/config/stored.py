@@ -1,10 +1,14 @@
 """The configuration of a run as config.json and back, and which of its fields a resumed run can change.
 
 A resumed run must keep every field that decides its numbers. It can change where it runs and how often it writes.
+
+A run of an earlier version lacks the fields that were added since. They are read with their defaults, so the default of
+a new field must be what the versions before it did.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -36,14 +40,15 @@ def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str
     """Returns the fields in which a configuration contradicts that of a run.
 
     An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field
-    that one of the two lacks is "(absent)". The mesh, the intervals of logs, evaluations and checkpoints, profiling,
-    the number of steps that can be skipped, and the number of reading workers can change.
+    that a section of the run lacks has its default. Every other field that one of the two lacks is "(absent)". The
+    mesh, the intervals of logs, evaluations and checkpoints, profiling, the number of steps that can be skipped, and
+    the number of reading workers can change.
 
     Args:
       stored: the content of the run's config.json, or what `binding_sections` returned for it.
       config: the configuration to compare with it.
     """
-    current, of_run = _fields(binding_sections(config)), _fields(_binding(stored))
+    current, of_run = _fields(binding_sections(config)), _fields(_binding(_with_defaults(stored, type(config))))
     return [
         f"{name}: {of_run.get(name, '(absent)')} there, {current.get(name, '(absent)')} here"
         for name in sorted(current.keys() | of_run.keys())
@@ -59,6 +64,15 @@ def binding_sections(config: ConfigSections) -> dict[str, dict[str, Any]]:
 def config_hash(sections: dict[str, dict[str, Any]]) -> str:
     """Returns the SHA-256 of what `binding_sections` returned, in hexadecimal."""
     return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
+
+
+def _with_defaults(sections: Mapping[str, Mapping[str, Any]], kind: type[ConfigSections]) -> dict[str, dict[str, Any]]:
+    """Returns stored sections with the defaults of the fields that they lack, as JSON stores them.
+
+    A section that is missing as a whole stays missing.
+    """
+    defaults = json.loads(json.dumps(asdict(kind())))
+    return {name: {**defaults.get(name, {}), **fields} for name, fields in sections.items()}
 
 
 def _binding(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -90,14 +104,14 @@ def read_sections(file: Path, *, remedy: str) -> dict[str, dict[str, Any]]:
 
 
 def read_config(file: Path) -> Config:
-    """Reads the config.json of a run of launch.train.
+    """Reads the config.json of a run of launch.train. A field that a section lacks has its default.
 
     Raises InputError when the file is missing, or when it is not a configuration of this version.
     """
-    sections = read_sections(file, remedy="the run is incomplete: train again")
+    sections = _with_defaults(read_sections(file, remedy="the run is incomplete: train again"), Config)
     try:
-        if missing := [name for name in _fields(asdict(Config())) if name not in _fields(sections)]:
-            raise ValueError(f"{missing[0]} is missing")
+        if missing := [field.name for field in fields(Config) if field.name not in sections]:
+            raise ValueError(f"section {missing[0]} is missing")
         kinds = {field.name: type(getattr(Config(), field.name)) for field in fields(Config)}
         # JSON has no tuples.
         fixed = {
