@@ -2,11 +2,13 @@
 
 Most losses are functions of the same few numbers, which level_sums/ computes: the scores of the named pairs, which are
 the pairs whose level is not 0, and the logsumexp of level 0 of each query. A loss applies a formula of shape
-[queries, k] to them. The losses in pairwise/ need every score of a batch.
+[queries, k] to them. The losses in pairwise/ need every score of a batch. Those of distillation.py are added to another
+loss.
 """
 
 from crops_jax.losses.arguments import LossOptions
 from crops_jax.losses.binary_infonce import infonce, multi_positive_infonce
+from crops_jax.losses.distillation import distillation_kl, margin_mse
 from crops_jax.losses.hierarchical_infonce import h_infonce
 from crops_jax.losses.level_sums.api import Split, implementation_that_runs
 from crops_jax.losses.listwise import softmax_cross_entropy
@@ -19,10 +21,12 @@ __all__ = [
     "LossOptions",
     "Split",
     "binary_nce",
+    "distillation_kl",
     "h_infonce",
     "implementation_that_runs",
     "infonce",
     "lambda_loss",
+    "margin_mse",
     "multi_positive_infonce",
     "pairwise_log",
     "ranknet",

@@ -14,7 +14,8 @@ _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 class LossInputs(NamedTuple):
     """The arrays of a batch from which a loss is computed; `crops_jax.losses.h_infonce` describes each of them.
 
-    None selects the default: every query has weight 1, every column is a real document, logQ correction is off.
+    None selects the default: every query has weight 1, every column is a real document, logQ correction is off, and
+    nothing is distilled. teacher_scores are those of `crops_jax.losses.distillation_kl`.
     """
 
     query_embeddings: Float[Array, "queries dim"]
@@ -23,11 +24,12 @@ class LossInputs(NamedTuple):
     query_weights: Float[Array, "queries"] | None = None
     doc_mask: Bool[Array, "docs"] | None = None
     doc_log_probabilities: Float[Array, "docs"] | None = None
+    teacher_scores: Float[Array, "queries k"] | None = None
 
 
 def validate(name: str, inputs: LossInputs) -> None:
     """Raises ValueError if an array breaks a rule; the message names the loss, the rule and the value."""
-    query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities = inputs
+    query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities, teacher_scores = inputs
 
     def require(condition: bool, rule: str, value: object) -> None:
         if not condition:
@@ -63,6 +65,11 @@ def validate(name: str, inputs: LossInputs) -> None:
     if doc_log_probabilities is not None:
         shape = doc_log_probabilities.shape
         require(shape == (docs,), f"doc_log_probabilities must be [{docs}]", shape)
+    if teacher_scores is not None:
+        pairs = (labels.level if isinstance(labels, SparseLabels) else labels).shape
+        require(teacher_scores.shape == pairs, f"teacher_scores must be {pairs}, as labels", teacher_scores.shape)
+        floating = jnp.issubdtype(teacher_scores.dtype, jnp.floating)
+        require(floating, "teacher_scores must be floating-point numbers", teacher_scores.dtype)
 
 
 def validate_temperature(name: str, temperature: object) -> None:
