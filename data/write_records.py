@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Int64
 from tqdm import tqdm
 
 from crops_jax import artifacts, program, records
+from crops_jax.discriminator import Discriminator
 from crops_jax.pretrained import folder
 from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.labels.table import check_labels, check_mined_from, read_labels
+from data.mining.scores import forget, remembering
 from data.records.arguments import WriteRecordsArguments
 from data.records.builder import (
+    NO_SCORES,
     BuiltRecords,
     RecordBuilder,
     RecordWorker,
@@ -35,6 +38,7 @@ from data.records.builder import (
 )
 from data.records.document_tokens import DocumentTokenizer, DocumentTokens, document_texts, tokenize_documents
 from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels
+from data.records.scores import open_teacher, scores_of_texts
 from data.records.worker_processes import usable_cores, worker_processes
 from data.tables import LogTables, open_logs
 from data.tables.duckdb_session import named_lack_of_room
@@ -55,6 +59,9 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
     check_mined_from(arguments.labels, arguments.logs)
     check_same_documents(arguments.labels, arguments.knowledge_documents)
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs={"logs": arguments.logs})
+    teacher = None
+    if arguments.discriminator is not None:
+        teacher = open_teacher(arguments.discriminator, labels=arguments.labels, logs=arguments.logs)
     logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     tables = [logs]
     if arguments.knowledge_documents is not None:
@@ -62,7 +69,7 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
     if arguments.backend == "pyspark":
         write = functools.partial(_write_with_spark, arguments, tables, check_labels(arguments.labels))
     else:
-        write = functools.partial(_write, arguments, tables, group_labels(read_labels(arguments.labels)))
+        write = functools.partial(_write, arguments, tables, group_labels(read_labels(arguments.labels)), teacher)
     tokenizer_fields: dict[str, Any] = {}
     with (
         artifacts.output_directory(
@@ -77,6 +84,7 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
                 "labels": arguments.labels,
                 "logs": arguments.logs,
                 "knowledge_documents": arguments.knowledge_documents,
+                "discriminator": arguments.discriminator,
                 "vocabulary_from": arguments.vocabulary_from,
             },
             tokenizer=tokenizer_fields,
@@ -86,6 +94,8 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
         tokens = _write_tokenizer(arguments, tables, directory / TOKENIZER)
         tokenizer_fields.update(fingerprint=tokens.fingerprint, vocabulary_size=tokens.vocabulary_size)
         outcome = write(tokens, directory)
+    if teacher is not None:
+        forget(output=arguments.output, score_cache=None)
     return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome, **logs.outcome}
 
 
@@ -129,7 +139,12 @@ def _write_with_spark(
 
 
 def _write(
-    arguments: WriteRecordsArguments, tables: list[LogTables], groups: LabelGroups, tokens: Tokenizer, directory: Path
+    arguments: WriteRecordsArguments,
+    tables: list[LogTables],
+    groups: LabelGroups,
+    teacher: Discriminator | None,
+    tokens: Tokenizer,
+    directory: Path,
 ) -> dict[str, Any]:
     workers = arguments.workers or _worthwhile_workers(groups)
     with tempfile.TemporaryDirectory(prefix=".arrays-", dir=directory) as name:
@@ -140,13 +155,26 @@ def _write(
         )
         with worker_processes(worker, workers=workers) as mapped:
             texts = tokenize_documents(tables, groups.doc_ids, tokenize=mapped, file=token_file(arrays))
-            return _write_splits(arguments, groups, texts, directory, arrays, mapped)
+            score = None if teacher is None else functools.partial(_scores, arguments, tables, groups, teacher)
+            return _write_splits(arguments, groups, texts, score, directory, arrays, mapped)
+
+
+def _scores(
+    arguments: WriteRecordsArguments,
+    tables: list[LogTables],
+    groups: LabelGroups,
+    teacher: Discriminator,
+    chosen: Bool[np.ndarray, "rows"],
+) -> Float32[np.ndarray, "rows"]:
+    """Returns theta of the rows whose texts are written. What is scored is kept until all records are written."""
+    return scores_of_texts(tables, groups, chosen, remembering(teacher, output=arguments.output, score_cache=None))
 
 
 def _write_splits(
     arguments: WriteRecordsArguments,
     groups: LabelGroups,
     texts: DocumentTokens,
+    score: Callable[[Bool[np.ndarray, "rows"]], Float32[np.ndarray, "rows"]] | None,
     directory: Path,
     arrays: Path,
     build: Callable[[Iterable[SomeQueries]], Iterator[BuiltRecords]],
@@ -158,7 +186,8 @@ def _write_splits(
     has_documents = np.bincount(groups.row_queries[chosen], minlength=len(groups.queries)) > 0
     if not (has_documents & ~is_dev).any():
         raise nothing_to_train_on(arguments.labels, arguments.logs)
-    keep_arrays(arrays, groups, texts, chosen)
+    scores = NO_SCORES if score is None else score(chosen)
+    keep_arrays(arrays, groups, texts, chosen, scores)
     splits = {"train": np.flatnonzero(has_documents & ~is_dev), "dev": np.flatnonzero(has_documents & is_dev)}
     shards = _num_shards(arguments)
     cut = sum(
@@ -177,6 +206,7 @@ def _write_splits(
         "documents_without_text": int((texts.known & (texts.lengths == 0)).sum()),
         "documents_cut": texts.cut,
         **text_counts(groups, has_text, chosen, queries_cut=cut),
+        **({} if score is None else {"labels_scored": int((~np.isnan(scores)).sum())}),
     }
 
 

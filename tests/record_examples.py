@@ -26,11 +26,11 @@ def example(number: int, *, documents: int = 3, labelled: int | None = None, tok
 
 
 def assert_equal(found: QueryRecord, expected: QueryRecord) -> None:
-    """Same values, all int32."""
+    """Same values, all int32 but the scores."""
     assert len(found.document_tokens) == len(expected.document_tokens)
-    for one, other in zip(_arrays(found), _arrays(expected)):
+    for one, other in zip(_arrays(found), _arrays(expected), strict=True):
         np.testing.assert_array_equal(one, other)
-        assert one.dtype == np.int32
+        assert one.dtype == (np.float32 if one is found.labelled_scores else np.int32)
 
 
 def _arrays(record: QueryRecord) -> list[np.ndarray]:

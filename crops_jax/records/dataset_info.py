@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
-from crops_jax.records.query_record import FEATURE_COLUMNS
+from crops_jax.records.query_record import FEATURE_COLUMNS, SCORES
 
 DATASET = "crops"
 DATASET_INFO = "dataset_info.json"
@@ -30,7 +29,7 @@ class SplitInfo:
     Attributes:
       shard_lengths: the number of records in each shard.
       data_bytes: the size in bytes of all records without their frames.
-      greatest: for each feature the maximum number of rows in a record.
+      greatest: for each feature the maximum number of rows in a record. It has the feature SCORES if the records do.
       last_tokens: the tokens that end texts; when there are more than two, at least two of them.
       closing_token: the token that ends every text; None when there is no such token.
     """
@@ -45,22 +44,32 @@ class SplitInfo:
     def closing_token(self) -> int | None:
         return next(iter(self.last_tokens)) if len(self.last_tokens) == 1 else None
 
-    def add(self, values: dict[str, Int32[np.ndarray, "..."]], data: bytes) -> None:
-        """Adds one more record to the counts."""
+    @property
+    def scored(self) -> bool:
+        """Whether the records have the scores of the relevance discriminator."""
+        return SCORES in self.greatest
+
+    def add(self, values: dict[str, np.ndarray], data: bytes) -> None:
+        """Adds one more record to the counts.
+
+        Raises InputError if it has scores and earlier ones have not, or the reverse.
+        """
+        _check_alike(self.scored if self.data_bytes else SCORES in values, SCORES in values)
         self.data_bytes += len(data)
         for name, array in values.items():
-            self.greatest[name] = max(self.greatest[name], len(array))
+            self.greatest[name] = max(self.greatest.get(name, 0), len(array))
         if len(self.last_tokens) < 2:
             counts = values["documents"][:, 3]
             self.last_tokens.update(values["document_tokens"][np.cumsum(counts)[counts > 0] - 1].tolist())
             self.last_tokens.add(int(values["query_tokens"][-1]) if values["query_tokens"].size else None)
 
     def merge(self, other: "SplitInfo") -> None:
-        """Adds another part of the split to the counts, with its records and shards."""
+        """Adds another part of the split to the counts, with its records and shards; see `add` for its errors."""
+        _check_alike(self.scored if self.data_bytes else other.scored, other.scored)
         self.shard_lengths += other.shard_lengths
         self.data_bytes += other.data_bytes
         for name, number in other.greatest.items():
-            self.greatest[name] = max(self.greatest[name], number)
+            self.greatest[name] = max(self.greatest.get(name, 0), number)
         self.last_tokens |= other.last_tokens
 
     def to_json(self, name: str) -> dict[str, Any]:
@@ -91,7 +100,7 @@ class SplitInfo:
         info.shard_lengths = [int(length) for length in value["shardLengths"]]
         info.data_bytes = int(value["numBytes"])
         features = {feature["name"]: feature for feature in value["statistics"]["features"]}
-        for name in FEATURE_COLUMNS:
+        for name in (*FEATURE_COLUMNS, *({SCORES} & features.keys())):
             info.greatest[name] = int(features[name]["numStats"]["commonStats"].get("maxNumValues", 0))
         if _CLOSING_TOKEN in features:
             info.last_tokens = {int(features[_CLOSING_TOKEN]["customStats"][0]["num"])}
@@ -103,13 +112,23 @@ class SplitInfo:
         return info
 
 
+def _check_alike(scored: bool, other: bool) -> None:
+    if scored != other:
+        raise InputError(f"either all records of a folder have {SCORES}, or none has; some have and others have not")
+
+
 def shard_names(split: str, shards: int) -> list[str]:
     """Returns the file names of a split's shards, as tfds names them."""
     return [f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{shards:05d}" for shard in range(shards)]
 
 
 def write_dataset_info(path: Path, splits: dict[str, SplitInfo]) -> None:
-    """Writes dataset_info.json and features.json of a folder of records with these splits."""
+    """Writes dataset_info.json and features.json of a folder of records with these splits.
+
+    Raises InputError if the records of one split have scores and those of another one have not.
+    """
+    scored = {info.scored for info in splits.values()}
+    _check_alike(min(scored), max(scored))
     content = {
         "description": _DESCRIPTION,
         "fileFormat": "tfrecord",
@@ -118,7 +137,7 @@ def write_dataset_info(path: Path, splits: dict[str, SplitInfo]) -> None:
         "splits": [info.to_json(name) for name, info in splits.items()],
         "version": "1.0.0",
     }
-    artifacts.write_text(path / FEATURES, json.dumps(features_json(), indent=4, sort_keys=True))
+    artifacts.write_text(path / FEATURES, json.dumps(features_json(scored=max(scored)), indent=4, sort_keys=True))
     artifacts.write_text(path / DATASET_INFO, json.dumps(content, indent=2, sort_keys=True))
 
 
@@ -139,19 +158,19 @@ def read_dataset_info(path: Path) -> dict[str, SplitInfo]:
         ) from error
 
 
-def features_json() -> dict[str, Any]:
-    """Returns the content of features.json as tensorflow_datasets writes it for these features."""
+def features_json(*, scored: bool) -> dict[str, Any]:
+    """Returns the content of features.json as tensorflow_datasets writes it for records with or without scores."""
     package = "tensorflow_datasets.core.features"
     features = {
         name: {
             "pythonClassName": f"{package}.tensor_feature.Tensor",
             "tensor": {
-                "dtype": "int32",
+                "dtype": "float32" if name == SCORES else "int32",
                 "encoding": "bytes",
                 "shape": {"dimensions": ["-1", str(columns)] if columns > 1 else ["-1"]},
             },
         }
-        for name, columns in FEATURE_COLUMNS.items()
+        for name, columns in {**FEATURE_COLUMNS, **({SCORES: 1} if scored else {})}.items()
     }
     return {
         "featuresDict": {"features": features},

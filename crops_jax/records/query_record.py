@@ -1,11 +1,12 @@
 """One training record and its form as a tf.train.Example.
 
-| feature | int32 | content |
+| feature | int32, unless named otherwise | content |
 | --- | --- | --- |
 | query_tokens | [tokens] | the query |
 | documents | [documents, 4] | each document with text: id (two words), level, number of tokens |
 | document_tokens | [tokens] | the tokens of these documents, one document after the other |
 | labelled | [labelled, 3] | every labelled document: id (two words), level |
+| labelled_scores | [labelled], float32 | only in records with scores: theta of each of these documents, or NaN |
 
 Each feature is one bytes value of packed little-endian numbers (`tfds.features.Tensor` with encoding "bytes"), which
 parses several times faster than Int64List and takes half the space. The features are few for the same reason. Tokens of
@@ -22,13 +23,16 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from jaxtyping import Int32
+from jaxtyping import Float32, Int32
 
 from crops_jax.errors import InputError
 
 GREATEST_LEVEL = 5
 FEATURE_COLUMNS: Mapping[str, int] = {"query_tokens": 1, "documents": 4, "document_tokens": 1, "labelled": 3}
-"""The features of an example and their numbers of columns. The number of rows differs from record to record."""
+"""The int32 features of an example and their numbers of columns. The number of rows differs from record to record."""
+
+SCORES = "labelled_scores"
+"""The feature of float32 numbers that records with scores have in addition."""
 
 _INT32 = np.iinfo(np.int32)
 
@@ -37,7 +41,9 @@ class QueryRecord(NamedTuple):
     """A query, its documents whose text can enter a batch, and the ids of all its labelled documents.
 
     Ids are 64-bit hashes as two words (`crops_jax.hashing.document_id_words`). Levels are those of
-    `crops_jax.labels.Level`. Lists of tokens include the tokenizer's special tokens and have no padding.
+    `crops_jax.labels.Level`. Lists of tokens include the tokenizer's special tokens and have no padding. A score is the
+    probability of the relevance discriminator (theta), in [0, 1], that a labelled document answers the query; NaN if it
+    has none. labelled_scores is None in records without scores.
     """
 
     query_tokens: Int32[np.ndarray, "tokens"]
@@ -46,6 +52,7 @@ class QueryRecord(NamedTuple):
     document_tokens: tuple[Int32[np.ndarray, "tokens_of_it"], ...]
     labelled_ids: Int32[np.ndarray, "labelled 2"]
     labelled_levels: Int32[np.ndarray, "labelled"]
+    labelled_scores: Float32[np.ndarray, "labelled"] | None = None
 
 
 def encode_record(record: QueryRecord) -> bytes:
@@ -78,6 +85,9 @@ def decode_record(data: bytes) -> QueryRecord:
     _check_range("query_tokens", query, _INT32.max)
     _check_range("document_tokens", joined, _INT32.max)
     _check_range("labelled", labelled[:, 2], GREATEST_LEVEL)
+    scores = _unpack_scores(features) if SCORES in features else None
+    if scores is not None:
+        _check_scores(scores, labelled=len(labelled))
     return QueryRecord(
         query_tokens=query,
         document_ids=documents[:, :2],
@@ -85,10 +95,11 @@ def decode_record(data: bytes) -> QueryRecord:
         document_tokens=tuple(tokens),
         labelled_ids=labelled[:, :2],
         labelled_levels=labelled[:, 2],
+        labelled_scores=scores,
     )
 
 
-def feature_values(record: QueryRecord) -> dict[str, Int32[np.ndarray, "..."]]:
+def feature_values(record: QueryRecord) -> dict[str, np.ndarray]:
     """Returns the features of a record by name. Raises InputError, with the field's name, when a field is wrong."""
     query = _int32("query_tokens", record.query_tokens, 1)
     tokens = [_int32("document_tokens", text, 1) for text in record.document_tokens]
@@ -111,12 +122,17 @@ def feature_values(record: QueryRecord) -> dict[str, Int32[np.ndarray, "..."]]:
     _check_range("document_levels", document_levels, GREATEST_LEVEL)
     _check_range("labelled_levels", labelled_levels, GREATEST_LEVEL)
     counts = np.array([len(text) for text in tokens], np.int32)
-    return {
+    values = {
         "query_tokens": query,
         "documents": np.column_stack([document_ids, document_levels, counts]),
         "document_tokens": joined,
         "labelled": np.column_stack([labelled_ids, labelled_levels]),
     }
+    if record.labelled_scores is None:
+        return values
+    scores = np.asarray(record.labelled_scores, np.float32)
+    _check_scores(scores, labelled=len(labelled_ids))
+    return {**values, SCORES: np.where(np.isnan(scores), np.float32(np.nan), scores)}  # all NaN have the same bits
 
 
 def serialise(values: Mapping[str, np.ndarray]) -> bytes:
@@ -124,7 +140,8 @@ def serialise(values: Mapping[str, np.ndarray]) -> bytes:
     example = Example()
     features = example.features.feature
     for name, array in values.items():
-        features[name].bytes_list.value.append(array.astype("<i4", copy=False).tobytes())
+        packed = array.astype("<f4" if name == SCORES else "<i4", copy=False)
+        features[name].bytes_list.value.append(packed.tobytes())
     return example.SerializeToString(deterministic=True)
 
 
@@ -133,6 +150,20 @@ def _unpack(features: Mapping, name: str) -> Int32[np.ndarray, "values"]:
     if len(packed) != 1 or len(packed[0]) % (4 * FEATURE_COLUMNS[name]):
         raise InputError(f"feature {name} is not one value of packed int32 in {FEATURE_COLUMNS[name]} columns")
     return np.frombuffer(packed[0], "<i4")
+
+
+def _unpack_scores(features: Mapping) -> Float32[np.ndarray, "values"]:
+    packed = features[SCORES].bytes_list.value
+    if len(packed) != 1 or len(packed[0]) % 4:
+        raise InputError(f"feature {SCORES} is not one value of packed float32")
+    return np.frombuffer(packed[0], "<f4")
+
+
+def _check_scores(scores: Float32[np.ndarray, "..."], *, labelled: int) -> None:
+    if scores.shape != (labelled,):
+        raise InputError(f"{SCORES} must have one number for each of {labelled} labelled_ids, found {scores.shape}")
+    if ((scores < 0) | (scores > 1)).any():
+        raise InputError(f"{SCORES} must lie in [0, 1] or be NaN, found {np.nanmin(scores)} to {np.nanmax(scores)}")
 
 
 def _int32(name: str, value: npt.ArrayLike, axes: int) -> Int32[np.ndarray, "..."]:

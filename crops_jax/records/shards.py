@@ -154,6 +154,7 @@ class RecordSource:
       path, split: the folder and the split that were opened.
       labelled_per_query: the maximum number of labelled ids of a record in any split of the folder.
       closing_token: the token that ends every text of this split (such as [SEP]), or None.
+      scored: whether the records have the scores of the relevance discriminator (QueryRecord.labelled_scores).
 
     Raises:
       InputError: a file is missing, cut off or damaged. The message names the file, and the record in it.
@@ -166,6 +167,7 @@ class RecordSource:
             raise InputError(f"{self.path}: there is no split {split}, only {', '.join(sorted(infos))}")
         self.labelled_per_query: int = max(info.greatest["labelled"] for info in infos.values())
         self.closing_token: int | None = infos[split].closing_token
+        self.scored: bool = infos[split].scored
         lengths = infos[split].shard_lengths
         names = shard_names(split, len(lengths))
         self._files = tfrecord.TFRecordFiles([self.path / name for name in names], counts=lengths)
@@ -221,10 +223,10 @@ def _spool(file: Path, examples: Iterable[QueryRecord], info: SplitInfo) -> Int6
 def _serialised(number: int, example: QueryRecord, info: SplitInfo) -> bytes:
     try:
         values = feature_values(QueryRecord(*example))
+        data = serialise(values)
+        info.add(values, data)
     except InputError as error:
         raise InputError(f"example {number}: {error}") from error
-    data = serialise(values)
-    info.add(values, data)
     return data
 
 

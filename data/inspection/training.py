@@ -29,6 +29,7 @@ def _describe_split(path: Path, split: str, vocabulary_size: int) -> dict[str, A
 
     source = records.RecordSource(path, split=split)
     levels = np.zeros(len(Level), np.int64)
+    scored = 0
     documents = longest_query = longest_document = 0
     for number in tqdm(range(len(source)), desc=f"reading {split}", unit=" records", delay=3, leave=False):
         record = source[number]
@@ -40,12 +41,15 @@ def _describe_split(path: Path, split: str, vocabulary_size: int) -> dict[str, A
             )
         levels += np.bincount(record.labelled_levels, minlength=len(Level))
         documents += len(record.document_ids)
+        if record.labelled_scores is not None:
+            scored += int((~np.isnan(record.labelled_scores)).sum())
         longest_query = max(longest_query, len(record.query_tokens))
         longest_document = max([longest_document, *map(len, record.document_tokens)])
     return {
         "records": len(source),
         "documents_with_text": documents,
         "labels": int(levels.sum()),
+        **({"labels_scored": scored} if source.scored else {}),
         "levels": {f"{level.value} {level.name}": int(levels[level]) for level in Level},
         "longest_query_tokens": longest_query,
         "longest_document_tokens": longest_document,

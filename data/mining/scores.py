@@ -40,15 +40,24 @@ def similarity_table(connection: Connection, pairs: ibis.Table, similarity: Simi
     return _as_table(connection, found.append_column("similarity", _rounded(scores)))
 
 
-def theta_table(connection: Connection, pairs: ibis.Table, discriminator: Discriminator) -> ibis.Table:
+def theta_table(
+    connection: Connection, pairs: ibis.Table, discriminator: Discriminator, *, documents: ibis.Table | None = None
+) -> ibis.Table:
     """Returns the table (query, doc_id, score) of the distinct (query, doc_id) of a table.
 
     Each distinct pair is scored once. Each document is read once; 20,000 documents are in memory at a time. Pairs whose
-    document is not in the table documents get no row.
+    document is not in the table of documents get no row.
+
+    Args:
+      connection: the Ibis backend of all tables.
+      pairs: a table with query and doc_id.
+      discriminator: theta.
+      documents: a table with doc_id and some of the fields of a document's text; None: the table documents.
     """
     pairs = pairs.select("query", "doc_id").distinct()
-    documents = connection.table("documents")
-    wanted = documents.semi_join(pairs, "doc_id").select("doc_id", *DOCUMENT_FIELDS).order_by("doc_id")
+    if documents is None:
+        documents = connection.table("documents").select("doc_id", *DOCUMENT_FIELDS)
+    wanted = documents.semi_join(pairs, "doc_id").order_by("doc_id")
     found = pairs.semi_join(documents, "doc_id").order_by("doc_id", "query").to_pyarrow()
     scores = np.empty(len(found), np.float32)
     # Documents and pairs are both sorted by doc_id, so that the pairs of consecutive documents are consecutive.

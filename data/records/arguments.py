@@ -27,6 +27,11 @@ class WriteRecordsArguments:
     knowledge_documents: str | None = None
     """The output directory of data.synthesize, with documents that a language model wrote. It is needed for labels that
     were mined with these documents."""
+    discriminator: str | None = None
+    """The directory of a relevance discriminator (theta), such as SPLIT/discriminator or a run of
+    launch.train_discriminator. The records then hold its score of every document whose tokens are written, which
+    launch.train can distil (--loss.distillation). One that read what LOGS hold out is refused. By default the records
+    have no scores."""
     on_bad_rows: OnBadRows = "fail"
     """With "fail", rows of the logs that break a rule are an error. With "quarantine", they are left out, counted, and
     written to OUTPUT.quarantine."""
@@ -72,6 +77,8 @@ class WriteRecordsArguments:
                 raise ValueError(f"--{name.replace('_', '-')} must be at most {_MAX_SIZE}, found {getattr(self, name)}")
         if self.tokenizer is not None and self.vocabulary_from is not None:
             raise ValueError("--vocabulary-from learns a vocabulary and --tokenizer brings one; give one of them")
+        if self.discriminator is not None and self.backend == "pyspark":
+            raise ValueError("--discriminator scores on one machine; leave --backend pyspark out, or the scores")
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"--dev-fraction must lie in [0, 1), found {self.dev_fraction}")
         if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int32, Int64
+from jaxtyping import Bool, Float32, Int8, Int32, Int64
 
 from crops_jax.artifacts.arrays import write_array
 from crops_jax.errors import InputError
@@ -19,6 +19,8 @@ from data.records.document_tokens import DocumentTokenizer, DocumentTokens
 from data.records.label_groups import LabelGroups
 
 _NO_TOKENS = np.zeros(0, np.int32)
+NO_SCORES = np.zeros(0, np.float32)
+"""The scores of records without scores."""
 
 
 class RecordArrays(NamedTuple):
@@ -27,6 +29,7 @@ class RecordArrays(NamedTuple):
     bounds: the rows of query i are bounds[i] to bounds[i + 1] - 1.
     documents: for each row, the index of its document in id_words, starts and lengths.
     chosen: a mask of the rows whose documents have their tokens written.
+    scores: theta of each row, NaN for a row without a score; empty for records without scores.
     tokens: the tokens of all documents; document d has tokens[starts[d] : starts[d] + lengths[d]].
     """
 
@@ -37,6 +40,7 @@ class RecordArrays(NamedTuple):
     id_words: Int32[np.ndarray, "documents 2"]
     starts: Int64[np.ndarray, "documents"]
     lengths: Int32[np.ndarray, "documents"]
+    scores: Float32[np.ndarray, "scored_rows"]
     tokens: Int32[np.ndarray, "tokens"]
 
     def records(
@@ -57,6 +61,7 @@ class RecordArrays(NamedTuple):
                 document_tokens=tuple(self.tokens[b:e] for b, e in zip(begins.tolist(), ends.tolist())),
                 labelled_ids=self.id_words[labelled],
                 labelled_levels=levels,
+                labelled_scores=self.scores[start:end] if self.scores.size else None,
             )
 
 
@@ -118,7 +123,13 @@ def token_file(folder: Path) -> Path:
     return folder / "tokens.int32"
 
 
-def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen: Bool[np.ndarray, "rows"]) -> None:
+def keep_arrays(
+    folder: Path,
+    groups: LabelGroups,
+    texts: DocumentTokens,
+    chosen: Bool[np.ndarray, "rows"],
+    scores: Float32[np.ndarray, "scored_rows"] = NO_SCORES,
+) -> None:
     """Writes the arrays that a RecordBuilder maps into its folder, which already holds the tokens of `texts`.
 
     Args:
@@ -126,6 +137,7 @@ def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen
       groups: the labels by query.
       texts: the positions of the tokens of the documents.
       chosen: a mask of the rows of `groups` whose documents have their tokens written.
+      scores: theta of the rows of `groups`; empty for records without scores.
     """
     arrays = RecordArrays(
         bounds=groups.bounds,
@@ -135,6 +147,7 @@ def keep_arrays(folder: Path, groups: LabelGroups, texts: DocumentTokens, chosen
         id_words=groups.id_words,
         starts=texts.starts,
         lengths=texts.lengths,
+        scores=scores,
         tokens=_NO_TOKENS,
     )
     for name in _ARRAY_NAMES:

@@ -31,7 +31,7 @@ from data.backends.connection import SparkConnection
 from data.backends.spark_tables import connect_spark
 from data.perspectives.knowledge_level import SOURCE as WRITTEN
 from data.records.arguments import WriteRecordsArguments
-from data.records.builder import RecordArrays, nothing_to_train_on, sum_counts, text_counts
+from data.records.builder import NO_SCORES, RecordArrays, nothing_to_train_on, sum_counts, text_counts
 from data.records.document_tokens import DOCUMENT_TABLES, DocumentTokenizer
 from data.records.label_groups import LabelGroups, choose_texts, dev_threshold, group_labels, same_hash
 from data.tables import LogTables
@@ -140,6 +140,7 @@ def _arrays(groups: LabelGroups, rows: pa.Table) -> RecordArrays:
         id_words=groups.id_words,
         starts=(np.cumsum(sizes) - sizes) // 4,
         lengths=(sizes // 4).astype(np.int32),
+        scores=NO_SCORES,
         tokens=np.frombuffer(content, "<i4"),
     )
 

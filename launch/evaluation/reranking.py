@@ -7,18 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax.artifacts.lineage import input_fingerprint, manifest_or_none
 from crops_jax.discriminator import DESCRIPTION, Discriminator
 from crops_jax.errors import InputError
 from crops_jax.retrieval.reranking import reranked
-from data.mining.relevance.theta import FOLDER, Theta, fitted_on_split, open_theta, reads_past
-from data.perspectives.log_events import parse_time
+from data.mining.relevance.theta import FOLDER, Theta, open_theta, refuse_seen_answers
 from data.tables import LogTables
 from launch.corpus.documents import Corpus
 from launch.evaluation.searching import Retrieved
 
 RERANKED = "reranked"
-_SPLIT_ARGUMENTS = ("from_", "fraction", "by", "seed")
 
 
 class Reranker(NamedTuple):
@@ -46,7 +43,7 @@ def open_reranker(logs: LogTables, folder: str) -> Reranker:
             )
         return Reranker(open_theta(kept), f"SPLIT/{FOLDER}", True)
     theta = open_theta(folder)
-    _refuse_seen_answers(theta, folder, logs)
+    refuse_seen_answers(theta, folder, logs.path, argument="--reranker")
     chose_qr = _same(theta.discriminator, folder, kept) if kept.is_dir() else None
     return Reranker(theta, "--reranker", chose_qr)
 
@@ -100,24 +97,6 @@ def _scores(discriminator: Discriminator, queries: Sequence[str], indices: np.nd
             scores[rows, ranks] = discriminator.score([queries[int(row)] for row in rows], documents)
             bar.update(len(rows))
     return scores
-
-
-def _refuse_seen_answers(theta: Theta, folder: str, logs: LogTables) -> None:
-    """Raises InputError if a discriminator was fitted on what this SPLIT holds out. Without a manifest it is not."""
-    split = manifest_or_none(logs.path)
-    if split is None or split["program"] != "data.hold_out":
-        return
-    begin = split["arguments"].get("from_")
-    time = parse_time(begin, argument="--from") if begin else None
-    decided = {name: split["arguments"].get(name) for name in _SPLIT_ARGUMENTS}
-    later = reads_past(theta, time)
-    unknown = time is None or theta.fitted["unsplit_judgements"]
-    if later or (unknown and not fitted_on_split(folder, input_fingerprint(split, "logs"), decided)):
-        reason = f"read searches up to {theta.fitted['latest_time']}" if later else "may have read what is held out"
-        raise InputError(
-            f"--reranker {folder} {reason}, so it knows answers of the test; fit one on {logs.path} "
-            "(launch.train_discriminator --logs), or leave it out to take the one that is kept there"
-        )
 
 
 def _same(discriminator: Discriminator, folder: str, kept: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from crops_jax import discriminator
 from crops_jax.artifacts import fingerprint, read_manifest, write_text
 from crops_jax.artifacts.json_fields import read_object
-from crops_jax.artifacts.lineage import Manifest, input_fingerprint, input_manifest
+from crops_jax.artifacts.lineage import Manifest, input_fingerprint, input_manifest, manifest_or_none
 from crops_jax.discriminator import Discriminator, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.discriminator.populations import NAMES
@@ -20,7 +20,7 @@ from crops_jax.errors import InputError
 from data.backends.connection import Connection
 from data.mining.parameters import ReformulationParameters
 from data.mining.relevance.training_pairs import NothingToFit, TrainingPairs, published_before, texts_of, training_pairs
-from data.perspectives.log_events import LogEvents
+from data.perspectives.log_events import LogEvents, parse_time
 from data.tables import LogTables
 
 FITTED = "fitted.json"
@@ -28,6 +28,10 @@ FITTED = "fitted.json"
 
 FOLDER = "discriminator"
 """The folder in a directory of log tables that keeps the discriminator fitted on them."""
+
+
+_SPLIT_ARGUMENTS = ("from_", "fraction", "by", "seed")
+"""The arguments of data.hold_out that decide what is held out."""
 
 
 class Theta(NamedTuple):
@@ -202,6 +206,33 @@ def refuse_other_split(folder: Path | str, logs: LogTables, split: dict[str, Any
             f"--discriminator {folder} was not fitted on the training part of this hold-out, so it may have seen what "
             f"is held out; fit one on a directory that data.hold_out wrote from {logs.path} with the same arguments, "
             "or leave it out to have that done here"
+        )
+
+
+def refuse_seen_answers(theta: Theta, folder: Path | str, split: Path | str, *, argument: str) -> None:
+    """Raises InputError if a discriminator was fitted on what a SPLIT of data.hold_out holds out.
+
+    A directory without a manifest, or of another program, holds nothing out.
+
+    Args:
+      theta: the discriminator.
+      folder: its folder.
+      split: the directory of log tables.
+      argument: the flag that named the folder, for the message.
+    """
+    manifest = manifest_or_none(split)
+    if manifest is None or manifest["program"] != "data.hold_out":
+        return
+    begin = manifest["arguments"].get("from_")
+    time = parse_time(begin, argument="--from") if begin else None
+    decided = {name: manifest["arguments"].get(name) for name in _SPLIT_ARGUMENTS}
+    later = reads_past(theta, time)
+    unknown = time is None or theta.fitted["unsplit_judgements"]
+    if later or (unknown and not fitted_on_split(folder, input_fingerprint(manifest, "logs"), decided)):
+        reason = f"read searches up to {theta.fitted['latest_time']}" if later else "may have read what is held out"
+        raise InputError(
+            f"{argument} {folder} {reason}, so it knows answers of the test; fit one on {split} "
+            f"(launch.train_discriminator --logs), or take the one that is kept in {split}/{FOLDER}"
         )
 
 

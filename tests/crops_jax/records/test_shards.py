@@ -33,8 +33,11 @@ def int32_arrays(shape, elements):
     return hnp.arrays(np.int32, shape, elements=elements)
 
 
+SCORES = st.floats(0, 1, width=32) | st.just(np.nan)
+
+
 @st.composite
-def query_records(draw):
+def query_records(draw, scored=False):
     documents, labelled = draw(st.integers(0, 5)), draw(st.integers(0, 20))
     token_lists = int32_arrays(st.integers(0, 6), st.integers(0, 2**31 - 1))
     levels = st.integers(0, 5)
@@ -45,6 +48,7 @@ def query_records(draw):
         document_tokens=tuple(draw(token_lists) for _ in range(documents)),
         labelled_ids=draw(int32_arrays((labelled, 2), INT32)),
         labelled_levels=draw(int32_arrays(labelled, levels)),
+        labelled_scores=draw(hnp.arrays(np.float32, labelled, elements=SCORES)) if scored else None,
     )
 
 
@@ -52,7 +56,7 @@ def files_of(path):
     return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
 
 
-@given(query_records())
+@given(query_records() | query_records(scored=True))
 def test_a_record_survives_its_encoding(record):
     data = encode_record(record)
     assert_equal(decode_record(data), record)
@@ -89,6 +93,11 @@ def test_damaged_examples_are_refused_or_read_as_a_record(data):
         ({"query_tokens": [2**31]}, "query_tokens must fit 32 bits"),
         ({"query_tokens": [1.5]}, "query_tokens must be integers"),
         ({"document_ids": [[1, 2, 3]] * 3}, "document_ids must be integers"),
+        ({"labelled_scores": [0.5]}, r"labelled_scores must have one number for each of 4 labelled_ids, found \(1,\)"),
+        (
+            {"labelled_scores": [0.5, np.nan, 1.5, 0]},
+            r"labelled_scores must lie in \[0, 1\] or be NaN, found 0.0 to 1.5",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(changed, message):
@@ -123,6 +132,34 @@ def test_any_records_survive_their_files(tmp_path_factory, examples, num_shards)
     write_records(path, examples, num_shards=num_shards)
     for found, expected in zip(RecordSource(path), examples, strict=True):
         assert_equal(found, expected)
+
+
+def scored_example(number: int) -> QueryRecord:
+    return example(number)._replace(labelled_scores=np.array([1, 0.25, np.nan, number / 100], np.float32))
+
+
+def test_scores_lie_beside_the_levels_and_records_without_them_are_as_before(tmp_path):
+    write_records(tmp_path / "scored", map(scored_example, range(5)), num_shards=2)
+    write_records(tmp_path / "scored", [scored_example(9)], num_shards=1, split="dev")
+    source = RecordSource(tmp_path / "scored")
+    assert source.scored
+    for number, found in enumerate(source):
+        assert_equal(found, scored_example(number))
+    declared = json.loads((tmp_path / "scored" / FEATURES).read_text())["featuresDict"]["features"]
+    assert declared["labelled_scores"]["tensor"]["dtype"] == "float32"
+    write_records(tmp_path / "plain", map(example, range(5)), num_shards=2)
+    assert not RecordSource(tmp_path / "plain").scored
+    assert all(record.labelled_scores is None for record in RecordSource(tmp_path / "plain"))
+    assert "labelled_scores" not in (tmp_path / "plain" / FEATURES).read_text()
+    assert "labelled_scores" not in (tmp_path / "plain" / DATASET_INFO).read_text()
+
+
+def test_a_folder_does_not_mix_records_with_and_without_scores(tmp_path):
+    with pytest.raises(InputError, match="example 1: either all records of a folder have labelled_scores, or none"):
+        write_records(tmp_path / "one_split", [example(0), scored_example(1)], num_shards=1)
+    write_records(tmp_path, [scored_example(0)], num_shards=1)
+    with pytest.raises(InputError, match="either all records of a folder have labelled_scores, or none"):
+        write_records(tmp_path, [example(1)], num_shards=1, split="dev")
 
 
 def test_the_same_examples_give_the_same_bytes(tmp_path):
@@ -223,7 +260,8 @@ def test_missing_shards_and_damaged_descriptions_are_errors(tmp_path):
         RecordSource(tmp_path / "nowhere")
 
 
-def test_features_json_is_what_tfds_writes(tmp_path):
+@pytest.mark.parametrize("scored", [False, True])
+def test_features_json_is_what_tfds_writes(tmp_path, scored):
     tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow_datasets is optional")
     features = tfds.features.FeaturesDict(
         {
@@ -235,12 +273,17 @@ def test_features_json_is_what_tfds_writes(tmp_path):
                 "labelled": (None, 3),
             }.items()
         }
+        | (
+            {"labelled_scores": tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding="bytes")}
+            if scored
+            else {}
+        )
     )
     (tmp_path / "tfds").mkdir()
     features.save_config(tmp_path / "tfds")
-    write_records(tmp_path / "ours", [example(0)], num_shards=1)
+    write_records(tmp_path / "ours", [scored_example(0) if scored else example(0)], num_shards=1)
     assert (tmp_path / "ours" / FEATURES).read_bytes() == (tmp_path / "tfds" / FEATURES).read_bytes()
-    assert json.loads((tmp_path / "tfds" / FEATURES).read_text()) == features_json()
+    assert json.loads((tmp_path / "tfds" / FEATURES).read_text()) == features_json(scored=scored)
 
 
 def test_dataset_info_is_read_and_written_back_by_tfds_byte_by_byte(tmp_path):

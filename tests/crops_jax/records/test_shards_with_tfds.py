@@ -16,13 +16,16 @@ PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 
-def test_tfds_reads_every_field_of_every_record(tmp_path):
+@pytest.mark.parametrize("scored", [False, True])
+def test_tfds_reads_every_field_of_every_record(tmp_path, scored):
     if not PYTHON.exists():
         pytest.skip("no .venv-peers; make peers builds it")
     written = {
         "train": [example(i, documents=i % 4, labelled=3 * i) for i in range(11)],
         "dev": [example(40 + i) for i in range(3)],
     }
+    if scored:
+        written = {split: list(map(with_scores, examples)) for split, examples in written.items()}
     for split, examples in written.items():
         write_records(tmp_path / "records", examples, num_shards=3, split=split)
     script = ROOT / "tests" / "peers" / "read_with_tfds.py"
@@ -39,4 +42,9 @@ def test_tfds_reads_every_field_of_every_record(tmp_path):
             for number, record in enumerate(examples):
                 for name, value in feature_values(record).items():
                     np.testing.assert_array_equal(found[f"{split}/{number}/{name}"], value)
-                    assert found[f"{split}/{number}/{name}"].dtype == np.int32
+                    assert found[f"{split}/{number}/{name}"].dtype == value.dtype
+
+
+def with_scores(record):
+    scores = np.linspace(0, 1, len(record.labelled_ids), dtype=np.float32)
+    return record._replace(labelled_scores=np.where(scores > 0.6, np.float32(np.nan), scores))
