@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Float32, Int, Int32
 
 from crops_jax.hashing import token_words
 
@@ -81,6 +81,39 @@ def sparse_labels(
       The labels, [queries, min(labels_per_query, labelled)]; the mask of the columns that are real documents, which is
       False for empty columns and for second copies of a document; and the counters.
     """
+    return _looked_up(labelled_ids, labelled_levels, document_ids, labels_per_query=labels_per_query)[:3]
+
+
+def scored_sparse_labels(
+    labelled_ids: Int32[jax.Array, "queries labelled 2"],
+    labelled_levels: Int32[jax.Array, "queries labelled"],
+    labelled_scores: Float32[jax.Array, "queries labelled"],
+    document_ids: Int32[jax.Array, "documents 2"],
+    *,
+    labels_per_query: int,
+) -> tuple[SparseLabels, Bool[jax.Array, "documents"], LookupCounters, Float32[jax.Array, "queries k"]]:
+    """Returns what `sparse_labels` returns for the same arguments, and the score of each entry of the labels.
+
+    Args:
+      labelled_scores: a score of each labelled document; NaN for a document without one. The entries of such documents,
+        and entries of padding, have the score NaN.
+      others: the other arguments are those of `sparse_labels`.
+    """
+    labels, doc_mask, counters, kept = _looked_up(
+        labelled_ids, labelled_levels, document_ids, labels_per_query=labels_per_query
+    )
+    scores = jnp.take_along_axis(labelled_scores, kept, axis=1)
+    return labels, doc_mask, counters, jnp.where(labels.doc_index >= 0, scores, jnp.nan)
+
+
+def _looked_up(
+    labelled_ids: Int32[jax.Array, "queries labelled 2"],
+    labelled_levels: Int32[jax.Array, "queries labelled"],
+    document_ids: Int32[jax.Array, "documents 2"],
+    *,
+    labels_per_query: int,
+) -> tuple[SparseLabels, Bool[jax.Array, "documents"], LookupCounters, Int32[jax.Array, "queries k"]]:
+    """Returns what `sparse_labels` returns, and for each entry the number of its labelled document."""
     queries, labelled, _ = labelled_ids.shape
     documents = document_ids.shape[0]
     order = _lexicographic_order(document_ids)
@@ -111,7 +144,7 @@ def sparse_labels(
         duplicate_documents=_count(~first_copy & ~empty),
         label_overflow=_count(matched) - _count(is_entry),
     )
-    return labels, doc_mask, counters
+    return labels, doc_mask, counters, kept
 
 
 def repeated_queries(query_tokens: Int32[jax.Array, "queries tokens"]) -> Bool[jax.Array, "queries"]:

@@ -106,8 +106,19 @@ def use_bag_encoder(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dual_encoder, "initial_parameters", parameters)
 
 
-def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, words: int = VOCABULARY - 8) -> Path:
-    """A folder of records, complete with tokenizer and manifest. A query shares words with its positives."""
+def tiny_records(
+    path: Path,
+    *,
+    queries: int = 28,
+    dev: int = 6,
+    seed: int = 0,
+    words: int = VOCABULARY - 8,
+    scored: bool = False,
+) -> Path:
+    """A folder of records, complete with tokenizer and manifest. A query shares words with its positives.
+
+    scored: whether the documents with text have scores, which fall from the first to the last of a query.
+    """
     random = np.random.default_rng(seed)
     documents = [random.integers(5, VOCABULARY, random.integers(4, 15)).astype(np.int32) for _ in range(2 * queries)]
     ids = document_id_words(f"d{i}" for i in range(len(documents)))
@@ -120,6 +131,7 @@ def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, 
             [Level.QUERY_LEVEL_POSITIVE, Level.SHOWN_NOT_CLICKED, Level.POSITIVE, Level.RANKED_NOT_SHOWN, 1], np.int32
         )[: len(labelled)]
         with_text = labelled[: int(random.integers(1, 4))]
+        scores = np.where(np.arange(5) < len(with_text), np.linspace(0.9, 0.1, 5), np.nan).astype(np.float32)
         return QueryRecord(
             query_tokens=np.concatenate([random.choice(positive, 3), [2]]).astype(np.int32),
             document_ids=ids[with_text],
@@ -127,6 +139,7 @@ def tiny_records(path: Path, *, queries: int = 28, dev: int = 6, seed: int = 0, 
             document_tokens=tuple(documents[i] for i in with_text),
             labelled_ids=ids[labelled],
             labelled_levels=levels,
+            labelled_scores=scores[: len(labelled)] if scored else None,
         )
 
     with artifacts.output_directory(

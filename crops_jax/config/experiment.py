@@ -178,6 +178,15 @@ class LossConfig:
     rince_form: Literal["out", "in", "out_in"] = "out"
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
     """The temperatures of levels 1 to 5 as multiples of the learnt temperature."""
+    distillation: Literal["none", "kl", "margin_mse"] = "none"
+    """The loss that is added to the loss `name`, to bring the scores of a query's documents near those of the relevance
+    discriminator, which data.write_records --discriminator writes. "kl" compares distributions, "margin_mse" the
+    differences of all pairs (crops_jax.losses.distillation)."""
+    distillation_weight: float = 1.0
+    """The weight of the added loss."""
+    teacher_temperature: float = 1.0
+    """The number by which the logits of the discriminator are divided. That of the encoder is the learnt
+    temperature."""
     corpus_top: int = 200
     """The number of first documents of the whole corpus over which the loss of a query is, when the document tower is
     frozen (launch.train --document-embeddings). It has no effect otherwise."""
@@ -208,6 +217,9 @@ class LossConfig:
         _require(margin is None or math.isfinite(margin), "ignore_margin must be finite or None", margin)
         _require(0 < self.log_q_decay <= 1, "log_q_decay must lie in (0, 1]", self.log_q_decay)
         _require(self.log_q_buckets > 0, "log_q_buckets must be positive", self.log_q_buckets)
+        weight, teacher = self.distillation_weight, self.teacher_temperature
+        _require(0 < weight < math.inf, "distillation_weight must be positive and finite", weight)
+        _require(0 < teacher < math.inf, "teacher_temperature must be positive and finite", teacher)
         _require(self.corpus_top > 0, "corpus_top must be positive", self.corpus_top)
         dims = self.matryoshka_dims
         ascending = all(low < high for low, high in zip((0, *dims), dims))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from crops_jax.config import Config
 from crops_jax.input_pipeline.document_choice import choose_documents
@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     document_ids: the id of each column's document, as two words.
     labelled_ids: the ids of each query's labelled documents, as two words; (0, 0) is padding.
     labelled_levels: the levels of these documents.
+    labelled_scores: their scores by the relevance discriminator (theta); NaN for a document without one and for
+      padding. None for runs that distil nothing.
     """
 
     texts: tuple[PackedTexts, ...]
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     document_ids: Int32[np.ndarray, "N 2"]
     labelled_ids: Int32[np.ndarray, "B L 2"]
     labelled_levels: Int32[np.ndarray, "B L"]
+    labelled_scores: Float32[np.ndarray, "B L"] | None = None
 
 
 class _Chosen(NamedTuple):
@@ -60,6 +63,7 @@ class BatchReader:
     document_tokens: int
     row_tokens: int
     shared_towers: bool
+    scored: bool
     groups: int
     own_groups: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...] = ()
@@ -67,8 +71,13 @@ class BatchReader:
 
     @classmethod
     def create(cls, source: RecordSource, config: Config, *, groups: int, own_groups: tuple[int, ...]) -> "BatchReader":
-        """Returns a reader with the settings of a configuration. It needs `with_row_counts` before it can read."""
-        encoder = config.encoder
+        """Returns a reader with the settings of a configuration. It needs `with_row_counts` before it can read.
+
+        Raises ValueError if the configuration distils scores and the records have none.
+        """
+        encoder, scored = config.encoder, config.loss.distillation != "none"
+        if scored and not source.scored:
+            raise ValueError(f"{source.path}: the records have no scores that {config.loss.distillation} could distil")
         return cls(
             source=source,
             seed=config.training.seed,
@@ -79,6 +88,7 @@ class BatchReader:
             row_tokens=config.data.row_tokens
             or packed_row_width(encoder.max_query_tokens, encoder.max_document_tokens),
             shared_towers=encoder.shared_towers,
+            scored=scored,
             groups=groups,
             own_groups=own_groups,
         )
@@ -101,6 +111,7 @@ class BatchReader:
             document_ids=np.zeros((rows * self.columns, 2), np.int32),
             labelled_ids=np.zeros((rows, labelled, 2), np.int32),
             labelled_levels=np.zeros((rows, labelled), np.int32),
+            labelled_scores=np.full((rows, labelled), np.nan, np.float32) if self.scored else None,
         )
         for row, (record, documents) in enumerate(own):
             query = self._cut(record.query_tokens, self.query_tokens)
@@ -110,6 +121,8 @@ class BatchReader:
             count = len(record.labelled_levels)
             batch.labelled_ids[row, :count] = record.labelled_ids
             batch.labelled_levels[row, :count] = record.labelled_levels
+            if batch.labelled_scores is not None:
+                batch.labelled_scores[row, :count] = record.labelled_scores
         return batch
 
     def with_row_counts(self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, multiple: int) -> "BatchReader":

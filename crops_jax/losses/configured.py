@@ -1,6 +1,7 @@
 """The loss that a configuration names, as the trainer computes it."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32
@@ -9,6 +10,7 @@ from crops_jax.config import LossConfig
 from crops_jax.labels import SparseLabels
 from crops_jax.losses.arguments import LossInputs, LossOptions
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
+from crops_jax.losses.distillation import distillation_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, level_statistics
 from crops_jax.losses.level_sums.api import Split, implementation_that_runs
@@ -19,7 +21,7 @@ from crops_jax.losses.pairwise.pair_losses import pairwise_log_terms, ranknet_te
 from crops_jax.losses.pairwise.rank_weights import lambda_formula
 from crops_jax.losses.pairwise.scored_batch import PairFormula, pairwise_loss, require_dense
 from crops_jax.losses.ranking_infonce import rince_formula
-from crops_jax.losses.terms import Formula, batch_loss
+from crops_jax.losses.terms import Formula, batch_loss, mean_of_terms
 from crops_jax.models.pooling import unit_norm
 
 _FORMULAS: dict[str, Formula] = {
@@ -52,42 +54,63 @@ def configured_implementation(
     return implementation_that_runs(config.implementation, labels, queries=queries, docs=docs)
 
 
+class ConfiguredLoss(NamedTuple):
+    """The loss of a batch, its counters and its statistics.
+
+    distillation: the distillation loss without its weight; None if the configuration has none. `loss` is the loss that
+      the configuration names plus the weight times this.
+    """
+
+    loss: Float[Array, ""]
+    counters: dict[str, Int32[Array, ""]]
+    levels: LevelStatistics
+    distillation: Float[Array, ""] | None
+
+
 def configured_loss(
     config: LossConfig,
     inputs: LossInputs,
     *,
     temperature: Float[Array, ""],
     split: Split,
-) -> tuple[Float[Array, ""], dict[str, Int32[Array, ""]], LevelStatistics]:
+) -> ConfiguredLoss:
     """Returns the loss of a batch, its counters and its statistics.
 
     With config.matryoshka_dims the loss is the mean of several losses: that of the full width, and one for each number
     of leading components, which are normalised again (Kusupati et al. 2022, arXiv 2205.13147, equation 1, with equal
-    weights). Counters and statistics are those of the full width.
+    weights). Counters and statistics are those of the full width. The distillation loss is such a mean too.
 
     If the configuration has a margin, the counter ignored_by_margin is the number of documents of other queries that
     the margin ignores. This counter and the statistics include only queries whose weight is not 0.
 
     Args:
       config: the loss section of the configuration.
-      inputs: the batch; query_weights must be present and the labels must be SparseLabels.
+      inputs: the batch; query_weights must be present, and teacher_scores if the configuration distils them. The labels
+        must be SparseLabels.
       temperature: a positive scalar.
       split: the mesh over which queries and documents are split.
     """
 
-    def compute(inputs: LossInputs) -> tuple[Array, LevelSums]:
-        return _loss_and_sums(config, inputs, temperature, split)
+    def compute(inputs: LossInputs) -> tuple[Array, Array | None, LevelSums]:
+        loss, sums = _loss_and_sums(config, inputs, temperature, split)
+        return loss, _distillation(config, sums, inputs, temperature), sums
 
-    loss, sums = compute(inputs)
-    if config.matryoshka_dims:
-        parts = [compute(_leading_components(inputs, dim))[0] for dim in config.matryoshka_dims]
-        loss = jnp.stack([loss, *parts]).mean()
+    widths = [inputs, *(_leading_components(inputs, dim) for dim in config.matryoshka_dims)]
+    losses, distilled, (sums, *_) = zip(*map(compute, widths), strict=True)
+    loss, distillation = _mean(losses), None
+    if config.distillation != "none":
+        distillation = _mean(distilled)
+        loss += config.distillation_weight * distillation
     assert inputs.query_weights is not None
     counted = inputs.query_weights > 0
     counters = {}
     if config.ignore_margin is not None:
         counters["ignored_by_margin"] = jnp.where(counted, sums.ignored, 0).sum(dtype=jnp.int32)
-    return loss, counters, level_statistics(sums, counted)
+    return ConfiguredLoss(loss, counters, level_statistics(sums, counted), distillation)
+
+
+def _mean(parts: Sequence[Float[Array, ""]]) -> Float[Array, ""]:
+    return parts[0] if len(parts) == 1 else jnp.stack(parts).mean()
 
 
 def _loss_and_sums(
@@ -107,6 +130,23 @@ def _loss_and_sums(
         return pairwise_loss(config.name, _PAIR_FORMULAS[config.name], inputs, temperature=temperature, **given)
     formula = rince_formula(config.rince_form) if config.name == "rince" else _FORMULAS[config.name]
     return batch_loss(config.name, formula, inputs, temperatures=_temperatures(config, temperature), **given)
+
+
+def _distillation(
+    config: LossConfig, sums: LevelSums, inputs: LossInputs, temperature: Float[Array, ""]
+) -> Float[Array, ""] | None:
+    """Returns the distillation loss, from the sums of the loss it is added to; None if the configuration has none."""
+    if config.distillation == "none":
+        return None
+    assert inputs.teacher_scores is not None
+    terms = distillation_terms(
+        config.distillation,
+        sums,
+        inputs.teacher_scores,
+        temperature=temperature,
+        teacher_temperature=config.teacher_temperature,
+    )
+    return mean_of_terms(terms, inputs, temperature[None], LossOptions(normalization=config.normalization))
 
 
 def _leading_components(inputs: LossInputs, dim: int) -> LossInputs:

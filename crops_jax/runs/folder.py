@@ -16,7 +16,7 @@ from crops_jax.config.stored import CONFIG, differing_fields, read_sections, wri
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
-from crops_jax.records import splits
+from crops_jax.records import RecordSource, splits
 from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
 from crops_jax.text import tokenizer
 
@@ -138,6 +138,12 @@ def check_records(records: Path, config: Config) -> None:
         raise InputError(
             f"--records {records} has no split dev, whose metric --training.early-stopping-evaluations watches; write "
             "the records with a --dev-fraction above 0, or train without early stopping"
+        )
+    if config.loss.distillation != "none" and not RecordSource(records).scored:
+        raise InputError(
+            f"--records {records} have no scores, which --loss.distillation {config.loss.distillation} learns from; "
+            "write the records with data.write_records --discriminator, such as SPLIT/discriminator, or leave "
+            "--loss.distillation out"
         )
     tokens = tokenizer.load(records / TOKENIZER)
     if tokens.vocabulary_size > config.encoder.vocabulary_size:

@@ -132,8 +132,8 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
     queries, documents = data.queries_per_batch, data.queries_per_batch * data.documents_per_query
     row_tokens = data.row_tokens or packed_row_width(encoder.max_query_tokens, encoder.max_document_tokens)
 
-    def array(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.batch_sharding(mesh))
+    def array(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
 
     def packed(*texts: tuple[int, int]) -> PackedTexts:
         token_counts = np.repeat([length for _, length in texts], [count // groups for count, _ in texts])
@@ -147,6 +147,7 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
             array(groups, chosen, row_tokens), array(groups, chosen, row_tokens), array(groups, len(token_counts))
         )
 
+    scored = config.loss.distillation != "none"
     both = (queries, lengths.query), (documents, lengths.document)
     return Batch(
         texts=(packed(*both),) if encoder.shared_towers else tuple(packed(texts) for texts in both),
@@ -154,6 +155,7 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
         document_ids=array(documents, 2),
         labelled_ids=array(queries, data.labels_per_query, 2),
         labelled_levels=array(queries, data.labels_per_query),
+        labelled_scores=array(queries, data.labels_per_query, dtype=jnp.float32) if scored else None,
     )
 
 

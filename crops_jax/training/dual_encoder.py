@@ -144,7 +144,9 @@ class _DualEncoderTask:
         self.evaluation = self._evaluation(records_path)
         self.examples_per_step = config.data.queries_per_batch
         self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
-        self.details = f"loss: {config.loss.name} ({self._implementation})"
+        distilled = config.loss.distillation
+        added = "" if distilled == "none" else f" + {config.loss.distillation_weight:g} x {distilled}"
+        self.details = f"loss: {config.loss.name} ({self._implementation}){added}"
 
     def describe_batch(self, step: int) -> str:
         return describe_batch(self._source, self.config, step - 1)
@@ -183,6 +185,7 @@ class _DualEncoderTask:
         counters[checksums.SAMPLES_FIELD] %= checksums.SAMPLES_MODULUS
         return {
             "loss": finite_number(metrics.loss),
+            **({} if metrics.distillation is None else {"distillation_loss": finite_number(metrics.distillation)}),
             "temperature": float(metrics.temperature),
             "learning_rate": float(metrics.learning_rate),
             "grad_norm": finite_number(metrics.grad_norm),

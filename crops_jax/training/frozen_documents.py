@@ -75,6 +75,11 @@ def check_frozen(config: Config) -> None:
         raise InputError(
             f"--document-embeddings takes the losses {', '.join(LOSSES)} of the full width, found {config.loss.name}"
         )
+    if config.loss.distillation != "none":
+        raise InputError(
+            "--document-embeddings takes documents from the whole corpus, which the records have no scores of; leave "
+            "--loss.distillation out"
+        )
 
 
 def make_query_step(

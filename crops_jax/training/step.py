@@ -14,7 +14,7 @@ from crops_jax.config import Config, LossConfig
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
-from crops_jax.labels import SparseLabels, repeated_queries, sparse_labels
+from crops_jax.labels import LookupCounters, SparseLabels, repeated_queries, scored_sparse_labels, sparse_labels
 from crops_jax.losses import Split
 from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_implementation, configured_loss
@@ -35,6 +35,7 @@ class StepMetrics(NamedTuple):
 
     counters: the counters of the label lookup (see crops_jax.labels.LookupCounters), of the loss and of the batch.
     levels: the numbers of anchors of each level, and how well the scores order them.
+    distillation: the distillation loss without its weight; None for runs that distil nothing.
     """
 
     loss: Float[Array, ""]
@@ -43,6 +44,7 @@ class StepMetrics(NamedTuple):
     grad_norm: Float[Array, ""]
     counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
     levels: LevelStatistics
+    distillation: Float[Array, ""] | None = None
 
 
 def make_train_step(
@@ -100,6 +102,7 @@ def compiled_step(
             grad_norm=optax.global_norm(gradients),
             counters=details.counters,
             levels=details.levels,
+            distillation=details.distillation,
         )
         updated = state._replace(
             parameters=parameters, optimizer_state=optimizer_state, document_intervals=details.intervals
@@ -142,12 +145,16 @@ def device_batch(batch: Rows, mesh: Mesh) -> Rows:
 
 
 class LossDetails(NamedTuple):
-    """The results of the loss beside its value. intervals: those of the logQ correction after this batch."""
+    """The results of the loss beside its value, as in StepMetrics.
+
+    intervals: those of the logQ correction after this batch.
+    """
 
     temperature: Float[Array, ""]
     counters: dict[str, Int32[Array, ""] | Float[Array, ""]]
     levels: LevelStatistics
     intervals: DocumentIntervals | None
+    distillation: Float[Array, ""] | None = None
 
 
 def _loss_function(
@@ -163,12 +170,7 @@ def _loss_function(
         encoder: Any = nnx.merge(graph, state, others, copy=True)
         with sharding.traced_over(mesh):
             queries, documents = _embeddings(encoder, batch, config, step, flash)
-        labels, doc_mask, lookup = sparse_labels(
-            batch.labelled_ids,
-            batch.labelled_levels,
-            batch.document_ids,
-            labels_per_query=config.data.labels_per_query,
-        )
+        labels, doc_mask, lookup, teacher_scores = _labels(batch, config)
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
         counters = {"repeated_queries": repeated.sum(dtype=jnp.int32), **lookup._asdict(), **fill_of(batch.texts)}
@@ -179,11 +181,21 @@ def _loss_function(
                 intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
             )
         weights = (~repeated).astype(jnp.float32)
-        inputs = LossInputs(queries, documents, labels, weights, doc_mask, log_probabilities)
-        loss, loss_counters, levels = configured_loss(config.loss, inputs, temperature=temperature, split=split)
-        return loss, LossDetails(temperature, counters | loss_counters, levels, intervals)
+        inputs = LossInputs(queries, documents, labels, weights, doc_mask, log_probabilities, teacher_scores)
+        found = configured_loss(config.loss, inputs, temperature=temperature, split=split)
+        details = LossDetails(temperature, counters | found.counters, found.levels, intervals, found.distillation)
+        return found.loss, details
 
     return loss_function
+
+
+def _labels(batch: Any, config: Config) -> tuple[SparseLabels, Array, LookupCounters, Array | None]:
+    """Returns labels, document mask and counters, and the scores of a teacher if the configuration distils them."""
+    limit = config.data.labels_per_query
+    ids, levels, documents = batch.labelled_ids, batch.labelled_levels, batch.document_ids
+    if config.loss.distillation == "none":
+        return (*sparse_labels(ids, levels, documents, labels_per_query=limit), None)
+    return scored_sparse_labels(ids, levels, batch.labelled_scores, documents, labels_per_query=limit)
 
 
 def fill_of(texts: Any) -> dict[str, Array]:

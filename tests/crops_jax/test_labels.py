@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crops_jax.hashing import document_id_words
-from crops_jax.labels import Level, dense_labels, repeated_queries, sparse_labels
+from crops_jax.labels import Level, dense_labels, repeated_queries, scored_sparse_labels, sparse_labels
 
 LABELLED, COLUMNS = 6, 2
 lookup = jax.jit(sparse_labels, static_argnames="labels_per_query")
@@ -63,6 +63,24 @@ def test_property_lookup_equals_a_dictionary(seed):
         for column in np.flatnonzero(expected_mask)
     )
     assert counters.false_negatives_avoided == avoided
+
+
+def test_scores_follow_the_entries_that_are_kept():
+    scored_lookup = jax.jit(scored_sparse_labels, static_argnames="labels_per_query")
+    for seed in range(5):
+        ids, levels, documents = random_batch(seed)
+        scores = np.random.default_rng(seed).uniform(size=levels.shape).astype(np.float32)
+        scores[scores < 0.3] = np.nan
+        for kept in (LABELLED, 2):
+            *plain, found = scored_lookup(ids, levels, scores, documents, labels_per_query=kept)
+            for one, other in zip(
+                jax.tree.leaves(plain), jax.tree.leaves(lookup(ids, levels, documents, labels_per_query=kept))
+            ):
+                np.testing.assert_array_equal(one, other)
+            for row, columns in enumerate(np.asarray(plain[0].doc_index)):
+                by_id = dict(zip(map(tuple, ids[row].tolist()), scores[row], strict=True))
+                expected = [by_id[tuple(documents[column].tolist())] if column >= 0 else np.nan for column in columns]
+                np.testing.assert_array_equal(found[row], np.array(expected, np.float32))
 
 
 def test_another_querys_positive_that_is_also_this_ones_is_no_negative():

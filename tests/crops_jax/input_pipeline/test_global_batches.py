@@ -34,7 +34,7 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
         assert jax.tree.structure(one) == jax.tree.structure(other)
         for (path, array), expected_array in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other)):
             np.testing.assert_array_equal(array, expected_array, err_msg=jax.tree_util.keystr(path))
-            assert array.dtype == np.int32
+            assert array.dtype == (np.float32 if "scores" in jax.tree_util.keystr(path) else np.int32)
 
 
 def numbers(found: list[Batch]) -> list[int]:
@@ -44,7 +44,7 @@ def numbers(found: list[Batch]) -> list[int]:
 
 def test_a_batch_holds_queries_documents_and_all_labels(source):
     batch = next(batches(source, config(), num_steps=1))
-    assert [array.shape for array in batch[1:]] == [(4, 5), (12, 2), (4, 8, 2), (4, 8)]
+    assert [array.shape for array in batch[1:5]] == [(4, 5), (12, 2), (4, 8, 2), (4, 8)]
     [texts] = unpacked(batch.texts[0])
     assert len(batch.texts) == 1
     assert len(texts) == 16
@@ -64,6 +64,24 @@ def test_a_batch_holds_queries_documents_and_all_labels(source):
             place = int(batch.document_ids[column, 1]) - 1
             np.testing.assert_array_equal(batch.document_ids[column], record.document_ids[place])
             assert texts[4 + column] == record.document_tokens[place].tolist()
+
+
+def test_a_batch_of_a_run_that_distils_has_the_scores_of_all_labels(source, tmp_path):
+    assert next(batches(source, config(), num_steps=1)).labelled_scores is None
+    distils = config().replace(loss={"distillation": "kl"})
+    with pytest.raises(ValueError, match="the records have no scores that kl could distil"):
+        next(batches(source, distils, num_steps=1))
+
+    def scored(record):
+        scores = np.where(record.labelled_levels > 2, record.labelled_levels / 5, np.nan).astype(np.float32)
+        return record._replace(labelled_scores=scores)
+
+    write_records(tmp_path, map(scored, source), num_shards=1)
+    found, expected = (next(batches(RecordSource(tmp_path), each, num_steps=1)) for each in (distils, config()))
+    assert expected.labelled_scores is None
+    assert_same([found._replace(labelled_scores=None)], [expected])
+    wanted = np.where(found.labelled_levels > 2, found.labelled_levels / 5, np.nan).astype(np.float32)
+    np.testing.assert_array_equal(found.labelled_scores, wanted)
 
 
 def test_groups_hold_successive_queries_with_their_documents(source):

@@ -14,8 +14,10 @@ from crops_jax.devices import sharding
 from crops_jax.losses import (
     LossOptions,
     Split,
+    distillation_kl,
     h_infonce,
     infonce,
+    margin_mse,
     multi_positive_infonce,
     rince,
     softmax_cross_entropy,
@@ -53,8 +55,8 @@ def configured(config):
         temperature = jnp.float32(0.1)
         return configured_loss(config, LossInputs(*arrays, **given), temperature=temperature, split=split)
 
-    found, counters, _ = jax.jit(run, compiler_options=QUICK)()
-    return float(found), counters
+    found = jax.jit(run, compiler_options=QUICK)()
+    return float(found.loss), found.counters
 
 
 def value(function, **arguments):
@@ -75,6 +77,41 @@ def test_the_name_chooses_the_loss():
     found, _ = configured(LossConfig(name="rince", rince_form="in", rince_temperature_factors=factors))
     assert found == value(rince, temperatures=0.1 * jnp.asarray(factors), form="in")
     assert len({*values, found}) == 5
+
+
+@pytest.mark.parametrize(("form", "function"), [("kl", distillation_kl), ("margin_mse", margin_mse)])
+def test_distillation_is_added_with_its_weight(form, function):
+    arrays, given = arrays_of()
+    scores = np.random.default_rng(0).uniform(size=arrays[2].level.shape).astype(np.float32)
+    scores[scores < 0.2] = np.nan
+    split = Split(sharding.make_mesh(MeshConfig(data=1)))
+
+    def run(**fields):
+        inputs = LossInputs(*arrays, **given, teacher_scores=jnp.asarray(scores))
+        config = LossConfig(**fields)
+        return configured_loss(config, inputs, temperature=jnp.float32(0.1), split=split)
+
+    distilled = {"distillation": form, "distillation_weight": 0.3, "teacher_temperature": 2.0}
+    found, plain, both, pairs, ranknet = jax.jit(
+        lambda: (
+            run(**distilled, level_weights=(1.0, 1.0, 1.0, 1.0, 2.0)),
+            run(level_weights=(1.0, 1.0, 1.0, 1.0, 2.0)),
+            run(**distilled, matryoshka_dims=(3,)),
+            run(**distilled, name="ranknet"),
+            run(name="ranknet"),
+        ),
+        compiler_options=QUICK,
+    )()
+    assert plain.distillation is None
+    alone = value(function, teacher_scores=jnp.asarray(scores), temperature=0.1, teacher_temperature=2.0)
+    assert float(found.distillation) == alone
+    assert float(found.loss) == pytest.approx(float(plain.loss) + 0.3 * float(found.distillation), rel=1e-6)
+    assert float(pairs.distillation) == alone
+    assert float(pairs.loss) == pytest.approx(float(ranknet.loss) + 0.3 * float(pairs.distillation), rel=1e-6)
+    (q, d, labels), _ = arrays_of()
+    shorter = [x[:, :3] / jnp.linalg.norm(x[:, :3], axis=1, keepdims=True) for x in (q, d)]
+    short = function(*shorter, labels, jnp.asarray(scores), temperature=0.1, teacher_temperature=2.0, **given)
+    assert float(both.distillation) == pytest.approx((float(found.distillation) + float(short)) / 2, rel=1e-5)
 
 
 def test_options_and_their_counter():
@@ -103,6 +140,8 @@ def test_options_and_their_counter():
         ({"ignore_margin": float("inf")}, "ignore_margin must be finite or None"),
         ({"log_q_decay": 0.0}, "log_q_decay must lie in"),
         ({"log_q_buckets": 0}, "log_q_buckets must be positive"),
+        ({"distillation_weight": 0.0}, "distillation_weight must be positive and finite"),
+        ({"teacher_temperature": float("inf")}, "teacher_temperature must be positive and finite"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(fields, rule):

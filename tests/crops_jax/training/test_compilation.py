@@ -8,6 +8,8 @@ from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.training import compilation
 from crops_jax.training.compilation import TextLengths, abstract_batch, check_memory, compile_step
+from crops_jax.training.state import abstract_state
+from crops_jax.training.step import make_train_step
 from tests.tiny_run import CONFIG, BagEncoder
 
 
@@ -45,6 +47,18 @@ def test_a_step_that_fits_says_what_it_needs(monkeypatch):
     assert found["compiler_flops"] > 0
     assert found["estimate"] in ("compiler", "roofline")
     assert 0 < found["model_flops_utilization"] < 1
+
+
+def test_the_batch_of_a_step_that_distils_has_scores():
+    mesh = sharding.make_mesh(MeshConfig(data=2))
+    assert abstract_batch(CONFIG, TextLengths(6, 12), mesh=mesh).labelled_scores is None
+    config = CONFIG.replace(loss={"distillation": "kl"}, mesh={"data": 2})
+    batch = abstract_batch(config, TextLengths(6, 12), mesh=mesh)
+    assert batch.labelled_scores.shape == batch.labelled_levels.shape
+    model = nnx.eval_shape(lambda: BagEncoder(config, seed=0))
+    step = make_train_step(model, config, steps=10, mesh=mesh)
+    _, metrics = jax.eval_shape(step, abstract_state(model, config, steps=10, mesh=mesh), batch)
+    assert metrics.distillation.shape == ()
 
 
 def test_a_step_that_does_not_fit_says_what_to_change():

@@ -147,6 +147,40 @@ def test_loss_goes_down_and_the_report_is_right():
     assert metrics.levels.score_gap[3] > 0
 
 
+@pytest.mark.parametrize("form", ["kl", "margin_mse"])
+def test_distillation_is_the_same_over_every_mesh_and_brings_the_scores_to_the_order_of_the_teacher(form):
+    config = PLAIN.replace(
+        loss={"distillation": form, "distillation_weight": 20.0}, optimizer={"temperature_learning_rate": 1e-9}
+    )
+    first = []
+    for mesh_config in MESHES[:2]:
+        state, step, mesh = start(config, mesh_config)
+        batch = with_scores(batch_of(groups=sharding.num_groups(mesh)))
+        state, metrics = step(state, device_batch(batch, mesh))
+        first.append((float(metrics.loss), float(metrics.distillation), float(metrics.grad_norm)))
+    assert first[1] == pytest.approx(first[0], rel=1e-5)
+    assert first[0][1] > 0
+    plain, plain_step, plain_mesh = start()
+    _, plain_metrics = plain_step(plain, device_batch(batch_of(), plain_mesh))
+    assert plain_metrics.distillation is None
+    assert first[0][0] == pytest.approx(float(plain_metrics.loss) + 20 * first[0][1], rel=1e-5)
+
+    state, step, mesh = start(config)
+    found = []
+    for _ in range(STEPS):
+        state, metrics = step(state, device_batch(with_scores(batch_of()), mesh))
+        found.append(float(metrics.distillation))
+    assert found[-1] < 0.5 * found[0]
+
+
+def with_scores(batch) -> Batch:
+    """The teacher prefers the negative of every second query, which no loss over the levels would."""
+    scores = np.full(batch.labelled_levels.shape, np.nan, np.float32)
+    scores[:, 0] = 0.6
+    scores[:, 1] = np.where(np.arange(len(scores)) % 2, 0.9, 0.3)
+    return batch._replace(labelled_scores=scores)
+
+
 def test_a_repeated_query_is_merged():
     state, step, mesh = start()
     batch = batch_of()

@@ -133,7 +133,7 @@ def test_statistics_and_counters_are_those_of_every_loss():
         return configured_loss(config, inputs, temperature=jnp.float32(0.1), split=Split(mesh_of(1)))
 
     both = [jax.jit(functools.partial(run, name), compiler_options=QUICK)() for name in ("ranknet", "h_infonce")]
-    (one, counters, levels), (other, other_counters, other_levels) = jax.device_get(both)
+    (one, counters, levels, _), (other, other_counters, other_levels, _) = jax.device_get(both)
     assert one != other
     assert counters == other_counters
     assert counters["ignored_by_margin"] > 0
