@@ -166,7 +166,7 @@ class CellRunner:
 
     def _fingerprints(self, cell: Cell) -> dict[str, str]:
         """Returns the fingerprint of the records, which changes when their bytes do."""
-        return {"records": artifacts.fingerprint(self.shared.records[cell.system.labels])}
+        return {"records": artifacts.fingerprint(self.shared.records_of(cell.system))}
 
     def _initial_run(self, cell: Cell) -> Path | None:
         """Returns the run that a cell starts from, if there is one."""
@@ -194,7 +194,7 @@ class CellRunner:
             return folder, *train_phases(cell, planned, inputs, folder=folder, start=start)
         artifacts.write_text(folder / "config.py", self._module(cell, factor))
         chain = Chain(folder, total=self._steps_of_cell, compilation_cache=self.compilation_cache)
-        records = self.shared.records[cell.system.labels]
+        records = self.shared.records_of(cell.system)
         step = training_step(f"train {cell.name}", folder, records, folder / "run", start=start)
         return folder, chain, chain.run(step)
 

@@ -5,6 +5,7 @@ TABLE/shared/split                the training part and the test sets, with the 
 TABLE/shared/labels/RECIPE        the label table of a recipe
 TABLE/shared/labels.html          the page of data.report on the labels of all perspectives
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
+TABLE/shared/scored_records/RECIPE  the records with the discriminator's scores, for the systems that distil them
 TABLE/shared/bm25_negatives       labels and records with negatives by BM25, for the systems that begin with them
 TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start catalogue
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
@@ -20,6 +21,7 @@ from crops_jax import artifacts
 from crops_jax.config import Config
 from crops_jax.config.module import as_module
 from crops_jax.program.chain import Chain, Step
+from data.mining.relevance.theta import FOLDER as DISCRIMINATOR
 from data.mining.relevance.training_pairs import declared_relevant_grade
 from data.tables.truth import has_truth
 from launch.comparison.arguments import Budget, CompareArguments
@@ -34,6 +36,7 @@ SHARED = "shared"
 ALL_LABELS = LabelRecipe(perspectives=None)
 """The recipe of CroPS, on whose labels data.report makes its figures."""
 BM25_NEGATIVES = "bm25_negatives"
+SCORED_RECORDS = "scored_records"
 TOKENIZER_RECIPE = LabelRecipe()
 """The recipe whose records learn the vocabulary of all records; the vocabulary depends on the documents alone."""
 
@@ -57,8 +60,14 @@ class Shared:
     """The outcome of data.report for the labels of all perspectives; empty if no system needs them."""
     initial_runs: Mapping[str, Path]
     """The runs that the systems of an architecture start from; empty without a warm start."""
+    scored_records: Mapping[LabelRecipe, Path] = field(default_factory=dict)
+    """The records with the scores of the discriminator, of the recipes of systems that distil them."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """The systems that cannot be measured on this machine or with these arguments, with the reason."""
+
+    def records_of(self, system: System) -> Path:
+        """Returns the records that a system learns from. Raises KeyError if the logs do not allow its labels."""
+        return (self.scored_records if system.scored else self.records)[system.labels]
 
 
 def make_shared(
@@ -76,7 +85,9 @@ def make_shared(
     recipes = list(dict.fromkeys([TOKENIZER_RECIPE, *(system.labels for system in systems)]))
     splitting = 3 if arguments.discriminator == "cross_encoder" else 1
     lexical = {system.labels for system in systems if _begins_with_bm25(system)}
+    scored = list(dict.fromkeys(system.labels for system in systems if system.scored))
     total = (0 if arguments.logs else 1) + splitting + 2 * (len(recipes) + len(lexical)) + (ALL_LABELS in recipes)
+    total += len(scored)
     chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     logs, from_time = Path(arguments.logs), arguments.from_time
     if not arguments.logs:
@@ -112,6 +123,11 @@ def make_shared(
         evaluate_flags=_declared_grade(arguments, logs),
         labels_report=reported,
         initial_runs=initial_runs,
+        scored_records={
+            recipe: _scored_records(chain, arguments, recipe, labels[recipe], split, folder, configs)
+            for recipe in scored
+            if recipe in kept
+        },
     )
 
 
@@ -207,6 +223,33 @@ def _write_records(
             brought = str(output / "tokenizer")
             tokenizer = ("--tokenizer", brought)
     return records
+
+
+def _scored_records(
+    chain: Chain,
+    arguments: CompareArguments,
+    recipe: LabelRecipe,
+    labels: Path,
+    split: Path,
+    folder: Path,
+    configs: Mapping[str, Config],
+) -> Path:
+    """Writes the records of a label table with the scores of the discriminator that is kept in the split.
+
+    They have a folder of their own, so that the records of the systems that distil nothing stay as they are.
+    """
+    output = folder / SCORED_RECORDS / recipe.name
+    flags = ("--discriminator", str(split / DISCRIMINATOR), "--tokenizer", str(_tokenizer(folder)), *_lengths(configs))
+    step = Step(
+        name=f"write records of {recipe.name} with scores",
+        module="data.write_records",
+        arguments=("--labels", str(labels), "--logs", str(split), *flags)
+        + (*words_of(arguments.records_flags), "--output", str(output)),
+        inputs=(labels, split),
+        output=output,
+    )
+    chain.run(step)
+    return output
 
 
 def mining_inputs(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from configs.baselines import (
+    distilled,
     fs_lr,
     fs_lr_ranknet,
     infonce,
@@ -67,6 +68,8 @@ class System:
     phases: tuple[Phase, ...] = ()
     """The phases of training, with negatives that are mined between them. `config` is that of the last one. Empty: one
     phase with the negatives that the labels have."""
+    scored: bool = False
+    """Whether its records hold the discriminator's scores of their documents, which its loss distils."""
     trained: bool = True
     """False: the weights stay those of step 0."""
     ranked_by: Literal["encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked"] = "encoder"
@@ -202,6 +205,14 @@ _REGISTERED = (
         labels=_EVERYTHING,
         groups=tuple(GROUPS),
         about="CroPS: all perspectives, hierarchical label assignment and H-InfoNCE (arXiv 2511.15443).",
+    ),
+    System(
+        name="distilled",
+        labels=_EVERYTHING,
+        config=distilled.CHANGES,
+        scored=True,
+        groups=("systems", "losses"),
+        about="CroPS that also learns the scores of the relevance discriminator (Hinton et al., arXiv 1503.02531).",
     ),
     System(
         name="fusion",

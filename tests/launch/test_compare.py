@@ -149,6 +149,22 @@ def test_everything_that_cells_share_is_a_command_and_runs_once(programs):
     assert all("--bm25-results table/shared/bm25.npz" in one for one in calls(programs, "launch.evaluate"))
 
 
+def test_a_system_that_distils_learns_from_records_of_its_own(programs):
+    run(systems="crops,distilled", seeds=1)
+    shared = "table/shared"
+    scored = calls(programs, "data.write_records")[-1]
+    assert scored == (
+        f"data.write_records --labels {shared}/labels/all-hla --logs {shared}/split --discriminator "
+        f"{shared}/split/discriminator --tokenizer {shared}/records/search_log-hla/tokenizer --max-tokens 32 "
+        f"--max-query-tokens 16 --output {shared}/scored_records/all-hla"
+    )
+    assert not any("--discriminator" in command for command in calls(programs, "data.write_records")[:-1])
+    trained = [command.split("--records ")[1].split()[0] for command in calls(programs, "launch.train ")]
+    assert trained == [f"{shared}/records/all-hla"] * 2 + [f"{shared}/scored_records/all-hla"]
+    config = Path("table/runs/distilled-transformer-0-1/config.py").read_text()
+    assert "distillation='kl'" in config
+
+
 def test_equal_label_tables_have_one_set_of_records(programs):
     programs.levels_matter = False
     outcome = run(systems="crops,crops_binary,crops_query_level_at_4")

@@ -41,4 +41,9 @@ def notes_of(
         notes.append("The relevance discriminator is lexical. It favours documents that share words with the query.")
         if arguments.get("logs"):
             notes.append("It also decides which documents belong to the QR test, so QR is kind to BM25.")
+    if "distilled" in finished and arguments.get("logs"):
+        notes.append(
+            "The system distilled learns the scores of the discriminator that also decides which documents belong to "
+            "the QR test, so its QR figures are circular; judge it by CT and NDCG."
+        )
     return notes

@@ -20,6 +20,7 @@ from tests.paths import ROOT
 
 DIFFERENCES = {
     "crops": {},
+    "distilled": {"loss.distillation": "kl"},
     "fs_lr": {"loss.name": "lambda_ndcg"},
     "hard_negatives.adore": {
         "loss.name": "lambda_mrr",
@@ -77,11 +78,13 @@ def test_its_loss_and_gradients_of_a_tiny_batch_are_finite(name):
     config = program.load_config(f"baselines.{name}").loss
     q, d, matrix, weights, mask = random_case(1)
     log_p = np.linspace(-3, 0, len(d), dtype=np.float32) if config.log_q_correction else None
+    labels = sparse(matrix)
+    scores = jnp.full(labels.level.shape, 0.7) if config.distillation != "none" else None
 
     @jax.jit(compiler_options=QUICK)
     def run(q, d):
         def loss(q, d):
-            inputs = LossInputs(q, d, sparse(matrix), jnp.asarray(weights), jnp.asarray(mask), log_p)
+            inputs = LossInputs(q, d, labels, jnp.asarray(weights), jnp.asarray(mask), log_p, scores)
             return configured_loss(config, inputs, temperature=jnp.float32(0.05), split=Split(mesh_of(1)))[0]
 
         return jax.value_and_grad(loss, argnums=(0, 1))(q, d)
