@@ -18,9 +18,10 @@ from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.scann_index import build_index
-from crops_jax.runs.encoder import open_encoder
+from crops_jax.runs.encoder import open_encoder, open_poly_encoder
 from data.tables import LogTables, open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
+from launch.evaluation.attending import score_by_poly_encoder
 from launch.evaluation.dev_queries import DevQueries, read_dev_queries
 from launch.evaluation.files import write_evaluation
 from launch.evaluation.fusing import fuse
@@ -61,6 +62,12 @@ class EvaluateArguments:
     reranked. 0: it is omitted, because a cross-encoder is slow."""
     reranker: str = ""
     """The folder of the discriminator that reranks. The default is the one that data.hold_out kept in SPLIT."""
+    rerank_by: str = ""
+    """A run of a Poly-encoder (launch.train with --encoder.query-codes), which reranks the first 200 documents of the
+    encoder for each query: the system poly_encoder."""
+    every_document: bool = False
+    """Whether the Poly-encoder also scores every document for each query: the system poly_encoder_exhaustive, an upper
+    bound of what it can rerank. It takes seconds where the encoder takes milliseconds."""
     bootstrap_samples: int = 2000
     """The number of bootstrap samples for each interval."""
     bm25_results: str = ""
@@ -82,7 +89,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 
     The system fusion_rrf joins the lists of the encoder and of BM25 by reciprocal rank fusion, and fusion_weighted by a
     weighted sum of their normalised scores. Its weight is chosen on dev queries, of which none is in a test set. With
-    --rerank, the system reranked has the first documents of the encoder in the order of theta.
+    --rerank, the system reranked has the first documents of the encoder in the order of theta. With --rerank-by, the
+    system poly_encoder has them in the order of a Poly-encoder.
     """
     processes.refuse_several("launch.evaluate")
     _check(arguments)
@@ -90,6 +98,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     artifacts.check_output(arguments.output, overwrite=arguments.overwrite, inputs=inputs)
     logs = open_logs(arguments.logs)
     trained = trained_on(arguments.run, arguments.logs)
+    if arguments.rerank_by:
+        trained_on(arguments.rerank_by, arguments.logs)  # refuses one that has seen the answers
     corpus = read_corpus(logs)
     tests, absent = read_test_sets(logs, corpus.doc_ids, relevant_grade=arguments.relevant_grade)
     results = _search(arguments, logs, corpus, tests)
@@ -130,6 +140,8 @@ def _check(arguments: EvaluateArguments) -> None:
         raise InputError(f"--rerank must lie in 0 to {DEPTH}, the depth of the search, found {arguments.rerank}")
     if arguments.reranker and not arguments.rerank:
         raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
+    if arguments.every_document and not arguments.rerank_by:
+        raise InputError("--every-document needs a Poly-encoder; name its run with --rerank-by")
     if arguments.bootstrap_samples < 100:
         raise InputError(f"--bootstrap-samples must be at least 100, found {arguments.bootstrap_samples}")
 
@@ -141,6 +153,7 @@ def _inputs(arguments: EvaluateArguments) -> dict[str, str | None]:
         "logs": arguments.logs,
         "document_embeddings": arguments.document_embeddings or None,
         "reranker": arguments.reranker or None,
+        "rerank_by": arguments.rerank_by or None,
     }
 
 
@@ -155,6 +168,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     if not queries:
         raise InputError(f"{logs.path}: no test query has a relevant document among the documents; check their ids")
     reranker = open_reranker(logs, arguments.reranker) if arguments.rerank else None
+    poly_encoder = open_poly_encoder(arguments.rerank_by) if arguments.rerank_by else None
     dev = _dev_queries(arguments, logs, corpus)
     _say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
     encoder = open_encoder(arguments.run)
@@ -181,6 +195,11 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     if reranker is not None:
         combined[RERANKED], described = rerank(exact, queries, corpus, reranker, depth=arguments.rerank)
         combinations |= described
+    if poly_encoder is not None:
+        lists, described = score_by_poly_encoder(
+            exact, queries, corpus, poly_encoder, every_document=arguments.every_document
+        )
+        combined, combinations = combined | lists, combinations | described
     _say("building the index")
     depth = index_depth(corpus)
     index = build_index(vectors.array(), k=depth, sample_queries=sample)

@@ -52,6 +52,9 @@ class EncoderConfig:
     pooling: Literal["mean", "first", "last"] = "mean"
     shared_towers: bool = True
     """Whether queries and documents share one set of weights. The paper does not say."""
+    query_codes: int = 0
+    """The number of learnt codes of a Poly-encoder (crops_jax.models.query_codes), which gives a query as many vectors.
+    Its score is slow, so it reranks (launch.evaluate --rerank-by). 0: a dual encoder, with one vector of a query."""
     max_query_tokens: int = 32
     max_document_tokens: int = 128
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -82,6 +85,7 @@ class EncoderConfig:
         flash = self.attention == "flash"
         _require(not (flash and self.dropout), "attention 'flash' has no dropout; dropout must be 0", self.dropout)
         _require(not flash or self.family != "hashed", "attention must be 'auto' for a tower without any", "flash")
+        _require(self.query_codes >= 0, "query_codes must not be negative", self.query_codes)
         longest = self.max_positions - self.position_offset
         for name in ("max_query_tokens", "max_document_tokens"):
             value = getattr(self, name)
@@ -106,6 +110,9 @@ class EncoderConfig:
         _require(self.feature_width > 0, "feature_width must be positive", self.feature_width)
         _require(0 < self.hash_buckets < 2**31, "hash_buckets must lie in [1, 2^31)", self.hash_buckets)
         _require(self.pooling == "mean", "hashed features are pooled by their mean", self.pooling)
+        _require(
+            not self.query_codes, "hashed towers have no token states for query_codes; it must be 0", self.query_codes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +363,10 @@ class Config:
         dims, width = self.loss.matryoshka_dims, self.encoder.width
         rule = f"matryoshka_dims must be below encoder.width = {width}"
         _require(bool(self.encoder.weights) or all(dim < width for dim in dims), rule, dims)
+        if self.encoder.query_codes:
+            rule = "query_codes need every score: loss.implementation must be auto or dense"
+            _require(self.loss.implementation in ("auto", "dense"), rule, self.loss.implementation)
+            _require(not dims, "query_codes need the full width: loss.matryoshka_dims must be empty", dims)
 
     def replace(self, **sections: dict) -> "Config":
         """Returns a copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""

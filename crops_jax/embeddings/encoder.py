@@ -106,6 +106,8 @@ class Encoder:
     def fingerprint(self) -> str:
         """The SHA-256 of all that the vectors depend on: weights, sizes, limits, prompts and tokenizer."""
         sizes = {name: value for name, value in asdict(self.config.encoder).items() if name not in _NOT_IN_VECTORS}
+        if not self.config.encoder.query_codes:
+            del sizes["query_codes"]  # a dual encoder keeps the fingerprint that it had before there were codes
         settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.parameters):
@@ -152,18 +154,22 @@ class Encoder:
         vectors = np.zeros((len(texts), dim), np.float32)
         if not len(texts):
             return vectors
-        limit = self.max_tokens(tower or "document")
-        prompt = self._prompt(tower)
-        tokens = self.tokenizer.encode([prompt + text for text in texts], max_tokens=limit)
-        self._check_vocabulary(tokens)
-        batches = row_batches(
-            tokens, widths=encoder_row_widths(limit), batch_tokens=batch_tokens, multiple=self._devices.size
-        )
+        tokens, widths = self._tokens(texts, tower), encoder_row_widths(self.max_tokens(tower or "document"))
+        batches = row_batches(tokens, widths=widths, batch_tokens=batch_tokens, multiple=self._devices.size)
         with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
             for batch in batches:
                 vectors[batch.texts] = self._run(batch, tower or "document", dim)
                 bar.update(len(batch.texts))
         return vectors
+
+    def _tokens(self, texts: Sequence[str], tower: Tower | None) -> list[np.ndarray]:
+        """Returns the tokens of texts with the prompt of a tower, cut at its limit."""
+        prompt = self._prompt(tower)
+        tokens = self.tokenizer.encode(
+            [prompt + text for text in texts], max_tokens=self.max_tokens(tower or "document")
+        )
+        self._check_vocabulary(tokens)
+        return tokens
 
     def _run(self, batch: RowBatch, tower: Tower, dim: int) -> Float32[np.ndarray, "packed dim"]:
         rows = NamedSharding(self._devices, PartitionSpec("rows"))

@@ -1,5 +1,6 @@
 """The arguments that all losses share: the arrays of a batch with their checks, and the options with their defaults."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -26,25 +27,47 @@ class LossInputs(NamedTuple):
     doc_log_probabilities: Float[Array, "docs"] | None = None
     teacher_scores: Float[Array, "queries k"] | None = None
 
+    @property
+    def scored(self) -> tuple[Float[Array, "..."], ...]:
+        """The arrays that the scores are computed from. The loss is NaN if one of their numbers is not finite."""
+        return self.query_embeddings, self.doc_embeddings
 
-def validate(name: str, inputs: LossInputs) -> None:
+
+class ScoreInputs(NamedTuple):
+    """The arrays of a batch whose scores are no dot products, such as those of a Poly-encoder.
+
+    scores: the score of every query and document, float32. The other fields are those of `LossInputs`.
+    """
+
+    scores: Float[Array, "queries docs"]
+    labels: SparseLabels | Int[Array, "queries docs"]
+    query_weights: Float[Array, "queries"] | None = None
+    doc_mask: Bool[Array, "docs"] | None = None
+    doc_log_probabilities: Float[Array, "docs"] | None = None
+    teacher_scores: Float[Array, "queries k"] | None = None
+
+    @property
+    def scored(self) -> tuple[Float[Array, "..."], ...]:
+        """The arrays that the scores are computed from; see `LossInputs.scored`."""
+        return (self.scores,)
+
+
+def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
     """Raises ValueError if an array breaks a rule; the message names the loss, the rule and the value."""
-    query_embeddings, doc_embeddings, labels, query_weights, doc_mask, doc_log_probabilities, teacher_scores = inputs
 
     def require(condition: bool, rule: str, value: object) -> None:
         if not condition:
             raise ValueError(f"{name}: {rule}, found {value}")
 
-    q, d = query_embeddings, doc_embeddings
-    require(q.ndim == 2 and d.ndim == 2, "embeddings must be [queries, dim] and [docs, dim]", (q.shape, d.shape))
-    require(q.shape[1] == d.shape[1], "both embeddings must have the same dim", (q.shape, d.shape))
-    require(
-        q.dtype == d.dtype and q.dtype in _DTYPES,
-        "both embeddings must have one type, float32, bfloat16 or float16",
-        (q.dtype, d.dtype),
-    )
-    require(d.shape[0] > 0 and q.shape[0] > 0, "at least one query and one document are needed", (q.shape, d.shape))
-    queries, docs = q.shape[0], d.shape[0]
+    if isinstance(inputs, ScoreInputs):
+        scores = inputs.scores
+        require(scores.ndim == 2 and scores.size > 0, "scores must be [queries, docs], not empty", scores.shape)
+        require(scores.dtype == jnp.float32, "scores must be float32", scores.dtype)
+        queries, docs = scores.shape
+    else:
+        queries, docs = _validate_embeddings(inputs, require)
+    labels, query_weights = inputs.labels, inputs.query_weights
+    doc_mask, doc_log_probabilities = inputs.doc_mask, inputs.doc_log_probabilities
     if isinstance(labels, SparseLabels):
         for field, array in labels._asdict().items():
             require(array.ndim == 2 and array.shape[0] == queries, f"labels.{field} must be [queries, k]", array.shape)
@@ -65,11 +88,26 @@ def validate(name: str, inputs: LossInputs) -> None:
     if doc_log_probabilities is not None:
         shape = doc_log_probabilities.shape
         require(shape == (docs,), f"doc_log_probabilities must be [{docs}]", shape)
+    teacher_scores = inputs.teacher_scores
     if teacher_scores is not None:
         pairs = (labels.level if isinstance(labels, SparseLabels) else labels).shape
         require(teacher_scores.shape == pairs, f"teacher_scores must be {pairs}, as labels", teacher_scores.shape)
         floating = jnp.issubdtype(teacher_scores.dtype, jnp.floating)
         require(floating, "teacher_scores must be floating-point numbers", teacher_scores.dtype)
+
+
+def _validate_embeddings(inputs: LossInputs, require: Callable[[bool, str, object], None]) -> tuple[int, int]:
+    """Returns the numbers of queries and documents."""
+    q, d = inputs.query_embeddings, inputs.doc_embeddings
+    require(q.ndim == 2 and d.ndim == 2, "embeddings must be [queries, dim] and [docs, dim]", (q.shape, d.shape))
+    require(q.shape[1] == d.shape[1], "both embeddings must have the same dim", (q.shape, d.shape))
+    require(
+        q.dtype == d.dtype and q.dtype in _DTYPES,
+        "both embeddings must have one type, float32, bfloat16 or float16",
+        (q.dtype, d.dtype),
+    )
+    require(d.shape[0] > 0 and q.shape[0] > 0, "at least one query and one document are needed", (q.shape, d.shape))
+    return q.shape[0], d.shape[0]
 
 
 def validate_temperature(name: str, temperature: object) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from crops_jax.config import LossConfig
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.arguments import LossInputs, LossOptions
+from crops_jax.losses.arguments import LossInputs, LossOptions, ScoreInputs
 from crops_jax.losses.binary_infonce import infonce_terms, multi_positive_infonce_terms
 from crops_jax.losses.distillation import distillation_terms
 from crops_jax.losses.hierarchical_infonce import h_infonce_terms
@@ -69,7 +69,7 @@ class ConfiguredLoss(NamedTuple):
 
 def configured_loss(
     config: LossConfig,
-    inputs: LossInputs,
+    inputs: LossInputs | ScoreInputs,
     *,
     temperature: Float[Array, ""],
     split: Split,
@@ -86,12 +86,12 @@ def configured_loss(
     Args:
       config: the loss section of the configuration.
       inputs: the batch; query_weights must be present, and teacher_scores if the configuration distils them. The labels
-        must be SparseLabels.
+        must be SparseLabels. A score matrix has one implementation, the dense one, and no matryoshka_dims.
       temperature: a positive scalar.
       split: the mesh over which queries and documents are split.
     """
 
-    def compute(inputs: LossInputs) -> tuple[Array, Array | None, LevelSums]:
+    def compute(inputs: LossInputs | ScoreInputs) -> tuple[Array, Array | None, LevelSums]:
         loss, sums = _loss_and_sums(config, inputs, temperature, split)
         return loss, _distillation(config, sums, inputs, temperature), sums
 
@@ -114,9 +114,9 @@ def _mean(parts: Sequence[Float[Array, ""]]) -> Float[Array, ""]:
 
 
 def _loss_and_sums(
-    config: LossConfig, inputs: LossInputs, temperature: Float[Array, ""], split: Split
+    config: LossConfig, inputs: LossInputs | ScoreInputs, temperature: Float[Array, ""], split: Split
 ) -> tuple[Float[Array, ""], LevelSums]:
-    """Returns the loss of embeddings of one width, and the sums for the statistics."""
+    """Returns the loss of scores, or of embeddings of one width, and the sums for the statistics."""
     given: dict[str, Any] = {
         "implementation": config.implementation,
         "options": LossOptions(
@@ -133,7 +133,7 @@ def _loss_and_sums(
 
 
 def _distillation(
-    config: LossConfig, sums: LevelSums, inputs: LossInputs, temperature: Float[Array, ""]
+    config: LossConfig, sums: LevelSums, inputs: LossInputs | ScoreInputs, temperature: Float[Array, ""]
 ) -> Float[Array, ""] | None:
     """Returns the distillation loss, from the sums of the loss it is added to; None if the configuration has none."""
     if config.distillation == "none":
@@ -149,8 +149,9 @@ def _distillation(
     return mean_of_terms(terms, inputs, temperature[None], LossOptions(normalization=config.normalization))
 
 
-def _leading_components(inputs: LossInputs, dim: int) -> LossInputs:
+def _leading_components(inputs: LossInputs | ScoreInputs, dim: int) -> LossInputs:
     """Returns the batch with only the first `dim` components of its embeddings, normalised again."""
+    assert isinstance(inputs, LossInputs)  # the configuration refuses matryoshka_dims for a score matrix
     return inputs._replace(
         query_embeddings=unit_norm(inputs.query_embeddings[:, :dim]),
         doc_embeddings=unit_norm(inputs.doc_embeddings[:, :dim]),

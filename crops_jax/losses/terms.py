@@ -1,14 +1,14 @@
 """The sum of the terms of a loss. Every loss in this package is a weighted sum of terms, a few for each query."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from crops_jax.losses.arguments import LossInputs, LossOptions, validate
-from crops_jax.losses.level_sums.api import Implementation, Split, level_sums
+from crops_jax.losses.arguments import LossInputs, LossOptions, ScoreInputs, validate
+from crops_jax.losses.level_sums.api import Implementation, Split, level_sums, level_sums_of_scores
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
 
 
@@ -32,7 +32,7 @@ Formula = Callable[[LevelSums, Float[Array, "temperatures"]], Terms]
 def batch_loss(
     name: str,
     formula: Formula,
-    inputs: LossInputs,
+    inputs: LossInputs | ScoreInputs,
     *,
     temperatures: float | Float[Array, ""] | Float[Array, "temperatures"],
     implementation: Implementation = "auto",
@@ -41,38 +41,51 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], LevelSums]:
     """Returns the loss of a batch, by a formula for its terms, and the sums from which it was computed.
 
-    The arguments are those of `crops_jax.losses.h_infonce`. If an embedding or temperature is not finite, the loss is
-    NaN.
+    The arguments are those of `crops_jax.losses.h_infonce`, or a score matrix. If an embedding, a score or a
+    temperature is not finite, the loss is NaN.
     """
     validate(name, inputs)
     options = LossOptions() if options is None else options
     temperatures = jnp.atleast_1d(jnp.asarray(temperatures, jnp.float32))
-    sums = level_sums(
-        inputs.query_embeddings,
-        inputs.doc_embeddings,
-        inputs.labels,
-        temperatures=temperatures,
-        implementation=implementation,
-        doc_mask=inputs.doc_mask,
-        doc_log_probabilities=inputs.doc_log_probabilities,
-        ignore_margin=options.ignore_margin,
-        split=split,
+    sums = sums_of(
+        inputs, temperatures, implementation=implementation, ignore_margin=options.ignore_margin, split=split
     )
     return mean_of_terms(formula(sums, temperatures), inputs, temperatures, options), sums
 
 
+def sums_of(
+    inputs: LossInputs | ScoreInputs,
+    temperatures: Float[Array, "temperatures"],
+    *,
+    implementation: Implementation,
+    ignore_margin: float | None,
+    split: Split | None,
+) -> LevelSums:
+    """Returns the level sums of a batch. Those of a score matrix have one implementation, the dense one."""
+    common: dict[str, Any] = {
+        "temperatures": temperatures,
+        "doc_mask": inputs.doc_mask,
+        "doc_log_probabilities": inputs.doc_log_probabilities,
+        "ignore_margin": ignore_margin,
+    }
+    if isinstance(inputs, ScoreInputs):
+        return level_sums_of_scores(inputs.scores, inputs.labels, **common)
+    embeddings = inputs.query_embeddings, inputs.doc_embeddings
+    return level_sums(*embeddings, inputs.labels, implementation=implementation, split=split, **common)
+
+
 def mean_of_terms(
-    terms: Terms, inputs: LossInputs, temperatures: Float[Array, "temperatures"], options: LossOptions
+    terms: Terms, inputs: LossInputs | ScoreInputs, temperatures: Float[Array, "temperatures"], options: LossOptions
 ) -> Float[Array, ""]:
     """Returns the loss of a batch from its terms. If an embedding or temperature is not finite, the loss is NaN."""
     if inputs.query_weights is None:
-        weights = jnp.ones(inputs.query_embeddings.shape[0], jnp.float32)
+        weights = jnp.ones(inputs.scored[0].shape[0], jnp.float32)
     else:
         weights = inputs.query_weights.astype(jnp.float32)
     loss = _normalised(terms, jax.lax.stop_gradient(weights), options)
     # Without this check, a sum that is NaN would be treated as empty, and the loss would be that of a batch without
     # anchors.
-    finite = _all_finite(inputs.query_embeddings, inputs.doc_embeddings, temperatures)
+    finite = _all_finite(*inputs.scored, temperatures)
     return jnp.where(finite, loss, jnp.nan)
 
 

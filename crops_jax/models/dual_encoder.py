@@ -6,10 +6,11 @@ Both towers return unit vectors. The parameter paths, which sharding rules and c
     tower/...                                shared_towers = True: one set of weights for both towers
     query_tower/...  document_tower/...      shared_towers = False
     log_inverse_temperature                  [], float32: t = log(1 / tau)
+    query_codes/codes                        a Poly-encoder, config.query_codes > 0 (crops_jax.models.query_codes)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -23,6 +24,7 @@ from crops_jax.models.bert import Bert
 from crops_jax.models.hashed import Hashed
 from crops_jax.models.parameters import fill_module
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
+from crops_jax.models.query_codes import QueryCodes
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
 
@@ -32,7 +34,11 @@ _TOWERS = {"bert": Bert, "qwen2": Qwen, "qwen3": Qwen, "hashed": Hashed}
 
 
 class DualEncoder(nnx.Module):
-    """A dual encoder. It maps queries and documents to unit vectors of one space; their dot product is the score."""
+    """A dual encoder. It maps queries and documents to unit vectors of one space; their dot product is the score.
+
+    With config.query_codes it is a Poly-encoder: a query has a context vector for each code, and the score is that of
+    `crops_jax.models.query_codes.attended_scores`.
+    """
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):
         self.pooling: Pooling = config.pooling
@@ -44,6 +50,9 @@ class DualEncoder(nnx.Module):
             self.document_tower = tower(config, rngs=rngs)
         self.log_inverse_temperature = nnx.Param(jnp.asarray(-math.log(initial_temperature), jnp.float32))
         self.shared_towers = config.shared_towers
+        self.max_query_tokens = config.max_query_tokens
+        # The codes are drawn last, so that the towers of a seed are those of a dual encoder.
+        self.query_codes = QueryCodes(config, rngs=rngs) if config.query_codes else None
 
     def encode_rows(
         self,
@@ -62,13 +71,12 @@ class DualEncoder(nnx.Module):
           dropout_key: the key of dropout at the rate config.dropout; None (evaluation): no dropout.
           flash: the devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
         """
-        encoder = self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
-        max_segments = segments_per_row(tokens.shape[1])
+        encoder = self._tower(tower)
         if isinstance(encoder, Hashed):
+            max_segments = segments_per_row(tokens.shape[1])
             vectors = encoder(tokens, segments=segments, max_segments=max_segments, dropout_key=dropout_key)
             return unit_norm(vectors.astype(jnp.float32))
-        states = encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash)
-        return unit_norm(pool_segments(states, segments, pooling=self.pooling, max_segments=max_segments))
+        return self._pooled(encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash), segments)
 
     def encode_packed(
         self,
@@ -88,27 +96,65 @@ class DualEncoder(nnx.Module):
             are in memory. The gradient is that of the whole batch (GradCache, Gao et al. 2021, arXiv 2101.06983).
           tower, dropout_key, flash: see `encode_rows`.
         """
-        groups, rows, width = texts.tokens.shape
 
         def encode(tokens: Array, segments: Array, key: Array | None) -> Array:
-            vectors = self.encode_rows(
-                tokens.reshape(-1, width), segments.reshape(-1, width), tower=tower, dropout_key=key, flash=flash
-            )
-            return vectors.reshape(groups, -1, vectors.shape[-1])
+            return self.encode_rows(tokens, segments, tower=tower, dropout_key=key, flash=flash)
 
-        if micro_batches == 1:
-            vectors = encode(texts.tokens, texts.segments, dropout_key)
-        else:
-            parts = [
-                array.reshape(groups, micro_batches, rows // micro_batches, width).swapaxes(0, 1)
-                for array in (texts.tokens, texts.segments)
-            ]
-            keys = None if dropout_key is None else jax.random.split(dropout_key, micro_batches)
-            vectors = jax.lax.map(jax.checkpoint(lambda part: encode(*part)), (*parts, keys))
-            vectors = vectors.swapaxes(0, 1).reshape(groups, -1, vectors.shape[-1])
-        present = texts.places >= 0
-        chosen = jnp.take_along_axis(vectors, jnp.where(present, texts.places, 0)[:, :, None], axis=1)
-        return jnp.where(present[:, :, None], chosen, 0)
+        vectors = _over_rows(encode, texts, micro_batches=micro_batches, dropout_key=dropout_key)
+        return _of_places(vectors.reshape(len(vectors), -1, vectors.shape[-1]), texts)
+
+    def packed_states(
+        self,
+        texts: PackedTexts,
+        *,
+        tower: Tower,
+        micro_batches: int = 1,
+        dropout_key: Key[Array, ""] | None = None,
+        flash: Mesh | None = None,
+    ) -> Float[Array, "groups rows row_tokens width"]:
+        """Returns the states of all tokens of packed texts; see `encode_packed`. Hashed towers have none."""
+
+        def encode(tokens: Array, segments: Array, key: Array | None) -> Array:
+            return self._tower(tower)(tokens, segments=segments, dropout_key=key, flash=flash)
+
+        return _over_rows(encode, texts, micro_batches=micro_batches, dropout_key=dropout_key)
+
+    def pooled_states(
+        self, states: Float[Array, "groups rows row_tokens width"], texts: PackedTexts
+    ) -> Float[Array, "groups texts width"]:
+        """Returns the unit vectors of packed texts from the states of their tokens; a missing text gets zeros."""
+        groups, _, width = texts.tokens.shape
+        vectors = self._pooled(states.reshape(-1, width, states.shape[-1]), texts.segments.reshape(-1, width))
+        return _of_places(vectors.reshape(groups, -1, vectors.shape[-1]), texts)
+
+    def packed_contexts(
+        self, states: Float[Array, "groups rows row_tokens width"], queries: PackedTexts
+    ) -> Float[Array, "groups queries codes width"]:
+        """Returns the context vectors of packed queries from the states of all tokens; a missing query gets zeros.
+
+        The model must be a Poly-encoder. A query has at most config.max_query_tokens tokens.
+        """
+        assert self.query_codes is not None
+        groups, _, width = queries.tokens.shape
+        row, segment = jnp.divmod(jnp.maximum(queries.places, 0)[:, :, None], segments_per_row(width))
+        # The tokens of a text follow one another. Only as many as a query can have are gathered from its row.
+        of_row = jnp.take_along_axis(queries.segments, row, axis=1)
+        start = (of_row == segment).argmax(axis=2, keepdims=True)
+        tokens = start + jnp.arange(min(self.max_query_tokens, width))[None, None, :]
+        within = jnp.minimum(tokens, width - 1)
+        own = (tokens < width) & (jnp.take_along_axis(of_row, within, axis=2) == segment)
+        present = own & (queries.places >= 0)[:, :, None]
+        flat = states.reshape(groups, -1, states.shape[-1])
+        chosen = jnp.take_along_axis(flat, (row * width + within).reshape(groups, -1, 1), axis=1)
+        longest = present.shape[2]
+        contexts = self.query_codes(chosen.reshape(-1, longest, flat.shape[-1]), present.reshape(-1, longest))
+        return contexts.reshape(groups, -1, *contexts.shape[1:])
+
+    def encode_contexts(self, tokens: Int32[Array, "queries tokens"]) -> Float[Array, "queries codes width"]:
+        """Returns the context vectors of queries, one in each row, padded with -1; the model must be a Poly-encoder."""
+        assert self.query_codes is not None
+        states = self._tower("query")(tokens, segments=jnp.minimum(tokens, 0))
+        return self.query_codes(states, tokens >= 0)
 
     def encode_queries(
         self, tokens: Int32[Array, "queries tokens"], *, dropout_key: Key[Array, ""] | None = None
@@ -121,6 +167,45 @@ class DualEncoder(nnx.Module):
     ) -> Float[Array, "documents dim"]:
         """Returns the unit vectors of documents; see `encode_queries`."""
         return self.encode_rows(tokens, jnp.minimum(tokens, 0), tower="document", dropout_key=dropout_key)[:, 0]
+
+    def _tower(self, tower: Tower) -> Any:
+        return self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
+
+    def _pooled(self, states: Array, segments: Array) -> Float[Array, "rows segments width"]:
+        max_segments = segments_per_row(segments.shape[1])
+        return unit_norm(pool_segments(states, segments, pooling=self.pooling, max_segments=max_segments))
+
+
+def _over_rows(
+    encode: Callable[[Array, Array, Array | None], Array],
+    texts: PackedTexts,
+    *,
+    micro_batches: int,
+    dropout_key: Key[Array, ""] | None,
+) -> Float[Array, "groups rows ..."]:
+    """Returns encode(tokens, segments, key) of the rows of all groups, in `micro_batches` parts one after the other."""
+    groups, rows, width = texts.tokens.shape
+
+    def encode_groups(tokens: Array, segments: Array, key: Array | None) -> Array:
+        encoded = encode(tokens.reshape(-1, width), segments.reshape(-1, width), key)
+        return encoded.reshape(groups, -1, *encoded.shape[1:])
+
+    if micro_batches == 1:
+        return encode_groups(texts.tokens, texts.segments, dropout_key)
+    parts = [
+        array.reshape(groups, micro_batches, rows // micro_batches, width).swapaxes(0, 1)
+        for array in (texts.tokens, texts.segments)
+    ]
+    keys = None if dropout_key is None else jax.random.split(dropout_key, micro_batches)
+    encoded = jax.lax.map(jax.checkpoint(lambda part: encode_groups(*part)), (*parts, keys))
+    return encoded.swapaxes(0, 1).reshape(groups, rows, *encoded.shape[3:])
+
+
+def _of_places(vectors: Float[Array, "groups places dim"], texts: PackedTexts) -> Float[Array, "groups texts dim"]:
+    """Returns the vector at the place of each text; zeros for a missing text."""
+    present = texts.places >= 0
+    chosen = jnp.take_along_axis(vectors, jnp.where(present, texts.places, 0)[:, :, None], axis=1)
+    return jnp.where(present[:, :, None], chosen, 0)
 
 
 def abstract_dual_encoder(config: Config) -> DualEncoder:

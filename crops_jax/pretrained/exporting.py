@@ -88,6 +88,11 @@ def export_obstacle(config: EncoderConfig, tokenizer_folder: Path) -> str | None
 
     Returns None if they can be written.
     """
+    if config.query_codes:
+        return (
+            f"encoder.query_codes {config.query_codes}: sentence-transformers has no module for the score of a "
+            "Poly-encoder, so such an encoder cannot be exported; with --encoder.query-codes 0 it can"
+        )
     if config.family == "hashed":
         if config.hashed_features != ("unigrams",):
             return (

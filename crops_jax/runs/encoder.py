@@ -5,17 +5,42 @@ from pathlib import Path
 from crops_jax import artifacts, pretrained
 from crops_jax.config.stored import CONFIG, read_config
 from crops_jax.embeddings.encoder import Encoder
+from crops_jax.embeddings.poly_encoder import PolyEncoder
 from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import from_parameters
 from crops_jax.runs import checkpoints
 
 
 def open_encoder(run_or_folder: str | Path) -> Encoder:
-    """Returns the encoder of a RUN (its best checkpoint), a model folder or a hub name (`pretrained.load_encoder`)."""
+    """Returns the encoder of a RUN (its best checkpoint), a model folder or a hub name (`pretrained.load_encoder`).
+
+    Raises InputError for the run of a Poly-encoder, whose queries have more than one vector.
+    """
     path = Path(run_or_folder)
     if (path / artifacts.MANIFEST).is_file() and artifacts.read_manifest(path)["kind"] != "encoder":
-        return _open_run(path)
+        encoder = _open_run(path)
+        if codes := encoder.config.encoder.query_codes:
+            raise InputError(
+                f"{path} is a Poly-encoder (encoder.query_codes {codes}), so a query has {codes} vectors, and this "
+                f"needs one; let it rerank the documents of another run (launch.evaluate --rerank-by {path}), or train "
+                "with --encoder.query-codes 0"
+            )
+        return encoder
     return pretrained.load_encoder(run_or_folder)
+
+
+def open_poly_encoder(run: str | Path) -> PolyEncoder:
+    """Returns the Poly-encoder of a RUN (its best checkpoint). Raises InputError for anything else."""
+    path = Path(run)
+    if not (path / artifacts.MANIFEST).is_file():
+        raise InputError(f"{path} is no run; give a run that launch.train trained with --encoder.query-codes 64")
+    encoder = _open_run(path)
+    if not isinstance(encoder, PolyEncoder):
+        raise InputError(
+            f"{path} is a dual encoder (encoder.query_codes 0); give a run that was trained with "
+            "--encoder.query-codes 64, or another number of codes"
+        )
+    return encoder
 
 
 def _open_run(run: Path) -> Encoder:
@@ -31,4 +56,5 @@ def _open_run(run: Path) -> Encoder:
             f"{run}: the checkpoint does not fit config.json ({error}); was one of them replaced?"
         ) from error
     dims = (*config.loss.matryoshka_dims, config.encoder.width)
-    return Encoder(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)
+    opened = PolyEncoder if config.encoder.query_codes else Encoder
+    return opened(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)

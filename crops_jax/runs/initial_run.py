@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from crops_jax import artifacts
 from crops_jax.config import Config
 from crops_jax.config.stored import CONFIG, read_config
 from crops_jax.errors import InputError
+from crops_jax.models.query_codes import QueryCodes
 from crops_jax.runs import checkpoints
 from crops_jax.text import tokenizer
 
@@ -46,7 +48,8 @@ def check_initial_run(initial_run: Path, *, config: Config, records: Path) -> No
 
     It must be a run of launch.train with a checkpoint, with the architecture of `config` and the tokenizer of the
     records. Token limits, dropout, attention and the type of computation may differ, and a run with shared towers can
-    start one with two towers, which begin as copies of the shared one. config.encoder.weights must be empty, because it
+    start one with two towers, which begin as copies of the shared one. A dual encoder can start a Poly-encoder, whose
+    codes are random. config.encoder.weights must be empty, because it
     names other weights to start from.
     """
     manifest = artifacts.read_manifest(initial_run)
@@ -67,6 +70,7 @@ def check_initial_run(initial_run: Path, *, config: Config, records: Path) -> No
         if name not in _MAY_DIFFER
         and there[name] != value
         and not (name == "shared_towers" and there[name])  # shared weights can become two towers
+        and not (name == "query_codes" and not there[name])  # a dual encoder can get codes
     ]
     if differing:
         raise InputError(
@@ -121,7 +125,7 @@ def read_weights(initial_run: Path, *, run: Path, config: Config) -> dict[str, A
 
     Returns:
       nested dictionaries of float32 arrays on the host. If the other run has one tower and `config` two, both have its
-      weights.
+      weights. If it has no codes and `config` has, they are drawn from config.training.seed.
 
     Raises InputError if the weights are not those that the manifest names.
     """
@@ -136,6 +140,9 @@ def read_weights(initial_run: Path, *, run: Path, config: Config) -> dict[str, A
         shared = weights["tower"]
         weights = {name: part for name, part in weights.items() if name != "tower"}
         weights |= {"query_tower": shared, "document_tower": shared}
+    if config.encoder.query_codes and "query_codes" not in weights:
+        codes = QueryCodes(config.encoder, rngs=nnx.Rngs(params=config.training.seed))
+        weights = {**weights, "query_codes": nnx.to_pure_dict(nnx.state(codes, nnx.Param))}
     return {**weights, "log_inverse_temperature": np.float32(-np.log(config.loss.initial_temperature))}
 
 

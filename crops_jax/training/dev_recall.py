@@ -15,15 +15,18 @@ from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
 from crops_jax.records import QueryRecord, RecordSource
+from crops_jax.retrieval.attended import attended_top_k
 from crops_jax.retrieval.exact import exact_top_k
-from crops_jax.text.packing import batch_tokens, packed_row_width, row_batches
+from crops_jax.text.packing import PADDING_TOKEN, batch_tokens, packed_row_width, row_batches
+from crops_jax.training.optimizer import TEMPERATURE
 
 CUTOFF = 10
 _BATCH_TOKENS = 16_384
+_QUERIES_OF_A_GROUP = 64
 
 
 class DevRecall:
-    """Recall@10 of the dev queries, over all documents whose text the dev records hold.
+    """Recall@10 of the dev queries, over all documents whose text the dev records hold, by the score of the model.
 
     A positive is a labelled document of level 4 or 5 whose text the records hold; queries without a positive do not
     count. The value is a function of the parameters alone: the documents and their order are fixed, and of documents
@@ -41,6 +44,7 @@ class DevRecall:
         self._mesh = mesh
         self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
         self._dim = config.encoder.width
+        self._has_codes = config.encoder.query_codes > 0
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = []
         for record in source:
@@ -56,15 +60,23 @@ class DevRecall:
         self._documents = [
             cut(texts[words], limits.max_document_tokens, closing_token=closing) for words in sorted(texts)
         ]
+        self._longest_query = limits.max_query_tokens
         graph, _, others = nnx.split(model, nnx.Param, ...)
 
-        def encode(parameters: dict, tokens: jax.Array, segments: jax.Array, tower: Tower) -> jax.Array:
-            state = nnx.State(jax.tree.map(nnx.Param, parameters))
-            encoder: Any = nnx.merge(graph, state, others, copy=True)
-            with sharding.traced_over(mesh):
-                return encoder.encode_rows(tokens, segments, tower=tower)
+        def merged(parameters: dict) -> Any:
+            return nnx.merge(graph, nnx.State(jax.tree.map(nnx.Param, parameters)), others, copy=True)
 
-        self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=sharding.replicated(mesh))
+        def encode(parameters: dict, tokens: jax.Array, segments: jax.Array, tower: Tower) -> jax.Array:
+            with sharding.traced_over(mesh):
+                return merged(parameters).encode_rows(tokens, segments, tower=tower)
+
+        def encode_contexts(parameters: dict, tokens: jax.Array) -> jax.Array:
+            with sharding.traced_over(mesh):
+                return merged(parameters).encode_contexts(tokens)
+
+        replicated = sharding.replicated(mesh)
+        self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=replicated)
+        self._encode_contexts: Callable = jax.jit(encode_contexts, out_shardings=replicated)
 
     def __len__(self) -> int:
         """Returns the number of queries with a positive."""
@@ -72,23 +84,43 @@ class DevRecall:
 
     def __call__(self, parameters: dict) -> float:
         """Returns the mean over queries of (positives among the first 10) / (positives)."""
-        queries = self._embed(parameters, self._queries, "query")
         documents = self._embed(parameters, self._documents, "document")
         # Every process has all vectors and ranks its share of the queries.
         cluster = processes.current()
         own = slice(cluster.index, None, cluster.count)
-        hits: list[int] = []
-        if len(queries[own]):
-            _, ranked = exact_top_k(queries[own], documents, min(CUTOFF, len(documents)))
-            hits = [
-                len(positives.intersection(row.tolist()))
-                for positives, row in zip(self._positives[own], ranked, strict=True)
-            ]
+        rank = self._ranked_by_codes if self._has_codes else self._ranked
+        hits = [
+            len(positives.intersection(row.tolist()))
+            for positives, row in zip(self._positives[own], rank(parameters, documents, own), strict=True)
+        ]
         recalls = np.zeros(len(self))
         for process, counts in enumerate(cluster.gathered(hits)):
             sizes = [len(positives) for positives in self._positives[process :: cluster.count]]
             recalls[process :: cluster.count] = [count / size for count, size in zip(counts, sizes, strict=True)]
         return float(np.mean(recalls))
+
+    def _ranked(self, parameters: dict, documents: np.ndarray, own: slice) -> np.ndarray:
+        """Returns the first documents of the own queries by dot products, [queries, at most 10]."""
+        queries = self._embed(parameters, self._queries, "query")[own]
+        k = min(CUTOFF, len(documents))
+        return exact_top_k(queries, documents, k)[1] if len(queries) else np.zeros((0, k), np.int32)
+
+    def _ranked_by_codes(self, parameters: dict, documents: np.ndarray, own: slice) -> np.ndarray:
+        """Returns the first documents of the own queries by the score of the Poly-encoder, [queries, at most 10]."""
+        temperature, k = float(np.exp(-np.asarray(parameters[TEMPERATURE]))), min(CUTOFF, len(documents))
+        ranked = [np.zeros((0, k), np.int32)]
+        groups = sharding.num_groups(self._mesh)
+        size = groups * min(_QUERIES_OF_A_GROUP, -(-len(self._queries) // groups))
+        for start in range(0, len(self._queries), size):
+            part = self._queries[start : start + size]
+            tokens = np.full((size, self._longest_query), PADDING_TOKEN, np.int32)
+            for row, text in zip(tokens, part):
+                row[: len(text)] = text
+            encoded = self._encode_contexts(parameters, sharding.spread(tokens, sharding.batch_sharding(self._mesh)))
+            contexts = np.asarray(encoded)[: len(part)][np.arange(start, start + len(part)) % own.step == own.start]
+            if len(contexts):
+                ranked.append(attended_top_k(contexts, documents, k, temperature=temperature)[1])
+        return np.concatenate(ranked)
 
     def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
         vectors = np.zeros((len(texts), self._dim), np.float32)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from crops_jax import pretrained, records
@@ -22,6 +23,7 @@ from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.models.dual_encoder import abstract_dual_encoder, random_dual_encoder
 from crops_jax.models.parameters import place_parameters, random_parameters
+from crops_jax.models.query_codes import QueryCodes
 from crops_jax.runs import checksums
 from crops_jax.runs.checkpoints import Checkpoints, Progress, read_progress
 from crops_jax.runs.initial_run import read_weights
@@ -239,14 +241,19 @@ def initial_parameters(config: Config, *, seed: int, mesh: Mesh) -> dict[str, An
     """Returns the parameters that training starts from, each made or read on its devices of `mesh`.
 
     They are random, drawn with `seed`, or, when config.encoder.weights is set, the weights of that folder, from which
-    both towers start. Sizes and pooling are then those of the folder (`pretrained.resolve_config`).
+    both towers start. Sizes and pooling are then those of the folder (`pretrained.resolve_config`), and the codes of a
+    Poly-encoder are random.
 
     Returns a nested dictionary like that of nnx.to_pure_dict(nnx.state(model, nnx.Param)). Raises InputError when the
     folder cannot be used.
     """
-    if config.encoder.weights:
-        return pretrained.read_parameters(config, mesh=mesh)
-    return random_parameters(lambda: random_dual_encoder(config, seed=seed), mesh)
+    if not config.encoder.weights:
+        return random_parameters(lambda: random_dual_encoder(config, seed=seed), mesh)
+    parameters = pretrained.read_parameters(config.replace(encoder={"query_codes": 0}), mesh=mesh)
+    if config.encoder.query_codes:
+        codes = random_parameters(lambda: QueryCodes(config.encoder, rngs=nnx.Rngs(params=seed)), mesh)
+        parameters = {**parameters, "query_codes": codes}
+    return parameters
 
 
 def _parameters_of(start: _Start, config: Config, *, mesh: Mesh) -> dict[str, Any]:

@@ -6,7 +6,7 @@ tiles of the loss). The counts are those of matrix products; an addition and a m
 
     each token                                        2 x the entries of the matrices that multiply its state
     attention, each pair of a token and one it sees   4 x heads x head width
-    the loss, each pair of a query and a document     2 x dim
+    the loss, each pair of a query and a document     2 x dim, of a Poly-encoder 2 x codes x dim
 
 The counts leave out lookups, norms, activations, pooling and the optimiser.
 """
@@ -32,7 +32,8 @@ def step_flops(config: Config, *, tokens: float, causal_pairs: float) -> float:
     else:
         tower = token_flops(config.encoder) * tokens
         tower += attention_flops(config.encoder, tokens=tokens, causal_pairs=causal_pairs)
-    loss = 2.0 * queries * documents * sum((*config.loss.matryoshka_dims, config.encoder.width))
+    vectors_of_query = max(1, config.encoder.query_codes)
+    loss = 2.0 * queries * documents * sum((*config.loss.matryoshka_dims, config.encoder.width)) * vectors_of_query
     return _FORWARD_AND_BACKWARD * (tower + loss)
 
 

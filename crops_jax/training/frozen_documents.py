@@ -71,6 +71,11 @@ def check_frozen(config: Config) -> None:
             "--document-embeddings freezes the document tower, and the towers are shared; add "
             "--encoder.shared-towers False"
         )
+    if config.encoder.query_codes:
+        raise InputError(
+            "--document-embeddings ranks a corpus by one vector of a query, and a Poly-encoder has "
+            f"{config.encoder.query_codes}; add --encoder.query-codes 0"
+        )
     if config.loss.name not in LOSSES or config.loss.log_q_correction or config.loss.matryoshka_dims:
         raise InputError(
             f"--document-embeddings takes the losses {', '.join(LOSSES)} of the full width, found {config.loss.name}"

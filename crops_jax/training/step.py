@@ -16,12 +16,14 @@ from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import LookupCounters, SparseLabels, repeated_queries, scored_sparse_labels, sparse_labels
 from crops_jax.losses import Split
-from crops_jax.losses.arguments import LossInputs
+from crops_jax.losses.arguments import LossInputs, ScoreInputs
 from crops_jax.losses.configured import configured_implementation, configured_loss
 from crops_jax.losses.level_statistics import LevelStatistics
+from crops_jax.losses.level_sums.api import replicated_documents
 from crops_jax.losses.log_q import DocumentIntervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
+from crops_jax.models.query_codes import attended_scores
 from crops_jax.runs import checksums
 from crops_jax.text.packing import packed_row_width
 from crops_jax.training.optimizer import TEMPERATURE, learning_rate_schedule, make_optimizer, updates_done
@@ -115,6 +117,8 @@ def compiled_step(
 
 def implementation_name(config: Config) -> str:
     """Returns the implementation of the loss that the step runs. Raises InputError when the named one cannot run."""
+    if config.encoder.query_codes:
+        return "dense"  # the configuration refuses any other
     queries = config.data.queries_per_batch
     empty = jax.ShapeDtypeStruct((queries, config.data.labels_per_query), jnp.int32)
     try:
@@ -169,7 +173,8 @@ def _loss_function(
         state = nnx.State(jax.tree.map(nnx.Param, parameters))
         encoder: Any = nnx.merge(graph, state, others, copy=True)
         with sharding.traced_over(mesh):
-            queries, documents = _embeddings(encoder, batch, config, step, flash)
+            encode = _contexts if config.encoder.query_codes else _embeddings
+            queries, documents = encode(encoder, batch, config, step, flash)
         labels, doc_mask, lookup, teacher_scores = _labels(batch, config)
         repeated = repeated_queries(batch.query_tokens)
         temperature = jnp.exp(-encoder.log_inverse_temperature[...])
@@ -181,7 +186,12 @@ def _loss_function(
                 intervals, batch.document_ids, doc_mask, step + 1, decay=config.loss.log_q_decay
             )
         weights = (~repeated).astype(jnp.float32)
-        inputs = LossInputs(queries, documents, labels, weights, doc_mask, log_probabilities, teacher_scores)
+        common = (labels, weights, doc_mask, log_probabilities, teacher_scores)
+        if config.encoder.query_codes:
+            scores = attended_scores(queries, replicated_documents(documents, split), temperature)
+            inputs = ScoreInputs(scores, *common)
+        else:
+            inputs = LossInputs(queries, documents, *common)
         found = configured_loss(config.loss, inputs, temperature=temperature, split=split)
         details = LossDetails(temperature, counters | found.counters, found.levels, intervals, found.distillation)
         return found.loss, details
@@ -216,21 +226,41 @@ def _causal_pairs(texts: Any) -> Array:
 
 def _embeddings(encoder: Any, batch: Any, config: Config, step: Array, flash: Mesh | None) -> tuple[Array, Array]:
     """Returns unit vectors of the batch's queries [B, dim] and documents [N, dim]; dropout depends on (seed, step)."""
+    vectors = _encoded(encoder.encode_packed, batch, config, step, flash)
+    if config.encoder.shared_towers:
+        queries = batch.query_tokens.shape[0] // vectors[0].shape[0]
+        vectors = [vectors[0][:, :queries], vectors[0][:, queries:]]
+    query_vectors, document_vectors = (array.reshape(-1, array.shape[-1]) for array in vectors)
+    return query_vectors, document_vectors
+
+
+def _contexts(encoder: Any, batch: Any, config: Config, step: Array, flash: Mesh | None) -> tuple[Array, Array]:
+    """Returns the context vectors of the batch's queries [B, codes, dim] and unit vectors of its documents [N, dim]."""
+    states = _encoded(encoder.packed_states, batch, config, step, flash)
+    queries = documents = batch.texts[0]
+    if config.encoder.shared_towers:
+        count = batch.query_tokens.shape[0] // len(states[0])
+        queries = queries._replace(places=queries.places[:, :count])
+        documents = documents._replace(places=documents.places[:, count:])
+    else:
+        documents = batch.texts[1]
+    contexts = encoder.packed_contexts(states[0], queries)
+    vectors = encoder.pooled_states(states[-1], documents)
+    return contexts.reshape(-1, *contexts.shape[2:]), vectors.reshape(-1, vectors.shape[-1])
+
+
+def _encoded(encode: Callable[..., Array], batch: Any, config: Config, step: Array, flash: Mesh | None) -> list[Array]:
+    """Returns what a tower makes of each of the packed texts of a batch; dropout depends on (seed, step)."""
     keys = [None] * len(batch.texts)
     if config.encoder.dropout:
         key = jax.random.fold_in(jax.random.key(config.training.seed), step)
         keys = list(jax.random.split(key, len(batch.texts)))
     towers = ("query",) if config.encoder.shared_towers else ("query", "document")
     shared = {"micro_batches": config.training.micro_batches, "flash": flash}
-    vectors = [
-        encoder.encode_packed(texts, tower=tower, dropout_key=key, **shared)
+    return [
+        encode(texts, tower=tower, dropout_key=key, **shared)
         for texts, tower, key in zip(batch.texts, towers, keys, strict=True)
     ]
-    if config.encoder.shared_towers:
-        queries = batch.query_tokens.shape[0] // vectors[0].shape[0]
-        vectors = [vectors[0][:, :queries], vectors[0][:, queries:]]
-    query_vectors, document_vectors = (array.reshape(-1, array.shape[-1]) for array in vectors)
-    return query_vectors, document_vectors
 
 
 def _within_bounds(log_inverse_temperature: Array, config: LossConfig) -> Array:

@@ -68,6 +68,11 @@ def _words(system: str, metrics: Mapping[str, Any]) -> str:
         circular = "" if reranking["chose_qr"] is False else "; QR is circular, see the notes"
         theta = f"the relevance discriminator (theta, {reranking['kind'].replace('_', ' ')})"
         return f"its first {reranking['depth']} documents in the order of {theta}{circular}"
+    if system in ("poly_encoder", "poly_encoder_exhaustive"):
+        described = metrics["poly_encoder"]
+        reordered = f"its first {described['depth']} documents in the order of"
+        subject = reordered if system == "poly_encoder" else f"all {described['documents']:,} documents scored by"
+        return f"{subject} a Poly-encoder with {described['codes']} codes"
     return system
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import artifacts
+from crops_jax.config import Config, EncoderConfig
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.embeddings import Layout, write_shard
 from crops_jax.errors import InputError
@@ -20,6 +21,7 @@ from data.tables.truth import write_truth
 from launch import evaluate as module
 from launch.evaluate import EvaluateArguments, evaluate
 from launch.evaluation import stored_bm25
+from tests.crops_jax.models.test_query_codes import reference_score
 
 COLOURS = ["red", "blue", "green", "grey"]
 THINGS = ["car", "boat", "lamp", "chair", "kite"]
@@ -421,6 +423,60 @@ def test_a_named_reranker_is_an_input(arguments, split, theta_in_split, tmp_path
     assert manifest["inputs"]["reranker"]["fingerprint"] == artifacts.fingerprint(folder)
 
 
+class HashingPolyEncoder(HashingEncoder):
+    """Two codes: one context vector is that of the whole query, the other that of its last word."""
+
+    temperature = 0.2
+    config = Config(encoder=EncoderConfig(query_codes=2))
+
+    def contexts(self, queries, *, progress=False):
+        last = [query.split()[-1] for query in queries]
+        return np.stack([self.encode(texts, tower="query") for texts in (queries, last)], axis=1)
+
+
+@pytest.fixture
+def poly_encoder(tmp_path, monkeypatch):
+    """The folder of a run whose Poly-encoder is HashingPolyEncoder."""
+    folder = tmp_path / "poly"
+    folder.mkdir()
+    (folder / "checkpoint").write_text("weights")
+    monkeypatch.setattr(module, "open_poly_encoder", lambda _: HashingPolyEncoder())
+    return folder
+
+
+def test_a_poly_encoder_reranks_and_scores_every_document(arguments, poly_encoder):
+    metrics = metrics_of(dataclasses.replace(arguments, rerank_by=str(poly_encoder), every_document=True))
+    described = metrics["poly_encoder"]
+    assert {name: described[name] for name in ("codes", "depth", "documents")} == {
+        "codes": 2,
+        "depth": 20,
+        "documents": 20,
+    }
+    assert set(described["seconds_per_query"]) == {"contexts", "reranking", "every_document"}
+    assert all(seconds > 0 for seconds in described["seconds_per_query"].values())
+    rows = pq.read_table(f"{arguments.output}/retrieved.parquet").to_pylist()
+    model, titles = HashingPolyEncoder(), list(DOCS.values())
+    queries = {row["query"] for row in rows}
+    assert len(queries) == 3
+    for query in queries:
+        [contexts] = model.contexts([query])
+        scores = [reference_score(contexts, vector, 0.2) for vector in model.encode(titles, tower="document")]
+        for system in ("poly_encoder", "poly_encoder_exhaustive"):
+            found = [row for row in rows if row["system"] == system and row["query"] == query]
+            assert [row["score"] for row in found] == pytest.approx(sorted(scores, reverse=True)[:10], abs=1e-6)
+            of_title = [scores[titles.index(row["title"])] for row in found]
+            assert [row["score"] for row in found] == pytest.approx(of_title, abs=1e-6)
+    manifest = artifacts.read_manifest(arguments.output)
+    assert manifest["inputs"]["rerank_by"]["fingerprint"] == artifacts.fingerprint(poly_encoder)
+
+
+def test_only_the_list_of_the_encoder_is_reranked_by_default(arguments, poly_encoder):
+    metrics = metrics_of(dataclasses.replace(arguments, rerank_by=str(poly_encoder)))
+    assert "poly_encoder" in metrics["systems"]
+    assert "poly_encoder_exhaustive" not in metrics["systems"]
+    assert "every_document" not in metrics["poly_encoder"]["seconds_per_query"]
+
+
 def test_nothing_to_evaluate_is_refused(arguments, split):
     (split / "test_clicks.parquet").unlink()
     (split / "judgements.parquet").unlink()
@@ -438,6 +494,7 @@ def test_nothing_to_evaluate_is_refused(arguments, split):
         {"rerank": -1},
         {"rerank": 201},
         {"reranker": "folder"},
+        {"every_document": True},
     ],
 )
 def test_impossible_arguments_are_refused(arguments, wrong):

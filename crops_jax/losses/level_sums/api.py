@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from crops_jax.labels import SparseLabels
 from crops_jax.losses.level_sums.dense import dense_sums
 from crops_jax.losses.level_sums.streaming import Engine, Plan, named_scores, plan_over, streaming_sums
-from crops_jax.losses.level_sums.sums import LOWEST, LevelSums, level_sums_of, margin_threshold
+from crops_jax.losses.level_sums.sums import LOWEST, LevelSums, level_sums_of, margin_threshold, product
 
 Implementation = Literal["dense", "streaming", "pallas", "auto"]
 
@@ -63,26 +63,42 @@ def level_sums(
     queries, docs = query_embeddings.shape[0], doc_embeddings.shape[0]
     device = split.mesh.devices.flat[0] if split else jax.devices()[0]
     name = implementation_that_runs(implementation, labels, queries=queries, docs=docs, platform=device.platform)
-    mask = jnp.ones(docs, bool) if doc_mask is None else doc_mask
-    offset = jnp.zeros(docs, jnp.float32) if doc_log_probabilities is None else -doc_log_probabilities
-    offset = jax.lax.stop_gradient(jnp.where(mask, offset.astype(jnp.float32), LOWEST))
-    labels = _labels_of_real_columns(labels, mask)
-    level = labels.level if isinstance(labels, SparseLabels) else labels
     if name == "dense":
-        doc_embeddings = replicated_documents(doc_embeddings, split)
-        raw = dense_sums(query_embeddings, doc_embeddings, labels, temperatures, offset, ignore_margin)
-        return level_sums_of(raw, level, temperatures)
+        return level_sums_of_scores(
+            product(query_embeddings, replicated_documents(doc_embeddings, split).T),
+            labels,
+            temperatures=temperatures,
+            doc_mask=doc_mask,
+            doc_log_probabilities=doc_log_probabilities,
+            ignore_margin=ignore_margin,
+        )
+    labels, offset = _real_columns(labels, doc_mask, doc_log_probabilities, docs=docs)
     assert isinstance(labels, SparseLabels)
     engine = _KERNELS[device.platform] if name == "pallas" else "tiles"
     plan = _plan(query_embeddings, doc_embeddings, split, engine=engine, device_kind=device.device_kind)
     threshold = None
     if ignore_margin is not None:
         scores = named_scores(plan, query_embeddings, doc_embeddings, labels.doc_index)
-        threshold = margin_threshold(scores, level, ignore_margin)
+        threshold = margin_threshold(scores, labels.level, ignore_margin)
     streamed: Any = streaming_sums(
         plan, query_embeddings, doc_embeddings, temperatures, labels.doc_index, offset, threshold
     )
-    return level_sums_of(streamed, level, temperatures)
+    return level_sums_of(streamed, labels.level, temperatures)
+
+
+def level_sums_of_scores(
+    scores: Float[Array, "queries docs"],
+    labels: SparseLabels | Int[Array, "queries docs"],
+    *,
+    temperatures: Float[Array, "temperatures"],
+    doc_mask: Bool[Array, "docs"] | None = None,
+    doc_log_probabilities: Float[Array, "docs"] | None = None,
+    ignore_margin: float | None = None,
+) -> LevelSums:
+    """Returns the level sums of a score matrix by the dense implementation; see `level_sums` for the arguments."""
+    labels, offset = _real_columns(labels, doc_mask, doc_log_probabilities, docs=scores.shape[1])
+    raw = dense_sums(scores, labels, temperatures, offset, ignore_margin)
+    return level_sums_of(raw, labels.level if isinstance(labels, SparseLabels) else labels, temperatures)
 
 
 def replicated_documents(doc_embeddings: Float[Array, "docs dim"], split: Split | None) -> Float[Array, "docs dim"]:
@@ -161,6 +177,20 @@ def _plan(
         engine=engine,
         device_kind=device_kind,
     )
+
+
+def _real_columns(
+    labels: SparseLabels | Int[Array, "queries docs"],
+    doc_mask: Bool[Array, "docs"] | None,
+    doc_log_probabilities: Float[Array, "docs"] | None,
+    *,
+    docs: int,
+) -> tuple[SparseLabels | Int[Array, "queries docs"], Float[Array, "docs"]]:
+    """Returns the labels of real documents, and what is added to z of level 0: LOWEST for the other columns."""
+    mask = jnp.ones(docs, bool) if doc_mask is None else doc_mask
+    offset = jnp.zeros(docs, jnp.float32) if doc_log_probabilities is None else -doc_log_probabilities
+    offset = jax.lax.stop_gradient(jnp.where(mask, offset.astype(jnp.float32), LOWEST))
+    return _labels_of_real_columns(labels, mask), offset
 
 
 def _labels_of_real_columns(

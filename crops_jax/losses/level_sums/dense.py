@@ -5,22 +5,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from crops_jax.labels import SparseLabels
-from crops_jax.losses.level_sums.sums import LOWEST, RawSums, margin_threshold, product
+from crops_jax.losses.level_sums.sums import LOWEST, RawSums, margin_threshold
 
 
 def dense_sums(
-    query_embeddings: Float[Array, "queries dim"],
-    doc_embeddings: Float[Array, "docs dim"],
+    scores: Float[Array, "queries docs"],
     labels: SparseLabels | Int[Array, "queries docs"],
     temperatures: Float[Array, "temperatures"],
     offset: Float[Array, "docs"],
     ignore_margin: float | None,
 ) -> RawSums:
-    """Computes `crops_jax.losses.level_sums.api.level_sums`, in memory O(queries * docs).
+    """Computes `crops_jax.losses.level_sums.api.level_sums_of_scores`, in memory O(queries * docs).
 
     With a label matrix, every column counts as a named pair in the field `named` of the result.
     """
-    scores = product(query_embeddings, doc_embeddings.T)
     if isinstance(labels, SparseLabels):
         named = jnp.take_along_axis(scores, jnp.maximum(labels.doc_index, 0), axis=1)
         rows = jnp.arange(scores.shape[0])[:, None]

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32
 
 from crops_jax.labels import IGNORE, SparseLabels, dense_labels
-from crops_jax.losses.arguments import LossInputs, LossOptions, validate, validate_temperature
-from crops_jax.losses.level_sums.api import Implementation, Split, level_sums, replicated_documents
+from crops_jax.losses.arguments import LossInputs, LossOptions, ScoreInputs, validate, validate_temperature
+from crops_jax.losses.level_sums.api import Implementation, Split, replicated_documents
 from crops_jax.losses.level_sums.sums import LevelSums, margin_threshold, product
-from crops_jax.losses.terms import Terms, mean_of_terms
+from crops_jax.losses.terms import Terms, mean_of_terms, sums_of
 
 
 class ScoredBatch(NamedTuple):
@@ -42,7 +42,7 @@ PairFormula = Callable[[ScoredBatch, Float[Array, ""]], Terms]
 def pairwise_loss(
     name: str,
     formula: PairFormula,
-    inputs: LossInputs,
+    inputs: LossInputs | ScoreInputs,
     *,
     temperature: float | Float[Array, ""],
     implementation: Implementation = "auto",
@@ -62,16 +62,9 @@ def pairwise_loss(
     require_dense(name, implementation)
     options = LossOptions() if options is None else options
     t = jnp.asarray(temperature, jnp.float32)
-    sums = level_sums(
-        inputs.query_embeddings,
-        inputs.doc_embeddings,
-        inputs.labels,
-        temperatures=t[None],
-        implementation="dense",
-        doc_mask=inputs.doc_mask,
-        ignore_margin=options.ignore_margin,
-        split=split,
-    )
+    # The statistics are those of plain scores, also when the loss has a logQ correction.
+    plain = inputs._replace(doc_log_probabilities=None)
+    sums = sums_of(plain, t[None], implementation="dense", ignore_margin=options.ignore_margin, split=split)
     terms = formula(_scored(inputs, options.ignore_margin, split), t)
     return mean_of_terms(terms, inputs, t[None], options), sums
 
@@ -85,9 +78,12 @@ def require_dense(name: str, implementation: Implementation) -> None:
         )
 
 
-def _scored(inputs: LossInputs, ignore_margin: float | None, split: Split | None) -> ScoredBatch:
-    labels, docs = inputs.labels, inputs.doc_embeddings.shape[0]
-    score = product(inputs.query_embeddings, replicated_documents(inputs.doc_embeddings, split).T)
+def _scored(inputs: LossInputs | ScoreInputs, ignore_margin: float | None, split: Split | None) -> ScoredBatch:
+    if isinstance(inputs, ScoreInputs):
+        score = inputs.scores
+    else:
+        score = product(inputs.query_embeddings, replicated_documents(inputs.doc_embeddings, split).T)
+    labels, docs = inputs.labels, score.shape[1]
     level = dense_labels(labels, docs) if isinstance(labels, SparseLabels) else labels.astype(jnp.int32)
     if inputs.doc_mask is not None:
         level = jnp.where(inputs.doc_mask[None, :], level, IGNORE)

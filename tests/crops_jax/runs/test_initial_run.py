@@ -148,3 +148,28 @@ def test_weights_that_have_changed_since_the_run_was_begun_are_refused(records, 
     save(warm, CONFIG, [2], best=2)
     with pytest.raises(InputError, match="has other weights now"):
         read_weights(warm, run=run, config=CONFIG)
+
+
+def test_a_dual_encoder_starts_a_poly_encoder_whose_codes_are_those_of_the_seed(warm, records, tmp_path):
+    config = CONFIG.replace(encoder={"query_codes": 4})
+    opened(tmp_path / "run", records, config=config, initial_run=warm)
+    found = read_weights(warm, run=tmp_path / "run", config=config)
+    codes = found.pop("query_codes")["codes"]
+    assert_equal(found, read_weights(warm, run=tmp_path, config=CONFIG))
+    assert codes.shape == (4, 16)
+    again, other = (
+        read_weights(warm, run=tmp_path, config=config.replace(training={"seed": seed}))["query_codes"]["codes"]
+        for seed in (CONFIG.training.seed, 99)
+    )
+    np.testing.assert_array_equal(again, codes)
+    assert np.abs(other - codes).max() > 0.01
+    place_parameters(
+        abstract_dual_encoder(config), found | {"query_codes": {"codes": codes}}, sharding.make_mesh(config.mesh)
+    )
+
+
+def test_codes_are_not_thrown_away(records, tmp_path):
+    config = CONFIG.replace(encoder={"query_codes": 4})
+    save(opened(tmp_path / "poly", records, config=config), config, [1], best=1)
+    with pytest.raises(InputError, match=r"encoder\.query_codes: 4 there, 0 here"):
+        opened(tmp_path / "run", records, initial_run=tmp_path / "poly")
