@@ -42,6 +42,13 @@ class Cell:
         """The cell whose run is evaluated: this one, unless its system evaluates the runs of another."""
         return dataclasses.replace(self, system=self.systems[self.system.runs_of]) if self.system.runs_of else self
 
+    @property
+    def retriever(self) -> "Cell | None":
+        """The cell whose run retrieves the documents that this one reranks; None if its own run retrieves them."""
+        if not self.system.reranks:
+            return None
+        return dataclasses.replace(self, system=self.systems[self.system.reranks])
+
 
 def cells_of(systems: Sequence[System], *, seeds: int, among: Mapping[str, System] = SYSTEMS) -> list[Cell]:
     """Returns the cells, seed by seed, so that a table that is not finished has every system.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crops_jax import __version__, artifacts
+from crops_jax.artifacts.json_fields import read_object
 from crops_jax.config import Config
 from crops_jax.config.module import as_module, changes_of_defaults
 from crops_jax.errors import InputError
@@ -93,19 +94,22 @@ class CellRunner:
         factor = self._factor(cell.trained)
         measured = {"ranked_by": cell.system.ranked_by, "flags_of_system": list(cell.system.evaluate_flags)}
         inputs = self.common_inputs | measured | self._run_inputs(cell.trained, factor)
+        if cell.retriever:
+            inputs |= {"retriever": self._run_inputs(cell.retriever, self._factor(cell.retriever))}
         file, fingerprints = result_file(self.results, cell), self._fingerprints(cell.trained)
         here = conditions_here(0.0, fingerprints=fingerprints)
         if is_finished(file, inputs) and not is_superseded(read_result(file).conditions, here):
             return False
         folder, chain, trained = self._train(cell.trained, factor)
         evaluation = folder / "evaluation"
-        self._evaluate(cell, chain, folder / "run", evaluation)
+        retriever = self._train(cell.retriever, self._factor(cell.retriever))[0] / "run" if cell.retriever else None
+        self._evaluate(cell, chain, folder / "run", evaluation, retriever=retriever)
         result = Result(
             system=cell.system.name,
             architecture=cell.architecture,
             seed=cell.seed,
             inputs=inputs,
-            figures=self._figures(cell, folder, trained, factor),
+            figures=self._figures(cell, folder, trained, factor) | _query_seconds(cell, evaluation),
             conditions=conditions_here(time.monotonic() - start, fingerprints=fingerprints),
             metrics=self._metrics(evaluation, ranked_by=cell.system.ranked_by),
         )
@@ -198,9 +202,14 @@ class CellRunner:
         step = training_step(f"train {cell.name}", folder, records, folder / "run", start=start)
         return folder, chain, chain.run(step)
 
-    def _evaluate(self, cell: Cell, chain: Chain, run: Path, evaluation: Path) -> None:
-        """Evaluates the run of a cell into the directory `evaluation`."""
-        chain.run(self._evaluation(cell, run, evaluation))
+    def _evaluate(
+        self, cell: Cell, chain: Chain, run: Path, evaluation: Path, *, retriever: Path | None = None
+    ) -> None:
+        """Evaluates the run of a cell into the directory `evaluation`.
+
+        retriever: the run whose documents the run of the cell reranks; None if it retrieves them itself.
+        """
+        chain.run(self._evaluation(cell, run, evaluation, retriever=retriever))
 
     def _metrics(self, evaluation: Path, *, ranked_by: str) -> dict[str, Measured]:
         """Returns the metrics of an evaluation."""
@@ -224,11 +233,12 @@ class CellRunner:
             compilation_cache=self.compilation_cache,
         )
 
-    def _evaluation(self, cell: Cell, run: Path, evaluation: Path) -> Step:
+    def _evaluation(self, cell: Cell, run: Path, evaluation: Path, *, retriever: Path | None) -> Step:
+        ranking = ("--run", str(run)) if retriever is None else ("--run", str(retriever), "--rerank-by", str(run))
         return Step(
             name=f"index and evaluate {cell.name}",
             module="launch.evaluate",
-            arguments=("--run", str(run), "--logs", str(self.shared.split), "--name", cell.name)
+            arguments=(*ranking, "--logs", str(self.shared.split), "--name", cell.name)
             + ("--bm25-results", str(self.shared.bm25_results), "--bootstrap-samples", str(_FEWEST_SAMPLES))
             + (*self.shared.evaluate_flags, *_fusion_flags(cell), *cell.system.evaluate_flags)
             + (
@@ -237,7 +247,7 @@ class CellRunner:
                 "--output",
                 str(evaluation),
             ),
-            inputs=(run, self.shared.split),
+            inputs=(run, self.shared.split) if retriever is None else (run, retriever, self.shared.split),
             output=evaluation,
         )
 
@@ -245,6 +255,16 @@ class CellRunner:
 def _fusion_flags(cell: Cell) -> tuple[str, ...]:
     """Returns the flags that leave out the weighted fusion, whose weight needs dev queries, if it is not measured."""
     return () if cell.system.ranked_by == "fusion_weighted" else ("--dev-queries", "0")
+
+
+def _query_seconds(cell: Cell, evaluation: Path) -> dict[str, float]:
+    """Returns the wall-clock seconds that a Poly-encoder takes for one query; none for other systems."""
+    part = {"poly_encoder": "reranking", "poly_encoder_exhaustive": "every_document"}.get(cell.system.ranked_by)
+    if part is None:
+        return {}
+    metrics = read_object(evaluation / "metrics.json", remedy="evaluate again")
+    seconds = metrics["poly_encoder"]["seconds_per_query"]
+    return {"query_seconds": round(seconds["contexts"] + seconds[part], 6)}
 
 
 def _training_figures(folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:

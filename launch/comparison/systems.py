@@ -15,6 +15,7 @@ from configs.baselines import (
     multi_positive_infonce,
     nce,
     nce_log_q,
+    poly_encoder,
     rince,
     softmax_cross_entropy,
 )
@@ -72,13 +73,17 @@ class System:
     """Whether its records hold the discriminator's scores of their documents, which its loss distils."""
     trained: bool = True
     """False: the weights stay those of step 0."""
-    ranked_by: Literal["encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked"] = "encoder"
+    ranked_by: Literal[
+        "encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked", "poly_encoder", "poly_encoder_exhaustive"
+    ] = "encoder"
     """The system of launch.evaluate that is measured."""
     evaluate_flags: tuple[str, ...] = ()
     """Further flags of launch.evaluate that this ranking needs."""
     runs_of: str = ""
     """The name of the system whose runs are evaluated, for one that trains none of its own. It has the same labels and
     configuration."""
+    reranks: str = ""
+    """The name of the system whose runs retrieve the documents that the runs of this one rerank (a Poly-encoder)."""
     groups: tuple[str, ...] = ("systems",)
     """The tables of the page that show it, keys of GROUPS."""
     about: str
@@ -228,6 +233,24 @@ _REGISTERED = (
         evaluate_flags=("--rerank", "200"),
         runs_of="crops",
         about="The first 200 documents of CroPS in the order of the relevance discriminator, which also chose QR.",
+    ),
+    System(
+        name="poly_encoder",
+        labels=_EVERYTHING,
+        config=poly_encoder.CHANGES,
+        ranked_by="poly_encoder",
+        reranks="crops",
+        about="The first 200 documents of CroPS in the order of a Poly-encoder with 64 codes (arXiv 1905.01969).",
+    ),
+    System(
+        name="poly_encoder_upper_bound",
+        labels=_EVERYTHING,
+        config=poly_encoder.CHANGES,
+        ranked_by="poly_encoder_exhaustive",
+        evaluate_flags=("--every-document",),
+        runs_of="poly_encoder",
+        reranks="crops",
+        about="All documents in the order of the same Poly-encoder: what late interaction could reach, at any cost.",
     ),
     System(
         name="crops_query_level",

@@ -1,6 +1,7 @@
 """The comparison as a list of commands: what is made once, what is run again, and what ends it."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -15,9 +16,11 @@ from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.program.chain import Chain
 from launch.compare import compare
 from launch.comparison.arguments import CompareArguments, budget_of
+from launch.comparison.systems import SYSTEMS
 from tests.launch.comparison.evaluations import write_values
 
 QUERIES = [f"query {number}" for number in range(25)]
+RANKINGS = ("encoder", "bm25", "fusion_weighted", "reranked", "poly_encoder", "poly_encoder_exhaustive")
 
 
 class Programs:
@@ -90,11 +93,14 @@ class Programs:
         generator = np.random.default_rng(zlib.crc32(name.encode()))
         values = [
             (system, test, "all", query, metric, float(generator.random()))
-            for system in ("encoder", "bm25", "fusion_weighted", "reranked")
+            for system in RANKINGS
             for test, metric in (("ct", "recall@100"), ("judgements", "ndcg@4"), ("judgements", "ndcg@10"))
             for query in QUERIES
         ]
         write_values(step.output, values)
+        seconds = {"contexts": 0.5, "reranking": 0.25, "every_document": 2.0}
+        described = {"poly_encoder": {"seconds_per_query": seconds}} if "--rerank-by" in step.arguments else {}
+        (step.output / "metrics.json").write_text(json.dumps(described))
         return {}
 
     @staticmethod
@@ -304,6 +310,34 @@ def test_fusion_evaluates_the_runs_of_crops_and_trains_none(programs):
     assert ["--rerank 200" in command for command in evaluated] == [False, False, False, True]
     assert ["--dev-queries 0" in command for command in evaluated] == [True, True, False, True]
     assert not [row for row in rows() if row["system"] == "fusion" and row["metric"] == "step_seconds"]
+
+
+def test_a_poly_encoder_reranks_the_documents_of_crops_and_is_trained_once(programs):
+    outcome = run(systems="crops,poly_encoder,poly_encoder_upper_bound", seeds=1)
+    assert outcome["cells"]["ran"] == 4
+    trained = {command.split("--output ")[1] for command in calls(programs, "launch.train ")}
+    runs = {
+        name: f"table/runs/{name}-0-1/run" for name in ("crops-transformer", "crops-hashed", "poly_encoder-transformer")
+    }
+    assert trained == set(runs.values())
+    config = Path("table/runs/poly_encoder-transformer-0-1/config.py").read_text()
+    assert "query_codes=64" in config
+    evaluated = calls(programs, "launch.evaluate")[2:]
+    both = f"--run {runs['crops-transformer']} --rerank-by {runs['poly_encoder-transformer']} "
+    assert [both in command for command in evaluated] == [True, True]
+    assert ["--every-document" in command for command in evaluated] == [False, True]
+    seconds = {row["system"]: float(row["value"]) for row in rows() if row["metric"] == "query_seconds"}
+    assert seconds == {"poly_encoder": 0.75, "poly_encoder_upper_bound": 2.5}
+    assert run(systems="poly_encoder", seeds=1)["cells"]["ran"] == 0
+
+
+def test_another_retriever_runs_the_reranking_cell_again(programs, monkeypatch):
+    run(systems="poly_encoder", seeds=1, reference="poly_encoder")
+    trained = {command.split("--output ")[1] for command in calls(programs, "launch.train ")}
+    assert trained == {f"table/runs/{name}-transformer-0-1/run" for name in ("poly_encoder", "crops")}
+    changed = dataclasses.replace(SYSTEMS["crops"], config={"loss": {"name": "infonce"}})
+    monkeypatch.setitem(SYSTEMS, "crops", changed)
+    assert run(systems="poly_encoder", seeds=1, reference="poly_encoder")["cells"]["ran"] == 1
 
 
 def without(command: str, *flags: str) -> str:

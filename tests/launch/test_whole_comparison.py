@@ -142,3 +142,21 @@ def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
     factors = {row["value"] for row in rows if row["metric"] == "learning_rate_factor" and row["seed"] != "all"}
     assert factors <= {"1.0", "2.0"}
     assert len(list((tmp_path / "table" / "results").glob("*.tuning.json"))) == 4
+
+
+@pytest.mark.slow
+def test_a_poly_encoder_reranks_the_documents_of_crops_and_scores_every_document(tmp_path):
+    words = command(tmp_path, "--systems", "poly_encoder,poly_encoder_upper_bound", "--reference", "poly_encoder")
+    words += ["--learning-rate-factors", "1", "--seeds", "1", "--keep", "all"]
+    outcome = finish(words)
+    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 2
+    runs = tmp_path / "table" / "runs"
+    assert sorted(folder.name for folder in runs.iterdir()) == ["crops-transformer-0-1", "poly_encoder-transformer-0-1"]
+    assert read_config(runs / "poly_encoder-transformer-0-1" / "run" / "config.json").encoder.query_codes == 64
+    measured = json.loads((runs / "poly_encoder-transformer-0-1" / "evaluation" / "metrics.json").read_text())
+    assert (measured["poly_encoder"]["codes"], measured["poly_encoder"]["documents"]) == (64, 200)
+    # All 200 documents are reranked in this world, so that both orders are the same but for equal scores.
+    reranked, every = measured["systems"]["poly_encoder"], measured["systems"]["poly_encoder_exhaustive"]
+    assert reranked["ct"]["recall@10"]["value"] == pytest.approx(every["ct"]["recall@10"]["value"], abs=0.01)
+    systems = {row["system"] for row in table(tmp_path) if row["metric"] == "ct_recall@100"}
+    assert systems == {"poly_encoder", "poly_encoder_upper_bound"}

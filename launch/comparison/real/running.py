@@ -82,7 +82,9 @@ class RealRunner(CellRunner):
             chain.run(self._peer.step(name, folder / WEIGHTS, factor=factor, seed=cell.seed))
         return super()._train(cell, factor)
 
-    def _evaluate(self, cell: Cell, chain: Chain, run: Path, evaluation: Path) -> None:
+    def _evaluate(
+        self, cell: Cell, chain: Chain, run: Path, evaluation: Path, *, retriever: Path | None = None
+    ) -> None:
         """Embeds the documents once for all cells that measure a run, and evaluates the cell."""
         embeddings = run.with_name("embeddings")
         step = Step(
@@ -95,7 +97,7 @@ class RealRunner(CellRunner):
             in_place=True,
         )
         chain.run(step)
-        super()._evaluate(cell, chain, run, evaluation)
+        super()._evaluate(cell, chain, run, evaluation, retriever=retriever)
 
     def _evaluation_flags(self, cell: Cell, run: Path) -> tuple[str, ...]:
         reranker = self.shared.reranker if cell.system.ranked_by == "reranked" else ""

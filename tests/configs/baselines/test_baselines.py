@@ -40,6 +40,7 @@ DIFFERENCES = {
     "multi_positive_infonce": {"loss.name": "multi_positive_infonce"},
     "nce": {"loss.name": "infonce", "data.documents_per_query": 1},
     "nce_log_q": {"loss.name": "infonce", "loss.log_q_correction": True, "data.documents_per_query": 1},
+    "poly_encoder": {"encoder.query_codes": 64},
     "rince": {"loss.name": "rince", "loss.rince_temperature_factors": (2.0, 1.75, 1.5, 1.25, 1.0)},
     "softmax_cross_entropy": {"loss.name": "softmax_cross_entropy"},
 }
@@ -67,7 +68,7 @@ def test_a_baseline_differs_in_the_fields_listed(name):
     assert differences(program.load_config("tiny_cpu"), found) == DIFFERENCES[name]
 
 
-@pytest.mark.parametrize("name", DIFFERENCES)
+@pytest.mark.parametrize("name", sorted(DIFFERENCES.keys() - {"poly_encoder"}))  # hashed towers cannot have codes
 def test_its_changes_make_the_same_baseline_of_another_configuration(name):
     found = tiny_hashed.CONFIG.replace(**importlib.import_module(f"configs.baselines.{name}").CHANGES)
     assert differences(tiny_hashed.CONFIG, found) == DIFFERENCES[name]

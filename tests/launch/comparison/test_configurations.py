@@ -18,6 +18,13 @@ CELLS = [
     for architecture in system.architectures
 ]
 
+OTHER_ENCODERS = {
+    "adore_star": {"shared_towers": False},
+    "poly_encoder": {"query_codes": 64},
+    "poly_encoder_upper_bound": {"query_codes": 64},
+}
+"""The fields of the encoder in which a system differs from every other one."""
+
 
 def configured(cell: Cell, *, factor: float = 1.0) -> Config:
     return cell_config(cell, base_configs(BUDGET)[cell.architecture], budget=BUDGET, factor=factor)
@@ -45,7 +52,7 @@ def test_every_trained_cell_has_the_same_steps_and_no_more_tokens(cell: Cell):
             one.encoder.max_query_tokens + one.data.documents_per_query * one.encoder.max_document_tokens
         )
 
-    changed = {"shared_towers": False} if cell.system.name == "adore_star" else {}
+    changed = OTHER_ENCODERS.get(cell.system.name, {})
     assert config.encoder == base.replace(encoder=changed).encoder
     assert config.training.seed == 1
     assert 0.9 * tokens(base) <= tokens(config) <= tokens(base)
