@@ -9,6 +9,7 @@ from crops_jax import program
 from crops_jax.artifacts import check_output
 from crops_jax.errors import InputError
 from data.backends.connection import Connection, connect
+from data.backends.spark_errors import named_spark_errors
 from data.labels.files import MOST_PARTS
 from data.mining.arguments import MineArguments
 from data.mining.days import mine_day
@@ -55,7 +56,9 @@ def mine(arguments: MineArguments) -> dict[str, Any]:
         overwrite=arguments.overwrite,
         mined=mined,
     ) as out:
-        mined.update(_mine(arguments, logs, wanted, out) | logs.outcome)
+        with named_spark_errors(logs.tables.values()):
+            mined.update(_mine(arguments, logs, wanted, out))
+        mined.update(logs.outcome)
     forget(output=arguments.output, score_cache=arguments.score_cache)
     return {"labels": arguments.output, **mined}
 

@@ -21,6 +21,7 @@ from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
+from data.backends.spark_errors import named_spark_errors
 from data.labels.table import check_labels, check_mined_from, read_labels
 from data.mining.scores import forget, remembering
 from data.records.arguments import WriteRecordsArguments
@@ -135,7 +136,9 @@ def _write_with_spark(
     from data.records.spark import write_with_spark
 
     shards = _num_shards(arguments)
-    return write_with_spark(arguments, labels, tables, tokenizer=tokens, directory=directory, num_shards=shards)
+    read = [labels[0], *(files for logs in tables for files in logs.tables.values())]
+    with named_spark_errors(read):
+        return write_with_spark(arguments, labels, tables, tokenizer=tokens, directory=directory, num_shards=shards)
 
 
 def _write(

@@ -30,7 +30,8 @@ _SETTINGS = {
 _LAUNCH_SETTINGS = {
     "spark.app.name": "crops_jax",
     "spark.driver.maxResultSize": "0",
-    "spark.log.level": "ERROR",
+    # What ends the work comes as an exception, from which data.backends.spark_errors makes one message.
+    "spark.log.level": "FATAL",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }

@@ -1,6 +1,7 @@
 """Log tables as views of a Spark session, and the Ibis backend that reads them."""
 
 import contextlib
+import dataclasses
 import functools
 import re
 import urllib.parse
@@ -12,8 +13,10 @@ from typing import Any, cast
 import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from crops_jax.errors import InputError, one_line
+from crops_jax.errors import InputError
+from data.backends.spark_errors import is_spark_error, spark_cause
 from data.backends.spark_session import open_session
 from data.tables import LogTables
 from data.tables.files import TableFiles
@@ -24,7 +27,6 @@ with warnings.catch_warnings():
     # The warning is about pandas; see data.backends.spark_session.
     warnings.simplefilter("ignore", FutureWarning)
     from ibis.backends.pyspark import Backend
-    from pyspark.errors import AnalysisException
 
     # The first access to the attribute declares the backend's options, which compiling an expression reads.
     assert ibis.pyspark.name == "pyspark"
@@ -157,7 +159,9 @@ def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     # The order of rows has no meaning in Spark, so files of the same types need not be consecutive.
     alike: dict[str, list[FileRun]] = {}
     for run in table.runs:
-        alike.setdefault(f"{run.stored} {run.names}", []).append(run)
+        for physical, files in _by_physical_times(run).items():
+            part = dataclasses.replace(run, files=tuple(files))
+            alike.setdefault(f"{run.stored} {run.names} {physical}", []).append(part)
     views = [_run_view(session, table, runs) for runs in alike.values()]
     view = functools.reduce(lambda one, other: one.unionAll(other), views)
     if rewrites is not None:
@@ -168,16 +172,41 @@ def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     view.createOrReplaceTempView(table.name)
 
 
+def _by_physical_times(run: FileRun) -> dict[tuple[str, ...], list[Path]]:
+    """Returns the files of a run by the physical types of their nanoseconds.
+
+    Spark reads INT96, in which it writes timestamps itself, as timestamps, and INT64 of nanoseconds as integers. Arrow
+    reads both as nanoseconds.
+    """
+    columns = {run.name(column) for column, stored in run.stored.items() if _is_nanoseconds(stored)}
+    files: dict[tuple[str, ...], list[Path]] = {}
+    for file in run.files:
+        physical: tuple[str, ...] = ()
+        if columns:
+            schema = pq.read_metadata(file).schema
+            leaves = (schema.column(number) for number in range(len(schema)))
+            physical = tuple(sorted(f"{leaf.path} {leaf.physical_type}" for leaf in leaves if leaf.path in columns))
+        files.setdefault(physical, []).append(file)
+    return files
+
+
+def _is_nanoseconds(stored: pa.DataType) -> bool:
+    kind = plain(stored)
+    return pa.types.is_timestamp(kind) and kind.unit == "ns"
+
+
 def _run_view(session, table: TableFiles, runs: Sequence[FileRun]):
     """Returns the rows of files that store the columns of a table in the same types, as TableFiles.sql does."""
     # Hadoop reads paths as patterns, so special characters are escaped.
     paths = [re.sub(r"([*?{}\[\],^\\])", r"\\\1", _location(file)) for run in runs for file in run.files]
     try:
         stored = session.read.parquet(*paths)
-    except AnalysisException as error:
+    except Exception as error:
+        if not is_spark_error(error):
+            raise
         raise InputError(
-            f"table {table.name}: Spark cannot read {runs[0].files[0]} ({one_line(error)}); store the columns in types "
-            "that Spark has (UUIDs as text), or leave --backend out to run on DuckDB"
+            f"table {table.name}: Spark cannot read {runs[0].files[0]} ({spark_cause(error)}); store the columns in "
+            "types that Spark has (UUIDs as text), or leave --backend out to run on DuckDB"
         ) from error
     if table.left_out is not None:
         # These rows are removed before the casts, because their values can be invalid for a cast.
@@ -185,12 +214,13 @@ def _run_view(session, table: TableFiles, runs: Sequence[FileRun]):
         located = stored.selectExpr("*", f"_metadata.file_path AS `{file}`", f"_metadata.row_index AS `{row}`")
         left_out = session.createDataFrame(_spark_locations(stored, table.left_out))
         stored = located.join(left_out.hint("broadcast"), [file, row], "left_anti")
-    return stored.selectExpr(
-        *(
-            f"{_sql(column, runs[0].stored.get(column.name), runs[0].name(column.name))} AS `{column.name}`"
-            for column in table.schema.columns
-        )
-    )
+    spark_types = dict(stored.dtypes)
+    expressions = []
+    for column in table.schema.columns:
+        name = runs[0].name(column.name)
+        expression = _sql(column, runs[0].stored.get(column.name), name, spark_type=spark_types.get(name))
+        expressions.append(f"{expression} AS `{column.name}`")
+    return stored.selectExpr(*expressions)
 
 
 def _spark_locations(stored, left_out: pa.Table) -> pa.Table:
@@ -209,14 +239,20 @@ def _location(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def _sql(column: Column, stored: pa.DataType | None, name: str) -> str:
-    """Returns the expression of data.tables.stored.sql in Spark's dialect."""
+def _sql(column: Column, stored: pa.DataType | None, name: str, *, spark_type: str | None) -> str:
+    """Returns the expression of data.tables.stored.sql in Spark's dialect.
+
+    Args:
+      column, stored, name: as in data.tables.stored.sql.
+      spark_type: the type in which Spark reads the column, such as "bigint"; None if the files lack it.
+    """
     target, name = _TYPES[KINDS[column.kind].sql], f"`{name}`"
     if stored is None or pa.types.is_null(plain(stored)):
         return f"CAST(NULL AS {target})"
     kind = plain(stored)
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        # Spark has no nanoseconds. The session reads them as integers, which are rounded here as DuckDB does.
+    if _is_nanoseconds(kind) and spark_type == "bigint":
+        # Spark has no nanoseconds. The session reads them as integers, which are rounded here as DuckDB does. Those of
+        # INT96 are timestamps, of which both keep the whole microseconds.
         return f"timestamp_micros(CAST(round({name} / 1000BD) AS BIGINT))"
     if column.kind == "time" and is_text(kind):
         return _time_sql(name, target)

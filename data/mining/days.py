@@ -17,6 +17,7 @@ from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.text import QUERY_FORM
 from data.backends.connection import Connection, DuckDBConnection, connect
+from data.backends.spark_errors import named_spark_errors
 from data.mining import day_files
 from data.mining.arguments import MineArguments
 from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
@@ -95,7 +96,8 @@ def mine_day(arguments: MineArguments, wanted: list[str]) -> dict[str, Any]:
         )
         tables = logs.connect(memory_limit=arguments.memory_limit)
         _check_places(tables, logs)
-        theta, outcome = _add_day(arguments, wanted, logs, tables, state, day, folder)
+        with named_spark_errors(logs.tables.values()):
+            theta, outcome = _add_day(arguments, wanted, logs, tables, state, day, folder)
         outcome["forgotten"] = [] if first is None else _forget(tables, state, first)
         mined: dict[str, Any] = {"days": [str(kept) for kept in state.days()], "state": state.name}
         with mining_output(

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from data.backends.connection import connect
+from data.backends.spark_errors import named_spark_errors
 from data.labels.table import open_labels
 from data.mine import mine
 from data.tables import open_logs
@@ -213,6 +214,71 @@ def test_views_of_files_of_other_types_are_equal(tmp_path):
         assert other.schema == one.schema, name
         assert other.to_pylist() == one.to_pylist(), name
         assert one.num_rows == logs.num_rows(name)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_timestamps_as_spark_writes_them_are_equal(tmp_path, write_logs, at, mixed):
+    """INT96, also beside files whose nanoseconds are INT64, which Arrow calls by the same name."""
+    logs = write_logs(**random_log(6, at))
+    for name in ("searches", "feed_views"):
+        table = pq.read_table(logs / f"{name}.parquet")
+        times = pa.array([time.value + 1001 if time else None for time in table["time"].to_pandas()], pa.int64())
+        table = table.set_column(table.schema.get_field_index("time"), "time", times.cast(pa.timestamp("ns", "UTC")))
+        (logs / f"{name}.parquet").unlink()
+        (logs / name).mkdir()
+        pq.write_table(table[:50], logs / name / "a.parquet", use_deprecated_int96_timestamps=True)
+        pq.write_table(table[50:], logs / name / "b.parquet", use_deprecated_int96_timestamps=not mixed)
+    opened = open_logs(logs)
+    for name, one, other in tables_of(opened):
+        assert other.schema == one.schema, name
+        assert other.to_pylist() == one.to_pylist(), name
+        assert one.num_rows == opened.num_rows(name)
+    one, other = mined_on_both(logs, tmp_path, alpha=0.1)
+    assert other == one
+    assert len(one[0]) > 50
+
+
+def test_a_codec_that_spark_has_not_is_named(tmp_path, write_logs, at):
+    logs = write_logs(**random_log(6, at))
+    file = logs / "searches.parquet"
+    pq.write_table(pq.read_table(file), file, compression="brotli")
+    message = rf"table searches: Spark cannot read {file} \(.*BrotliCodec\); write the file with"
+    arguments = mine_arguments(
+        logs=str(logs), output=str(tmp_path / "labels"), backend="pyspark", spark_master=MASTER, alpha=0.1
+    )
+    with pytest.raises(InputError, match=message):
+        mine(arguments)
+    assert not (tmp_path / "labels").exists()
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.decimal256(50, 2)])
+def test_types_that_spark_has_not_are_named(write_logs, at, kind):
+    logs = write_logs(**random_log(6, at))
+    file = logs / "candidates.parquet"
+    table = pq.read_table(file)
+    values = pa.array([1.0] * len(table)).cast(kind)
+    pq.write_table(table.set_column(table.schema.get_field_index("watch_seconds"), "watch_seconds", values), file)
+    with pytest.raises(InputError, match=rf"table candidates: Spark cannot read {file} \(\["):
+        connect(open_logs(logs), backend="pyspark", spark_master=MASTER)
+
+
+def test_other_errors_of_spark_are_named_failures(write_logs, at):
+    logs = open_logs(write_logs(**random_log(6, at)))
+    connection = connect(logs, backend="pyspark", spark_master=MASTER)
+
+    def failing(batches):
+        raise ValueError("no such thing")
+        yield from batches
+
+    with pytest.raises(NamedFailure, match=r"^Spark failed \(ValueError: no such thing\); check"):
+        with named_spark_errors(logs.tables.values()):
+            connection.raw_sql("SELECT 1 AS a").mapInArrow(failing, "a int").collect()
+    with pytest.raises(NamedFailure, match=r"^Spark failed \(\[DIVIDE_BY_ZERO\]"):
+        with named_spark_errors(logs.tables.values()):
+            connection.raw_sql("SELECT 1 / 0 FROM searches").collect()
+    with pytest.raises(KeyError):
+        with named_spark_errors(logs.tables.values()):
+            raise KeyError("not Spark's")
 
 
 def test_uuids_that_spark_has_not_are_named(tmp_path):
