@@ -5,8 +5,9 @@ So a pair across midnight belongs to the later day. To mine a day, only the sear
 the time before it, as long as the longer of the two windows, are read.
 
 The labels equal those of one run over all the days with the same parameters. They do not depend on the order in which
-the days were mined, nor on how often. One thing differs: the limit of feed documents applies to each (user, query,
-day). Documents that a language model wrote are read again each time.
+the days were mined, nor on how often. Two things differ: the limit of feed documents applies to each (user, query,
+day), and the limit of searches an hour sees only the hours that are read for a day. Documents that a language model
+wrote are read again each time.
 """
 
 import datetime

@@ -16,6 +16,7 @@ from data.mining.parameters import MiningParameters, ReformulationParameters
 from data.mining.scores import similarity_table
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.log_events import LogEvents
+from data.perspectives.shared_ids import shared_ids, without_users
 
 DECIDED_BY_THETA = (query_level.SOURCE, system_level.SOURCE)
 
@@ -71,14 +72,14 @@ def gather_evidence(
             connection, events, parameters=parameters, since=since
         )
     if system_level.SOURCE in perspectives:
+        personal, counts[system_level.SOURCE] = _personal(events, parameters)
         supports[system_level.SOURCE] = system_level.supports(
-            events,
+            personal,
             feed_window_seconds=parameters.feed_window_seconds,
             max_feed_documents=parameters.max_feed_documents,
             only_long_watch=parameters.feed_long_watch_only,
             since=since,
         ).cache()
-        counts[system_level.SOURCE] = {}
     searches = events.searches
     if searches is not None:
         searches = (searches if since is None else searches.filter(searches.time >= since)).select("user_id", "query")
@@ -96,22 +97,46 @@ def reformulation_supports(
 
     Args:
       connection, events, since: as in `gather_evidence`.
-      parameters: the window of a reformulation, the similarity encoder, and beta, the minimum similarity of two
-        queries.
+      parameters: the window and the limits of a reformulation, the similarity encoder, and beta, the minimum
+        similarity of two queries.
     """
-    pairs = query_level.reformulations(
-        events, window_seconds=parameters.window_seconds, only_unsatisfied=parameters.only_unsatisfied, since=since
-    ).cache()
+    events, set_aside = _personal(events, parameters)
+    limits = {
+        "window_seconds": parameters.window_seconds,
+        "max_later_searches": parameters.max_later_searches,
+        "only_unsatisfied": parameters.only_unsatisfied,
+        "since": since,
+    }
+    pairs = query_level.reformulations(events, **limits).cache()
     similarity = similarity_table(connection, pairs, open_similarity(parameters.similarity_encoder))
     found = query_level.supports(events, pairs, similarity, beta=parameters.beta).cache()
     every = query_level.supports(events, pairs, similarity, beta=-2.0)
     counts = {
+        **set_aside,
         "reformulations": count(pairs),
+        **_beyond_limit(query_level.left_out(events, **limits)),
         "query_pairs": count(similarity),
         "similar_query_pairs": count(similarity.filter(similarity.similarity >= parameters.beta)),
         "candidates_of_any_similarity": count(every.select("query", "doc_id").distinct()),
     }
     return found, counts
+
+
+def _personal(events: LogEvents, parameters: ReformulationParameters) -> tuple[LogEvents, dict[str, int]]:
+    """Returns the events without those of ids that people share, and the counts of these ids and their searches."""
+    if parameters.max_searches_per_hour is None:
+        return events, {}
+    users = shared_ids(events, max_searches_per_hour=parameters.max_searches_per_hour).cache()
+    searches = users.searches.sum().fill_null(0).to_pyarrow().as_py()
+    return without_users(events, users), {"users_set_aside": count(users), "searches_set_aside": int(searches)}
+
+
+def _beyond_limit(left_out: ibis.Table) -> dict[str, int]:
+    """Returns the counts of later searches beyond the limit, and of the users that have them; empty without any."""
+    row = left_out.agg(searches=left_out.left_out.sum(), users=left_out.user_id.nunique()).to_pyarrow().to_pylist()[0]
+    if not row["users"]:
+        return {}
+    return {"later_searches_left_out": int(row["searches"]), "users_with_searches_left_out": row["users"]}
 
 
 def sweep_alpha(evidence: Evidence, scores: ibis.Table, *, alpha: float) -> tuple[dict[str, Any], dict[str, Any]]:

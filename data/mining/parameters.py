@@ -43,6 +43,12 @@ class ReformulationParameters:
     """The minimum similarity of a query and its reformulation."""
     window_seconds: int = query_level.WINDOW_SECONDS
     """A later query of the same user is a reformulation if it follows within this time."""
+    max_later_searches: int = query_level.MAX_LATER_SEARCHES
+    """The maximum number of later searches of the same user for each search; the nearest in time are kept. It bounds
+    the work for an id that many people or a robot share."""
+    max_searches_per_hour: int | None = None
+    """Set aside users with more searches than this in any hour (UTC), such as the id of all who are not logged in: the
+    query level and the system level, which join the events of one user, leave them out."""
     only_unsatisfied: bool = False
     """Use only reformulations of searches in which no document was watched long."""
     long_watch_seconds: float = LONG_WATCH_SECONDS
@@ -58,6 +64,9 @@ class ReformulationParameters:
         _check_range("alpha", self.alpha, 0, 1)
         _check_range("beta", self.beta, -1, 1)
         _check_positive("window_seconds", self.window_seconds)
+        _check_positive("max_later_searches", self.max_later_searches)
+        if self.max_searches_per_hour is not None:
+            _check_positive("max_searches_per_hour", self.max_searches_per_hour)
         _check_positive("long_watch_seconds", self.long_watch_seconds)
         if self.seed < 0:
             raise InputError(f"--seed {self.seed} must not be negative")

@@ -26,7 +26,11 @@ _DISCRIMINATOR = {
     "populations": "Pairs by origin",
 }
 _STEPS = {
+    "users_set_aside": "users set aside, with more searches an hour than allowed",
+    "searches_set_aside": "searches of these users",
     "reformulations": "reformulations",
+    "later_searches_left_out": "later searches beyond the maximum for one search",
+    "users_with_searches_left_out": "users who have such searches",
     "query_pairs": "distinct pairs of query and reformulation",
     "similar_query_pairs": "of these, similar enough",
     "candidates_of_any_similarity": "documents taken after any reformulation, distinct pairs",

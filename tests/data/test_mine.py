@@ -290,6 +290,8 @@ def test_wrong_grade_levels_are_refused(text):
         ({"alpha": 1.5}, "--alpha"),
         ({"window_seconds": 0}, "--window-seconds"),
         ({"window_seconds": 10**13}, "--window-seconds .* at most"),
+        ({"max_later_searches": 0}, "--max-later-searches"),
+        ({"max_searches_per_hour": 0}, "--max-searches-per-hour"),
         ({"max_feed_documents": 10**20}, "--max-feed-documents .* at most"),
         ({"seed": -1}, "--seed -1 must not be negative"),
         ({"perspectives": ","}, "names none of"),
@@ -320,6 +322,32 @@ def test_nothing_to_mine_says_what_is_missing(write_logs, tmp_path):
     logs = write_logs(documents=DOCUMENTS, judgements=[judgement("red lamp", "red-lamp", 1.0)])
     with pytest.raises(InputError, match="--judgements-as-labels"):
         mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels")))
+
+
+def test_the_limits_of_shared_ids_are_counted(write_logs, tables, tmp_path, at):
+    """A robot with a search every second of a minute, each with a click on a lamp that it did not ask for."""
+    robot = [search(f"r{i}", "robot", f"chair {i}", at(20_000 + i)) for i in range(60)]
+    clicks = [{"search_id": row["search_id"], "doc_id": "red-lamp", "stage": "shown", "clicked": True} for row in robot]
+    logs = write_logs(
+        **tables
+        | {"searches": tables["searches"] + robot, "candidates": tables["candidates"] + clicks}
+        | {"feed_views": [*tables["feed_views"], {"user_id": "robot", "doc_id": "blue-lamp", "time": at(20_000)}]}
+    )
+    common = {"alpha": 0.0, "overwrite": True, "perspectives": "search_log,query_level,system_level"}
+    outcome, _ = mined(logs, tmp_path / "labels", **common)
+    assert outcome["query_level"]["reformulations"] == 10 + 60 * 59 // 2
+    assert "later_searches_left_out" not in outcome["query_level"]
+    outcome, _ = mined(logs, tmp_path / "labels", max_later_searches=10, **common)
+    assert outcome["query_level"]["reformulations"] == 10 + 50 * 10 + 10 * 9 // 2
+    assert outcome["query_level"]["later_searches_left_out"] == 50 * 49 // 2
+    assert outcome["query_level"]["users_with_searches_left_out"] == 1
+    outcome, labels = mined(logs, tmp_path / "labels", max_searches_per_hour=59, **common)
+    set_aside = {"users_set_aside": 1, "searches_set_aside": 60}
+    assert outcome["query_level"].items() >= {**set_aside, "reformulations": 10}.items()
+    assert outcome["system_level"].items() >= set_aside.items()
+    assert labels["chair 7", "red-lamp"]["source"] == "search_log"
+    outcome, _ = mined(logs, tmp_path / "labels", max_searches_per_hour=60, **common)
+    assert outcome["query_level"]["users_set_aside"] == 0
 
 
 def test_an_output_is_not_overwritten_unasked(write_logs, tables, tmp_path):

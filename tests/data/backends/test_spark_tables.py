@@ -420,6 +420,9 @@ def random_log(seed, at):
             {
                 "alpha": 0.0,
                 "beta": 0.1,
+                "window_seconds": 120,
+                "max_later_searches": 2,
+                "max_searches_per_hour": 75,
                 "only_unsatisfied": True,
                 "max_feed_documents": 4,
                 "feed_long_watch_only": False,

@@ -49,6 +49,20 @@ def test_one_user_s_searches_meet_only_those_of_the_window(busy):
     assert SEARCHES <= pairs_that_meet(pairs) <= 5 * SEARCHES
 
 
+def test_a_shared_id_meets_a_fixed_number_of_searches_for_each(events_of, at):
+    """Fifty searches a second: 4,500 of them are within the window of each."""
+    busy = events_of(
+        searches=[
+            {"search_id": f"s{i:05d}", "user_id": "u", "query": f"q{i % 3}", "time": at(i / 50)}
+            for i in range(SEARCHES)
+        ],
+        candidates=[{"search_id": "s00000", "doc_id": "d1", "stage": "shown", "clicked": True}],
+    )
+    pairs = query_level.reformulations(busy)
+    assert 60 * SEARCHES < pairs.count().to_pyarrow().as_py() <= 100 * SEARCHES
+    assert pairs_that_meet(pairs) <= 200 * SEARCHES
+
+
 def test_one_user_s_feed_meets_only_the_searches_of_the_window(busy):
     supports = system_level.supports(busy, feed_window_seconds=300)
     # Ten views within five minutes on either side; slots of five minutes, three of them.

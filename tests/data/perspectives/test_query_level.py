@@ -1,10 +1,13 @@
 """P1: reformulations. Users type what is written; times are seconds after midnight unless said otherwise."""
 
+import random
+
 import ibis
 import pyarrow as pa
 import pytest
 
-from data.perspectives.query_level import reformulations, supports
+from crops_jax.text import normalise_query
+from data.perspectives.query_level import left_out, reformulations, supports
 from data.perspectives.rows import count_supporters
 
 CLICK = {"stage": "shown", "clicked": True}
@@ -104,6 +107,48 @@ def test_only_unsatisfied_leaves_out_searches_with_a_long_watch(events_of, at):
         ],
     )
     assert pairs_of(events, only_unsatisfied=True) == [("u1", "a", "b", 40.0), ("u1", "a", "c", 80.0)]
+
+
+def reference(searches, *, window_seconds, max_later_searches, since):
+    """(user, query, via_query, via_search_id) of every pair by the definition, and the left-out number by search_id."""
+    pairs, beyond = [], {}
+    for one in searches:
+        later = [
+            other
+            for other in searches
+            if other["user_id"] == one["user_id"]
+            and 0 < (other["time"] - one["time"]).total_seconds() <= window_seconds
+        ]
+        later.sort(key=lambda other: (other["time"], other["search_id"]))
+        queries = normalise_query(one["query"]), *(normalise_query(other["query"]) for other in later)
+        pairs += [
+            (one["user_id"], queries[0], via_query, other["search_id"])
+            for other, via_query in zip(later[:max_later_searches], queries[1:])
+            if via_query != queries[0] and (since is None or other["time"] >= since)
+        ]
+        cut = [other for other in later[max_later_searches:] if since is None or other["time"] >= since]
+        if cut:
+            beyond[one["search_id"]] = len(cut)
+    return sorted(pairs), beyond
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("since", [None, 30])
+def test_pairs_and_those_beyond_the_limit_are_those_of_the_definition(events_of, at, limit, since):
+    chance = random.Random(limit)
+    searches = [
+        search(f"s{i:03d}", f"u{chance.randrange(3) // 2}", chance.choice("abc"), at(chance.randrange(0, 120) / 2))
+        for i in range(120)
+    ]
+    events = events_of(searches=searches, candidates=[{"search_id": "s000", "doc_id": "d0", **CLICK}])
+    since = None if since is None else at(since)
+    limits = {"window_seconds": 9, "max_later_searches": limit, "since": since}
+    rows = reformulations(events, **limits).to_pyarrow().to_pylist()
+    found = sorted((r["user_id"], r["query"], r["via_query"], r["via_search_id"]) for r in rows)
+    beyond = {row["search_id"]: row["left_out"] for row in left_out(events, **limits).to_pyarrow().to_pylist()}
+    assert (found, beyond) == reference(searches, **limits)
+    assert len(found) > 30
+    assert bool(beyond) == (limit < 100)
 
 
 @pytest.fixture
