@@ -15,7 +15,7 @@ from data.mining.arguments import MineArguments
 from data.mining.days import mine_day
 from data.mining.evidence import DECIDED_BY_THETA, count, gather_evidence
 from data.mining.labelling import write_evidence_labels
-from data.mining.output import mining_inputs, mining_output, open_mined_logs
+from data.mining.output import check_judged_documents, mining_inputs, mining_output, open_mined_logs
 from data.mining.parameters import by_flag, missing_tables, wanted_perspectives
 from data.mining.relevance.precision import measure_relevance
 from data.mining.relevance.theta import choose_theta
@@ -154,6 +154,7 @@ def _judged(
     if "judgements" not in logs.names:
         raise InputError(f"--judgements-as-labels: table judgements is not in {logs.path}")
     steps = judged.parse_grade_levels(grade_levels)
+    check_judged_documents(logs, split="train")
     train = train_judgements(connection)
     known = train.semi_join(connection.table("documents"), "doc_id")
     rows = judged.labels(known, steps)

@@ -7,9 +7,10 @@ import pytest
 
 from crops_jax.artifacts import fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure
+from data.hold_out import hold_out
 from data.mine import mine
 from data.perspectives.judged import parse_grade_levels
-from tests.mining_arguments import mine_arguments
+from tests.mining_arguments import hold_out_arguments, mine_arguments
 from tests.paths import SHARED_DATA
 
 THINGS = ["lamp", "chair", "phone", "table", "clock", "vase", "knife", "spoon", "plate", "glass"]
@@ -322,6 +323,29 @@ def test_nothing_to_mine_says_what_is_missing(write_logs, tmp_path):
     logs = write_logs(documents=DOCUMENTS, judgements=[judgement("red lamp", "red-lamp", 1.0)])
     with pytest.raises(InputError, match="--judgements-as-labels"):
         mine(mine_arguments(logs=str(logs), output=str(tmp_path / "labels")))
+
+
+def judged(doc_id, split):
+    return {"query": "red lamp", "doc_id": doc_id, "grade": 1.0, "split": split}
+
+
+@pytest.mark.parametrize("with_log", [False, True])
+def test_judgements_of_no_known_document_are_refused_for_that_reason(write_logs, tables, tmp_path, with_log):
+    judgements = [judged("lost-1", "train"), judged("lost-2", "test")]
+    logs = write_logs(**(tables if with_log else {"documents": DOCUMENTS}), judgements=judgements)
+    message = r"none of its 2 rows names a document of the table documents; doc_id is 'lost-1', 'lost-2', and documents"
+    with pytest.raises(InputError, match=message):
+        mined(logs, tmp_path / "labels", judgements_as_labels=True, grade_levels="0=3,1=4")
+    with pytest.raises(InputError, match=message):
+        hold_out(hold_out_arguments(logs=str(logs), output=str(tmp_path / "split"), by="split"))
+    assert not (tmp_path / "split").exists()
+
+
+def test_training_judgements_of_no_known_document_are_no_labels(write_logs, tmp_path):
+    judgements = [judged("lost-1", "train"), judged("lost-2", None), judged("red-lamp", "test")]
+    logs = write_logs(documents=DOCUMENTS, judgements=judgements)
+    with pytest.raises(InputError, match="none of its split train: 2 rows names a document"):
+        mined(logs, tmp_path / "labels", judgements_as_labels=True, grade_levels="0=3,1=4")
 
 
 def test_the_limits_of_shared_ids_are_counted(write_logs, tables, tmp_path, at):
