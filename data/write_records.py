@@ -97,23 +97,41 @@ def write_records(arguments: WriteRecordsArguments) -> dict[str, Any]:
         outcome = write(tokens, directory)
     if teacher is not None:
         forget(output=arguments.output, score_cache=None)
+        outcome |= _without_dev(arguments, outcome)
     return {"records": arguments.output, "vocabulary_size": tokens.vocabulary_size, **outcome, **logs.outcome}
 
 
-def split_queries(groups: LabelGroups, *, dev_fraction: float) -> Bool[np.ndarray, "queries"]:
+def split_queries(
+    groups: LabelGroups, has_documents: Bool[np.ndarray, "queries"], *, dev_fraction: float
+) -> Bool[np.ndarray, "queries"]:
     """Returns a mask of the dev queries, whose hashes are in the lowest part of the range.
 
-    If dev_fraction is above 0 and at least two queries exist, both splits get a query: if dev is empty, it gets the
-    query of the lowest hash that has a positive (or the query of the lowest hash); if train is empty, it gets the query
-    of the highest hash.
+    Only queries that have a document with a text get a record. If dev_fraction is above 0 and there are at least two
+    of them, both splits get one: if dev has none, it gets the one of the lowest hash that has a positive (or that of
+    the lowest hash); if train has none, it gets the one of the highest hash. If there is only one, train gets it.
+
+    Args:
+      groups: the labels by query.
+      has_documents: a mask of the queries that have a document with a text.
+      dev_fraction: the share of dev.
     """
     is_dev = groups.query_hashes < np.uint64(dev_threshold(dev_fraction))
-    if dev_fraction > 0 and len(is_dev) > 1:
-        if not is_dev.any():
-            is_dev[with_positive(groups).argmax()] = True
-        if is_dev.all():
-            is_dev[-1] = False
+    written = np.flatnonzero(has_documents)
+    if dev_fraction > 0 and len(written):
+        if not is_dev[written].any() and len(written) > 1:
+            is_dev[written[with_positive(groups)[written].argmax()]] = True
+        if is_dev[written].all():
+            is_dev[written[-1]] = False
     return is_dev
+
+
+def _without_dev(arguments: WriteRecordsArguments, outcome: dict[str, Any]) -> dict[str, str]:
+    """Returns why the records lack the split dev, as a field of the outcome; empty if they do not."""
+    if outcome.get("dev") or not arguments.dev_fraction:
+        return {}
+    reason = "only one query has a document with a text"
+    print(f"there is no split dev, since {reason}: a run has no dev recall and keeps no best step", file=sys.stderr)
+    return {"without_dev": reason}
 
 
 def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], directory: Path) -> Tokenizer:
@@ -185,8 +203,8 @@ def _write_splits(
     _check_written_documents(arguments, groups, texts)
     has_text = (texts.lengths > 0)[groups.documents]
     chosen = choose_texts(groups, has_text, documents_per_query=arguments.documents_per_query, seed=arguments.seed)
-    is_dev = split_queries(groups, dev_fraction=arguments.dev_fraction)
     has_documents = np.bincount(groups.row_queries[chosen], minlength=len(groups.queries)) > 0
+    is_dev = split_queries(groups, has_documents, dev_fraction=arguments.dev_fraction)
     if not (has_documents & ~is_dev).any():
         raise nothing_to_train_on(arguments.labels, arguments.logs)
     scores = NO_SCORES if score is None else score(chosen)

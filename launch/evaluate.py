@@ -18,6 +18,7 @@ from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.scann_index import build_index
+from crops_jax.retrieval.ties import TiedFigure, tied_figures
 from crops_jax.runs.encoder import open_encoder, open_poly_encoder
 from data.tables import LogTables, open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
@@ -27,7 +28,7 @@ from launch.evaluation.files import write_evaluation
 from launch.evaluation.fusing import fuse
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
-from launch.evaluation.notes import evaluation_notes
+from launch.evaluation.notes import evaluation_notes, tie_notes
 from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
 from launch.evaluation.searching import DEPTH, Retrieved, SearchResults, index_depth, search_bm25, search_exactly
 from launch.evaluation.stored_bm25 import stored_bm25
@@ -107,11 +108,19 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         system: [value for test in tests for value in values(test, rankings)]
         for system, rankings in results.rankings.items()
     }
+    tied = {
+        system: tied_figures(tests, answers, results.corpus.doc_ids) for system, answers in results.answers().items()
+    }
     metrics = {
         **_setting(arguments, results, trained),
         "tests": {test.name: dict(test.counts) for test in tests} | {k: {"absent": why} for k, why in absent.items()},
         **_figures(results, per_query, samples=arguments.bootstrap_samples),
-        "notes": [*evaluation_notes(arguments.logs, results.index, trained), *_reranking_notes(results, tests)],
+        **_ties(tied),
+        "notes": [
+            *tie_notes(tied),
+            *evaluation_notes(arguments.logs, results.index, trained),
+            *_reranking_notes(results, tests),
+        ],
     }
     with artifacts.output_directory(
         arguments.output,
@@ -129,6 +138,16 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         "index_recall@100": metrics["index"][f"recall@{index_depth(corpus)}"]["value"],
         "absent": absent,
     }
+
+
+def _ties(tied: Mapping[str, Mapping[str, Mapping[str, TiedFigure]]]) -> dict[str, Any]:
+    """Returns the field "ties" of metrics.json, with the systems that have some; empty if no system has."""
+    tables = {
+        system: {test: {metric: figure._asdict() for metric, figure in row.items()} for test, row in tests.items()}
+        for system, tests in tied.items()
+        if tests
+    }
+    return {"ties": tables} if tables else {}
 
 
 def _check(arguments: EvaluateArguments) -> None:

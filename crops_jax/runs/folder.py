@@ -16,6 +16,7 @@ from crops_jax.config.stored import CONFIG, differing_fields, read_sections, wri
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
+from crops_jax.labels import Level
 from crops_jax.records import RecordSource, splits
 from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
 from crops_jax.text import tokenizer
@@ -139,6 +140,7 @@ def check_records(records: Path, config: Config) -> None:
             f"--records {records} has no split dev, whose metric --training.early-stopping-evaluations watches; write "
             "the records with a --dev-fraction above 0, or train without early stopping"
         )
+    check_positives(records)
     if config.loss.distillation != "none" and not RecordSource(records).scored:
         raise InputError(
             f"--records {records} have no scores, which --loss.distillation {config.loss.distillation} learns from; "
@@ -161,6 +163,20 @@ def check_records(records: Path, config: Config) -> None:
                 f"{records / TOKENIZER} is not the tokenizer of encoder.weights {config.encoder.weights}; write the "
                 f"records again with --tokenizer {config.encoder.weights}"
             )
+
+
+def check_positives(records: Path) -> None:
+    """Raises InputError when no record of the split train has a document of level 4 or 5, from which losses learn.
+
+    It reads up to the first such record.
+    """
+    source = RecordSource(records, split="train")
+    if not any((record.document_levels >= Level.POSITIVE).any() for record in source):
+        raise InputError(
+            f"--records {records}: none of the {len(source)} queries of split train has a positive, a document of "
+            f"level {Level.POSITIVE.value} or {Level.QUERY_LEVEL_POSITIVE.value} with a text, so there is nothing to "
+            "learn; mine labels with positives, for example with other --grade-levels or with more perspectives"
+        )
 
 
 def _create(run: Path, config: Config, records: Path, start: Path | None, vectors: Path | None, arguments: Any) -> None:

@@ -75,7 +75,8 @@ _QUERIES = """
     FROM (SELECT query, doc_id, level, substr(sha2(query, 256), 1, 16) AS key FROM labels) JOIN tokens USING (doc_id)
     GROUP BY query"""
 _QUERY_COUNTS = """
-    SELECT count(*) AS queries, count_if(dev) AS dev, count_if(NOT has_documents) AS queries_left_out_without_text,
+    SELECT count(*) AS queries, count_if(has_documents AND dev) AS dev,
+           count_if(NOT has_documents) AS queries_left_out_without_text,
            sum(labels) AS labels, max(labels) AS greatest_labels_of_a_query FROM queries"""
 _ROWS_OF_PARTS = f"""
     SELECT part, query, doc_id, level, source = '{WRITTEN}' AS written, tokens
@@ -272,9 +273,14 @@ def _add_queries(connection: SparkConnection, *, dev_fraction: float) -> dict[st
     counts = connection.raw_sql(_QUERY_COUNTS).collect()[0].asDict()
     dev = counts.pop("dev")
     # Both splits get a query, as in data.write_records.split_queries.
-    if dev_fraction > 0 and counts["queries"] > 1 and dev in (0, counts["queries"]):
+    written = counts["queries"] - counts["queries_left_out_without_text"]
+    if dev_fraction > 0 and (dev == written > 0 or (dev == 0 and written > 1)):
         order = f"level >= {Level.POSITIVE.value} DESC, key, query" if not dev else "key DESC, query DESC"
-        alone = connection.raw_sql(f"SELECT query FROM queries ORDER BY {order} LIMIT 1").collect()[0].query
+        alone = (
+            connection.raw_sql(f"SELECT query FROM queries WHERE has_documents ORDER BY {order} LIMIT 1")
+            .collect()[0]
+            .query
+        )
         is_alone = functions.col("query") == functions.lit(alone)
         grouped.withColumn("dev", ~is_alone if dev else is_alone).createOrReplaceTempView("queries")
     return counts

@@ -1,11 +1,16 @@
 """The notes of metrics.json: what a reader of the figures has to know beside them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from crops_jax.errors import InputError
 from crops_jax.retrieval.scann_index import Index
+from crops_jax.retrieval.ties import TiedFigure
 from launch.evaluation.lineage import programs_of
+
+_NOTED_RANGE = 0.01
+"""The difference of the best and the worst order of equal scores from which a figure has a note."""
 
 
 def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]:
@@ -31,6 +36,22 @@ def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]
     if trained is None:
         notes.append("No manifest says what the encoder was trained on; whether it saw the test period is not known.")
     return notes
+
+
+def tie_notes(tied: Mapping[str, Mapping[str, Mapping[str, TiedFigure]]]) -> list[str]:
+    """Returns a sentence for each figure that depends on the order of equal scores by at least _NOTED_RANGE.
+
+    Args:
+      tied: system -> test -> metric -> the range of its figure.
+    """
+    return [
+        f"Equal scores of {system} ({test}, {metric}): {figure.tied_queries} queries have them at the cut, where ids "
+        f"decide; the figure is {figure.worst:.4f} in the worst and {figure.best:.4f} in the best order."
+        for system, tests in tied.items()
+        for test, metrics in tests.items()
+        for metric, figure in metrics.items()
+        if figure.best - figure.worst >= _NOTED_RANGE
+    ]
 
 
 def _discriminator_kind(logs: str) -> str | None:

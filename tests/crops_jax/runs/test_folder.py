@@ -1,9 +1,12 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError
+from crops_jax.records import RecordSource, write_records
 from crops_jax.runs.folder import open_run
 from tests.tiny_run import CONFIG, tiny_records
 
@@ -49,6 +52,21 @@ def test_other_records_and_another_tokenizer_are_refused(records, tmp_path):
         opened(run, tiny_records(tmp_path / "other", seed=1))
     with pytest.raises(InputError, match="records of another tokenizer"):
         opened(run, tiny_records(tmp_path / "tokens", words=30))
+
+
+def test_records_without_a_positive_are_refused_before_a_run_is_made(records, tmp_path):
+    without = tmp_path / "without"
+    shutil.copytree(records / "tokenizer", without / "tokenizer")
+    shutil.copy(records / "manifest.json", without)
+    for split in ("train", "dev"):
+        rows = [
+            record._replace(document_levels=np.minimum(record.document_levels, 3))
+            for record in RecordSource(records, split=split)
+        ]
+        write_records(without, rows, num_shards=1, split=split)
+    with pytest.raises(InputError, match=r"none of the 22 queries of split train has a positive, .* level 4 or 5"):
+        opened(tmp_path / "run", without)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(records, tmp_path):

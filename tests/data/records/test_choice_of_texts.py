@@ -51,15 +51,27 @@ def test_documents_without_text_take_no_place():
 
 def test_splits_follow_from_the_query_alone_and_both_get_one():
     groups = group_labels(table([(f"query {i}", "d", 4) for i in range(4000)]))
-    is_dev = split_queries(groups, dev_fraction=0.1)
+    is_dev = split_queries(groups, np.ones(4000, bool), dev_fraction=0.1)
     assert is_dev.mean() == pytest.approx(0.1, abs=0.02)
     dev = {query for query, is_dev in zip(groups.queries, is_dev) if is_dev}
     fewer = group_labels(table([(f"query {i}", "d", 4) for i in range(2000)]))
-    assert {q for q, d in zip(fewer.queries, split_queries(fewer, dev_fraction=0.1)) if d} == dev & set(fewer.queries)
+    of_fewer = split_queries(fewer, np.ones(2000, bool), dev_fraction=0.1)
+    assert {q for q, d in zip(fewer.queries, of_fewer) if d} == dev & set(fewer.queries)
     two = group_labels(table([("a", "d", 1), ("b", "d", 4)]))
     for fraction in (1e-9, 1 - 1e-9):
-        assert split_queries(two, dev_fraction=fraction).sum() == 1
-    assert not split_queries(two, dev_fraction=0.0).any()
+        assert split_queries(two, np.ones(2, bool), dev_fraction=fraction).sum() == 1
+    assert not split_queries(two, np.ones(2, bool), dev_fraction=0.0).any()
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.05, 0.5, 1 - 1e-9])
+def test_the_splits_are_chosen_among_queries_with_texts(fraction):
+    """However few queries have texts: two of them are divided, and one alone is trained on."""
+    groups = group_labels(table([(f"query {i}", "d", 4) for i in range(40)]))
+    for chosen in ([3], [39], [0, 1], [7, 30, 31], [38, 39]):
+        has_documents = np.isin(np.arange(40), chosen)
+        is_dev = split_queries(groups, has_documents, dev_fraction=fraction)
+        assert (has_documents & ~is_dev).any()
+        assert (has_documents & is_dev).any() == (len(chosen) > 1)
 
 
 def test_counts_of_parts_add_up_to_those_of_the_whole():
