@@ -21,7 +21,7 @@ from crops_jax.devices.processes import Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.embeddings.stored_vectors import VectorType
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax.errors import InputError
 from crops_jax.runs.encoder import open_encoder
 from launch.corpus.text_table import TextTable, open_text_table
 
@@ -97,7 +97,6 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
                 )
                 start += len(texts)
                 bar.update(len(texts))
-            _check_finite(vectors, table, first, arguments.run)
             write_shard(output, layout, shard, ids=table.ids[first:last], vectors=vectors)
     cluster.gathered(None)  # the outcome is printed only when every process has finished
     return {
@@ -170,15 +169,6 @@ def _rows(layout: Layout, shards: list[int]) -> int:
 def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
     while chunk := list(itertools.islice(texts, _CHUNK_TEXTS)):
         yield chunk
-
-
-def _check_finite(vectors: np.ndarray, table: TextTable, first: int, run: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise NamedFailure(
-            f"{run}: the vector of {table.ids[first + bad[0]]!r} is not finite, so the weights are "
-            "not either; the shards written so far are kept"
-        )
 
 
 if __name__ == "__main__":

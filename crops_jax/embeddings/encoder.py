@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32
 from tqdm import tqdm
 
 from crops_jax.config import Config
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure, one_line
 from crops_jax.models.dual_encoder import DualEncoder, Tower
 from crops_jax.models.pooling import unit_norm
 from crops_jax.text import packing, tokenizer
@@ -48,6 +48,7 @@ class Encoder:
         prompts: Mapping[str, str] | None = None,
         default_prompt: str = "",
         trained_dims: Sequence[int] | None = None,
+        default_dim: int | None = None,
     ):
         """Loads the tokenizer and puts the weights on the devices of this process.
 
@@ -59,9 +60,11 @@ class Encoder:
           default_prompt: the text that is put before each text if `encode` gets no tower.
           trained_dims: the numbers of leading components that were trained as vectors, including the full width; None:
             unknown, so any number is accepted.
+          default_dim: the number of leading components that `encode` returns by default; None: all.
         """
         self.config = config
         self.trained_dims = None if trained_dims is None else tuple(trained_dims)
+        self.default_dim = default_dim
         self.tokenizer_folder = Path(tokenizer_folder)
         self.tokenizer = tokenizer.load(tokenizer_folder)
         self.prompts = dict(prompts or {})
@@ -73,17 +76,18 @@ class Encoder:
     @property
     def dim(self) -> int:
         """The number of components of the vectors that `encode` returns by default."""
-        return self.config.encoder.width
+        return self.default_dim or self.config.encoder.width
 
     def checked_dim(self, dim: int | None) -> int:
-        """Returns `dim`, or the number of all components if it is None.
+        """Returns `dim`, or the default number of components if it is None.
 
         Raises InputError if the encoder has no vectors of that length.
         """
         if dim is None:
             return self.dim
-        if not 1 <= dim <= self.dim:
-            raise InputError(f"vectors of this encoder have 1 to {self.dim} components, found dim {dim}")
+        width = self.config.encoder.width
+        if not 1 <= dim <= width:
+            raise InputError(f"vectors of this encoder have 1 to {width} components, found dim {dim}")
         if self.trained_dims is not None and dim not in self.trained_dims:
             known = ", ".join(map(str, self.trained_dims))
             raise InputError(
@@ -109,6 +113,7 @@ class Encoder:
         if not self.config.encoder.query_codes:
             del sizes["query_codes"]  # a dual encoder keeps the fingerprint that it had before there were codes
         settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
+        settings += [] if self.default_dim is None else [self.default_dim]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.parameters):
             digest.update(jax.tree_util.keystr(path).encode())
@@ -136,13 +141,14 @@ class Encoder:
             document that of `text.document_text`. Tokens beyond the tower's token limit are cut off.
           tower: "query" or "document", which decides weights, token limit and prompt. None: the weights and the limit
             of documents with the default prompt, like encode of sentence-transformers.
-          dim: the number of leading components to return, normalised again (Matryoshka); None: all.
+          dim: the number of leading components to return, normalised again (Matryoshka); None: `self.dim`.
           batch_tokens: the number of tokens in a batch, including padding; a batch has at least one row for each
             device. None: 2,048 on a CPU and 16,384 on other devices.
           progress: whether to show a progress bar on standard error.
 
-        Raises InputError if the tokenizer has more tokens than the model, or if vectors of `dim` components were not
-        trained.
+        Raises:
+          InputError: the tokenizer has more tokens than the model, or vectors of `dim` components were not trained.
+          NamedFailure: a vector is not finite, so the weights are damaged or have diverged; it names the first text.
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
@@ -151,14 +157,53 @@ class Encoder:
         if batch_tokens <= 0:
             raise ValueError(f"batch_tokens must be positive, found {batch_tokens}")
         dim = self.checked_dim(dim)
-        vectors = np.zeros((len(texts), dim), np.float32)
         if not len(texts):
-            return vectors
-        tokens, widths = self._tokens(texts, tower), encoder_row_widths(self.max_tokens(tower or "document"))
+            return np.zeros((0, dim), np.float32)
+        tokens = self._tokens(texts, tower)
+        vectors_of = functools.partial(self._vectors, tower=tower or "document", dim=dim, batch_tokens=batch_tokens)
+        vectors = vectors_of(tokens, progress=progress)
+        # The texts beside such a text in a packed row get such vectors too, so each is encoded alone.
+        self._check_finite(texts, vectors, alone=lambda text: vectors_of([tokens[text]]))
+        return vectors
+
+    def _check_finite(
+        self,
+        texts: Sequence[str],
+        vectors: Float32[np.ndarray, "texts ..."],
+        *,
+        alone: Callable[[int], Float32[np.ndarray, "1 ..."]] | None = None,
+    ) -> None:
+        """Raises NamedFailure if a vector is not finite, with the first text that gives one.
+
+        alone: encodes the text of a number by itself, where the vector of a text depends on those beside it.
+        """
+        wrong = np.flatnonzero(~np.isfinite(vectors.reshape(len(vectors), -1)).all(axis=1)).tolist()
+        if not wrong:
+            return
+        first = wrong[0]
+        if alone is not None:
+            first = next((text for text in wrong if not np.isfinite(alone(text)).all()), first)
+        raise NamedFailure(
+            f"{self.config.encoder.weights or self.tokenizer_folder.parent}: the vector of the text "
+            f"{one_line(repr(texts[first]), limit=80)} is not finite, so the weights are damaged or have diverged; "
+            "take an earlier checkpoint, or copy the folder again"
+        )
+
+    def _vectors(
+        self,
+        tokens: Sequence[np.ndarray],
+        *,
+        tower: Tower,
+        dim: int,
+        batch_tokens: int,
+        progress: bool = False,
+    ) -> Float32[np.ndarray, "texts dim"]:
+        vectors = np.zeros((len(tokens), dim), np.float32)
+        widths = encoder_row_widths(self.max_tokens(tower))
         batches = row_batches(tokens, widths=widths, batch_tokens=batch_tokens, multiple=self._devices.size)
-        with tqdm(total=len(texts), unit="text", desc="embedding", disable=not progress) as bar:
+        with tqdm(total=len(tokens), unit="text", desc="embedding", disable=not progress) as bar:
             for batch in batches:
-                vectors[batch.texts] = self._run(batch, tower or "document", dim)
+                vectors[batch.texts] = self._run(batch, tower, dim)
                 bar.update(len(batch.texts))
         return vectors
 

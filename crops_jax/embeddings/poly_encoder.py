@@ -33,7 +33,7 @@ class PolyEncoder(Encoder):
           queries: any strings; see `Encoder.encode`.
           progress: whether to show a progress bar on standard error.
 
-        Raises InputError if the tokenizer has more tokens than the model.
+        Raises InputError if the tokenizer has more tokens than the model, and NamedFailure if a vector is not finite.
         """
         limits = self.config.encoder
         found = np.zeros((len(queries), limits.query_codes, limits.width), np.float32)
@@ -49,6 +49,7 @@ class PolyEncoder(Encoder):
                 encoded = _contexts(self._graph, self._state, jax.device_put(padded, rows))
                 found[start : start + len(part)] = np.asarray(encoded)[: len(part)]
                 bar.update(len(part))
+        self._check_finite(queries, found)
         return found
 
 

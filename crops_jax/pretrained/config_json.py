@@ -20,8 +20,53 @@ _SIZES = {
 # The model types whose tower is crops_jax.models.bert. True: positions start after the row of the padding token.
 _BERT_TYPES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 _QWEN_TYPES = ("qwen2", "qwen3")
-_BERT_EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
-_QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False}
+_BERT_EXPECTED = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_causal": False,
+    "is_encoder_decoder": False,
+}
+_QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False, "is_causal": True, "is_encoder_decoder": False}
+# Sliding windows are off with use_sliding_window, which must be false; layer_types says the same of each layer.
+_QWEN_IGNORED = {"sliding_window", "max_window_layers", "bos_token_id", "pad_token_id"}
+_QWEN_READ = {
+    *("num_key_value_heads", "head_dim", "rope_theta", "rope_parameters", "rope_scaling", "rms_norm_eps"),
+    *("attention_bias", "layer_types"),
+}
+_BERT_READ = {"pad_token_id", "type_vocab_size", "layer_norm_eps"}
+# BertModel does not read embedding_size. Old versions of BERT wrote the fields of the pooler, which vectors do not use.
+_BERT_IGNORED = {
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "bos_token_id", "directionality"),
+    *("embedding_size", "vocab_size_or_config_json_file"),
+    *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"),
+    *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
+}
+# Fields that do not change the vectors: where the model comes from, training, other heads, the form of outputs, and the
+# generation of text.
+_IGNORED = {
+    *("architectures", "model_type", "transformers_version", "_name_or_path", "_commit_hash", "finetuning_task"),
+    *("dtype", "torch_dtype", "torchscript", "use_bfloat16", "initializer_range", "attention_dropout"),
+    *("gradient_checkpointing", "use_cache", "return_dict", "output_hidden_states", "output_attentions", "output_past"),
+    *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "chunk_size_feed_forward"),
+    *("id2label", "label2id", "num_labels", "problem_type", "tie_word_embeddings", "task_specific_params"),
+    *("eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "decoder_start_token_id", "tokenizer_class"),
+    *("prefix", "model_max_length", "sentence_transformers", "unsloth_fixed", "unsloth_version", "tf_legacy_loss"),
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty"),
+    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "suppress_tokens"),
+    *("return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values"),
+    *("exponential_decay_length_penalty", "begin_suppress_tokens", "cross_attention_hidden_size"),
+    "tie_encoder_decoder",
+}
+_REFUSED = {
+    "auto_map": "it names code of the folder, which is not run",
+    "quantization_config": "quantised weights are not read; take the folder of the model before quantisation",
+    "pruned_heads": "removed heads are not supported",
+}
+_QWEN_FIELDS = (_QWEN_EXPECTED, _QWEN_READ, _QWEN_IGNORED)
+_ROTARY_FIELDS = {"rope_type", "type", "rope_theta"}
 _QWEN_BIAS = {"qwen2": True, "qwen3": False}
 _QWEN_ROTARY_BASE = 10_000.0
 # OPT is the only model of transformers that, without layers, is only its token table (and positions, which are zeros),
@@ -42,11 +87,31 @@ def read_sizes(file: Path) -> dict[str, Any]:
     if kind not in (*_BERT_TYPES, *_QWEN_TYPES):
         known = ", ".join((*_BERT_TYPES, *_QWEN_TYPES))
         raise InputError(f"{file}: model_type {kind} is not supported; it must be one of {known}")
+    for name, why in _REFUSED.items():
+        if content.get(name):
+            raise InputError(f"{file}: {name} is not supported: {why}")
     for name, value in (_BERT_EXPECTED if kind in _BERT_TYPES else _QWEN_EXPECTED).items():
         if (content.get(name) if content.get(name) is not None else value) != value:
             raise InputError(f"{file}: {name} {content[name]} is not supported; it must be {value}")
+    _check_known(file, content, kind)
     sizes = {field: _size(file, name, content.get(name)) for name, field in _SIZES.items()}
     return sizes | (_bert_fields if kind in _BERT_TYPES else _qwen_fields)(file, content, kind)
+
+
+def known_fields(kind: str) -> set[str]:
+    """Returns the fields of the config.json of a model type that are read, checked, refused, or without effect."""
+    own = (_BERT_EXPECTED, _BERT_READ, _BERT_IGNORED) if kind in _BERT_TYPES else _QWEN_FIELDS
+    return {*_SIZES, *_IGNORED, *_REFUSED, *(name for names in own for name in names)}
+
+
+def _check_known(file: Path, content: Mapping[str, Any], kind: str) -> None:
+    """Raises InputError for a field that is not known and not null, since it may change what the model computes."""
+    known = known_fields(kind)
+    if unknown := [name for name, value in content.items() if value is not None and name not in known]:
+        raise InputError(
+            f"{file}: field {unknown[0]} of a {kind} is not known, so it may change the vectors; remove it if it does "
+            "not, or take another model"
+        )
 
 
 def config_json(config: EncoderConfig) -> dict[str, Any]:
@@ -88,6 +153,11 @@ def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str,
         raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it must be {_QWEN_BIAS[kind]}")
     rotary = _field(file, content, "rope_parameters", dict, default=None)
     rotary = _field(file, content, "rope_scaling", dict, default={}) if rotary is None else rotary
+    if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
+        raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
+    layers = _field(file, content, "layer_types", list, default=[])
+    if others := [layer for layer in layers if layer != "full_attention"]:
+        raise InputError(f"{file}: layer_types has {others[0]!r}; every layer must be 'full_attention'")
     scaling = rotary.get("rope_type") or rotary.get("type") or "default"
     if scaling != "default":
         raise InputError(f"{file}: rotary positions of type {scaling} are not supported; the type must be default")

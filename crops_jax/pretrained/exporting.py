@@ -170,6 +170,8 @@ def _write_settings(folder: Path, encoder: Encoder) -> None:
         "default_prompt_name": default,
         "similarity_fn_name": "cosine",
     }
+    if encoder.default_dim is not None:
+        settings["truncate_dim"] = encoder.default_dim
     # The setting truncate_dim would shorten every vector, and no setting lists the dimensions that users can choose.
     if dims := _shorter_dims(encoder):
         settings["matryoshka_dims"] = dims
@@ -177,7 +179,7 @@ def _write_settings(folder: Path, encoder: Encoder) -> None:
 
 
 def _shorter_dims(encoder: Encoder) -> list[int]:
-    return [dim for dim in encoder.trained_dims or () if dim < encoder.dim]
+    return [dim for dim in encoder.trained_dims or () if dim < encoder.config.encoder.width]
 
 
 def _readme(encoder: Encoder, limits: Mapping[str, int]) -> str:

@@ -61,6 +61,8 @@ class ModelFolder:
     """The Dense modules of each tower in order; only hashed towers have some."""
     matryoshka_dims: tuple[int, ...]
     """The numbers of leading components that were trained as vectors, as exports of crops_jax list; empty: unknown."""
+    truncate_dim: int | None
+    """The number of leading components of the vectors that the folder declares; None: all."""
 
     @property
     def tokenizer(self) -> Path:
@@ -114,7 +116,6 @@ def describe(path: Path) -> ModelFolder:
     file = path / "config_sentence_transformers.json"
     settings = _json(file) if file.is_file() else {}
     prompts = _prompts(file, settings)
-    default = _field(file, settings, "default_prompt_name", str, default="")
     similarity = _field(file, settings, "similarity_fn_name", str, default="cosine")
     sizes = [_sizes(path, tower, dense) for tower, dense in zip(modules.towers, modules.dense, strict=True)]
     poolings = [_pooling(folder, has_prompts=bool(prompts)) for folder in modules.poolings] or ["mean"]
@@ -129,10 +130,11 @@ def describe(path: Path) -> ModelFolder:
         max_query_tokens=limits[0],
         max_document_tokens=limits[-1],
         prompts=prompts,
-        default_prompt=prompts.get(default, ""),
+        default_prompt=_default_prompt(file, settings, prompts),
         scores_are_cosines=modules.normalised or similarity == "cosine",
         dense=modules.dense,
         matryoshka_dims=_matryoshka_dims(file, settings, width=sizes[0]["width"]),
+        truncate_dim=_truncate_dim(file, settings, width=sizes[0]["width"]),
     )
 
 
@@ -154,6 +156,20 @@ def _matryoshka_dims(file: Path, settings: Mapping[str, Any], *, width: int) -> 
     if not all(0 < dim < width for dim in checked):
         raise InputError(f"{file}: matryoshka_dims must lie in [1, {width}), found {dims}; {_REMEDY}")
     return checked
+
+
+def _truncate_dim(file: Path, settings: Mapping[str, Any], *, width: int) -> int | None:
+    dim = _field(file, settings, "truncate_dim", int, default=None)
+    if dim is not None and not 1 <= dim <= width:
+        raise InputError(f"{file}: truncate_dim must lie in [1, {width}], found {dim}; {_REMEDY}")
+    return dim
+
+
+def _default_prompt(file: Path, settings: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
+    name = _field(file, settings, "default_prompt_name", str, default="")
+    if name and name not in _field(file, settings, "prompts", dict, default={}):
+        raise InputError(f"{file}: default_prompt_name {name!r} is none of the prompts; add the prompt, or {_REMEDY}")
+    return prompts.get(name, "")
 
 
 def _prompts(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -235,6 +251,9 @@ def _inside(file: Path, folder: Path, name: str) -> Path:
 def _pooling(folder: Path, *, has_prompts: bool) -> str:
     file = folder / "config.json"
     settings = _json(file)
+    unknown = [name for name in settings if name.startswith("pooling_mode_") and name not in _OLD_POOLING]
+    if chosen := [name for name in unknown if settings[name]]:
+        raise InputError(f"{file}: {chosen[0]} is not supported; pooling must be one of {', '.join(_POOLING)}")
     modes = settings.get("pooling_mode") or [new for old, new in _OLD_POOLING.items() if settings.get(old)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else typed(file, "pooling_mode", modes, str, list, remedy=_REMEDY)
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLING:

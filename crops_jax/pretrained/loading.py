@@ -71,8 +71,8 @@ def read_cross_encoder_parameters(config: EncoderConfig, *, seed: int, mesh: Mes
 def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = None) -> Encoder:
     """Returns the encoder of a Hugging Face or sentence-transformers folder, or of a hub repository, in float32.
 
-    Pooling and prompts are those of the folder; without modules.json the pooling is the mean. Vectors have unit length
-    even if the folder has no Normalize module, so that dot products are cosines.
+    Pooling, prompts and truncate_dim are those of the folder; without modules.json the pooling is the mean. Vectors
+    have unit length even if the folder has no Normalize module, so that dot products are cosines.
 
     Args:
       folder_or_hub_name: the path of a folder, or the name of a hub repository.
@@ -108,6 +108,7 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
         prompts=folder.prompts,
         default_prompt=folder.default_prompt,
         trained_dims=(*folder.matryoshka_dims, folder.sizes["width"]) if folder.matryoshka_dims else None,
+        default_dim=folder.truncate_dim,
     )
 
 

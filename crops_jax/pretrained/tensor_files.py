@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from crops_jax.errors import InputError
 
+_READ_TYPES = ("F32", "F16", "BF16", "F64")
+
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
@@ -34,11 +36,22 @@ class StoredTensor:
         return dataclasses.replace(self, shape=self.shape[::-1], transposed=not self.transposed)
 
     def __getitem__(self, part: EllipsisType | tuple[slice, ...]) -> Float32[np.ndarray, "..."]:
-        """Reads a part as float32. It is a slice for each dimension, without steps, or `...` for all."""
+        """Reads a part as float32. It is a slice for each dimension, without steps, or `...` for all.
+
+        Raises InputError if the tensor is stored in another type than float32, float16, bfloat16 or float64. Integers
+        and 8-bit numbers are quantised weights, whose scales are elsewhere.
+        """
         if self.transposed and isinstance(part, tuple):
             part = part[::-1]
         with safe_open(self.file, framework="np") as opened:
-            values = np.asarray(opened.get_slice(self.name)[part], np.float32)
+            stored = opened.get_slice(self.name)
+            if (kind := stored.get_dtype()) not in _READ_TYPES:
+                raise InputError(
+                    f"{self.file}: tensor {self.name} is stored as {kind}; weights must be {', '.join(_READ_TYPES)}: "
+                    "quantised weights are not read; take the folder of the model before quantisation, or save it "
+                    "again as float32 or bfloat16"
+                )
+            values = np.asarray(stored[part], np.float32)
         return values.T if self.transposed else values
 
 

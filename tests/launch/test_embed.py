@@ -268,11 +268,11 @@ def test_files_that_are_no_table_are_named(folder, tmp_path):
 
 
 def test_vectors_that_are_not_finite_are_not_written(folder, texts, tmp_path, monkeypatch):
-    def encode(self, texts, **_):
-        return np.full((len(texts), 30), np.nan, np.float32)
+    def run(self, batch, tower, dim):
+        return np.full((len(batch.texts), dim), np.nan, np.float32)
 
-    monkeypatch.setattr(embed_program.Encoder, "encode", encode)
-    with pytest.raises(NamedFailure, match="'t0' is not finite"):
+    monkeypatch.setattr(embed_program.Encoder, "_run", run)
+    with pytest.raises(NamedFailure, match=r"the vector of the text '.*' is not finite, so"):
         embed(arguments(folder, texts, tmp_path / "out"))
     with pytest.raises(InputError, match="is not finished"):
         open_embeddings(tmp_path / "out")

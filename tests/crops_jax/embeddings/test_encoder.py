@@ -3,13 +3,22 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from crops_jax import artifacts
+from crops_jax import artifacts, pretrained
 from crops_jax.embeddings.encoder import Encoder, encoder_row_widths
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from crops_jax.runs import checkpoints
 from crops_jax.runs.encoder import open_encoder
-from tests.model_folders import TEXTS, random_model, random_parameters, small_config, write_bert, write_tokenizer
+from tests.model_folders import (
+    TEXTS,
+    VOCABULARY,
+    random_model,
+    random_parameters,
+    small_config,
+    write_bert,
+    write_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +120,19 @@ def test_row_widths_are_powers_of_two_up_to_the_limit():
     assert encoder_row_widths(64) == (64,)
     assert encoder_row_widths(100) == (64, 104)
     assert encoder_row_widths(512) == (64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_named_with_its_text(tmp_path, value):
+    """One row of the token table is damaged, so only texts with that token have such a vector."""
+    folder = write_bert(tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"][VOCABULARY.index("lamp")] = value
+    save_file(tensors, folder / "model.safetensors")
+    encoder = pretrained.load_encoder(folder)
+    assert np.isfinite(encoder.encode(["red shoe", "blue hose"])).all()
+    with pytest.raises(NamedFailure, match=r"bert: the vector of the text 'blue lamp' is not finite, so"):
+        encoder.encode(["red shoe", "blue lamp", "lamp"])
 
 
 def test_a_tokenizer_beyond_the_vocabulary_is_refused(tmp_path):

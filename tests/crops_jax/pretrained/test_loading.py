@@ -13,6 +13,7 @@ from crops_jax import pretrained
 from crops_jax.config import Config
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.pretrained.config_json import known_fields, read_sizes
 from crops_jax.pretrained.folder import describe
 from tests.model_folders import (
     ONE_DEVICE,
@@ -127,6 +128,13 @@ def test_prompts_are_the_folders(tmp_path):
         ("config.json", {"num_hidden_layers": None}, "num_hidden_layers must be a whole number, found null"),
         ("config.json", {"num_hidden_layers": 3}, "no tensor encoder.layer.2.attention.self.query.weight"),
         ("config.json", {"intermediate_size": 53}, r"shape \(52, 30\), expected \(30, 53\)|shape .* expected .*53"),
+        ("config.json", {"is_causal": True}, "is_causal True is not supported; it must be False"),
+        ("config.json", {"auto_map": {"AutoModel": "modeling.Bert"}}, "auto_map is not supported: it names code"),
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config is not supported"),
+        ("config.json", {"alibi": False}, "field alibi of a bert is not known"),
+        ("config_sentence_transformers.json", {"truncate_dim": 31}, r"truncate_dim must lie in \[1, 30\], found 31"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "p"}, "default_prompt_name 'p' is none of the"),
+        ("1_Pooling/config.json", {"pooling_mode_middle": True}, "pooling_mode_middle is not supported"),
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling max is not supported"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling max and mean is not supported"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt false"),
@@ -137,6 +145,78 @@ def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
     edit(folder / file, **fields)
     with pytest.raises(InputError, match=message):
         pretrained.load_encoder(folder)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "qwen2", "qwen3"])
+def test_every_field_of_the_configurations_of_transformers_is_known(kind):
+    """A field that a new version adds is read, checked or declared without effect before folders with it are read."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    configuration = CONFIG_MAPPING[kind]()
+    assert set(configuration.to_dict()) <= known_fields(kind)
+    assert {"is_causal", "auto_map", "quantization_config"} <= known_fields(kind)
+    assert not {"alibi", "window_size", "use_bidirectional_attention"} & known_fields(kind)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"is_causal": False}, "is_causal False is not supported; it must be True"),
+        ({"use_sliding_window": True}, "use_sliding_window True is not supported"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types has 'sliding_attention'"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "field partial_rotary_factor of"),
+        ({"rope_scaling": {"type": "yarn"}}, "rotary positions of type yarn"),
+        ({"use_qk_norm": True}, "field use_qk_norm of a qwen2 is not known"),
+    ],
+)
+def test_a_qwen_that_computes_otherwise_is_named(tmp_path, fields, message):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 8, "max_position_embeddings": 16, "num_key_value_heads": 1}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "qwen2", **sizes}))
+    assert read_sizes(file)["family"] == "qwen2"
+    edit(file, **fields)
+    with pytest.raises(InputError, match=message):
+        read_sizes(file)
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "bool"])
+def test_weights_of_integers_are_refused_by_name(tmp_path, kind):
+    folder = write_bert(tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: array.astype(kind) for name, array in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors: tensor .* is stored as [IUB]\w+; weights must be F32"):
+        pretrained.load_encoder(folder)
+
+
+def test_weights_of_eight_bit_floats_are_refused_by_name(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    header, offset = {}, 0
+    for name, array in load_file(folder / "model.safetensors").items():
+        header[name] = {"dtype": "F8_E4M3", "shape": array.shape, "data_offsets": [offset, offset + array.size]}
+        offset += array.size
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(offset))
+    with pytest.raises(InputError, match=r"tensor .* is stored as F8_E4M3; weights must be F32"):
+        pretrained.load_encoder(folder)
+
+
+def test_other_integers_beside_the_weights_and_double_precision_are_read(tmp_path):
+    folder = write_bert(tmp_path / "bert")
+    expected = pretrained.load_encoder(folder)
+    tensors = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
+    tensors["embeddings.position_ids"] = np.arange(77)
+    save_file(tensors, folder / "model.safetensors")
+    assert same_parameters(pretrained.load_encoder(folder), expected)
+
+
+def test_vectors_have_the_length_that_the_folder_declares(tmp_path):
+    folder = add_modules(write_bert(tmp_path / "bert"), truncate_dim=8)
+    encoder, whole = pretrained.load_encoder(folder), pretrained.load_encoder(write_bert(tmp_path / "whole"))
+    assert (encoder.dim, encoder.checked_dim(None), encoder.checked_dim(30)) == (8, 8, 30)
+    np.testing.assert_allclose(encoder.encode(TEXTS), whole.encode(TEXTS, dim=8), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(TEXTS, dim=30), whole.encode(TEXTS), atol=1e-6)
+    assert encoder.fingerprint != whole.fingerprint
 
 
 def test_modules_that_are_not_supported_are_named(tmp_path):
