@@ -10,7 +10,7 @@ read. The first command makes the inputs that all systems share.
     python -m benchmarks.recipe --table TABLE --output WORK [--candidates NAME,NAME]
 
 A candidate that is finished in WORK is not trained again, so that several calls can share the work. The last line is
-JSON: the dev recall of each finished candidate and the choice.
+JSON: the candidates with their dev recall and, when all are finished, the choice.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from launch.comparison.shared import Shared, make_shared
 from launch.comparison.systems import SYSTEMS
 from launch.steps.programs import training_step
 
+BEFORE = {"data": {"queries_per_batch": 64, "documents_per_query": 3}}
+"""The batch of the configuration before the choice, which has the tokens of the batches of all candidates."""
 LEARNING_RATE_FACTOR = 0.5
 ARCHITECTURE = "transformer"
 LEAST_GAIN_OF_MORE_STEPS = 0.01
@@ -80,7 +82,7 @@ def config_of(candidate: Candidate, budget: Budget, base: Config) -> Config:
     changed = dataclasses.replace(system, config=changes)
     cell = Cell(system=changed, architecture=ARCHITECTURE, seed=0)
     longer = dataclasses.replace(budget, steps=candidate.steps)
-    return cell_config(cell, base, budget=longer, factor=LEARNING_RATE_FACTOR)
+    return cell_config(cell, base.replace(**BEFORE), budget=longer, factor=LEARNING_RATE_FACTOR)
 
 
 def shared_inputs(table: Path) -> Shared:
@@ -113,8 +115,7 @@ def choice(found: Mapping[Candidate, float]) -> dict[str, Any]:
         if one.steps == 2000
     }
     more = any(gain > LEAST_GAIN_OF_MORE_STEPS for gain in gains.values())
-    chosen = dataclasses.asdict(best) | {"steps": 2000 if more else 1000}
-    return {"chosen": chosen, "gains_of_2000_steps": gains}
+    return {"chosen": dataclasses.asdict(best), "gains_of_2000_steps": gains, "steps": 2000 if more else 1000}
 
 
 def main() -> None:
@@ -129,7 +130,8 @@ def main() -> None:
         parser.error(f"unknown candidates {', '.join(unknown)}; name some of {', '.join(names)}")
     shared = shared_inputs(arguments.table)
     found = {one: train(one, shared, arguments.output) for one in CANDIDATES if one.name in chosen}
-    outcome: dict[str, Any] = {"dev_recall_at_10": {one.name: round(recall, 4) for one, recall in found.items()}}
+    rows = [dataclasses.asdict(one) | {DEV: round(recall, 4)} for one, recall in found.items()]
+    outcome: dict[str, Any] = {"candidates": rows}
     print(json.dumps(outcome | (choice(found) if len(found) == len(CANDIDATES) else {})))
 
 

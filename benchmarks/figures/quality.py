@@ -150,3 +150,25 @@ def _cells(result: Result, name: str, columns: Sequence[Figure], *, of: str = "s
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def recipes(result: Result) -> str:
+    """One row for each recipe of training that was tried on the dev split, with the one that was chosen."""
+    [outcome] = result.values["outcomes"]
+    chosen, recall = outcome["chosen"], "dev_recall_at_10"
+    header = ["system", "documents a query", "weight of levels 1 to 3", "mean over", "steps", "dev Recall@10", ""]
+    rows = []
+    for row in outcome["candidates"]:
+        recipe = {name: value for name, value in row.items() if name != recall}
+        rows.append(
+            [
+                f"`{row['system']}`",
+                amount(row["documents_per_query"]),
+                number(row["lower_level_weight"], digits=1),
+                row["normalization"],
+                amount(row["steps"]),
+                number(row[recall], digits=4),
+                "chosen" if recipe == chosen else "",
+            ]
+        )
+    return table(header, rows)

@@ -50,6 +50,7 @@ FIGURES: dict[str, Shown] = {
     "bestbuy_differences": Shown(quality.differences, ("bestbuy",), described=()),
     "trec_session": Shown(_systems(_TREC), ("trec_session",)),
     "discriminators": Shown(quality.discriminators, _DISCRIMINATORS),
+    "recipe": Shown(quality.recipes, ("recipe",)),
     "mining": Shown(speed.mining, ("mining",)),
     "mine_negatives": Shown(speed.mine_negatives, ("mine_negatives",)),
     "compile": Shown(speed.compilation, ("compile",)),

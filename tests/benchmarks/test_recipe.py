@@ -20,8 +20,8 @@ def test_the_best_candidate_of_1000_steps_is_chosen_and_the_first_of_equal_ones(
 
 
 def test_every_system_takes_2000_steps_if_one_baseline_gains_more_than_a_hundredth():
-    assert choice(_found(fs_lr_3_1_anchors_2000=0.21))["chosen"]["steps"] == 1000
-    assert choice(_found(nce_1_1_anchors_2000=0.2101))["chosen"]["steps"] == 2000
+    assert choice(_found(fs_lr_3_1_anchors_2000=0.21))["steps"] == 1000
+    assert choice(_found(nce_1_1_anchors_2000=0.2101))["steps"] == 2000
 
 
 def test_candidates_differ_in_what_they_name_and_have_at_most_the_tokens_of_the_first():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.figures.quality import front_page, headline_systems, training
+from benchmarks.figures.quality import front_page, headline_systems, recipes, training
 from benchmarks.figures.results import read_result
 
 
@@ -91,4 +91,24 @@ def test_an_arm_that_shares_a_run_is_told_in_the_table_of_training(demo):
     assert [cells(line) for line in training(demo).splitlines()[2:]] == [
         ["search_log", "1,200", "0.2 %", "yes"],
         ["cross_perspective", "the run of search_log, as the labels are equal", "-", "-"],
+    ]
+
+
+def test_the_chosen_recipe_is_marked(demo):
+    first, second = (
+        {
+            "system": "fs_lr",
+            "documents_per_query": documents,
+            "lower_level_weight": weight,
+            "normalization": "anchors",
+            "steps": 1000,
+        }
+        for documents, weight in ((3, 1.0), (2, 0.3))
+    )
+    candidates = [first | {"dev_recall_at_10": 0.25}, second | {"dev_recall_at_10": 0.26}]
+    outcome = {"candidates": candidates, "chosen": second, "steps": 1000}
+    lines = recipes(dataclasses.replace(demo, values={"outcomes": [outcome]})).splitlines()
+    assert [cells(line) for line in lines[2:]] == [
+        ["`fs_lr`", "3", "1.0", "anchors", "1,000", "0.2500", ""],
+        ["`fs_lr`", "2", "0.3", "anchors", "1,000", "0.2600", "chosen"],
     ]
