@@ -153,14 +153,15 @@ def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str,
         raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it must be {_QWEN_BIAS[kind]}")
     rotary = _field(file, content, "rope_parameters", dict, default=None)
     rotary = _field(file, content, "rope_scaling", dict, default={}) if rotary is None else rotary
-    if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
-        raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
     layers = _field(file, content, "layer_types", list, default=[])
     if others := [layer for layer in layers if layer != "full_attention"]:
         raise InputError(f"{file}: layer_types has {others[0]!r}; every layer must be 'full_attention'")
     scaling = rotary.get("rope_type") or rotary.get("type") or "default"
     if scaling != "default":
         raise InputError(f"{file}: rotary positions of type {scaling} are not supported; the type must be default")
+    # The type is checked first, because the fields of another type follow from it.
+    if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
+        raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
     base = _field(file, rotary, "rope_theta", int, float, default=None)
     base = _field(file, content, "rope_theta", int, float, default=_QWEN_ROTARY_BASE) if base is None else base
     return {

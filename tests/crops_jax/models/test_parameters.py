@@ -36,6 +36,9 @@ def readings(monkeypatch):
         def get_shape(self):
             return self.stored.get_shape()
 
+        def get_dtype(self):
+            return self.stored.get_dtype()
+
     @contextmanager
     def watched(file, framework):
         with safe_open(file, framework=framework) as opened:

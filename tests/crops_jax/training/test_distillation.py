@@ -23,6 +23,7 @@ def records(tmp_path_factory):
     return tiny_records(tmp_path_factory.mktemp("records") / "records", scored=True)
 
 
+@pytest.mark.slow
 def test_a_run_logs_the_distillation_and_resumes(records, tmp_path, monkeypatch):
     use_bag_encoder(monkeypatch)
     run, interrupted = tmp_path / "run", tmp_path / "interrupted"
