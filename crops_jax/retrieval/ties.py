@@ -43,9 +43,13 @@ def tied_figures(
             for query, grades in test.grades.items():
                 scores, indices = (values[answers[query][1] >= 0] for values in answers[query])
                 tied += len(scores) > k and scores[k - 1] == scores[k]
-                ranking = [doc_ids[int(index)] for index in indices]
+                # What is behind the equal scores at the cut does not matter.
+                others = np.flatnonzero(scores[1:] != scores[:-1]) + 1
+                end = int(others[others >= k][0]) if others.size and others[-1] >= k else len(scores)
+                ranking = [doc_ids[index] for index in indices[:end].tolist()]
+                documents = end if end < len(scores) else len(doc_ids)
                 grade = test.relevant_grade
-                orders = worst_and_best(ranking, scores, grades, k=k, documents=len(doc_ids), relevant_grade=grade)
+                orders = worst_and_best(ranking, scores[:end], grades, k=k, documents=documents, relevant_grade=grade)
                 ranges.append([metric_value(metric, order, grades, relevant_grade=grade) for order in orders])
             worst, best = np.mean(ranges, axis=0).tolist()
             if tied or worst < best:
