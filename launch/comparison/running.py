@@ -85,7 +85,12 @@ class CellRunner:
         another machine: a warm start, and with it the labels, differ in the last digits between processors.
         """
         shared = {name: value for name, value in without_paths(self.arguments).items() if name not in _IN_CONFIG}
-        settings = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+        # Cells of another recipe do not belong into one table with those of the present one.
+        bases = {
+            architecture: changes_of_defaults(config.replace(encoder={"weights": ""}))
+            for architecture, config in self.configs.items()
+        }
+        settings = hashlib.sha256(json.dumps([shared, bases], sort_keys=True).encode()).hexdigest()
         return {"version": __version__, "logs": artifacts.fingerprint(self.shared.logs), "settings": settings}
 
     def run(self, cell: Cell) -> bool:

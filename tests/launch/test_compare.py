@@ -265,6 +265,15 @@ def test_a_new_table_takes_over_committed_results_whose_inputs_are_the_present_o
     assert again["cells"] == {"finished": 9, "ran": 1, "taken_over": 8, "in_the_table": 9}
 
 
+def test_cells_of_another_recipe_do_not_enter_the_table(programs):
+    Path("mine.py").write_text("from configs.tiny_cpu import CONFIG\n")
+    assert run(results="committed", transformer="mine.py", systems="nce,crops")["cells"]["in_the_table"] == 8
+    recipe = "loss={'level_weights': (0.3, 0.3, 0.3, 1.0, 1.0)}"
+    Path("mine.py").write_text(f"from configs.tiny_cpu import CONFIG as TINY\n\nCONFIG = TINY.replace({recipe})\n")
+    outcome = run(output="another", results="committed", transformer="mine.py", systems="nce")
+    assert outcome["cells"] == {"finished": 4, "ran": 4, "taken_over": 0, "in_the_table": 4}
+
+
 def test_the_tables_and_the_page_are_made_from_committed_results_alone(programs):
     first = run(results="committed")
     programs.commands.clear()
