@@ -46,7 +46,7 @@ def tied_figures(
                 # What is behind the equal scores at the cut does not matter.
                 others = np.flatnonzero(scores[1:] != scores[:-1]) + 1
                 end = int(others[others >= k][0]) if others.size and others[-1] >= k else len(scores)
-                ranking = [doc_ids[index] for index in indices[:end].tolist()]
+                ranking = [doc_ids[int(index)] for index in indices[:end]]
                 documents = end if end < len(scores) else len(doc_ids)
                 grade = test.relevant_grade
                 orders = worst_and_best(ranking, scores[:end], grades, k=k, documents=documents, relevant_grade=grade)
