@@ -10,7 +10,7 @@ RECIPE = {
     "data": {"queries_per_batch": 88, "documents_per_query": 2},
     "loss": {"level_weights": (0.3, 0.3, 0.3, 1.0, 1.0)},
 }
-"""What every system of the comparison has: a batch of about 10,000 tokens, and small weights of the levels 1 to 3.
+"""The recipe of every system of the comparison: a batch of about 10,000 tokens, and small weights of levels 1 to 3.
 
 Documents that were shown and not clicked are anchors of level 3. About half of them are relevant in that world.
 """

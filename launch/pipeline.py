@@ -46,9 +46,9 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
 
 
 def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterator[Step]:
-    *splitting, last = splitting_steps(arguments, work)
-    split = last.output
-    yield from (*splitting, last)
+    splitting = list(splitting_steps(arguments, work))
+    yield from splitting
+    split = splitting[-1].output
     if arguments.warm_start:
         yield from warm_start_steps(arguments, split, work / WARM_START)
     pages: list[Path] = []

@@ -210,14 +210,8 @@ def _write_records(
         records[recipe] = output
         if output.name != recipe.name:
             continue
-        step = Step(
-            name=f"write records of {recipe.name}",
-            module="data.write_records",
-            arguments=("--labels", str(path), "--logs", str(split), *tokenizer, *lengths)
-            + (*words_of(arguments.records_flags), "--output", str(output)),
-            inputs=(path, split),
-            output=output,
-        )
+        words = (*tokenizer, *lengths)
+        step = _records_step(f"write records of {recipe.name}", arguments, path, split, output, words=words)
         chain.run(step)
         if not brought:
             brought = str(output / "tokenizer")
@@ -240,16 +234,23 @@ def _scored_records(
     """
     output = folder / SCORED_RECORDS / recipe.name
     flags = ("--discriminator", str(split / DISCRIMINATOR), "--tokenizer", str(_tokenizer(folder)), *_lengths(configs))
-    step = Step(
-        name=f"write records of {recipe.name} with scores",
+    name = f"write records of {recipe.name} with scores"
+    chain.run(_records_step(name, arguments, labels, split, output, words=flags))
+    return output
+
+
+def _records_step(
+    name: str, arguments: CompareArguments, labels: Path, split: Path, output: Path, *, words: tuple[str, ...]
+) -> Step:
+    """Returns the step that writes the records of a label table; `words` are its flags before those of the user."""
+    return Step(
+        name=name,
         module="data.write_records",
-        arguments=("--labels", str(labels), "--logs", str(split), *flags)
+        arguments=("--labels", str(labels), "--logs", str(split), *words)
         + (*words_of(arguments.records_flags), "--output", str(output)),
         inputs=(labels, split),
         output=output,
     )
-    chain.run(step)
-    return output
 
 
 def mining_inputs(
