@@ -28,7 +28,7 @@ from launch.evaluation.files import write_evaluation
 from launch.evaluation.fusing import fuse
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
-from launch.evaluation.notes import evaluation_notes, tie_notes
+from launch.evaluation.notes import evaluation_notes, judging_notes, tie_notes
 from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
 from launch.evaluation.searching import DEPTH, Retrieved, SearchResults, index_depth, search_bm25, search_exactly
 from launch.evaluation.stored_bm25 import stored_bm25
@@ -111,13 +111,15 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     tied = {
         system: tied_figures(tests, answers, results.corpus.doc_ids) for system, answers in results.answers().items()
     }
+    tables = _figures(results, per_query, samples=arguments.bootstrap_samples)
     metrics = {
         **_setting(arguments, results, trained),
         "tests": {test.name: dict(test.counts) for test in tests} | {k: {"absent": why} for k, why in absent.items()},
-        **_figures(results, per_query, samples=arguments.bootstrap_samples),
+        **tables,
         **_ties(tied),
         "notes": [
             *tie_notes(tied),
+            *judging_notes(tables["systems"]),
             *evaluation_notes(arguments.logs, results.index, trained),
             *_reranking_notes(results, tests),
         ],

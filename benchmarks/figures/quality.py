@@ -17,7 +17,7 @@ SYSTEMS = {
 }
 """How tables call a system, in the order of their rows."""
 
-TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden"}
+TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden", "truth": "truth"}
 _MOST_INPUT_WAIT = 0.01
 
 

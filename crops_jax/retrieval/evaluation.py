@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean, paired_difference
-from crops_jax.retrieval.metrics import is_relevant, ndcg_at_k, recall_at_k
+from crops_jax.retrieval.metrics import is_relevant, judged_at_k, ndcg_at_k, recall_at_k
 
 PAIRS = ("all", "seen", "unseen")
 
@@ -20,7 +20,7 @@ class TestSet:
     """A test set. `grades` has only documents of the corpus, and every query in it has a relevant document."""
 
     name: str
-    """"ct", "qr", "judgements" or "hidden_relevant"."""
+    """"ct", "qr", "judgements", "hidden_relevant" or "truth"."""
     metrics: tuple[str, ...]
     """The names of the metrics, such as "recall@100" and "ndcg@4"."""
     grades: Mapping[str, Mapping[str, float]]
@@ -69,7 +69,7 @@ def values(test: TestSet, rankings: Mapping[str, Sequence[str]]) -> Iterator[Val
 def metric_value(
     metric: str, ranking: Sequence[str], grades: Mapping[str, float], *, relevant_grade: float | None = None
 ) -> float:
-    """Returns the value of the metric "recall@K" or "ndcg@K" for one query.
+    """Returns the value of the metric "recall@K", "ndcg@K" or "judged@K" for one query.
 
     Raises ValueError if no metric has this name.
     """
@@ -78,7 +78,9 @@ def metric_value(
         return recall_at_k(ranking, grades, k=int(depth), relevant_grade=relevant_grade)
     if name == "ndcg":
         return ndcg_at_k(ranking, grades, k=int(depth))
-    raise ValueError(f"no metric {metric}; the metrics are recall@K and ndcg@K")
+    if name == "judged":
+        return judged_at_k(ranking, grades, k=int(depth))
+    raise ValueError(f"no metric {metric}; the metrics are recall@K, ndcg@K and judged@K")
 
 
 def figures(

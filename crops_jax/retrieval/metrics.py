@@ -46,6 +46,17 @@ def mrr_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: float 
     return 1 / (hits.index(True) + 1) if any(hits) else 0.0
 
 
+def judged_at_k(ranking: Ranking, grades: Grades, *, k: int) -> float:
+    """Returns the share of the first k documents that have a grade, whatever it is: Judged@k.
+
+    Metrics count documents without a grade as not relevant, so they favour the rankings that were judged. Of a ranking
+    of fewer than k documents all count, as in ir_measures.
+    """
+    _check(ranking, k)
+    first = ranking[:k]
+    return sum(document in grades for document in first) / len(first) if first else 0.0
+
+
 def average_precision(
     ranking: Ranking, grades: Grades, *, k: int | None = None, relevant_grade: float | None = None
 ) -> float:

@@ -30,6 +30,8 @@ def tied_figures(
 ) -> dict[str, dict[str, TiedFigure]]:
     """Returns test -> metric -> the range of its figure, for the metrics with ties at the cut or with a range.
 
+    "judged@K" has none, because it measures the judgements.
+
     Args:
       tests: the test sets; all their pairs count.
       answers: query -> (scores, indices into doc_ids), best first; -1 fills a list that is shorter.
@@ -38,7 +40,10 @@ def tied_figures(
     found: dict[str, dict[str, TiedFigure]] = {}
     for test in (test for test in tests if test.grades):
         for metric in test.metrics:
-            k = int(metric.partition("@")[2])
+            name, _, depth = metric.partition("@")
+            if name == "judged":
+                continue
+            k = int(depth)
             tied, ranges = 0, []
             for query, grades in test.grades.items():
                 scores, indices = (values[answers[query][1] >= 0] for values in answers[query])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from launch.comparison.results.files import Measured, measured
 
 HIDDEN = "hidden_relevant_recall@100"
+TRUE_NDCG = "true_ndcg@4"
 _NAMES = {
     ("ct", "recall@100"): "ct_recall@100",
     ("ct", "recall@10"): "ct_recall@10",
@@ -19,16 +20,20 @@ _NAMES = {
     ("judgements", "ndcg@4"): "ndcg@4",
     ("judgements", "ndcg@10"): "ndcg@10",
     ("judgements", "recall@100"): "judged_recall@100",
+    ("judgements", "judged@4"): "judged@4",
+    ("truth", "ndcg@4"): TRUE_NDCG,
 }
 MAIN = {
     "ct_recall@100": "CT Recall@100",
     "qr_recall@100": "QR Recall@100",
     "ndcg@4": "NDCG@4",
+    TRUE_NDCG: "True NDCG@4",
     HIDDEN: "Hidden relevant Recall@100",
     "judged_recall@100": "Judged Recall@100",
 }
-"""The metrics of the main table with their labels. The last three measure relevance by sources that the discriminator
-has never seen: judgements of split test, and the truth of a generated world."""
+"""The metrics of the main table with their labels. All but the first two measure relevance by sources that the
+discriminator has never seen: judgements of split test, and the truth of a generated world. NDCG@4 counts documents
+without a judgement as not relevant. True NDCG@4 has those of its queries that somebody searched, and every grade."""
 
 
 def values_of(evaluation: Path, *, ranked_by: str) -> dict[str, dict[str, float]]:

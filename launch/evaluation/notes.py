@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from crops_jax.errors import InputError
 from crops_jax.retrieval.scann_index import Index
@@ -11,6 +12,8 @@ from launch.evaluation.lineage import programs_of
 
 _NOTED_RANGE = 0.01
 """The difference of the best and the worst order of equal scores from which a figure has a note."""
+_NOTED_SHARES = 0.05
+"""The difference of two systems' shares of judged documents from which the judgements have a note."""
 
 
 def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]:
@@ -51,6 +54,25 @@ def tie_notes(tied: Mapping[str, Mapping[str, Mapping[str, TiedFigure]]]) -> lis
         for test, metrics in tests.items()
         for metric, figure in metrics.items()
         if figure.best - figure.worst >= _NOTED_RANGE
+    ]
+
+
+def judging_notes(systems: Mapping[str, Mapping[str, Mapping[str, Any]]], *, metric: str = "judged@4") -> list[str]:
+    """Returns a sentence on the shares of judged documents, if those of two systems differ by _NOTED_SHARES or more.
+
+    Args:
+      systems: system -> test -> metric -> figure, as in metrics.json.
+      metric: the share of the first documents that have a judgement.
+    """
+    shares = {name: tests["judgements"][metric]["value"] for name, tests in systems.items() if "judgements" in tests}
+    known = {name: share for name, share in shares.items() if share is not None}
+    if not known or max(known.values()) - min(known.values()) < _NOTED_SHARES:
+        return []
+    found = ", ".join(f"{name} {share:.1%}" for name, share in known.items())
+    return [
+        f"Documents without a judgement count as not relevant in NDCG and Recall of the judged set. Of the first "
+        f"{metric.partition('@')[2]} documents, these shares are judged: {found}. The higher a system's share, the more "
+        "these figures favour it."
     ]
 
 

@@ -1,5 +1,5 @@
 """The test sets of a SPLIT: later clicks, later reformulations and judgements of split = test; in a generated
-world also the hidden relevant documents. Nothing else of the held-out part is read.
+world also the hidden relevant documents and the true grades. Nothing else of the held-out part is read.
 """
 
 import hashlib
@@ -13,14 +13,15 @@ from crops_jax.retrieval.evaluation import TestSet
 from crops_jax.retrieval.metrics import is_relevant
 from crops_jax.text import normalise_query
 from data.tables import LogTables
-from launch.evaluation.hidden_relevant import read_hidden_relevant
+from launch.evaluation.truth import read_hidden_relevant, read_true_grades
 
 _TABLES = {"ct": "test_clicks", "qr": "test_reformulations", "judgements": "judgements"}
 _METRICS = {
     "ct": ("recall@10", "recall@100", "ndcg@10"),
     "qr": ("recall@10", "recall@100", "ndcg@10"),
-    "judgements": ("ndcg@4", "ndcg@10", "recall@10", "recall@100"),
+    "judgements": ("ndcg@4", "ndcg@10", "recall@10", "recall@100", "judged@4"),
     "hidden_relevant": ("recall@10", "recall@100"),
+    "truth": ("ndcg@4", "ndcg@10"),
 }
 
 
@@ -56,6 +57,8 @@ def read_test_sets(
     asked = {query for grades in judged.values() for query in grades}
     if hidden := read_hidden_relevant(logs.path, asked):
         judged["hidden_relevant"] = hidden
+    if true_grades := read_true_grades(logs.path, judged.get("judgements", ())):
+        judged["truth"] = true_grades
     seen_queries, seen_pairs = _seen(logs, asked)
     return [
         _test_set(name, grades, corpus, seen_queries, seen_pairs, relevant_grade if name == "judgements" else None)

@@ -14,6 +14,7 @@ TESTS = {
     "qr": "QR: later reformulations",
     "judgements": "Judged documents",
     "hidden_relevant": "Hidden: relevant documents that no search showed",
+    "truth": "Truth: all relevant documents of the judged queries",
 }
 SUBSETS = {
     "unseen_queries": "queries not in the log",

@@ -13,7 +13,7 @@ Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Test set -> metric -> figure, as in metrics.json."""
 
 
-_TESTS = {"ct": "CT", "qr": "QR", "judgements": "Judged", "hidden_relevant": "Hidden relevant"}
+_TESTS = {"ct": "CT", "qr": "QR", "judgements": "Judged", "hidden_relevant": "Hidden relevant", "truth": "True"}
 _RELEVANT = {
     "ct": "the documents clicked for a query in the held-out part of the log (CT is the click test)",
     "qr": "the documents that a user consumed after rephrasing the query, and that the results of the query itself did "
@@ -25,9 +25,10 @@ _RELEVANT = {
 
 
 def label_of(test: str, metric: str) -> str:
-    """Returns what pages and outcome lines call a metric of a test set. NDCG of the judged set is just NDCG."""
-    words = metric.replace("recall", "Recall").replace("ndcg", "NDCG")
-    return words if test == "judgements" and metric.startswith("ndcg") else f"{_TESTS[test]} {words}"
+    """Returns what pages and outcome lines call a metric of a test set. NDCG and Judged need no name of the judged set."""
+    words = metric.replace("recall", "Recall").replace("ndcg", "NDCG").replace("judged", "Judged")
+    alone = test == "judgements" and not metric.startswith("recall")
+    return words if alone else f"{_TESTS[test]} {words}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class Figure:
     def meaning(self) -> str:
         """The sentence that says what the figure measures."""
         name, _, depth = self.metric.partition("@")
+        if name == "ndcg" and self.test == "truth":
+            return (
+                f"the quality of the order of the first {depth} documents, where the truth of the generated world grades "
+                "every document, judged or not."
+            )
         if name == "ndcg":
             return (
                 f"the quality of the order of the first {depth} documents by graded judgements; 1 is the best possible "
@@ -63,6 +69,7 @@ class Figure:
 
 
 NDCG = Figure(test="judgements", metric="ndcg@4")
+TRUE_NDCG = Figure(test="truth", metric="ndcg@4")
 ALWAYS = (Figure(test="ct", metric="recall@100"), Figure(test="qr", metric="recall@100"), NDCG)
 """The figures that outcome lines hold for a corpus of any size, so that programs that read them need not know it."""
 
@@ -91,6 +98,7 @@ def headline(documents: int, systems: Iterable[Tables]) -> tuple[Figure, ...]:
     figures = [
         Figure(test="judgements", metric=f"recall@{judged}"),
         NDCG,
+        *([TRUE_NDCG] if any("truth" in one for one in tables) else []),
         Figure(test="ct", metric=f"recall@{k}", pairs="unseen"),
         Figure(test="ct", metric=f"recall@{k}"),
         Figure(test="qr", metric=f"recall@{k}"),

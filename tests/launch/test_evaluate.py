@@ -111,7 +111,9 @@ def test_every_figure_has_its_queries_and_interval(arguments):
     figure = metrics["systems"]["encoder"]["ct"]["recall@100"]
     assert figure == {"value": 1.0, "low": 1.0, "high": 1.0, "queries": 2}
     assert set(metrics["systems"]["bm25"]["ct"]) == {"recall@10", "recall@100", "ndcg@10"}
-    assert set(metrics["systems"]["encoder"]["judgements"]) == {"recall@10", "recall@100", "ndcg@4", "ndcg@10"}
+    assert set(metrics["systems"]["encoder"]["judgements"]) == {
+        *("recall@10", "recall@100", "ndcg@4", "ndcg@10", "judged@4"),
+    }
     assert metrics["name"] == "model"
     assert metrics["random"] == {"recall@10": 0.5, "recall@100": 1.0}
     assert metrics["differences"]["encoder - bm25"]["ct"]["recall@10"]["queries"] == 2
@@ -529,5 +531,19 @@ def test_hidden_relevant_documents_of_a_generated_world_are_a_test_set(arguments
     assert {row["doc_id"] for row in rows if row["test"] == "hidden_relevant"} == {ID["red chair"], ID["grey lamp"]}
 
 
-def test_logs_without_a_truth_have_no_hidden_test_set(arguments):
-    assert "hidden_relevant" not in metrics_of(arguments)["tests"]
+def test_true_grades_of_a_generated_world_are_a_test_set_of_the_judged_queries(arguments, split):
+    judged = {row["query"] for row in pq.read_table(split / "judgements.parquet").to_pylist() if row["split"] == "test"}
+    query = min(judged)
+    truth = [(query, ID["red car"], 3.0, True), ("never judged", ID["grey lamp"], 2.0, False)]
+    names = ("query", "doc_id", "grade", "shown")
+    write_truth(split, pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in truth]))
+    metrics = metrics_of(arguments)
+    assert metrics["tests"]["truth"]["queries"] == 1
+    assert metrics["tests"]["truth"]["relevant_pairs"] == 1
+    assert set(metrics["systems"]["bm25"]["truth"]) == {"ndcg@4", "ndcg@10"}
+    rows = pq.read_table(module.Path(arguments.output) / "relevant.parquet").to_pylist()
+    assert [(row["query"], row["doc_id"]) for row in rows if row["test"] == "truth"] == [(query, ID["red car"])]
+
+
+def test_logs_without_a_truth_have_no_test_set_of_it(arguments):
+    assert not {"hidden_relevant", "truth"} & metrics_of(arguments)["tests"].keys()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops_jax.retrieval.metrics import average_precision, is_relevant, mrr_at_k, ndcg_at_k, recall_at_k
+from crops_jax.retrieval.metrics import average_precision, is_relevant, judged_at_k, mrr_at_k, ndcg_at_k, recall_at_k
 
 DOCS = [f"d{i}" for i in range(30)]
 rankings = st.lists(st.sampled_from(DOCS), unique=True, max_size=25)
@@ -24,6 +24,7 @@ def test_equal_to_ir_measures_on_the_same_run_and_judgements(runs, k, least):
         ir_measures.nDCG @ k: lambda r, g: ndcg_at_k(r, g, k=k),
         ir_measures.RR(rel=least) @ k: lambda r, g: mrr_at_k(r, g, k=k, relevant_grade=least),
         ir_measures.AP(rel=least) @ k: lambda r, g: average_precision(r, g, k=k, relevant_grade=least),
+        ir_measures.Judged @ k: lambda r, g: judged_at_k(r, g, k=k),
         ir_measures.AP(rel=least): lambda r, g: average_precision(r, g, relevant_grade=least),
     }
     qrels = [ir_measures.Qrel(f"q{i}", d, g) for i, (_, grades) in enumerate(runs) for d, g in grades.items()]

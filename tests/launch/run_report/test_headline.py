@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.run_report.headline import ALWAYS, Figure, click_depth, headline
+from launch.run_report.headline import ALWAYS, Figure, click_depth, headline, label_of
 
 
 def tables(judged, hidden=None):
@@ -52,6 +52,13 @@ def test_hidden_relevant_documents_have_their_own_k():
     labels = [figure.label for figure in headline(100, [tables(0.5, 0.96), tables(0.5, 0.97)])]
     assert labels[0] == "Judged Recall@100"
     assert labels[-1] == "Hidden relevant Recall@10"
+
+
+def test_true_grades_come_after_the_judgements_whose_gaps_they_have_not():
+    figures = headline(100, [tables(0.5), {**tables(0.6), "truth": {"ndcg@4": {"value": 0.7, "queries": 9}}}])
+    assert [figure.label for figure in figures][:3] == ["Judged Recall@100", "NDCG@4", "True NDCG@4"]
+    assert "judged or not" in figures[2].meaning
+    assert label_of("judgements", "judged@4") == "Judged@4"
 
 
 def test_outcome_lines_keep_the_labels_that_programs_read():

@@ -3,7 +3,7 @@ import hashlib
 import pyarrow as pa
 
 from data.tables.truth import write_truth
-from launch.evaluation.hidden_relevant import read_hidden_relevant
+from launch.evaluation.truth import read_hidden_relevant, read_true_grades
 
 ROWS = [
     ("red lamp", "a", 3.0, True),
@@ -28,6 +28,13 @@ def test_relevant_documents_that_no_search_showed(tmp_path):
 
 def test_without_a_truth_there_is_no_test_set(tmp_path):
     assert read_hidden_relevant(tmp_path, ["red lamp"]) is None
+    assert read_true_grades(tmp_path, ["red lamp"]) is None
+
+
+def test_true_grades_are_those_of_all_relevant_documents_shown_or_not(tmp_path):
+    write(tmp_path)
+    found = read_true_grades(tmp_path, ["red lamp", "all shown", "unknown"])
+    assert found == {"red lamp": {"a": 3.0, "b": 2.0, "c": 3.0}, "all shown": {"a": 3.0}}
 
 
 def test_of_many_queries_those_with_the_lowest_digest_are_taken(tmp_path):
