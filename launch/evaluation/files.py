@@ -60,7 +60,13 @@ RELEVANT = pa.schema(
     ]
 )
 # Which perspective of the log made a document one that should be found.
-_PERSPECTIVE = {"ct": "search_log", "qr": "query_level", "judgements": "judgements", "hidden_relevant": "truth", "truth": "truth"}
+_PERSPECTIVE = {
+    "ct": "search_log",
+    "qr": "query_level",
+    "judgements": "judgements",
+    "hidden_relevant": "truth",
+    "truth": "truth",
+}
 _SHOWN = 10
 
 

@@ -70,9 +70,9 @@ def judging_notes(systems: Mapping[str, Mapping[str, Mapping[str, Any]]], *, met
         return []
     found = ", ".join(f"{name} {share:.1%}" for name, share in known.items())
     return [
-        f"Documents without a judgement count as not relevant in NDCG and Recall of the judged set. Of the first "
-        f"{metric.partition('@')[2]} documents, these shares are judged: {found}. The higher a system's share, the more "
-        "these figures favour it."
+        "Documents without a judgement count as not relevant in NDCG and Recall of the judged set. Of the first "
+        f"{metric.partition('@')[2]} documents, these shares are judged: {found}. The higher the share of a system, "
+        "the more these figures favour it."
     ]
 
 

@@ -25,7 +25,7 @@ _RELEVANT = {
 
 
 def label_of(test: str, metric: str) -> str:
-    """Returns what pages and outcome lines call a metric of a test set. NDCG and Judged need no name of the judged set."""
+    """Returns what pages and outcome lines call a metric. NDCG and Judged do not name the judged set."""
     words = metric.replace("recall", "Recall").replace("ndcg", "NDCG").replace("judged", "Judged")
     alone = test == "judgements" and not metric.startswith("recall")
     return words if alone else f"{_TESTS[test]} {words}"
@@ -50,8 +50,8 @@ class Figure:
         name, _, depth = self.metric.partition("@")
         if name == "ndcg" and self.test == "truth":
             return (
-                f"the quality of the order of the first {depth} documents, where the truth of the generated world grades "
-                "every document, judged or not."
+                f"the quality of the order of the first {depth} documents by the truth of the generated world, which "
+                "grades every document, judged or not."
             )
         if name == "ndcg":
             return (
