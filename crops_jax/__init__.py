@@ -5,6 +5,7 @@ torch or Ibis.
 """
 
 import importlib
+import pkgutil
 from types import ModuleType
 
 __version__ = "0.1.0"
@@ -19,3 +20,7 @@ def __getattr__(name: str) -> ModuleType:
         if error.name != f"{__name__}.{name}":
             raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(module.name for module in pkgutil.iter_modules(__path__))})

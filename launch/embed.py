@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -19,11 +19,13 @@ from crops_jax.artifacts import in_place
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
-from crops_jax.embeddings.encoder import Encoder
 from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
 from crops_jax.runs.encoder import open_encoder
 from launch.corpus.text_table import TextTable, open_text_table
+
+if TYPE_CHECKING:
+    from crops_jax.embeddings.encoder import Encoder
 
 # The number of texts that are sorted by length together, and the step of the progress bar.
 _CHUNK_TEXTS = 4096
@@ -110,7 +112,7 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
     }
 
 
-def _manifest(arguments: EmbedArguments, table: TextTable, encoder: Encoder, layout: Layout) -> dict[str, Any]:
+def _manifest(arguments: EmbedArguments, table: TextTable, encoder: "Encoder", layout: Layout) -> dict[str, Any]:
     named = asdict(arguments)
     # Log tables with a manifest are identified by it, so that later steps know the logs; others by the table itself.
     has_manifest = (Path(arguments.texts) / artifacts.MANIFEST).is_file()

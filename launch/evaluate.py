@@ -17,7 +17,6 @@ from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.retrieval.evaluation import TestSet, Value, values
-from crops_jax.retrieval.scann_index import build_index
 from crops_jax.retrieval.ties import TiedFigure, tied_figures
 from crops_jax.runs.encoder import open_encoder, open_poly_encoder
 from data.tables import LogTables, open_logs
@@ -185,6 +184,8 @@ def _recorded(arguments: EvaluateArguments) -> dict[str, Any]:
 
 def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests: Sequence[TestSet]) -> SearchResults:
     """Returns the documents that every system retrieves for the queries of the test sets."""
+    from crops_jax.retrieval.scann_index import build_index
+
     queries = sorted({query for test in tests for query in test.grades})
     if not queries:
         raise InputError(f"{logs.path}: no test query has a relevant document among the documents; check their ids")

@@ -9,8 +9,7 @@ import tyro
 from markupsafe import Markup
 
 from crops_jax import artifacts, program
-from crops_jax.labels import Level
-from crops_jax.losses.level_statistics import RECALL, SCORE_GAP
+from crops_jax.labels import RECALL, SCORE_GAP, Level
 from crops_jax.pages.histogram import histogram
 from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.line_chart import Curve, line_chart

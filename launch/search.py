@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -14,9 +13,7 @@ from crops_jax import program
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.exact import exact_top_k, local_mesh
 from crops_jax.retrieval.fusion import reciprocal_rank_fusion
-from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
 from crops_jax.runs.encoder import open_encoder
 from crops_jax.text import normalise_query
 from data.tables import open_logs
@@ -115,6 +112,11 @@ def _is_text(query: str) -> bool:
 
 def _searcher(vectors: Embeddings, corpus: Corpus, *, k: int) -> Callable[[np.ndarray], Ranking]:
     """Returns the search function: it keeps the documents on the device, or reads them in blocks if they are many."""
+    import jax.numpy as jnp
+
+    from crops_jax.retrieval.exact import exact_top_k, local_mesh
+    from crops_jax.retrieval.mapped import BLOCK_BYTES, mapped_top_k
+
     if len(corpus.doc_ids) * vectors.dim * 4 > BLOCK_BYTES:
         return lambda query: mapped_top_k(query, vectors.shards, k, order=corpus.order, mesh=local_mesh())
     documents = jnp.asarray(vectors.array())

@@ -15,7 +15,9 @@ from tests.paths import ROOT
 
 ORDER = ["crops_jax", "configs", "data", "launch"]
 HEAVY = ["tensorflow", "tensorflow_datasets", "scann", "torch", "sentence_transformers", "ibis", "pyspark"]
-FLAT = {"crops_jax": {"errors.py", "hashing.py", "labels.py"}, "data": set(), "launch": set()}
+SLOW = ["jax", "flax", "orbax.checkpoint", "transformers", "tensorflow", "scann", "torch", "scipy.optimize"]
+"""The packages that take a second and more to load."""
+FLAT = {"crops_jax": {"errors.py", "hashing.py", "lazy_exports.py"}, "data": set(), "launch": set()}
 """The files directly in a package that are no programs. A new file belongs into a folder, or is a program."""
 MOST_FILES, FEWEST_FILES = 12, 3
 
@@ -183,7 +185,27 @@ def test_the_library_itself_imports_without_jax():
     assert done.stdout.strip() == "False"
 
 
-def test_submodules_are_attributes_of_the_library():
-    script = "import crops_jax; print(crops_jax.labels.Level.POSITIVE.name, hasattr(crops_jax, 'nonsense'))"
+def test_programs_load_jax_only_to_run():
+    """A call that shows --help, or refuses its arguments, does not wait for JAX.
+
+    launch.mine_negatives is excepted: the defaults of its flags are those of the samplers, which are JAX code.
+    """
+    names = [name for name, file in modules().items() if is_program(file) and name.split(".")[0] in ("data", "launch")]
+    names.remove("launch.mine_negatives")
+    assert len(names) > 15
+    script = (
+        "import importlib, json, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"print(json.dumps([name for name in {SLOW!r} if name in sys.modules]))"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "POSITIVE False"
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_submodules_are_attributes_of_the_library():
+    script = (
+        "import crops_jax; print(crops_jax.labels.Level.POSITIVE.name, hasattr(crops_jax, 'nonsense')); "
+        "print({'config', 'labels', 'losses', 'pretrained'} <= set(dir(crops_jax)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["POSITIVE False", "True"]

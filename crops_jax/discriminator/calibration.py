@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64
-from scipy.optimize import minimize
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """The values of alpha in the sweep that mining reports. Alpha is the threshold that theta must exceed."""
@@ -118,6 +117,8 @@ def fit_scaling(
     Returns:
       A temperature in [1/50, 50] and a bias in [-20, 20].
     """
+    from scipy.optimize import minimize  # here, because loading it takes longer than all else that mining loads
+
     z, y = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
     w = np.ones(len(z)) if weights is None else np.asarray(weights, np.float64)
     if not w.sum() > 0:

@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from crops_jax.labels import Level
+from crops_jax.labels import ANCHOR_LEVELS, ANCHORS, RECALL, SCORE_GAP
 from crops_jax.losses.level_sums.sums import LOWEST, LevelSums
-
-ANCHOR_LEVELS = tuple(Level)[1:]
-
-ANCHORS, RECALL, SCORE_GAP = "anchors_level", "recall_in_batch_level", "score_gap_level"
-"""The prefixes of the fields of metrics.jsonl; the number of the level follows them."""
 
 _SUM_NAMES = (ANCHORS, "recalled_level", "score_gap_sum_level")
 LEVEL_SUMS = tuple(f"{name}_{int(level)}" for name in _SUM_NAMES for level in ANCHOR_LEVELS)

@@ -34,7 +34,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, Key, UInt32
 
 from crops_jax.config import EncoderConfig
-from crops_jax.hashing import finalised, murmur3
+from crops_jax.devices.hashing import finalised, murmur3
 from crops_jax.models.attention.plain import positions
 from crops_jax.models.layers import drop, linear, split
 from crops_jax.models.pooling import pool_segments

@@ -7,17 +7,11 @@ idf(t) = log(1 + (N - df + .5) / (df + .5))
 import logging
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 import Stemmer
-from bm25s.stopwords import STOPWORDS_EN
 from jaxtyping import Float32, Int32
 
 from crops_jax.text import words
-
-_STOP_WORDS = frozenset(STOPWORDS_EN)
-# bm25s sets its level to DEBUG when it is imported, and would log each built index on standard error.
-logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class Bm25:
@@ -48,7 +42,12 @@ class Bm25:
         """
         if k1 < 0 or not 0 <= b <= 1:
             raise ValueError(f"k1 must be >= 0 and b in [0, 1], found {k1} and {b}")
-        self._stop_words = _STOP_WORDS if stop_words else frozenset()
+        import bm25s  # here, because it loads JAX
+        from bm25s.stopwords import STOPWORDS_EN
+
+        # bm25s sets its level to DEBUG when it is imported, and would log each built index on standard error.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
+        self._stop_words = frozenset(STOPWORDS_EN if stop_words else ())
         self._stemmer = Stemmer.Stemmer("english") if stem else None
         self._texts = len(texts)
         terms = [self.terms(text) for text in texts]

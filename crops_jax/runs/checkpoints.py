@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,36 +20,37 @@ import orbax.checkpoint as ocp
 from crops_jax.config.stored import ConfigSections, binding_sections, config_hash, differing_fields
 from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
+from crops_jax.runs.checkpoint_folder import (
+    FOLDER,
+    Best,
+    Progress,
+    as_progress,
+    best_step,
+    read_json,
+    read_progress,
+    required_object,
+    saved_steps,
+    unreadable,
+)
 from crops_jax.runs.checksums import tree_checksums
 
-FOLDER = "checkpoints"
+__all__ = [
+    "FOLDER",
+    "ITEMS",
+    "Best",
+    "Checkpoints",
+    "Progress",
+    "best_step",
+    "read_item",
+    "read_progress",
+    "restore_parameters",
+    "saved_items",
+    "saved_steps",
+]
+
 ITEMS = ("parameters", "average", "optimizer")
 """The trees of arrays of a checkpoint. average exists only when the run keeps a moving average of its weights."""
 _TEMPORARY = ".orbax-checkpoint-tmp"
-
-
-class Best(NamedTuple):
-    """The best evaluated step up to a checkpoint, and its metric, of which higher values are better."""
-
-    step: int
-    metric: float
-
-
-class Progress(NamedTuple):
-    """The part of a checkpoint that is not arrays.
-
-    best: the best evaluated step; None before the first evaluation.
-    accumulated: the counters and sums since the last line of metrics.jsonl.
-    evaluations_since_best: the number of evaluations after the best one.
-    """
-
-    best: Best | None = None
-    accumulated: dict[str, int | float] = {}  # noqa: RUF012 - a NamedTuple's default is never changed
-    evaluations_since_best: int = 0
-
-    def ends_early(self, early_stopping_evaluations: int) -> bool:
-        """Returns whether the run ends here by training.early_stopping_evaluations, for which 0 means never."""
-        return 0 < early_stopping_evaluations <= self.evaluations_since_best
 
 
 class Checkpoints:
@@ -126,12 +127,12 @@ class Checkpoints:
                 ),
             )
         except (ValueError, KeyError, OSError) as error:
-            raise _unreadable(self.path / str(step), error) from error
+            raise unreadable(self.path / str(step), error) from error
         _check_config(self.path / str(step), items.progress, self._config)
         restored = {name: items[name] for name in like}
         for name, item in restored.items():
             _check_sums(self.path / str(step), items.progress, name, item)
-        return restored, _from_json(items.progress)
+        return restored, as_progress(items.progress)
 
     def close(self) -> None:
         """Waits for a running save, and closes the checkpoints."""
@@ -206,7 +207,7 @@ def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "bes
 
 def saved_items(checkpoint: Path) -> list[str]:
     """Returns the names of ITEMS that a checkpoint holds. Raises InputError when it cannot be read."""
-    return list(_required_object(checkpoint, _read_json(checkpoint), "checksums"))
+    return list(required_object(checkpoint, read_json(checkpoint), "checksums"))
 
 
 def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
@@ -226,33 +227,8 @@ def read_item(checkpoint: Path, name: str) -> dict[str, Any]:
                 f"{path}: the checkpoint cannot be read ({one_line(error)}); remove the folder of that step"
             ) from error
     restored = _with_integer_keys(restored)
-    _check_sums(checkpoint, _read_json(checkpoint), name, restored)
+    _check_sums(checkpoint, read_json(checkpoint), name, restored)
     return restored
-
-
-def best_step(run: Path | str) -> int | None:
-    """Returns the step of a run's best checkpoint by the dev metric, or the last step when nothing was evaluated."""
-    folder = Path(run).absolute() / FOLDER
-    steps = saved_steps(folder)
-    if not steps:
-        return None
-    best = read_progress(folder / str(max(steps))).best
-    return max(steps) if best is None else best.step
-
-
-def saved_steps(folder: Path) -> set[int]:
-    """Returns the steps of the whole checkpoints in the folder RUN/checkpoints."""
-    if not folder.is_dir():
-        return set()
-    return {int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal()}
-
-
-def read_progress(checkpoint: Path) -> Progress:
-    """Reads the part of a checkpoint that is not arrays. Raises InputError when it cannot be read."""
-    try:
-        return _from_json(_read_json(checkpoint))
-    except (KeyError, TypeError) as error:
-        raise _unreadable(checkpoint, error) from error
 
 
 def _restore_as(abstract: Any) -> Any:
@@ -271,24 +247,11 @@ def _as_json(progress: Progress, config: ConfigSections) -> dict[str, Any]:
     }
 
 
-def _from_json(stored: dict[str, Any]) -> Progress:
-    best = Best(**stored["best"]) if stored["best"] else None
-    return Progress(best, stored["accumulated"], stored["evaluations_since_best"])
-
-
-def _read_json(checkpoint: Path) -> dict[str, Any]:
-    # The handler is used directly: a Checkpointer waits for all processes, and a single process must be able to read.
-    try:
-        return ocp.JsonCheckpointHandler().restore(checkpoint / "progress")  # type: ignore[arg-type]
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise _unreadable(checkpoint, error) from error
-
-
 def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSections) -> None:
     """Raises InputError when a checkpoint has another configuration, or does not record its configuration."""
-    sections = _required_object(checkpoint, stored, "config")
+    sections = required_object(checkpoint, stored, "config")
     if config_hash(sections) != stored.get("config_sha256"):
-        raise _unreadable(checkpoint, ValueError("its configuration is not what was saved"))
+        raise unreadable(checkpoint, ValueError("its configuration is not what was saved"))
     if differing := differing_fields(sections, config):
         raise InputError(
             f"{checkpoint}: the checkpoint has another configuration than config.json of the run: "
@@ -298,25 +261,11 @@ def _check_config(checkpoint: Path, stored: dict[str, Any], config: ConfigSectio
 
 def _check_sums(checkpoint: Path, stored: dict[str, Any], item: str, tree: Any) -> None:
     """Raises InputError when restored arrays are not those that were saved."""
-    expected = _required_object(checkpoint, stored, "checksums").get(item, {})
+    expected = required_object(checkpoint, stored, "checksums").get(item, {})
     actual = tree_checksums(tree)
     differing = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     if differing:
-        raise _unreadable(checkpoint, ValueError(f"{item} {differing[0]} is not what was saved"))
-
-
-def _required_object(checkpoint: Path, stored: dict[str, Any], field: str) -> dict[str, Any]:
-    """Returns a JSON object that every checkpoint holds. Raises InputError when it is missing."""
-    if not isinstance(stored.get(field), dict):
-        raise _unreadable(checkpoint, ValueError(f"it has no {field}"))
-    return stored[field]
-
-
-def _unreadable(checkpoint: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{checkpoint}: the checkpoint cannot be read ({one_line(error)}); remove that folder to go on from the one "
-        "before it"
-    )
+        raise unreadable(checkpoint, ValueError(f"{item} {differing[0]} is not what was saved"))
 
 
 def _with_integer_keys(tree: Any) -> Any:

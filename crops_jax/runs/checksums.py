@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32
 
+from crops_jax.devices.hashing import finalised
 from crops_jax.devices.sharding import path_name
-from crops_jax.hashing import finalised
 
 
 def tree_checksums(tree: Any) -> dict[str, int]:

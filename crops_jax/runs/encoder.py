@@ -1,17 +1,18 @@
 """Opens the encoder of a run or of a model folder."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crops_jax import artifacts, pretrained
 from crops_jax.config.stored import CONFIG, read_config
-from crops_jax.embeddings.encoder import Encoder
-from crops_jax.embeddings.poly_encoder import PolyEncoder
 from crops_jax.errors import InputError
-from crops_jax.models.dual_encoder import from_parameters
-from crops_jax.runs import checkpoints
+
+if TYPE_CHECKING:  # Programs load this module before they read their arguments, and JAX only to open an encoder.
+    from crops_jax.embeddings.encoder import Encoder
+    from crops_jax.embeddings.poly_encoder import PolyEncoder
 
 
-def open_encoder(run_or_folder: str | Path) -> Encoder:
+def open_encoder(run_or_folder: str | Path) -> "Encoder":
     """Returns the encoder of a RUN (its best checkpoint), a model folder or a hub name (`pretrained.load_encoder`).
 
     Raises InputError for the run of a Poly-encoder, whose queries have more than one vector.
@@ -29,8 +30,10 @@ def open_encoder(run_or_folder: str | Path) -> Encoder:
     return pretrained.load_encoder(run_or_folder)
 
 
-def open_poly_encoder(run: str | Path) -> PolyEncoder:
+def open_poly_encoder(run: str | Path) -> "PolyEncoder":
     """Returns the Poly-encoder of a RUN (its best checkpoint). Raises InputError for anything else."""
+    from crops_jax.embeddings.poly_encoder import PolyEncoder
+
     path = Path(run)
     if not (path / artifacts.MANIFEST).is_file():
         raise InputError(f"{path} is no run; give a run that launch.train trained with --encoder.query-codes 64")
@@ -43,7 +46,12 @@ def open_poly_encoder(run: str | Path) -> PolyEncoder:
     return encoder
 
 
-def _open_run(run: Path) -> Encoder:
+def _open_run(run: Path) -> "Encoder":
+    from crops_jax.embeddings.encoder import Encoder
+    from crops_jax.embeddings.poly_encoder import PolyEncoder
+    from crops_jax.models.dual_encoder import from_parameters
+    from crops_jax.runs import checkpoints
+
     kind = artifacts.read_manifest(run)["kind"]
     if kind != "run":
         raise InputError(f"{run} holds {kind}, not a run of launch.train nor a model's folder; give one of these")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import jax
 from tensorboardX import SummaryWriter
 
 from crops_jax import artifacts
@@ -81,6 +80,8 @@ class Stopwatch:
           computing: a function that is called at the end. It returns whether the devices were busy during the whole
             block. Then nothing waited for the block, and its time counts as compute.
         """
+        import jax  # here, because programs that only read logs need no JAX
+
         begin = time.monotonic()
         try:
             with jax.profiler.TraceAnnotation(part):

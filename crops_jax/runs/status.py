@@ -6,7 +6,7 @@ from typing import Any
 
 from crops_jax.artifacts.json_fields import typed
 from crops_jax.config.stored import CONFIG, read_sections
-from crops_jax.runs import checkpoints
+from crops_jax.runs.checkpoint_folder import FOLDER, best_step, read_progress, saved_steps
 from crops_jax.runs.log import read_goodput, read_metrics
 
 # The number of lines of metrics.jsonl whose median is the present speed, so that one slow line does not decide it.
@@ -32,7 +32,7 @@ def run_status(run: Path) -> dict[str, Any]:
     seconds_left = None
     if steps is not None and speed:
         seconds_left = round((steps - step) * batch / speed, 1)
-    saved = checkpoints.saved_steps(run / checkpoints.FOLDER)
+    saved = saved_steps(run / FOLDER)
     ended = "all steps are done" if steps in saved else _early_end(run, saved, patience)
     if ended and steps not in saved:
         seconds_left = 0.0
@@ -49,7 +49,7 @@ def run_status(run: Path) -> dict[str, Any]:
         "goodput": _time_share(goodput, "compute"),
         "input_wait": _time_share(goodput, "input_wait"),
         "last_checkpoint": max(saved) if saved else None,
-        "best_checkpoint": checkpoints.best_step(run),
+        "best_checkpoint": best_step(run),
     }
 
 
@@ -66,7 +66,7 @@ def _early_end(run: Path, saved: Collection[int], patience: int) -> str | None:
     """Returns why the newest checkpoint ends the run before its last step; None if it does not."""
     if not patience or not saved:
         return None
-    progress = checkpoints.read_progress(run / checkpoints.FOLDER / str(max(saved)))
+    progress = read_progress(run / FOLDER / str(max(saved)))
     if progress.best is None or not progress.ends_early(patience):
         return None
     return (

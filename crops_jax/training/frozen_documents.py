@@ -19,9 +19,9 @@ from crops_jax.devices import sharding
 from crops_jax.errors import InputError
 from crops_jax.hashing import id_hashes, joined
 from crops_jax.input_pipeline import Batch
-from crops_jax.labels import IGNORE, Level, repeated_queries
+from crops_jax.labels import ANCHOR_LEVELS, IGNORE, Level, repeated_queries
 from crops_jax.losses.configured import pair_formula
-from crops_jax.losses.level_statistics import ANCHOR_LEVELS, LevelStatistics
+from crops_jax.losses.level_statistics import LevelStatistics
 from crops_jax.losses.pairwise.scored_batch import ScoredBatch
 from crops_jax.runs import checksums
 from crops_jax.training.state import TrainState

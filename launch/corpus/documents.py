@@ -12,7 +12,6 @@ from crops_jax import artifacts
 from crops_jax.artifacts.lineage import input_fingerprint
 from crops_jax.embeddings import Embeddings, open_embeddings
 from crops_jax.errors import InputError
-from crops_jax.retrieval.mapped import take_rows
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from data.tables import LogTables
 
@@ -60,6 +59,8 @@ def document_vectors(
     Raises:
       InputError: the embeddings belong to another encoder, tower, corpus, text or dimension.
     """
+    from crops_jax.retrieval.mapped import take_rows
+
     ids = list(corpus.doc_ids)
     if not embeddings:
         return Embeddings(ids, (encoder.encode(corpus.texts, tower="document", dim=dim, progress=True),))

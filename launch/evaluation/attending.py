@@ -2,22 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from crops_jax.embeddings.poly_encoder import PolyEncoder
-from crops_jax.retrieval.attended import attended_scores_at, attended_top_k
 from crops_jax.retrieval.reranking import reranked
 from launch.corpus.documents import Corpus
 from launch.evaluation.searching import DEPTH, Retrieved
+
+if TYPE_CHECKING:
+    from crops_jax.embeddings.poly_encoder import PolyEncoder
 
 POLY_ENCODER, EXHAUSTIVE = "poly_encoder", "poly_encoder_exhaustive"
 
 
 def score_by_poly_encoder(
-    encoder: Retrieved, queries: Sequence[str], corpus: Corpus, model: PolyEncoder, *, every_document: bool
+    encoder: Retrieved, queries: Sequence[str], corpus: Corpus, model: "PolyEncoder", *, every_document: bool
 ) -> tuple[dict[str, Retrieved], dict[str, Any]]:
     """Returns the lists of the Poly-encoder by system, and the description for metrics.json.
 
@@ -31,6 +32,8 @@ def score_by_poly_encoder(
     The description has the wall-clock seconds of a query, the compilation of the programs included: those of its
     context vectors, those of reranking and those of scoring all documents.
     """
+    from crops_jax.retrieval.attended import attended_scores_at, attended_top_k
+
     documents = model.encode(corpus.texts, tower="document", progress=True)
     seconds: dict[str, float] = {}
     started = time.perf_counter()

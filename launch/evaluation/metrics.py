@@ -1,12 +1,14 @@
 """The tables of figures in metrics.json, and the line that a program prints of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crops_jax.retrieval.evaluation import Value, differences, figures
 from crops_jax.retrieval.intervals import Interval, bootstrap_mean
-from crops_jax.retrieval.scann_index import Index, index_recall
 from launch.evaluation.searching import Retrieved
+
+if TYPE_CHECKING:
+    from crops_jax.retrieval.scann_index import Index
 
 BASE_SYSTEMS = ("encoder", "bm25")
 """The systems that every evaluation has; the others are made from them."""
@@ -43,9 +45,11 @@ def _json(tables: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, A
 
 
 def index_gap(
-    index: Index, served: Retrieved, exact: Retrieved, per_query: Mapping[str, Sequence[Value]], *, samples: int
+    index: "Index", served: Retrieved, exact: Retrieved, per_query: Mapping[str, Sequence[Value]], *, samples: int
 ) -> dict[str, Any]:
     """Returns the cost of serving from the index: its recall against exact search, and each figure's change."""
+    from crops_jax.retrieval.scann_index import index_recall
+
     depth = served.indices.shape[1]
     recalls = {
         f"recall@{k}": bootstrap_mean(

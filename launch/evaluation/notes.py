@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crops_jax.errors import InputError
-from crops_jax.retrieval.scann_index import Index
 from crops_jax.retrieval.ties import TiedFigure
 from launch.evaluation.lineage import programs_of
+
+if TYPE_CHECKING:
+    from crops_jax.retrieval.scann_index import Index
 
 _NOTED_RANGE = 0.01
 """The difference of the best and the worst order of equal scores from which a figure has a note."""
@@ -16,7 +18,7 @@ _NOTED_SHARES = 0.05
 """The difference of two systems' shares of judged documents from which the judgements have a note."""
 
 
-def evaluation_notes(logs: str, index: Index, trained: bool | None) -> list[str]:
+def evaluation_notes(logs: str, index: "Index", trained: bool | None) -> list[str]:
     """One sentence a note.
 
     Args:

@@ -3,17 +3,17 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from crops_jax.embeddings import Embeddings
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.exact import local_mesh
-from crops_jax.retrieval.mapped import mapped_top_k
-from crops_jax.retrieval.scann_index import Index
 from launch.corpus.documents import Corpus
+
+if TYPE_CHECKING:
+    from crops_jax.retrieval.scann_index import Index
 
 DEPTH = 200
 """The number of documents that a search returns for a query. The deepest metric is at 100; residual rankings, which
@@ -48,7 +48,7 @@ class SearchResults:
     bm25: Retrieved
     served: Retrieved
     """The encoder's documents from its index."""
-    index: Index
+    index: "Index"
     vectors: Embeddings
     """The vectors of the documents."""
     combined: Mapping[str, Retrieved] = field(default_factory=dict)
@@ -79,6 +79,9 @@ class SearchResults:
 
 def search_exactly(query_vectors: np.ndarray, vectors: Embeddings, corpus: Corpus) -> Retrieved:
     """The documents of the greatest dot products with each query."""
+    from crops_jax.retrieval.exact import local_mesh
+    from crops_jax.retrieval.mapped import mapped_top_k
+
     depth = min(DEPTH, len(corpus.doc_ids))
     pairs = len(query_vectors) * len(corpus.doc_ids)
     with tqdm(total=pairs, desc="exact search", unit=" pairs", unit_scale=True) as bar:

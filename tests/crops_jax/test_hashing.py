@@ -1,22 +1,18 @@
 """Known values: stored records, splits and the order of training depend on each."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from crops_jax.hashing import (
     document_id_words,
-    finalised,
     id_hashes,
     joined,
-    murmur3,
     pair_hashes,
     seed_hash,
     sha256_bucket,
     sha256_hashes,
     split_by_hash,
     splitmix64,
-    token_words,
 )
 from crops_jax.input_pipeline.document_choice import _draws
 from data.records.label_groups import _choice_hashes, group_labels
@@ -44,18 +40,6 @@ def test_chances_of_documents_in_a_record():
     assert _choice_hashes(groups, 3).tolist() == chances
     [key] = sha256_hashes(["documents 3"])
     assert pair_hashes(sha256_hashes(["b", "a", "a"]), id_hashes(["d1", "d1", "d2"]), key=key).tolist() == chances
-
-
-def test_murmur3_and_its_finaliser():
-    words = jnp.array([0, 1, -1]), jnp.array([0, 2, 3])
-    assert murmur3(*words, seed=2).tolist() == [0xA1CBA8CE, 0x60F59722, 0x24B214D8]
-    assert murmur3(jnp.array([7]), seed=0).tolist() == [0x501A90F1]
-    assert finalised(jnp.array([0, 1, 0xFFFFFFFF], jnp.uint32)).tolist() == [0, 0x514E28B7, 0x81F16F39]
-
-
-def test_tokens_of_a_query():
-    tokens = jnp.array([[5, 9, -1], [9, 5, -1], [0, 0, 0]], jnp.int32)
-    assert token_words(tokens).tolist() == [[-1799169199, -254119707], [1386542341, 126175595], [0, 0]]
 
 
 def test_ids_and_texts():

@@ -14,7 +14,6 @@ from crops_jax.embeddings import iterate, open_embeddings
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.runs.encoder import open_encoder
-from launch import embed as embed_program
 from launch.embed import EmbedArguments, embed
 from tests.model_folders import TEXTS, write_bert
 from tests.paths import ROOT
@@ -271,7 +270,7 @@ def test_vectors_that_are_not_finite_are_not_written(folder, texts, tmp_path, mo
     def run(self, batch, tower, dim):
         return np.full((len(batch.texts), dim), np.nan, np.float32)
 
-    monkeypatch.setattr(embed_program.Encoder, "_run", run)
+    monkeypatch.setattr(Encoder, "_run", run)
     with pytest.raises(NamedFailure, match=r"the vector of the text '.*' is not finite, so"):
         embed(arguments(folder, texts, tmp_path / "out"))
     with pytest.raises(InputError, match="is not finished"):

@@ -79,7 +79,7 @@ def test_stored_vectors_of_any_type_are_searched(logs, tmp_path, monkeypatch):
     assert (found["dim"], found["document_vectors"]) == (20, "int8")
     scores = [[result["score"] for result in each["queries"][0]["results"]] for each in (computed, found)]
     np.testing.assert_allclose(scores[1], scores[0], atol=0.01)
-    monkeypatch.setattr(module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr("crops_jax.retrieval.mapped.BLOCK_BYTES", 1)
     assert search(stored)["queries"] == found["queries"]
     with pytest.raises(InputError, match=r"vectors of 20 components, and --dim is 26"):
         search(dataclasses.replace(stored, dim=26))

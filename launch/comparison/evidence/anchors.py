@@ -7,7 +7,7 @@ The anchors of levels 1 to 3 are no positives: their share says how much of the 
 from collections.abc import Mapping
 from pathlib import Path
 
-from crops_jax.losses.level_statistics import ANCHOR_LEVELS, ANCHORS
+from crops_jax.labels import ANCHOR_LEVELS, ANCHORS
 from crops_jax.runs.log import read_metrics
 
 FIGURE = "anchors_per_query_level"

@@ -9,7 +9,7 @@ from flax import nnx
 
 from crops_jax.config import EncoderConfig, MeshConfig
 from crops_jax.devices import sharding
-from crops_jax.hashing import murmur3
+from crops_jax.devices.hashing import murmur3
 from crops_jax.models.hashed import bucket, identities
 from crops_jax.text.packing import assign_rows, lay_out
 from crops_jax.training.step import device_batch

@@ -1,9 +1,5 @@
-"""Label levels, and the label matrix of a batch in a sparse form.
+"""The lookup of the labels of a global batch by document id, inside a compiled step."""
 
-The levels are those of hierarchical label assignment (HLA) in CroPS (arXiv 2511.15443).
-"""
-
-import enum
 import math
 from typing import NamedTuple
 
@@ -11,35 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float32, Int, Int32
 
-from crops_jax.hashing import token_words
-
-IGNORE = -1
-"""The level of a pair that a loss ignores: it is neither an anchor nor a negative of an anchor."""
-
-
-class Level(enum.IntEnum):
-    """The level of a pair. It says how strongly a document answers a query.
-
-    It follows from the stage of the search log at which the document was seen.
-    """
-
-    IN_BATCH_NEGATIVE = 0
-    FILTERED_BEFORE_RANKING = 1
-    RANKED_NOT_SHOWN = 2
-    SHOWN_NOT_CLICKED = 3
-    POSITIVE = 4
-    QUERY_LEVEL_POSITIVE = 5
-
-
-class SparseLabels(NamedTuple):
-    """The label matrix [queries, documents], stored as its few entries whose level is not 0.
-
-    doc_index: the column of each entry; -1 is padding. A column occurs at most once in a row.
-    level: the level of each entry, 1 to 5; -1 means "ignore this pair". Every column without an entry has level 0.
-    """
-
-    doc_index: Int32[jax.Array, "queries k"]
-    level: Int32[jax.Array, "queries k"]
+from crops_jax.devices.hashing import token_words
+from crops_jax.labels.matrix import SparseLabels
 
 
 class LookupCounters(NamedTuple):
@@ -158,14 +127,6 @@ def repeated_queries(query_tokens: Int32[jax.Array, "queries tokens"]) -> Bool[j
     ranked = hashes[order]
     repeated = jnp.concatenate([jnp.zeros(1, bool), (ranked[1:] == ranked[:-1]).all(axis=1)])
     return jnp.zeros(query_tokens.shape[0], bool).at[order].set(repeated)
-
-
-def dense_labels(labels: SparseLabels, documents: int) -> Int32[jax.Array, "queries documents"]:
-    """Returns the full label matrix; columns without an entry in `labels` have level 0."""
-    queries = labels.doc_index.shape[0]
-    column = jnp.where(labels.doc_index < 0, documents, labels.doc_index)
-    rows = jnp.arange(queries)[:, None]
-    return jnp.zeros((queries, documents), jnp.int32).at[rows, column].set(labels.level, mode="drop")
 
 
 def _lexicographic_order(words: Int32[jax.Array, "rows 2"]) -> Int[jax.Array, "rows"]:
