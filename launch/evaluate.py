@@ -25,12 +25,19 @@ from launch.evaluation.attending import score_by_poly_encoder
 from launch.evaluation.dev_queries import DevQueries, read_dev_queries
 from launch.evaluation.files import write_evaluation
 from launch.evaluation.fusing import fuse
+from launch.evaluation.lexical_search import search_bm25, stored_bm25, tune_bm25
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes, judging_notes, tie_notes
 from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
-from launch.evaluation.searching import DEPTH, Retrieved, SearchResults, index_depth, search_bm25, search_exactly
-from launch.evaluation.stored_bm25 import stored_bm25
+from launch.evaluation.searching import (
+    DEPTH,
+    Bm25Parameters,
+    Retrieved,
+    SearchResults,
+    index_depth,
+    search_exactly,
+)
 from launch.evaluation.test_sets import log_queries, read_test_sets
 
 
@@ -52,9 +59,12 @@ class EvaluateArguments:
     """The saturation of the term frequency in BM25."""
     b: float = 0.75
     """The strength of the length normalisation in BM25, 0 to 1."""
+    tune_bm25: bool = False
+    """Whether dev queries choose k1 and b among 16 pairs, instead of --k1 and --b. It takes a minute for 60,000
+    documents."""
     dev_queries: int = 1000
-    """The maximum number of dev queries on which the weight of the weighted fusion is chosen. 0: the system
-    fusion_weighted is omitted."""
+    """The maximum number of dev queries on which the weight of the weighted fusion and, with --tune-bm25, the
+    parameters of BM25 are chosen. 0: the system fusion_weighted is omitted."""
     relevant_grade: float | None = None
     """The minimum grade of a relevant judgement. By default every grade above 0 is relevant."""
     rerank: int = 0
@@ -207,7 +217,8 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     # The dev queries are encoded apart, because the last digits of a vector can depend on the other texts of a batch.
     dev_vectors = encoder.encode(dev.queries, tower="query", dim=vectors.dim) if dev.queries else query_vectors[:0]
     exact = search_exactly(np.concatenate([query_vectors, dev_vectors]), vectors, corpus)
-    parameters = {"k1": arguments.k1, "b": arguments.b}
+    chosen = tune_bm25(dev, corpus) if arguments.tune_bm25 else Bm25Parameters(arguments.k1, arguments.b, {})
+    parameters = {"k1": chosen.k1, "b": chosen.b}
     if arguments.bm25_results:
         bm25 = stored_bm25(Path(arguments.bm25_results), [*queries, *dev.queries], corpus, **parameters)
     else:
@@ -235,6 +246,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
         vectors=vectors,
         combined=combined,
         combinations=combinations,
+        bm25_parameters=chosen,
     )
 
 
@@ -253,6 +265,7 @@ def _dev_queries(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus) 
 
 def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool | None) -> dict[str, Any]:
     """Returns the description of the measurement: the system, the test sets and the settings."""
+    bm25 = results.bm25_parameters
     return {
         "format": 1,
         "name": arguments.name or Path(arguments.run).name,
@@ -264,7 +277,8 @@ def _setting(arguments: EvaluateArguments, results: SearchResults, trained: bool
         },
         "logs_fingerprint": artifacts.fingerprint(arguments.logs),
         "documents": len(results.corpus.doc_ids),
-        "bm25": {"form": "lucene", "k1": arguments.k1, "b": arguments.b, "stop_words": "english", "stemmer": "english"},
+        "bm25": {"form": "lucene", "k1": bm25.k1, "b": bm25.b, "stop_words": "english", "stemmer": "english"}
+        | ({"tuned": bm25.choice} if bm25.choice else {}),
         "bootstrap": {"samples": arguments.bootstrap_samples, "confidence": 0.95, "over": "queries"},
         "relevant_grade": arguments.relevant_grade,
         **results.combinations,

@@ -258,8 +258,9 @@ class CellRunner:
 
 
 def _fusion_flags(cell: Cell) -> tuple[str, ...]:
-    """Returns the flags that leave out the weighted fusion, whose weight needs dev queries, if it is not measured."""
-    return () if cell.system.ranked_by == "fusion_weighted" else ("--dev-queries", "0")
+    """Returns the flags that leave out what is chosen on dev queries, if it is not measured."""
+    measured = cell.system.ranked_by == "fusion_weighted" or "--tune-bm25" in cell.system.evaluate_flags
+    return () if measured else ("--dev-queries", "0")
 
 
 def _query_seconds(cell: Cell, evaluation: Path) -> dict[str, float]:

@@ -125,6 +125,14 @@ _REGISTERED = (
         about="BM25 in Lucene's form with k1 = 0.9 and b = 0.4, the defaults of Anserini. It does not learn.",
     ),
     System(
+        name="bm25_tuned",
+        architectures=("none",),
+        trained=False,
+        ranked_by="bm25",
+        evaluate_flags=("--tune-bm25",),
+        about="BM25 in Lucene's form, with the k1 and b of 16 pairs that are best on dev queries.",
+    ),
+    System(
         name="untrained",
         architectures=BOTH,
         trained=False,

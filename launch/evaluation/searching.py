@@ -9,7 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from crops_jax.embeddings import Embeddings
-from crops_jax.retrieval.bm25 import Bm25
 from launch.corpus.documents import Corpus
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ DEPTH = 200
 """The number of documents that a search returns for a query. The deepest metric is at 100; residual rankings, which
 leave documents out, are filled from below."""
 _INDEX_DEPTH = 100
-_BM25_QUERIES = 64
 
 
 class Retrieved(NamedTuple):
@@ -37,6 +35,14 @@ class Retrieved(NamedTuple):
         return Retrieved(self.scores[queries:], self.indices[queries:])
 
 
+class Bm25Parameters(NamedTuple):
+    """The parameters of BM25, and the description of their choice for metrics.json; empty if nothing was chosen."""
+
+    k1: float
+    b: float
+    choice: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchResults:
     """The documents that the systems retrieve from one corpus for the same queries."""
@@ -46,6 +52,7 @@ class SearchResults:
     encoder: Retrieved
     """The encoder's documents by exact search."""
     bm25: Retrieved
+    bm25_parameters: Bm25Parameters
     served: Retrieved
     """The encoder's documents from its index."""
     index: "Index"
@@ -89,16 +96,6 @@ def search_exactly(query_vectors: np.ndarray, vectors: Embeddings, corpus: Corpu
             query_vectors, vectors.shards, depth, order=corpus.order, mesh=local_mesh(), progress=bar.update
         )
     return Retrieved(scores, indices)
-
-
-def search_bm25(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) -> Retrieved:
-    """The documents of the greatest BM25 scores for each query."""
-    index, order = Bm25(corpus.texts, k1=k1, b=b), corpus.order
-    parts = [
-        index.search(queries[start : start + _BM25_QUERIES], min(DEPTH, len(corpus.doc_ids)), order=order)
-        for start in tqdm(range(0, len(queries), _BM25_QUERIES), desc="BM25", unit="batch")
-    ]
-    return Retrieved(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def index_depth(corpus: Corpus) -> int:

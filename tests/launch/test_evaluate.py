@@ -20,7 +20,8 @@ from data.tables import write_table
 from data.tables.truth import write_truth
 from launch import evaluate as module
 from launch.evaluate import EvaluateArguments, evaluate
-from launch.evaluation import stored_bm25
+from launch.evaluation import lexical_search
+from launch.evaluation.lexical_search import GRID
 from tests.crops_jax.models.test_query_codes import reference_score
 
 COLOURS = ["red", "blue", "green", "grey"]
@@ -127,7 +128,7 @@ def test_stored_results_of_bm25_change_nothing(arguments, tmp_path, monkeypatch)
     for name in ("writes", "reads"):
         outputs.append(str(tmp_path / name))
         evaluate(dataclasses.replace(arguments, output=outputs[-1], bm25_results=str(stored)))
-        monkeypatch.setattr(stored_bm25, "search_bm25", None)
+        monkeypatch.setattr(lexical_search, "search_bm25", None)
     assert len({artifacts.fingerprint(output) for output in outputs}) == 1
     assert len({json.dumps(artifacts.read_manifest(output)) for output in outputs}) == 1
 
@@ -369,6 +370,24 @@ def test_the_weight_of_the_fusion_never_sees_the_test(arguments, split):
     table(split, "judgements", [row if row["split"] != "dev" else row | {"doc_id": ID["grey car"]} for row in rows])
     third = metrics_of(dataclasses.replace(arguments, overwrite=True))
     assert third["fusion"]["weighted"]["curve"] != first["fusion"]["weighted"]["curve"]
+
+
+def test_dev_queries_choose_the_parameters_of_bm25(arguments, split):
+    add_judgements(split, [("blue kite", ID["blue kite"], 2.0, "dev"), ("old lamp", ID["red lamp"], 1.0, "dev")])
+    metrics = metrics_of(dataclasses.replace(arguments, tune_bm25=True, k1=5.0))
+    tuned = metrics["bm25"]["tuned"]
+    assert (tuned["chosen_on"], tuned["metric"], tuned["queries"]) == ("judgements of split dev", "ndcg@10", 2)
+    assert [(one["k1"], one["b"]) for one in tuned["curve"]] == list(GRID)
+    best = max(tuned["curve"], key=lambda one: one["value"])
+    assert (metrics["bm25"]["k1"], metrics["bm25"]["b"]) == (best["k1"], best["b"])
+    fixed = metrics_of(dataclasses.replace(arguments, k1=best["k1"], b=best["b"], overwrite=True))
+    assert "tuned" not in fixed["bm25"]
+    assert metrics["systems"]["bm25"] == fixed["systems"]["bm25"]
+
+
+def test_parameters_of_bm25_are_not_chosen_without_dev_queries(arguments):
+    with pytest.raises(InputError, match="--tune-bm25 needs dev queries"):
+        evaluate(dataclasses.replace(arguments, tune_bm25=True, dev_queries=0))
 
 
 def test_without_dev_queries_the_weighted_fusion_is_left_out_with_a_reason(arguments, capsys):

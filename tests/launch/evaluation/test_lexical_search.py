@@ -7,9 +7,8 @@ import pytest
 
 from crops_jax.errors import InputError
 from launch.corpus.documents import Corpus
-from launch.evaluation import stored_bm25 as module
-from launch.evaluation.searching import search_bm25
-from launch.evaluation.stored_bm25 import stored_bm25
+from launch.evaluation import lexical_search as module
+from launch.evaluation.lexical_search import search_bm25, stored_bm25
 
 TITLES = ["red shoe", "blue lamp", "red lamp"]
 CORPUS = Corpus(doc_ids=["a", "b", "c"], titles=TITLES, texts=TITLES)
