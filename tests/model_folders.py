@@ -77,6 +77,16 @@ def write_qwen_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
+def write_mpnet_tokenizer(folder: Path) -> int:
+    """A WordPiece tokenizer with the special tokens of MPNet, whose padding token is 1; returns its size."""
+    from transformers import MPNetTokenizer
+
+    words = [word for word in VOCABULARY if word == "[UNK]" or word not in SPECIAL]
+    vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", *words, "<mask>"])}
+    MPNetTokenizer(vocab=vocabulary).save_pretrained(str(folder))
+    return len(vocabulary)
+
+
 def small_config(**encoder) -> Config:
     """A two-layer tower of odd sizes over VOCABULARY."""
     sizes = {

@@ -18,8 +18,9 @@ def _require(condition: bool, rule: str, value: object) -> None:
 class EncoderConfig:
     """The tower that encodes a text, and how its token states become a vector."""
 
-    family: Literal["bert", "qwen2", "qwen3", "hashed"] = "bert"
-    """The family of the tower; see crops_jax.models.bert, crops_jax.models.qwen and crops_jax.models.hashed."""
+    family: Literal["bert", "mpnet", "qwen2", "qwen3", "mistral", "hashed"] = "bert"
+    """The family of the tower: bert and mpnet are crops_jax.models.bert, qwen2, qwen3 and mistral are
+    crops_jax.models.qwen, and hashed is crops_jax.models.hashed."""
     vocabulary_size: int = 30522
     """The number of rows of the token embedding. Records of a tokenizer with more tokens are refused."""
     width: int = 384
@@ -28,11 +29,13 @@ class EncoderConfig:
     """The number of layers. In the family hashed these are the network's hidden layers, each of feed_forward_width."""
     heads: int = 12
     key_value_heads: int = 0
-    """Qwen: the number of key and value heads, each shared by heads / key_value_heads query heads. 0: heads."""
+    """Qwen, Mistral: the number of key and value heads, each shared by heads / key_value_heads queries. 0: heads."""
     head_width: int = 0
-    """Qwen: the width of a head. 0: width / heads."""
+    """Qwen and Mistral: the width of a head. 0: width / heads."""
     rotary_base: float = 1e6
-    """Qwen: the base of the rotary frequencies (rope_theta)."""
+    """Qwen and Mistral: the base of the rotary frequencies (rope_theta)."""
+    relative_buckets: int = 32
+    """MPNet: the number of buckets of distances between tokens; an even number, at least 4."""
     hashed_features: tuple[Literal["unigrams", "bigrams", "text"], ...] = ("unigrams", "bigrams", "text")
     """hashed: the features of a text: its tokens, its pairs of neighbouring tokens, and the whole text as one ID."""
     hash_buckets: int = 1 << 17
@@ -42,7 +45,7 @@ class EncoderConfig:
     feed_forward_width: int = 1536
     max_positions: int = 512
     position_offset: int = 0
-    """The row of the position table that the first token uses: 0 for BERT, 2 for RoBERTa and XLM-R."""
+    """The row of the position table that the first token uses: 0 for BERT, 2 for RoBERTa, XLM-R and MPNet."""
     type_vocabulary_size: int = 2
     layer_norm_epsilon: float = 1e-12
     """The epsilon of layer norms, and of Qwen's RMS norms."""
@@ -70,10 +73,12 @@ class EncoderConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
         _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
-        if not self.family.startswith("qwen"):
+        if not self.has_rotary_positions:
             unset = not (self.key_value_heads or self.head_width)
             _require(
-                unset, "key_value_heads and head_width are Qwen's", f"{self.key_value_heads} and {self.head_width}"
+                unset,
+                "key_value_heads and head_width are those of Qwen and Mistral",
+                f"{self.key_value_heads} and {self.head_width}",
             )
         if self.family == "hashed":
             self._check_features()
@@ -85,6 +90,11 @@ class EncoderConfig:
         flash = self.attention == "flash"
         _require(not (flash and self.dropout), "attention 'flash' has no dropout; dropout must be 0", self.dropout)
         _require(not flash or self.family != "hashed", "attention must be 'auto' for a tower without any", "flash")
+        _require(
+            not flash or self.family != "mpnet", "attention 'flash' has no biases of distances, as MPNet's", "flash"
+        )
+        buckets = self.relative_buckets
+        _require(buckets >= 4 and buckets % 2 == 0, "relative_buckets must be even and at least 4", buckets)
         _require(self.query_codes >= 0, "query_codes must not be negative", self.query_codes)
         longest = self.max_positions - self.position_offset
         for name in ("max_query_tokens", "max_document_tokens"):
@@ -92,13 +102,18 @@ class EncoderConfig:
             rule = f"{name} must lie in [3, max_positions - position_offset] = [3, {longest}]"
             _require(3 <= value <= longest, rule, value)
 
+    @property
+    def has_rotary_positions(self) -> bool:
+        """Whether the tower is a decoder with rotary positions and causal attention: Qwen or Mistral."""
+        return self.family in ("qwen2", "qwen3", "mistral")
+
     def _check_heads(self) -> None:
         if not self.head_width:
             sizes = f"{self.width} and {self.heads}"
             _require(self.width % self.heads == 0, "width must be a multiple of heads", sizes)
         groups = self.key_value_heads or self.heads
         _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
-        if self.family != "bert":
+        if self.has_rotary_positions:
             width = self.head_width or self.width // self.heads
             _require(width % 2 == 0, "rotary positions need heads of even width", width)
             _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)

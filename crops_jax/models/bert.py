@@ -2,13 +2,16 @@
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019
 (arXiv 1810.04805): learnt absolute positions, post-layer-norm blocks, exact GELU. RoBERTa and XLM-R have the same
-tower; their first position is row `config.position_offset` of the position table.
+tower; their first position is row `config.position_offset` of the position table. MPNet (Song et al., NeurIPS 2020,
+arXiv 2004.09297) has no token types, and adds a learnt bias of the distance of two tokens to their score
+(crops_jax.models.relative_bias).
 
 The parameter paths below a tower are (i counts layers; w = width, f = feed_forward_width):
 
     token_embedding/embedding                               [vocabulary_size, w]
     position_embedding/embedding                            [max_positions, w]
-    token_type_embedding/embedding                          [type_vocabulary_size, w]
+    token_type_embedding/embedding                          [type_vocabulary_size, w]     not MPNet
+    relative_bias/embedding                                 [relative_buckets, heads]     MPNet
     embedding_norm/{scale,bias}                             [w]
     layers/i/attention/{query,key,value}/{kernel,bias}      [w, w], [w]     heads split the columns
     layers/i/attention/output/{kernel,bias}                 [w, w], [w]     heads split the rows
@@ -31,6 +34,7 @@ from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention.api import Attend, attention_over
 from crops_jax.models.attention.plain import positions
 from crops_jax.models.layers import TRUNCATED_NORMAL, drop, linear, split
+from crops_jax.models.relative_bias import RelativeBias
 
 
 class Bert(nnx.Module):
@@ -44,7 +48,9 @@ class Bert(nnx.Module):
         self.dtype = jnp.dtype(config.compute_dtype)
         self.token_embedding = _embedding(config.vocabulary_size, config, rngs)
         self.position_embedding = _embedding(config.max_positions, config, rngs)
-        self.token_type_embedding = _embedding(config.type_vocabulary_size, config, rngs)
+        is_mpnet = config.family == "mpnet"
+        self.token_type_embedding = None if is_mpnet else _embedding(config.type_vocabulary_size, config, rngs)
+        self.relative_bias = RelativeBias(config, rngs=rngs) if is_mpnet else None
         self.embedding_norm = _norm(config, rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
 
@@ -65,6 +71,7 @@ class Bert(nnx.Module):
           segments: the number of the text that each token belongs to, if a row holds several texts
             (crops_jax.text.packing); tokens attend only within their own text. None: each row is one text.
           token_types: rows of the token type table, such as 1 in the second text of a pair; None: row 0 for all tokens.
+            MPNet has no such table, and ignores them.
           dropout_key: the key of dropout at the rate config.dropout; None: no dropout.
           flash: the devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
 
@@ -72,11 +79,13 @@ class Bert(nnx.Module):
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text fit the position table, found {tokens.shape[1]}")
-        attend = attention_over(tokens, segments, dropout=self.dropout, flash=flash)
+        bias = None if self.relative_bias is None else self.relative_bias(tokens.shape[1])
+        attend = attention_over(tokens, segments, dropout=self.dropout, bias=bias, flash=flash)
         states = spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)))
-        types = self.token_type_embedding
-        type_states = types.embedding[0][None, None] if token_types is None else types(token_types)
-        states += self.position_embedding(positions(tokens, segments) + self.position_offset) + type_states
+        added = self.position_embedding(positions(tokens, segments) + self.position_offset)
+        if (types := self.token_type_embedding) is not None:
+            added += types.embedding[0][None, None] if token_types is None else types(token_types)
+        states += added
         keys = split(dropout_key, 1 + len(self.layers))
         states = drop(self.embedding_norm(states).astype(self.dtype), self.dropout, keys[0])
         for layer, key in zip(self.layers, keys[1:], strict=True):

@@ -30,7 +30,7 @@ from crops_jax.text.packing import PackedTexts, segments_per_row
 
 Tower = Literal["query", "document"]
 
-_TOWERS = {"bert": Bert, "qwen2": Qwen, "qwen3": Qwen, "hashed": Hashed}
+_TOWERS = {"bert": Bert, "mpnet": Bert, "qwen2": Qwen, "qwen3": Qwen, "mistral": Qwen, "hashed": Hashed}
 
 
 class DualEncoder(nnx.Module):

@@ -1,9 +1,10 @@
-"""The Qwen2- and Qwen3-family text encoder. It maps token ids to token states.
+"""The Qwen2-, Qwen3- and Mistral-family text encoder. It maps token ids to token states.
 
-Qwen2 (Yang et al. 2024, arXiv 2407.10671; Qwen2.5 has the same tower) and Qwen3 (arXiv 2505.09388) serve as encoders
-(Qwen3-Embedding, arXiv 2506.05176). They have causal attention, rotary positions (Su et al. 2021), grouped keys and
-values, RMS norms before each block and after the last, and SwiGLU. Qwen2 has biases on query, key and value; Qwen3 has
-none, but has an RMS norm on the query and key of every head.
+Qwen2 (Yang et al. 2024, arXiv 2407.10671; Qwen2.5 has the same tower), Qwen3 (arXiv 2505.09388) and Mistral (arXiv
+2310.06825) serve as encoders (Qwen3-Embedding, arXiv 2506.05176; E5-Mistral, arXiv 2401.00368). They have causal
+attention, rotary positions (Su et al. 2021), grouped keys and values, RMS norms before each block and after the last,
+and SwiGLU. Qwen2 has biases on query, key and value; the others have none. Qwen3 has an RMS norm on the query and key
+of every head. The window of Mistral's attention has no effect, since no text may be longer than it (max_positions).
 
 The parameter paths below a tower are (i counts layers; w = width, h = heads * head width, g = key_value_heads * head
 width, f = feed_forward_width, d = head width):
@@ -38,7 +39,7 @@ _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 
 
 class Qwen(nnx.Module):
-    """A Qwen tower. A token sees itself and the earlier tokens of its text; padding is token -1."""
+    """A Qwen or Mistral tower. A token sees itself and the earlier tokens of its text; padding is token -1."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout

@@ -19,7 +19,9 @@ _SIZES = {
 }
 # The model types whose tower is crops_jax.models.bert. True: positions start after the row of the padding token.
 _BERT_TYPES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
-_QWEN_TYPES = ("qwen2", "qwen3")
+# The padding token of MPNet is always 1, and its positions start after that row.
+_MPNET_TYPE, _MPNET_OFFSET = "mpnet", 2
+_DECODER_TYPES = ("qwen2", "qwen3", "mistral")
 _BERT_EXPECTED = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
@@ -28,14 +30,18 @@ _BERT_EXPECTED = {
     "is_causal": False,
     "is_encoder_decoder": False,
 }
-_QWEN_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False, "is_causal": True, "is_encoder_decoder": False}
-# Sliding windows are off with use_sliding_window, which must be false; layer_types says the same of each layer.
-_QWEN_IGNORED = {"sliding_window", "max_window_layers", "bos_token_id", "pad_token_id"}
-_QWEN_READ = {
+_DECODER_EXPECTED = {"hidden_act": "silu", "use_sliding_window": False, "is_causal": True, "is_encoder_decoder": False}
+# The sliding windows of Qwen are off with use_sliding_window, which must be false; layer_types says the same of each
+# layer. A token of Mistral sees the last sliding_window tokens, so that no text may be longer.
+_DECODER_IGNORED = {"max_window_layers", "bos_token_id", "pad_token_id"}
+_DECODER_READ = {
+    "sliding_window",
     *("num_key_value_heads", "head_dim", "rope_theta", "rope_parameters", "rope_scaling", "rms_norm_eps"),
     *("attention_bias", "layer_types"),
 }
 _BERT_READ = {"pad_token_id", "type_vocab_size", "layer_norm_eps"}
+_MPNET_READ = {"relative_attention_num_buckets", "layer_norm_eps"}
+_MPNET_IGNORED = {"hidden_dropout_prob", "attention_probs_dropout_prob", "bos_token_id", "pad_token_id"}
 # BertModel does not read embedding_size. Old versions of BERT wrote the fields of the pooler, which vectors do not use.
 _BERT_IGNORED = {
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "bos_token_id", "directionality"),
@@ -65,14 +71,17 @@ _REFUSED = {
     "quantization_config": "quantised weights are not read; take the folder of the model before quantisation",
     "pruned_heads": "removed heads are not supported",
 }
-_QWEN_FIELDS = (_QWEN_EXPECTED, _QWEN_READ, _QWEN_IGNORED)
+_DECODER_FIELDS = (_DECODER_EXPECTED, _DECODER_READ, _DECODER_IGNORED)
 _ROTARY_FIELDS = {"rope_type", "type", "rope_theta"}
-_QWEN_BIAS = {"qwen2": True, "qwen3": False}
-_QWEN_ROTARY_BASE = 10_000.0
+_DECODER_BIAS = {"qwen2": True, "qwen3": False, "mistral": False}
+_DECODER_ROTARY_BASE = 10_000.0
 # OPT is the only model of transformers that, without layers, is only its token table (and positions, which are zeros),
 # without a norm and a projection. Exported hashed towers have this type. OPT with layers is not read.
 _TABLE_TYPE = "opt"
 _TABLE_EXPECTED = {"num_hidden_layers": 0, "do_layer_norm_before": False}
+
+
+_SUPPORTED = (*_BERT_TYPES, _MPNET_TYPE, *_DECODER_TYPES)
 
 
 def read_sizes(file: Path) -> dict[str, Any]:
@@ -84,23 +93,32 @@ def read_sizes(file: Path) -> dict[str, Any]:
     kind = _field(file, content, "model_type", str, default="")
     if kind == _TABLE_TYPE and all(content.get(name) == value for name, value in _TABLE_EXPECTED.items()):
         return _table_fields(file, content)
-    if kind not in (*_BERT_TYPES, *_QWEN_TYPES):
-        known = ", ".join((*_BERT_TYPES, *_QWEN_TYPES))
+    if kind not in _SUPPORTED:
+        known = ", ".join(_SUPPORTED)
         raise InputError(f"{file}: model_type {kind} is not supported; it must be one of {known}")
     for name, why in _REFUSED.items():
         if content.get(name):
             raise InputError(f"{file}: {name} is not supported: {why}")
-    for name, value in (_BERT_EXPECTED if kind in _BERT_TYPES else _QWEN_EXPECTED).items():
+    for name, value in (_DECODER_EXPECTED if kind in _DECODER_TYPES else _BERT_EXPECTED).items():
         if (content.get(name) if content.get(name) is not None else value) != value:
             raise InputError(f"{file}: {name} {content[name]} is not supported; it must be {value}")
     _check_known(file, content, kind)
     sizes = {field: _size(file, name, content.get(name)) for name, field in _SIZES.items()}
-    return sizes | (_bert_fields if kind in _BERT_TYPES else _qwen_fields)(file, content, kind)
+    if kind == _MPNET_TYPE:
+        return sizes | _mpnet_fields(file, content)
+    if kind in _BERT_TYPES:
+        return sizes | _bert_fields(file, content, kind)
+    return sizes | _decoder_fields(file, content, kind, longest=sizes["max_positions"])
 
 
 def known_fields(kind: str) -> set[str]:
     """Returns the fields of the config.json of a model type that are read, checked, refused, or without effect."""
-    own = (_BERT_EXPECTED, _BERT_READ, _BERT_IGNORED) if kind in _BERT_TYPES else _QWEN_FIELDS
+    if kind in _DECODER_TYPES:
+        own = _DECODER_FIELDS
+    elif kind == _MPNET_TYPE:
+        own = (_BERT_EXPECTED, _MPNET_READ, _MPNET_IGNORED)
+    else:
+        own = (_BERT_EXPECTED, _BERT_READ, _BERT_IGNORED)
     return {*_SIZES, *_IGNORED, *_REFUSED, *(name for names in own for name in names)}
 
 
@@ -120,8 +138,17 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         return _table_json(config)
     sizes = {name: getattr(config, field) for name, field in _SIZES.items()}
     common = {"initializer_range": 0.02, "dtype": "float32"}
-    if config.family != "bert":
-        return {**sizes, **common, **_qwen_json(config)}
+    if config.has_rotary_positions:
+        return {**sizes, **common, **_decoder_json(config)}
+    common |= {
+        "layer_norm_eps": config.layer_norm_epsilon,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+    }
+    if config.family == "mpnet":
+        buckets = {"relative_attention_num_buckets": config.relative_buckets}
+        return {**sizes, **common, **buckets, "architectures": ["MPNetModel"], "model_type": _MPNET_TYPE}
     offset = config.position_offset
     return {
         **sizes,
@@ -130,10 +157,6 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         "model_type": "xlm-roberta" if offset else "bert",
         "pad_token_id": offset - 1 if offset else 0,
         "type_vocab_size": config.type_vocabulary_size,
-        "layer_norm_eps": config.layer_norm_epsilon,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
         "position_embedding_type": "absolute",
     }
 
@@ -148,9 +171,20 @@ def _bert_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str,
     }
 
 
-def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    if (bias := _field(file, content, "attention_bias", bool, default=_QWEN_BIAS[kind])) != _QWEN_BIAS[kind]:
-        raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it must be {_QWEN_BIAS[kind]}")
+def _mpnet_fields(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    buckets = _size(file, "relative_attention_num_buckets", content.get("relative_attention_num_buckets", 32))
+    return {
+        "family": "mpnet",
+        "position_offset": _MPNET_OFFSET,
+        "relative_buckets": buckets,
+        "layer_norm_epsilon": float(_field(file, content, "layer_norm_eps", int, float, default=1e-12)),
+    }
+
+
+def _decoder_fields(file: Path, content: Mapping[str, Any], kind: str, *, longest: int) -> dict[str, Any]:
+    bias = _field(file, content, "attention_bias", bool, default=_DECODER_BIAS[kind])
+    if bias != _DECODER_BIAS[kind]:
+        raise InputError(f"{file}: attention_bias {bias} is not supported for {kind}; it must be {_DECODER_BIAS[kind]}")
     rotary = _field(file, content, "rope_parameters", dict, default=None)
     rotary = _field(file, content, "rope_scaling", dict, default={}) if rotary is None else rotary
     layers = _field(file, content, "layer_types", list, default=[])
@@ -163,10 +197,11 @@ def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str,
     if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
         raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
     base = _field(file, rotary, "rope_theta", int, float, default=None)
-    base = _field(file, content, "rope_theta", int, float, default=_QWEN_ROTARY_BASE) if base is None else base
+    base = _field(file, content, "rope_theta", int, float, default=_DECODER_ROTARY_BASE) if base is None else base
     return {
         "family": kind,
-        "key_value_heads": _size(file, "num_key_value_heads", content.get("num_key_value_heads", 0), minimum=0),
+        "max_positions": min(longest, _window(file, content, kind, otherwise=longest)),
+        "key_value_heads": _key_value_heads(file, content, kind),
         "head_width": _size(file, "head_dim", _field(file, content, "head_dim", int, default=0), minimum=0),
         "rotary_base": float(base),
         "position_offset": 0,
@@ -174,9 +209,30 @@ def _qwen_fields(file: Path, content: Mapping[str, Any], kind: str) -> dict[str,
     }
 
 
-def _qwen_json(config: EncoderConfig) -> dict[str, Any]:
+def _key_value_heads(file: Path, content: Mapping[str, Any], kind: str) -> int:
+    """Returns num_key_value_heads. A null means all heads; where Mistral omits the field, transformers takes 8."""
+    missing = 8 if kind == "mistral" and "num_key_value_heads" not in content else 0
+    return _size(
+        file, "num_key_value_heads", _field(file, content, "num_key_value_heads", int, default=missing), minimum=0
+    )
+
+
+def _window(file: Path, content: Mapping[str, Any], kind: str, *, otherwise: int) -> int:
+    """Returns the number of tokens that a token of Mistral sees, itself included; `otherwise` if there is no limit."""
+    if kind != "mistral":
+        return otherwise
+    window = content.get("sliding_window", 4096)  # the default of transformers, where the field is missing
+    return otherwise if window is None else _size(file, "sliding_window", window)
+
+
+def _decoder_json(config: EncoderConfig) -> dict[str, Any]:
     name = config.family.capitalize()
+    if config.family == "mistral":
+        own: dict[str, Any] = {"sliding_window": None}
+    else:
+        own = {"attention_bias": _DECODER_BIAS[config.family], "use_sliding_window": False}
     return {
+        **own,
         "architectures": [f"{name}Model"],
         "model_type": config.family,
         "num_key_value_heads": config.key_value_heads or config.heads,
@@ -185,8 +241,6 @@ def _qwen_json(config: EncoderConfig) -> dict[str, Any]:
         "rms_norm_eps": config.layer_norm_epsilon,
         "hidden_act": "silu",
         "attention_dropout": config.dropout,
-        "attention_bias": _QWEN_BIAS[config.family],
-        "use_sliding_window": False,
         "tie_word_embeddings": True,
     }
 

@@ -27,7 +27,19 @@ _BERT_LINEAR = {
     "feed_forward/down": "output.dense",
 }
 _BERT_NORM = {"attention_norm": "attention.output.LayerNorm", "feed_forward_norm": "output.LayerNorm"}
-_QWEN_LINEAR = {
+_MPNET_EMBEDDINGS = {
+    "token_embedding": "embeddings.word_embeddings",
+    "position_embedding": "embeddings.position_embeddings",
+    "relative_bias": "encoder.relative_attention_bias",
+}
+_MPNET_LINEAR = _BERT_LINEAR | {
+    "attention/query": "attention.attn.q",
+    "attention/key": "attention.attn.k",
+    "attention/value": "attention.attn.v",
+    "attention/output": "attention.attn.o",
+}
+_MPNET_NORM = _BERT_NORM | {"attention_norm": "attention.LayerNorm"}
+_DECODER_LINEAR = {
     "attention/query": "self_attn.q_proj",
     "attention/key": "self_attn.k_proj",
     "attention/value": "self_attn.v_proj",
@@ -36,9 +48,9 @@ _QWEN_LINEAR = {
     "feed_forward/up": "mlp.up_proj",
     "feed_forward/down": "mlp.down_proj",
 }
-_QWEN_NORM = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
-_QWEN_HEAD_NORM = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
-_QWEN_BIASES = ("attention/query", "attention/key", "attention/value")
+_DECODER_NORM = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
+_DECODER_HEAD_NORM = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
+_DECODER_BIASES = ("attention/query", "attention/key", "attention/value")
 # The number of rows that OPT has before the row of the first position.
 _OPT_POSITION_OFFSET = 2
 # The names in checkpoints that were converted from TensorFlow.
@@ -53,7 +65,7 @@ def names(config: EncoderConfig) -> dict[str, str]:
     """
     if config.family == "hashed":
         return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}
-    return _bert_names(config.layers) if config.family == "bert" else _qwen_names(config)
+    return _decoder_names(config) if config.has_rotary_positions else _bert_names(config)
 
 
 def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig, *, source: str) -> dict[str, Any]:
@@ -82,9 +94,9 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
 def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:
     """Returns the tensors of the family's model in float32 by their names.
 
-    The model is BertModel, XLMRobertaModel, Qwen2Model or Qwen3Model of transformers. BERT's pooler, which no sentence
-    vector uses, is zeros: without it transformers would add a random one. A hashed tower's table becomes an OPTModel
-    without layers, whose positions are zeros.
+    The model is BertModel, XLMRobertaModel, MPNetModel, Qwen2Model, Qwen3Model or MistralModel of transformers. The
+    pooler of the first three, which no sentence vector uses, is zeros: without it transformers would add a random one.
+    A hashed tower's table becomes an OPTModel without layers, whose positions are zeros.
     """
     tensors = {}
     for path, name in names(config).items():
@@ -93,7 +105,7 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
             value = value[int(part) if part.isdecimal() and int(part) in value else part]
         array = np.asarray(value, np.float32)
         tensors[name] = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
-    if config.family == "bert":
+    if config.family in ("bert", "mpnet"):
         tensors["pooler.dense.weight"] = np.zeros((config.width, config.width), np.float32)
         tensors["pooler.dense.bias"] = np.zeros(config.width, np.float32)
     if config.family == "hashed":
@@ -102,29 +114,33 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
     return tensors
 
 
-def _bert_names(layers: int) -> dict[str, str]:
-    names_by_path = {f"{path}/embedding": f"{name}.weight" for path, name in _BERT_EMBEDDINGS.items()}
+def _bert_names(config: EncoderConfig) -> dict[str, str]:
+    is_mpnet = config.family == "mpnet"
+    embeddings, linear, norms = (
+        (_MPNET_EMBEDDINGS, _MPNET_LINEAR, _MPNET_NORM) if is_mpnet else (_BERT_EMBEDDINGS, _BERT_LINEAR, _BERT_NORM)
+    )
+    names_by_path = {f"{path}/embedding": f"{name}.weight" for path, name in embeddings.items()}
     names_by_path |= _layer_norm("embedding_norm", "embeddings.LayerNorm")
-    for i in range(layers):
+    for i in range(config.layers):
         layer_path, layer_name = f"layers/{i}", f"encoder.layer.{i}"
-        for path, name in _BERT_LINEAR.items():
+        for path, name in linear.items():
             names_by_path[f"{layer_path}/{path}/kernel"] = f"{layer_name}.{name}.weight"
             names_by_path[f"{layer_path}/{path}/bias"] = f"{layer_name}.{name}.bias"
-        for path, name in _BERT_NORM.items():
+        for path, name in norms.items():
             names_by_path |= _layer_norm(f"{layer_path}/{path}", f"{layer_name}.{name}")
     return names_by_path
 
 
-def _qwen_names(config: EncoderConfig) -> dict[str, str]:
+def _decoder_names(config: EncoderConfig) -> dict[str, str]:
     names_by_path = {"token_embedding/embedding": "embed_tokens.weight", "final_norm/scale": "norm.weight"}
-    norms = _QWEN_NORM | (_QWEN_HEAD_NORM if config.family == "qwen3" else {})
-    biases = _QWEN_BIASES if config.family == "qwen2" else ()
+    norms = _DECODER_NORM | (_DECODER_HEAD_NORM if config.family == "qwen3" else {})
+    biases = _DECODER_BIASES if config.family == "qwen2" else ()
     for i in range(config.layers):
         layer_path, layer_name = f"layers/{i}", f"layers.{i}"
         names_by_path |= {
-            f"{layer_path}/{path}/kernel": f"{layer_name}.{name}.weight" for path, name in _QWEN_LINEAR.items()
+            f"{layer_path}/{path}/kernel": f"{layer_name}.{name}.weight" for path, name in _DECODER_LINEAR.items()
         }
-        names_by_path |= {f"{layer_path}/{path}/bias": f"{layer_name}.{_QWEN_LINEAR[path]}.bias" for path in biases}
+        names_by_path |= {f"{layer_path}/{path}/bias": f"{layer_name}.{_DECODER_LINEAR[path]}.bias" for path in biases}
         names_by_path |= {f"{layer_path}/{path}/scale": f"{layer_name}.{name}.weight" for path, name in norms.items()}
     return names_by_path
 

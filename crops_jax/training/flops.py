@@ -43,7 +43,7 @@ def token_flops(config: EncoderConfig) -> float:
     heads, groups = config.heads * head_width, (config.key_value_heads or config.heads) * head_width
     projections = 2 * width * heads + 2 * width * groups
     # The feed-forward network of BERT has two matrices. SwiGLU has three: two up and one down.
-    feed_forward = (2 if config.family == "bert" else 3) * width * config.feed_forward_width
+    feed_forward = (3 if config.has_rotary_positions else 2) * width * config.feed_forward_width
     return 2.0 * config.layers * (projections + feed_forward)
 
 
@@ -52,7 +52,7 @@ def attention_flops(config: EncoderConfig, *, tokens: float, causal_pairs: float
 
     A token of BERT sees its whole text; a token of Qwen sees itself and the tokens before it.
     """
-    pairs = 2 * causal_pairs - tokens if config.family == "bert" else causal_pairs
+    pairs = causal_pairs if config.has_rotary_positions else 2 * causal_pairs - tokens
     return 4.0 * config.layers * config.heads * _head_width(config) * pairs
 
 

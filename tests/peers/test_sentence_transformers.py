@@ -17,6 +17,7 @@ from tests.model_folders import (
     random_model,
     small_config,
     write_bert,
+    write_mpnet_tokenizer,
     write_qwen_tokenizer,
     write_tokenizer,
 )
@@ -102,14 +103,18 @@ QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon":
         {"position_offset": 1, "pooling": "last"},
         {"family": "qwen2", "pooling": "last", **QWEN},
         {"family": "qwen3", "pooling": "last", **QWEN},
+        {"family": "mistral", "pooling": "last", **QWEN},
+        {"family": "mpnet", "position_offset": 2, "max_positions": 177, "max_document_tokens": 170}
+        | {"max_query_tokens": 170},
     ],
 )
 def test_an_exported_folder(peer, tmp_path, encoder):
     if "family" in encoder:
-        encoder = {**encoder, "vocabulary_size": write_qwen_tokenizer(tmp_path / "tokenizer")}
+        write = write_mpnet_tokenizer if encoder["family"] == "mpnet" else write_qwen_tokenizer
+        encoder = {**encoder, "vocabulary_size": write(tmp_path / "tokenizer")}
     else:
         write_tokenizer(tmp_path / "tokenizer")
-    config = small_config(max_query_tokens=40, **encoder)
+    config = small_config(**{"max_query_tokens": 40} | encoder)
     exported = Encoder(
         random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the red "}
     )

@@ -31,7 +31,8 @@ def attention_that_runs(config: EncoderConfig, *, mesh: Mesh, row_tokens: int) -
     """
     platform = mesh.devices.flat[0].platform
     if config.attention == "auto":
-        suits = platform == "tpu" and row_tokens >= _LONG_ROW and not config.dropout and config.family != "hashed"
+        has_kernel = config.family not in ("hashed", "mpnet")
+        suits = platform == "tpu" and row_tokens >= _LONG_ROW and not config.dropout and has_kernel
         return "flash" if suits else "plain"
     if config.attention == "flash" and platform not in _FLASH_PLATFORMS:
         raise ValueError(
@@ -47,6 +48,7 @@ def attention_over(
     *,
     causal: bool = False,
     dropout: float = 0.0,
+    bias: Float[Array, "heads tokens tokens"] | None = None,
     flash: Mesh | None = None,
 ) -> Attend:
     """Returns a function of query, key and value: attention among the tokens of each text.
@@ -56,10 +58,16 @@ def attention_over(
       segments: the number of the text that each token belongs to, if a row holds several (crops_jax.text.packing).
       causal: a token sees only itself and earlier tokens.
       dropout: the dropout rate of the weights.
-      flash: the devices on which the kernels of crops_jax.models.attention.flash run, without dropout; None: `attend`.
+      bias: what is added to the score of each pair of tokens of a row.
+      flash: the devices on which the kernels of crops_jax.models.attention.flash run, without dropout and bias; None:
+        `attend`.
+
+    Raises ValueError if flash attention has a bias to add.
     """
     if flash is None:
-        return functools.partial(attend, mask=visible(tokens, segments, causal=causal), dropout=dropout)
+        return functools.partial(attend, mask=visible(tokens, segments, causal=causal), dropout=dropout, bias=bias)
+    if bias is not None:
+        raise ValueError("flash attention adds no bias to scores; use attention 'plain' or 'auto'")
     from crops_jax.models.attention.flash import flash_attend  # imports Pallas only if it is used
 
     segments = jnp.minimum(tokens, 0) if segments is None else segments

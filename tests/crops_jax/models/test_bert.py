@@ -7,6 +7,8 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
+from crops_jax.models.relative_bias import distance_buckets
+from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from tests.model_folders import random_model, small_config
 
 
@@ -31,8 +33,8 @@ def tokens(lengths, width, *, seed=0, fill=-1):
     return rows
 
 
-def oracle(parameters, ids, *, heads, epsilon, offset=0):
-    """Devlin et al. in float64, one text without padding."""
+def oracle(parameters, ids, *, heads, epsilon, offset=0, bucket=None):
+    """Devlin et al. in float64, one text without padding. bucket: that of a distance, for the biases of MPNet."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), parameters)
 
     def norm(x, n):
@@ -42,7 +44,12 @@ def oracle(parameters, ids, *, heads, epsilon, offset=0):
     def linear(x, layer):
         return x @ layer["kernel"] + layer["bias"]
 
-    states = p["token_embedding"]["embedding"][ids] + p["token_type_embedding"]["embedding"][0]
+    states = p["token_embedding"]["embedding"][ids]
+    if bucket is None:
+        states, bias = states + p["token_type_embedding"]["embedding"][0], 0.0
+    else:
+        buckets = [[bucket(key - query) for key in range(len(ids))] for query in range(len(ids))]
+        bias = p["relative_bias"]["embedding"][np.array(buckets)].transpose(2, 0, 1)
     states = norm(states + p["position_embedding"]["embedding"][offset : offset + len(ids)], p["embedding_norm"])
     for i in range(len(p["layers"])):
         layer = p["layers"][i]
@@ -50,7 +57,7 @@ def oracle(parameters, ids, *, heads, epsilon, offset=0):
             np.stack(np.split(linear(states, layer["attention"][name]), heads, axis=-1))
             for name in ("query", "key", "value")
         )
-        logits = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
+        logits = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1]) + bias
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         mixed = np.concatenate(list(weights @ value), axis=-1)
@@ -70,6 +77,48 @@ def test_states_are_those_of_the_definition(offset):
         ids = row[row >= 0]
         expected = oracle(nnx.to_pure_dict(nnx.state(model)), ids, heads=3, epsilon=1e-5, offset=offset)
         np.testing.assert_allclose(found[: len(ids)], expected, atol=2e-5)
+
+
+def bucket_of(distance):
+    """The bucket of a distance among 8 of MPNet's, by hand: 4 a side, of 0, 1, 2 to 15, and 16 and more."""
+    size = abs(distance)
+    place = size if size < 2 else 2 if size < 16 else 3
+    return place + (4 if distance > 0 else 0)
+
+
+def test_states_of_mpnet_are_those_of_the_definition():
+    model = tower(family="mpnet", position_offset=2, layer_norm_epsilon=1e-5, relative_buckets=8)
+    rows = tokens([1, 7, 20], 20)
+    states = states_of(model, rows)
+    for row, found in zip(rows, states, strict=True):
+        ids = row[row >= 0]
+        parameters = nnx.to_pure_dict(nnx.state(model))
+        expected = oracle(parameters, ids, heads=3, epsilon=1e-5, offset=2, bucket=bucket_of)
+        np.testing.assert_allclose(found[: len(ids)], expected, atol=2e-5)
+
+
+def test_a_packed_text_of_mpnet_is_the_text_alone():
+    model = random_model(small_config(family="mpnet", layers=1))
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2)]
+    rows = assign_rows([len(text) for text in texts], row_tokens=16)
+    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=16, num_rows=rows.count)))
+    alone = np.full((len(texts), 16), -1, np.int32)
+    for row, text in zip(alone, texts, strict=True):
+        row[: len(text)] = text
+    vectors = model.encode_packed(packed, tower="document")[0]
+    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
+
+
+def test_buckets_of_distances():
+    distances = np.arange(-200, 201)
+    buckets = distance_buckets(distances, buckets=8)
+    assert buckets.tolist() == [bucket_of(distance) for distance in distances.tolist()]
+    # 32 buckets: 8 distances of their own on each side, then ranges that end at 11, 15, 22, 31, 45, 63, 90.
+    ends = [11, 15, 22, 31, 45, 63, 90]
+    expected = [size if size < 8 else 8 + sum(size > end for end in ends) for size in range(201)]
+    assert distance_buckets(-np.arange(201), buckets=32).tolist() == expected
+    assert distance_buckets(np.arange(1, 201), buckets=32).tolist() == [16 + bucket for bucket in expected[1:]]
 
 
 def test_padding_changes_no_state():

@@ -9,7 +9,7 @@ from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from tests.model_folders import random_model, small_config
 
 SIZES = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}
-FAMILIES = ["qwen2", "qwen3"]
+FAMILIES = ["qwen2", "qwen3", "mistral"]
 
 
 def tower(family, **encoder):
@@ -96,6 +96,8 @@ def test_families_have_their_own_parameters():
     assert paths["qwen2"] - paths["qwen3"] == {
         f"layers/{i}/attention/{name}/bias" for i in range(2) for name in ("query", "key", "value")
     }
+    assert paths["qwen2"] - paths["mistral"] == paths["qwen2"] - paths["qwen3"]
+    assert paths["mistral"] < paths["qwen2"]
     assert f"{attention}/query_norm/scale" in paths["qwen3"] - paths["qwen2"]
     shape = nnx.state(tower("qwen3"), nnx.Param)["layers"][0]["attention"]["key"]["kernel"].shape
     assert shape == (30, 16)
@@ -130,7 +132,7 @@ def test_remat_changes_no_gradient():
         ({"key_value_heads": 4}, "heads must be a multiple of key_value_heads"),
         ({"head_width": 7}, "heads of even width"),
         ({"rotary_base": 0.0}, "rotary_base must be positive"),
-        ({"family": "bert"}, "key_value_heads and head_width are Qwen's"),
+        ({"family": "bert"}, "key_value_heads and head_width are those of Qwen and Mistral"),
     ],
 )
 def test_sizes_that_no_tower_has_are_refused(wrong, rule):

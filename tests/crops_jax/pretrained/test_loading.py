@@ -121,7 +121,7 @@ def test_prompts_are_the_folders(tmp_path):
 @pytest.mark.parametrize(
     ("file", "fields", "message"),
     [
-        ("config.json", {"model_type": "mpnet"}, "model_type mpnet is not supported"),
+        ("config.json", {"model_type": "deberta-v2"}, "model_type deberta-v2 is not supported"),
         ("config.json", {"hidden_act": "relu"}, "hidden_act relu is not supported"),
         ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type relative_key"),
         ("config.json", {"is_decoder": True}, "is_decoder True"),
@@ -147,7 +147,7 @@ def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
         pretrained.load_encoder(folder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "qwen2", "qwen3", "mistral"])
 def test_every_field_of_the_configurations_of_transformers_is_known(kind):
     """A field that a new version adds is read, checked or declared without effect before folders with it are read."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -177,6 +177,25 @@ def test_a_qwen_that_computes_otherwise_is_named(tmp_path, fields, message):
     assert read_sizes(file)["family"] == "qwen2"
     edit(file, **fields)
     with pytest.raises(InputError, match=message):
+        read_sizes(file)
+
+
+def test_no_text_is_longer_than_the_window_of_a_mistral(tmp_path):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 8}
+    sizes |= {"intermediate_size": 8, "max_position_embeddings": 9000}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "mistral", **sizes}))
+    # What transformers assumes where the fields are missing.
+    assert (read_sizes(file)["max_positions"], read_sizes(file)["key_value_heads"]) == (4096, 8)
+    edit(file, sliding_window=100, num_key_value_heads=2)
+    assert (read_sizes(file)["max_positions"], read_sizes(file)["key_value_heads"]) == (100, 2)
+    edit(file, sliding_window=None, num_key_value_heads=None)
+    assert (read_sizes(file)["max_positions"], read_sizes(file)["key_value_heads"]) == (9000, 0)
+    edit(file, sliding_window=0)
+    with pytest.raises(InputError, match="sliding_window must lie in"):
+        read_sizes(file)
+    edit(file, sliding_window=None, attention_bias=True)
+    with pytest.raises(InputError, match="attention_bias True is not supported for mistral"):
         read_sizes(file)
 
 
