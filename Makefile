@@ -19,7 +19,7 @@ test: dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev

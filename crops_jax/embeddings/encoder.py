@@ -110,8 +110,11 @@ class Encoder:
     def fingerprint(self) -> str:
         """The SHA-256 of all that the vectors depend on: weights, sizes, limits, prompts and tokenizer."""
         sizes = {name: value for name, value in asdict(self.config.encoder).items() if name not in _NOT_IN_VECTORS}
+        # Encoders keep the fingerprint that they had before there were fields that do not concern them.
         if not self.config.encoder.query_codes:
-            del sizes["query_codes"]  # a dual encoder keeps the fingerprint that it had before there were codes
+            del sizes["query_codes"]
+        if self.config.encoder.family != "mpnet":
+            del sizes["relative_buckets"]
         settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
         settings += [] if self.default_dim is None else [self.default_dim]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -165,6 +168,37 @@ class Encoder:
         # The texts beside such a text in a packed row get such vectors too, so each is encoded alone.
         self._check_finite(texts, vectors, alone=lambda text: vectors_of([tokens[text]]))
         return vectors
+
+    def encode_query(self, texts: Sequence[str], **options: Any) -> Float32[np.ndarray, "texts dim"]:
+        """Returns the unit vectors of queries: `encode` with tower="query". options: its other arguments."""
+        return self.encode(texts, tower="query", **options)
+
+    def encode_document(self, texts: Sequence[str], **options: Any) -> Float32[np.ndarray, "texts dim"]:
+        """Returns the unit vectors of documents: `encode` with tower="document". options: its other arguments."""
+        return self.encode(texts, tower="document", **options)
+
+    @staticmethod
+    def similarity(
+        queries: Float32[np.ndarray, "queries dim"], documents: Float32[np.ndarray, "documents dim"]
+    ) -> Float32[np.ndarray, "queries documents"]:
+        """Returns the cosine of every query and document, whose vectors have unit length.
+
+        Raises ValueError if the vectors do not have two dimensions and one length.
+        """
+        if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+            raise ValueError(
+                f"similarity: vectors must be [queries, dim] and [documents, dim], found {queries.shape} and "
+                f"{documents.shape}"
+            )
+        return queries @ documents.T
+
+    def __repr__(self) -> str:
+        encoder = self.config.encoder
+        towers = "shared towers" if encoder.shared_towers else "two towers"
+        return (
+            f"{type(self).__name__}({encoder.family}, layers {encoder.layers}, dim {self.dim}, {towers}, at most "
+            f"{encoder.max_query_tokens} tokens of a query and {encoder.max_document_tokens} of a document)"
+        )
 
     def _check_finite(
         self,

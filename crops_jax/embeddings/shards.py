@@ -69,6 +69,9 @@ class Embeddings(NamedTuple):
         """The number of components of a vector."""
         return self.shards[0].shape[1]
 
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self.ids)} vectors of {self.dim} components, {self.dtype}, {len(self.shards)} shards)"
+
     def array(self) -> Float32[np.ndarray, "rows dim"]:
         """Returns all vectors: the mapped shard if it is the only one and float32, otherwise a copy in memory."""
         if len(self.shards) == 1:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from crops_jax.labels import Level, SparseLabels
@@ -59,6 +61,7 @@ def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
         if not condition:
             raise ValueError(f"{name}: {rule}, found {value}")
 
+    _validate_types(inputs, require)
     if isinstance(inputs, ScoreInputs):
         scores = inputs.scores
         require(scores.ndim == 2 and scores.size > 0, "scores must be [queries, docs], not empty", scores.shape)
@@ -96,6 +99,18 @@ def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
         require(floating, "teacher_scores must be floating-point numbers", teacher_scores.dtype)
 
 
+def _validate_types(inputs: LossInputs | ScoreInputs, require: Callable[[bool, str, object], None]) -> None:
+    """Checks that every argument is an array, as a list is not."""
+    given = inputs._asdict()
+    if isinstance(labels := given.pop("labels"), SparseLabels):
+        given |= {f"labels.{field}": value for field, value in labels._asdict().items()}
+    else:
+        given["labels"] = labels
+    for field, value in given.items():
+        is_array = value is None or isinstance(value, jax.Array | np.ndarray)
+        require(is_array, f"{field} must be an array of JAX or NumPy", type(value).__name__)
+
+
 def _validate_embeddings(inputs: LossInputs, require: Callable[[bool, str, object], None]) -> tuple[int, int]:
     """Returns the numbers of queries and documents."""
     q, d = inputs.query_embeddings, inputs.doc_embeddings
@@ -111,9 +126,16 @@ def _validate_embeddings(inputs: LossInputs, require: Callable[[bool, str, objec
 
 
 def validate_temperature(name: str, temperature: object) -> None:
-    """Raises ValueError if the temperature is not a scalar."""
-    if jnp.ndim(temperature) != 0:  # type: ignore[arg-type]
-        raise ValueError(f"{name}: temperature must be a scalar, found {jnp.shape(temperature)}")  # type: ignore[arg-type]
+    """Raises ValueError if the temperature is not a scalar, or a number of Python or NumPy that is not positive.
+
+    The value of a JAX array is not read, since it may be traced, or be computed by a device that is not waited for.
+    """
+    if not isinstance(temperature, jax.Array | np.ndarray | np.generic | float | int):
+        raise ValueError(f"{name}: temperature must be a number, found {type(temperature).__name__}")
+    if jnp.ndim(temperature) != 0:
+        raise ValueError(f"{name}: temperature must be a scalar, found {jnp.shape(temperature)}")
+    if not isinstance(temperature, jax.Array) and not 0 < temperature < float("inf"):
+        raise ValueError(f"{name}: temperature must be positive and finite, found {temperature}")
 
 
 Normalization = Literal["anchors", "queries", "sum"]

@@ -192,3 +192,20 @@ def test_other_directories_of_ours_are_not_encoders(tmp_path):
 
 def test_a_folder_opens_as_an_untrained_encoder(tmp_path):
     assert open_encoder(write_bert(tmp_path / "bert")).dim == 30
+
+
+def test_the_two_sides_have_functions_of_their_own_and_a_similarity(small):
+    queries, documents = small.encode_query(TEXTS[:2]), small.encode_document(TEXTS[2:5], dim=None)
+    np.testing.assert_array_equal(queries, small.encode(TEXTS[:2], tower="query"))
+    np.testing.assert_array_equal(documents, small.encode(TEXTS[2:5], tower="document"))
+    np.testing.assert_array_equal(small.similarity(queries, documents), queries @ documents.T)
+    with pytest.raises(ValueError, match=r"similarity: vectors must be \[queries, dim\]"):
+        small.similarity(queries[0], documents)
+    with pytest.raises(ValueError, match=r"similarity: .* found \(2, 5\) and"):
+        small.similarity(queries[:, :5], documents)
+
+
+def test_an_encoder_shows_its_sizes_in_one_line(small):
+    assert repr(small) == (
+        "Encoder(bert, layers 1, dim 30, two towers, at most 12 tokens of a query and 40 of a document)"
+    )

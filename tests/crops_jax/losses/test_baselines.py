@@ -236,6 +236,21 @@ def test_errors_name_the_loss_and_the_rule():
         softmax_cross_entropy(*arrays, temperature=1.0, options=LossOptions(level_weights=(1, 1, 1, 1, 2)))
     with pytest.raises(ValueError, match="infonce: temperature must be a scalar"):
         infonce(*arrays, temperature=jnp.ones(2))
+    for temperature, rule in [
+        (-0.05, "must be positive and finite, found -0.05"),
+        (0, "must be positive and finite, found 0"),
+        (float("nan"), "must be positive and finite, found nan"),
+        (np.float32("inf"), "must be positive and finite, found inf"),
+        ("0.05", "must be a number, found str"),
+    ]:
+        with pytest.raises(ValueError, match=f"h_infonce: temperature {rule}"):
+            h_infonce(*arrays, temperature=temperature)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="h_infonce: query_embeddings must be an array of JAX or NumPy, found list"):
+        h_infonce(q.tolist(), *arrays[1:], temperature=0.05)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="h_infonce: labels must be an array of JAX or NumPy, found list"):
+        h_infonce(*arrays[:2], matrix.tolist(), temperature=0.05)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"infonce: labels.level must be an array of JAX or NumPy, found list"):
+        infonce(*arrays[:2], arrays[2]._replace(level=[[4]]), temperature=0.05)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="infonce: doc_log_probabilities must be \\[11\\]"):
         infonce(*arrays, temperature=1.0, doc_log_probabilities=jnp.zeros(3))
     for fields, rule in [
