@@ -150,6 +150,28 @@ def test_tests_mirror_the_tree():
                 assert (ROOT / folder.relative_to(ROOT / "tests")).is_dir(), f"{folder} mirrors nothing"
 
 
+NESTED = re.compile(r"(Config|ConfigArgument|Constants\b.*)$")
+"""The types of fields that hold the flags of a section, whose class has the sentence."""
+
+
+def undescribed_fields(file: Path) -> Iterator[str]:
+    """The fields of arguments and configurations, each of which is a flag, that no docstring follows."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.ClassDef) or not node.name.endswith(("Arguments", "Config")):
+            continue
+        for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+            if not isinstance(statement, ast.AnnAssign) or NESTED.search(ast.unparse(statement.annotation)):
+                continue
+            described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            if not described:
+                yield f"{node.name}.{ast.unparse(statement.target)}"
+
+
+def test_every_flag_has_a_sentence_in_the_help():
+    fields = [name for file in modules().values() for name in undescribed_fields(file)]
+    assert not fields
+
+
 FRAGMENT = re.compile(r"(Of|Those|Where|What|So many|As|By|From|Which|Among|Both|Like|To)\b")
 """The beginnings of docstrings without a subject."""
 

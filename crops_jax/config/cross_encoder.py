@@ -14,6 +14,7 @@ class PairsConfig:
     """The query-document pairs and their batches."""
 
     pairs_per_batch: int = 32
+    """The number of pairs of a global batch."""
     max_tokens: int = 128
     """The maximum number of tokens of [CLS] query [SEP] document [SEP]. The query is kept whole first, then the
     document, so that a query loses its end only when it alone is too long."""

@@ -28,6 +28,7 @@ class EncoderConfig:
     layers: int = 6
     """The number of layers. In the family hashed these are the network's hidden layers, each of feed_forward_width."""
     heads: int = 12
+    """The number of attention heads of a layer."""
     key_value_heads: int = 0
     """Qwen, Mistral: the number of key and value heads, each shared by heads / key_value_heads queries. 0: heads."""
     head_width: int = 0
@@ -43,24 +44,32 @@ class EncoderConfig:
     feature_width: int = 64
     """hashed: the number of columns of each feature's table."""
     feed_forward_width: int = 1536
+    """The width of the hidden layer of each feed-forward network."""
     max_positions: int = 512
+    """The number of rows of the position table; of Qwen and Mistral the maximum number of tokens."""
     position_offset: int = 0
     """The row of the position table that the first token uses: 0 for BERT, 2 for RoBERTa, XLM-R and MPNet."""
     type_vocabulary_size: int = 2
+    """BERT: the number of rows of the token type table."""
     layer_norm_epsilon: float = 1e-12
     """The epsilon of layer norms, and of Qwen's RMS norms."""
     remat: bool = False
     """Whether the backward pass computes each layer again, so that its states need not be kept in memory."""
     dropout: float = 0.0
+    """The probability that training drops a component: of embeddings, attention weights and layer outputs."""
     pooling: Literal["mean", "first", "last"] = "mean"
+    """How token states become a vector: their mean, the state of the first token, or that of the last one."""
     shared_towers: bool = True
     """Whether queries and documents share one set of weights. The paper does not say."""
     query_codes: int = 0
     """The number of learnt codes of a Poly-encoder (crops_jax.models.query_codes), which gives a query as many vectors.
     Its score is slow, so it reranks (launch.evaluate --rerank-by). 0: a dual encoder, with one vector of a query."""
     max_query_tokens: int = 32
+    """The number of tokens at which a query is cut, special tokens included."""
     max_document_tokens: int = 128
+    """The number of tokens at which a document is cut, special tokens included."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """The type of matrix products. Weights, norms and softmax are float32."""
     attention: Literal["auto", "plain", "flash"] = "auto"
     """The attention of training steps. "plain" multiplies matrices and takes a softmax; "flash" uses kernels in which
     scores never leave the chip (TPU, NVIDIA GPU). "auto" is flash on TPUs for rows of at least 512 tokens without
@@ -135,6 +144,7 @@ class DataConfig:
     """The content of a global batch, and how it is read."""
 
     queries_per_batch: int = 64
+    """The number of queries of a global batch, on all devices together."""
     documents_per_query: int = 4
     """The number of documents of a record whose text enters one batch. They are chosen by (seed, step) among those
     whose tokens the record holds."""
@@ -146,6 +156,7 @@ class DataConfig:
     row_tokens: int = 0
     """The number of tokens of a row into which texts are packed. 0: the shortest row that holds the longest text."""
     shuffle: bool = True
+    """Whether each epoch reads the records in another order, which the seed decides."""
     workers: int = 0
     """The number of worker processes that read ahead. 0: the training process reads. It never changes what is read."""
 
@@ -178,6 +189,7 @@ class LossConfig:
         "pairwise_log",
         "binary_nce",
     ] = "h_infonce"
+    """The loss; see the function of this name in crops_jax.losses, and "lambda_loss" for lambda_mrr and lambda_ndcg."""
     implementation: Literal["auto", "dense", "streaming", "pallas"] = "auto"
     """The losses from ranknet on need every score of a batch; their only implementation is dense."""
     normalization: Literal["anchors", "queries", "sum"] = "anchors"
@@ -198,6 +210,7 @@ class LossConfig:
     """The numbers of leading components, each below encoder.width, that can be used as shorter vectors (Matryoshka
     representations, arXiv 2205.13147). The loss is its mean over these and the full width. Empty: the full width."""
     rince_form: Literal["out", "in", "out_in"] = "out"
+    """The form of the loss rince: which positives of a level its denominator has (Hoffmann et al., AAAI 2022)."""
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
     """The temperatures of levels 1 to 5 as multiples of the learnt temperature."""
     distillation: Literal["none", "kl", "margin_mse"] = "none"
@@ -213,9 +226,13 @@ class LossConfig:
     """The number of first documents of the whole corpus over which the loss of a query is, when the document tower is
     frozen (launch.train --document-embeddings). It has no effect otherwise."""
     initial_temperature: float = 0.05
+    """The temperature by which scores are divided, at the first step."""
     learn_temperature: bool = True
+    """Whether the temperature is learnt. Otherwise it stays the initial one."""
     minimum_temperature: float = 0.01
+    """The lower limit of the temperature, which is clipped after each step."""
     maximum_temperature: float = 1.0
+    """The upper limit of the temperature."""
 
     def __post_init__(self) -> None:
         _require(
@@ -253,18 +270,25 @@ class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay, a rate for each layer, and a moving average of the weights."""
 
     learning_rate: float = 2e-5
+    """The greatest learning rate, which the schedule reaches after the warm-up."""
     temperature_learning_rate: float = 1e-2
     """The learning rate of the logarithm of the temperature, with the schedule of learning_rate. A step changes the
     temperature by about 1 % at most. A rate for weights would hardly change it: 500 steps of 2e-5 change it by at most
     1 %. It has no effect on cross-encoders."""
     weight_decay: float = 1e-4
+    """The decay of matrices and tables for each unit of learning rate (AdamW); norms and biases have none."""
     warmup_fraction: float = 0.1
+    """The share of all steps in which the learning rate rises to its greatest value."""
     final_fraction: float = 0.0
     """The learning rate at the last step, as a fraction of learning_rate."""
     clip_norm: float = 1.0
+    """The norm of the whole gradient above which it is scaled down."""
     b1: float = 0.9
+    """The decay of the first moment of Adam."""
     b2: float = 0.999
+    """The decay of the second moment of Adam."""
     epsilon: float = 1e-8
+    """The number that Adam adds to the root of the second moment."""
     layer_decay: float = 1.0
     """The learning rate of a layer as a multiple of the rate of the layer after it; embeddings precede the first layer.
     The last layer and the heads use learning_rate, the temperature temperature_learning_rate."""
@@ -295,10 +319,12 @@ class MeshConfig:
     """
 
     data: int = -1
+    """The number of parts into which each batch is split, beside those of fsdp."""
     fsdp: int = 1
     """The number of devices that split parameters, the optimiser's moments and batches. With data = -1 it is a maximum:
     when there are fewer devices, fsdp is all that `model` leaves, so that one configuration serves 1 chip and 256."""
     model: int = 1
+    """The number of devices that split heads, feed-forward networks and the vocabulary (tensor parallelism)."""
     documents: Literal["auto", "gather", "ring"] = "auto"
     """How the streaming loss compares every query with every document: each device gathers all documents, or the
     devices pass them on in a ring. "auto" gathers while documents and their gradient take at most 1 GiB per device."""
@@ -321,23 +347,28 @@ class TrainingConfig:
     steps: int = 0
     """The number of optimiser steps. 0: the number that `epochs` takes."""
     epochs: float = 1.0
+    """The number of passes over the training records, if steps is 0."""
     micro_batches: int = 1
     """The number of parts in which the rows of a batch are encoded, one after the other, to save memory. The loss and
     its gradient are those of the whole batch (GradCache, arXiv 2101.06983). Each part is encoded twice."""
     log_every_steps: int = 10
+    """The number of steps between lines of metrics.jsonl."""
     evaluate_every_steps: int = 100
     """The number of steps between evaluations on the dev split, which choose the best checkpoint. 0: no evaluation."""
     early_stopping_evaluations: int = 0
     """The number of evaluations in a row without a better dev metric after which the run ends; its best checkpoint is
     the one before them. 0: the run never ends early. The learning rate follows the schedule of the whole run."""
     checkpoint_every_steps: int = 100
+    """The number of steps between checkpoints."""
     keep_last: int = 2
+    """The number of last checkpoints that are kept beside the best one."""
     skip_nonfinite_steps: int = 0
     """The maximum number of steps of a run whose loss or gradient is NaN or infinite. Such a step is counted and
     changes nothing but the step number. One more ends the run. 0: the first one ends the run."""
     profile_steps: tuple[int, int] = (0, 0)
     """The first step and the number of steps whose profiler trace is written to RUN/profile. 0 steps: no trace."""
     seed: int = 0
+    """The seed of initial weights, order, chosen documents and dropout."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.epochs), "epochs must be finite", self.epochs)

@@ -20,6 +20,7 @@ import tyro
 
 from crops_jax.config import Config
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import help_rules
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """The type of the field `config` of a program's arguments. The configuration's fields are flags without a prefix."""
@@ -48,19 +49,20 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
     prog = _called_as or f"python -m {_module_name(function)}"
     description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
+    shown: dict[str, Any] = {"config": markers, "registry": help_rules()}
     fields = {field.name for field in dataclasses.fields(kind)}
     arguments = _joined(arguments)
     with _config_errors_are_input_errors():
         if "config" not in fields:
             start = _starting_values(kind, arguments)
-            return tyro.cli(kind, prog=prog, description=description, args=arguments, config=markers, **start)
+            return tyro.cli(kind, prog=prog, description=description, args=arguments, **shown, **start)
         named = bool(arguments) and not arguments[0].startswith("-")
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
         defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
         return tyro.cli(
-            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**defaults), config=markers
+            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**defaults), **shown
         )
 
 
