@@ -1,10 +1,10 @@
 """Prints the documents that a retriever finds for typed queries."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import numpy as np
 import tyro
@@ -29,7 +29,8 @@ Ranking = tuple[np.ndarray, np.ndarray]
 @dataclass(frozen=True, kw_only=True)
 class SearchArguments:
     query: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """The words of the first query. Further queries are read from standard input, one for each line."""
+    """The words of the first query. Further queries are read from standard input, one for each line, if it is not a
+    terminal. Without a query, all are read from standard input."""
     run: str
     """A run of launch.train, or the folder or the Hugging Face hub name of an encoder."""
     logs: str
@@ -93,11 +94,16 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
     }
 
 
-def _queries(first: tuple[str, ...], lines: Iterable[str]) -> Iterator[str]:
-    """Yields the query of the command line, then the lines of standard input; on a terminal a prompt comes first."""
+def _queries(first: tuple[str, ...], lines: TextIO) -> Iterator[str]:
+    """Yields the query of the command line, then the lines of standard input.
+
+    A terminal is read only if the command line has no query; a prompt comes first.
+    """
     if first:
         yield " ".join(first)
-    if sys.stdin.isatty():
+    if lines.isatty():
+        if first:
+            return
         _say("type a query a line; an end of file (Ctrl-D) ends")
     try:
         yield from lines

@@ -134,7 +134,7 @@ def validate_temperature(name: str, temperature: object) -> None:
         raise ValueError(f"{name}: temperature must be a number, found {type(temperature).__name__}")
     if jnp.ndim(temperature) != 0:
         raise ValueError(f"{name}: temperature must be a scalar, found {jnp.shape(temperature)}")
-    if not isinstance(temperature, jax.Array) and not 0 < temperature < float("inf"):
+    if not isinstance(temperature, jax.Array) and not 0 < float(temperature) < float("inf"):
         raise ValueError(f"{name}: temperature must be positive and finite, found {temperature}")
 
 

@@ -59,6 +59,19 @@ def test_further_queries_come_from_standard_input(logs, monkeypatch):
     assert [answered["query"] for answered in outcome["queries"]] == ["red car", "blue boat", "red boat"]
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("query", "expected"), [(("red car",), ["red car"]), ((), ["blue boat", "red boat"])])
+def test_a_terminal_is_read_only_without_a_query(logs, monkeypatch, capsys, query, expected):
+    monkeypatch.setattr("sys.stdin", Terminal("blue boat\nred boat\n"))
+    outcome = search(SearchArguments(query=query, run="run", logs=logs))
+    assert [answered["query"] for answered in outcome["queries"]] == expected
+    assert ("type a query a line" in capsys.readouterr().err) == (not query)
+
+
 def test_stored_vectors_of_any_type_are_searched(logs, tmp_path, monkeypatch):
     asked = SearchArguments(query=("red car",), run="run", logs=logs, dim=20)
     computed = search(asked)
