@@ -128,6 +128,12 @@ class Encoder:
         limits = self.config.encoder
         return limits.max_query_tokens if tower == "query" else limits.max_document_tokens
 
+    def prompt(self, tower: Tower | None) -> str:
+        """Returns the text that `encode` puts before each text of a tower, or by default if the tower is None."""
+        if tower is None:
+            return self.default_prompt
+        return next((self.prompts[name] for name in _PROMPT_NAMES[tower] if name in self.prompts), "")
+
     def encode(
         self,
         texts: Sequence[str],
@@ -243,7 +249,7 @@ class Encoder:
 
     def _tokens(self, texts: Sequence[str], tower: Tower | None) -> list[np.ndarray]:
         """Returns the tokens of texts with the prompt of a tower, cut at its limit."""
-        prompt = self._prompt(tower)
+        prompt = self.prompt(tower)
         tokens = self.tokenizer.encode(
             [prompt + text for text in texts], max_tokens=self.max_tokens(tower or "document")
         )
@@ -255,11 +261,6 @@ class Encoder:
         tokens, segments = (jax.device_put(array, rows) for array in (batch.tokens, batch.segments))
         vectors = np.asarray(_encode(self._graph, self._state, tokens, segments, tower=tower, dim=dim))
         return vectors.reshape(-1, dim)[batch.places]
-
-    def _prompt(self, tower: Tower | None) -> str:
-        if tower is None:
-            return self.default_prompt
-        return next((self.prompts[name] for name in _PROMPT_NAMES[tower] if name in self.prompts), "")
 
     def _check_vocabulary(self, tokens: Sequence[np.ndarray]) -> None:
         rows = self.config.encoder.vocabulary_size

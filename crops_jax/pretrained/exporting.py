@@ -161,7 +161,9 @@ def _write_router(folder: Path, routes: Mapping[str, list[str]]) -> None:
 
 
 def _write_settings(folder: Path, encoder: Encoder) -> None:
-    prompts = {"query": "", "document": "", **encoder.prompts}
+    # sentence-transformers adds an empty prompt "document" to a folder without one, and takes it for documents.
+    sides = {"query": encoder.prompt("query"), "document": encoder.prompt("document")}
+    prompts = {**encoder.prompts, **sides}
     default = next((name for name, text in prompts.items() if text and text == encoder.default_prompt), None)
     settings = {
         "__version__": {"crops_jax": __version__},

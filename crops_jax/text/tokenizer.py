@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -25,12 +25,22 @@ class TokenizedTexts(NamedTuple):
 class Tokenizer:
     """A tokenizer. It adds the special tokens of its own post-processor, such as in [CLS] text [SEP]."""
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, *, truncation_side: Literal["right", "left"] = "right"):
+        """Copies a tokenizer.
+
+        Args:
+          backend: the tokenizer.
+          truncation_side: the side on which a text that is too long is cut: "right" for its end, "left" for its
+            beginning, as truncation_side of tokenizer_config.json says.
+        """
         self._backend = tokenizers.Tokenizer.from_str(backend.to_str())
+        self._truncation_side = truncation_side
         self._backend.no_padding()
         self._backend.no_truncation()
         # The description is taken now because each call to encode leaves its limit in it.
         self._description = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
+        if truncation_side != "right":
+            self._description += f" truncation_side {truncation_side}"
 
     @property
     def vocabulary_size(self) -> int:
@@ -45,8 +55,8 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], *, max_tokens: int) -> list[Int32[np.ndarray, "tokens"]]:
         """Returns the token ids of each text, with special tokens and without padding.
 
-        A text that is too long loses its end, but never its special tokens. Without special tokens, an empty text has
-        no token ids.
+        A text that is too long loses its end (with truncation_side "left" its beginning), but never its special tokens.
+        Without special tokens, an empty text has no token ids.
 
         Raises InputError when `max_tokens` leaves no room beside the special tokens.
         """
@@ -71,7 +81,7 @@ class Tokenizer:
         special = self._backend.num_special_tokens_to_add(is_pair=False)
         if max_tokens <= special:
             raise InputError(f"{max_tokens} tokens a text leave no room beside {special} special ones; allow more")
-        self._backend.enable_truncation(max_length=max_tokens)
+        self._backend.enable_truncation(max_length=max_tokens, direction=self._truncation_side)
         encodings = self._backend.encode_batch_fast(list(texts))
         tokens = [np.array(encoding.ids, np.int32) for encoding in encodings]
         return TokenizedTexts(tokens, sum(1 for encoding in encodings if encoding.overflowing))
@@ -82,7 +92,8 @@ def load(folder: Path | str) -> Tokenizer:
 
     Raises InputError when the folder has no tokenizer that can be read.
     """
-    return Tokenizer(_load_pretrained(folder).backend_tokenizer)
+    pretrained = _load_pretrained(folder)
+    return Tokenizer(pretrained.backend_tokenizer, truncation_side=pretrained.truncation_side)
 
 
 def fingerprint(folder: Path | str) -> str:

@@ -64,6 +64,19 @@ def test_a_hashed_tower_of_tokens_comes_back_as_it_went_out(tmp_path, shared):
     assert kinds == (["Transformer", "Pooling", *["Dense"] * 3, "Normalize"] if shared else ["Router", "Normalize"])
 
 
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_the_prompt_of_documents_is_exported_by_the_name_that_is_read_first(tmp_path, name):
+    """sentence-transformers 6 adds an empty prompt "document" to a folder that has none, and takes that one."""
+    encoder = encoder_of(tmp_path, prompts={"query": "the red ", name: "a lamp "})
+    pretrained.export(encoder, tmp_path / "folder")
+    settings = json.loads((tmp_path / "folder" / "config_sentence_transformers.json").read_text())
+    assert (settings["prompts"]["query"], settings["prompts"]["document"]) == ("the red ", "a lamp ")
+    again = pretrained.load_encoder(tmp_path / "folder")
+    for tower in ("query", "document"):
+        expected = encoder.encode(TEXTS[:2], tower=tower)
+        np.testing.assert_allclose(again.encode(TEXTS[:2], tower=tower), expected, atol=1e-6)
+
+
 def test_a_folder_of_tables_that_is_not_ours_is_named(tmp_path):
     pretrained.export(encoder_of(tmp_path, **HASHED), tmp_path / "folder")
     dense = tmp_path / "folder" / "2_Dense" / "config.json"

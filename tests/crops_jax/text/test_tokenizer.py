@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer as Backend
@@ -35,6 +37,24 @@ def test_long_texts_lose_their_end_but_no_special_token(folder):
     np.testing.assert_array_equal(cut.tokens[0][:3], loaded.encode(texts, max_tokens=40)[0][:3])
     with pytest.raises(InputError, match="leave no room beside 2 special ones"):
         loaded.encode(texts, max_tokens=2)
+
+
+def test_a_tokenizer_that_cuts_on_the_left_keeps_the_end_of_a_text(folder, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer.copy(folder, tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+    text = "red lamp for the garden"
+    theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    expected = theirs(text, truncation=True, max_length=4)["input_ids"]
+    loaded = tokenizer.load(tmp_path)
+    cut = loaded.tokenize([text, "red"], max_tokens=4)
+    assert cut.tokens[0].tolist() == expected
+    assert cut.tokens[0].tolist() != tokenizer.load(folder).encode([text], max_tokens=4)[0].tolist()
+    assert (cut.tokens[0][0], cut.tokens[0][-1], cut.cut) == (2, 3, 1)
+    assert loaded.fingerprint != tokenizer.fingerprint(folder)
+    assert tokenizer.copy(tmp_path, tmp_path / "copy").fingerprint == loaded.fingerprint
 
 
 def test_transformers_reads_what_is_saved(folder):
