@@ -14,6 +14,7 @@ from crops_jax.program.chain import STEPS, Chain, Step
 from launch.steps.arguments import PipelineArguments, check, named_arms
 from launch.steps.arms import arm_steps, mining_step, trained_in
 from launch.steps.programs import evaluation_step, splitting_steps
+from launch.steps.start import check_start
 from launch.steps.warm_start import WARM_START, warm_start_steps
 
 _PROGRAM = "launch.pipeline"
@@ -29,6 +30,7 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
     processes.refuse_several(_PROGRAM)
     arms = named_arms(arguments)
     check(arguments)
+    check_start(arguments)
     work = Path(arguments.output)
     planned = list(_steps(arguments, arms, work))
     work.mkdir(parents=True, exist_ok=True)

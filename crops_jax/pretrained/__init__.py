@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         load_encoder,
         read_cross_encoder_parameters,
         read_parameters,
-        resolve_config,
     )
+    from crops_jax.pretrained.resolving import resolve_config
 
 __all__ = [
     "export",
@@ -31,6 +31,7 @@ __getattr__ = loaded_on_use(
     __name__,
     {
         "exporting": ("export", "export_obstacle"),
-        "loading": ("load_encoder", "read_cross_encoder_parameters", "read_parameters", "resolve_config"),
+        "loading": ("load_encoder", "read_cross_encoder_parameters", "read_parameters"),
+        "resolving": ("resolve_config",),
     },
 )

@@ -1,6 +1,5 @@
 """Loads encoders and parameters from Hugging Face folders, whose description crops_jax.pretrained.folder reads."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +18,13 @@ from crops_jax.models.layers import linear
 from crops_jax.models.parameters import place_parameters
 from crops_jax.pretrained.dense_modules import read_dense
 from crops_jax.pretrained.folder import ModelFolder, describe, locate
+from crops_jax.pretrained.resolving import encoder_config, resolved
 from crops_jax.pretrained.tensor_files import StoredTensor, open_tensors
 from crops_jax.pretrained.tensor_names import from_hugging_face
 
 # The names of the tensors of pooler and head: those of BERT, then those of RoBERTa.
 _POOLERS = ("bert.pooler.dense", "pooler.dense", "classifier.dense")
 _HEADS = ("classifier", "classifier.out_proj")
-
-
-def resolve_config(config: Config) -> Config:
-    """Returns `config` with the sizes and the pooling of config.encoder.weights, or unchanged if weights == "".
-
-    Raises InputError if the folder cannot be used, or contradicts the rest of the configuration.
-    """
-    if not config.encoder.weights:
-        return config
-    return _resolve(config, describe(locate(config.encoder.weights)))
 
 
 def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
@@ -45,7 +35,7 @@ def read_parameters(config: Config, *, mesh: Mesh) -> dict[str, Any]:
     Raises InputError if the folder cannot be used.
     """
     folder = describe(locate(config.encoder.weights))
-    config = _resolve(config, folder)
+    config = resolved(config, folder)
     with _weights_belong_to(folder):
         return place_parameters(abstract_dual_encoder(config), _stored_parameters(config, folder), mesh)
 
@@ -95,7 +85,7 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
         "max_document_tokens": max_tokens or folder.max_document_tokens,
     }
     config = Config(
-        encoder=_encoder_config(
+        encoder=encoder_config(
             EncoderConfig(), folder, weights=str(folder_or_hub_name), shared_towers=len(folder.towers) == 1, **limits
         )
     )
@@ -110,27 +100,6 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
         trained_dims=(*folder.matryoshka_dims, folder.sizes["width"]) if folder.matryoshka_dims else None,
         default_dim=folder.truncate_dim,
     )
-
-
-def _resolve(config: Config, folder: ModelFolder) -> Config:
-    if len(folder.towers) > 1 and config.encoder.shared_towers:
-        raise InputError(
-            f"{config.encoder.weights} has a tower for queries and one for documents, and "
-            "encoder.shared_towers is set; unset it"
-        )
-    encoder = _encoder_config(config.encoder, folder)
-    if too_wide := [dim for dim in config.loss.matryoshka_dims if dim >= encoder.width]:
-        raise InputError(
-            f"loss.matryoshka_dims: {too_wide[0]} is not below {encoder.width}, the width of {encoder.weights}"
-        )
-    return dataclasses.replace(config, encoder=encoder)
-
-
-def _encoder_config(encoder: EncoderConfig, folder: ModelFolder, **fields: Any) -> EncoderConfig:
-    try:
-        return dataclasses.replace(encoder, **folder.sizes, **fields)
-    except ValueError as error:
-        raise InputError(f"{folder.towers[0]}: {error}") from error
 
 
 def _stored_parameters(config: Config, folder: ModelFolder) -> dict[str, Any]:

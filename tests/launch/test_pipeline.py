@@ -9,6 +9,7 @@ from crops_jax.errors import InputError, Interrupted
 from crops_jax.program import chain, load_config
 from crops_jax.program.chain import Chain
 from launch import pipeline
+from tests.model_folders import write_bert, write_tokenizer
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ def test_cross_perspective_takes_every_perspective_and_each_arm_is_mined_on_its_
 
 
 def test_pretrained_weights_bring_their_tokenizer_and_an_untrained_baseline(asked):
+    write_bert(Path("folder"), max_positions=512)
     _, commands = asked("minilm", {"encoder": {"weights": "folder"}}, arms="search_log")
     assert any("data.write_records" in command and "--tokenizer folder" in command for command in commands)
     assert any("launch.evaluate --run folder" in command and "--name untrained" in command for command in commands)
@@ -93,6 +95,7 @@ def test_a_warm_start_is_trained_on_documents_before_the_arms_and_every_arm_star
 
 
 def test_a_tokenizer_that_is_given_serves_the_warm_start_too(asked):
+    write_tokenizer(Path("tokens"))
     _, commands = asked(warm_start=True, tokenizer="tokens", from_time="", fraction=0.2, by="group")
     assert "--until" not in commands[1]
     written = [command for command in commands if "data.write_records" in command]

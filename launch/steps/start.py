@@ -1,0 +1,43 @@
+"""The checks of what a pipeline needs later, before its first step: encoder, tokenizer, logs and disk space."""
+
+import shutil
+from pathlib import Path
+
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.text import tokenizer
+from launch.steps.arguments import PipelineArguments
+
+_MEBIBYTE = 1 << 20
+
+
+def check_start(arguments: PipelineArguments) -> None:
+    """Checks what a later step would refuse after hours.
+
+    Raises:
+      InputError: the logs, the folder of --encoder.weights or the tokenizer cannot be used, or the weights contradict
+        the rest of the configuration.
+      NamedFailure: the disk of WORK has less free space than the log tables take, of which the split is a copy.
+    """
+    logs = Path(arguments.logs)
+    if not logs.is_dir():
+        raise InputError(f"--logs {logs}: no such directory; give the directory of the log tables")
+    if arguments.config.encoder.weights:
+        from crops_jax.pretrained import resolve_config
+
+        resolve_config(arguments.config)
+    if arguments.tokenizer:
+        tokenizer.load(arguments.tokenizer)
+    work = Path(arguments.output)
+    if not work.exists():  # a later call continues with what is there already
+        _check_space(logs, work)
+
+
+def _check_space(logs: Path, work: Path) -> None:
+    needed = sum(file.stat().st_size for file in logs.rglob("*.parquet"))
+    place = next(folder for folder in work.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise NamedFailure(
+            f"{place}: {free / _MEBIBYTE:,.0f} MiB are free, and the split of {logs} alone takes about "
+            f"{needed / _MEBIBYTE:,.0f} MiB; free some space, or choose an --output on another disk"
+        )
