@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class TableFiles:
     """The number of rows in the files."""
     left_out: pa.Table | None = field(default=None, repr=False, compare=False)
     """(file, row) of the rows that readers do not get; None if they get all rows."""
+    copies: Mapping[Path, Path] = field(default_factory=dict, repr=False, compare=False)
+    """file -> the copy that DuckDB reads instead of it, because DuckDB reads no file with a text that is not UTF-8."""
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -56,6 +58,15 @@ class TableFiles:
         """
         return " UNION ALL ".join(self._run_sql(run, located=located, with_stored=with_stored) for run in self.runs)
 
+    def read_from(self, file: Path) -> Path:
+        """Returns the file that DuckDB reads for a file of the table: itself, or its copy."""
+        return self.copies.get(file, file)
+
+    def _file_sql(self, run: FileRun) -> str:
+        quoted = [[str(path).replace("'", "''") for path in (self.read_from(file), file)] for file in run.files]
+        cases = " ".join(f"WHEN '{copy}' THEN '{file}'" for copy, file in quoted if copy != file)
+        return f"CASE filename {cases} ELSE filename END" if cases else "filename"
+
     def _run_sql(self, run: FileRun, *, located: bool, with_stored: bool) -> str:
         selected = [f'{sql(c, run.stored.get(c.name), run.name(c.name))} AS "{c.name}"' for c in self.schema.columns]
         if with_stored:
@@ -64,8 +75,8 @@ class TableFiles:
                 value = value if len(self.runs) == 1 else f"CAST({value} AS VARCHAR)"
                 selected.append(f'{value} AS "stored {column}"')
         if located:
-            selected += ["filename AS file", "file_row_number AS row"]
-        paths = ", ".join(f"'{sql_text(file)}'" for file in run.files)
+            selected += [f"{self._file_sql(run)} AS file", "file_row_number AS row"]
+        paths = ", ".join(f"'{sql_text(self.read_from(file))}'" for file in run.files)
         return f"SELECT {', '.join(selected)} FROM read_parquet([{paths}], hive_partitioning = false)"
 
 
@@ -136,25 +147,31 @@ def _first_invalid_text(file: Path, name: str) -> tuple[int, str] | None:
     try:
         with pq.ParquetFile(file) as opened:
             for batch in opened.iter_batches(columns=[name]):
-                values = batch.column(0)
-                if is_text(values.type) and not _is_valid(values):
-                    for value in values.cast(pa.large_binary()).to_pylist():
-                        try:
-                            _ = value and value.decode()
-                        except UnicodeDecodeError:
-                            return row, repr(value[:80])
-                        row += 1
-                else:
-                    row += len(values)
+                if wrong := invalid_texts(batch.column(0)):
+                    first, value = next(iter(wrong.items()))
+                    return row + first, repr(value[:80])
+                row += len(batch)
     except (pa.ArrowException, OSError, ValueError):
         return None
     return None
 
 
-def _is_valid(values: pa.Array) -> bool:
+def invalid_texts(values: pa.Array) -> dict[int, bytes]:
+    """Returns the bytes of the texts of an array that are not UTF-8, by their index; empty for other types."""
+    if not is_text(values.type):
+        return {}
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
+        stored = values.cast(pa.large_binary()).to_pylist()
+        return {index: value for index, value in enumerate(stored) if value is not None and not _is_utf8(value)}
+    return {}
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
         return False
     return True
 
@@ -165,7 +182,7 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
     It names only the files if each column of each file can be read alone.
     """
     for file, column, name in table.file_columns():
-        query = f"SELECT bit_xor(hash(\"{name}\")) FROM read_parquet('{sql_text(file)}')"
+        query = f"SELECT bit_xor(hash(\"{name}\")) FROM read_parquet('{sql_text(table.read_from(file))}')"
         try:
             with duckdb.connect() as fresh:
                 fresh.execute(query).fetchall()
@@ -174,7 +191,7 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
                 row, shown = invalid
                 return (
                     f"table {table.name}, column {column}: {file}, row {row} (counted from 0): the text {shown} is not "
-                    "UTF-8; write the texts of the column in UTF-8"
+                    "UTF-8; write the texts of the column in UTF-8, or set such rows aside (--on-bad-rows quarantine)"
                 )
             return (
                 f"table {table.name}, column {column}: {file} is damaged, it cannot be read to its end "

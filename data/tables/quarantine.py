@@ -7,19 +7,27 @@ The quarantine has each row once, with the first rule that it breaks. If several
 the order of the files is kept. A table is processed after the tables it refers to, so rows that refer to a row that was
 set aside are set aside too. Damage to a whole file (it is cut off, has another type, or lacks a column) is not a matter
 of single rows and raises InputError.
+
+DuckDB reads no file that has a text that is not UTF-8. The rows of such texts are set aside, and DuckDB reads a copy of
+the file with other texts in their place, which is removed when the process ends.
 """
 
+import atexit
 import dataclasses
+import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from crops_jax import artifacts
 from crops_jax.artifacts import in_place
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from data.tables.checks import (
     WRITTEN_IDS,
     broken_rules,
@@ -30,7 +38,7 @@ from data.tables.checks import (
     unknown_rows,
 )
 from data.tables.duckdb_session import named_lack_of_room
-from data.tables.files import TableFiles, add_view, named_read_errors
+from data.tables.files import TableFiles, add_view, invalid_texts, named_read_errors
 from data.tables.rules import REFERENCES, Rule
 
 OnBadRows = Literal["fail", "quarantine"]
@@ -71,7 +79,7 @@ def set_aside(connection: duckdb.DuckDBPyConnection, directory: Path, tables: di
     with tqdm(total=rows, desc="checking log tables", unit=" rows", delay=3, leave=False) as progress:
         for name, table in tables.items():
             with named_read_errors(table):
-                rewritten = _set_aside_rows(connection, table, tables)
+                table, rewritten = _set_aside_rows(connection, table, tables)
                 counted = connection.execute(
                     f"SELECT \"column\" || ': ' || reason AS why, count(*) FROM quarantine.{name} "
                     "GROUP BY why ORDER BY why"
@@ -99,18 +107,36 @@ def _check_rows_remain(table: TableFiles, counts: dict[str, int], *, required: b
 
 def _set_aside_rows(
     connection: duckdb.DuckDBPyConnection, table: TableFiles, tables: dict[str, TableFiles]
-) -> pa.Table:
-    """Fills quarantine.NAME, adds the view NAME of the rows that are kept, and returns the rewrites of its queries."""
+) -> tuple[TableFiles, pa.Table]:
+    """Fills quarantine.NAME, and adds the view NAME of the rows that are kept.
+
+    Returns the table, with copies of the files that DuckDB cannot read, and the rewrites of its queries.
+    """
     name = table.name
     connection.execute(
         f'CREATE TABLE quarantine.{name} (file VARCHAR, row BIGINT, "column" VARCHAR, reason VARCHAR, value VARCHAR)'
     )
-    if broken := [rule for rule, _ in broken_rules(connection, table)]:
+    try:
+        found = broken_rules(connection, table)
+    except duckdb.Error as error:
+        try:
+            table, invalid = _with_valid_texts(table)
+        except (pa.ArrowException, OSError) as other:
+            if is_full_disk(other):
+                raise NamedFailure(f"table {name}: the disk of temporary files is full; free some space") from other
+            raise error from other
+        if not invalid.num_rows:
+            raise
+        connection.register("invalid", invalid)
+        connection.execute(f"INSERT INTO quarantine.{name} SELECT * FROM invalid")
+        connection.unregister("invalid")
+        found = broken_rules(connection, table)
+    if broken := [rule for rule, _ in found]:
         first = " ".join(f"WHEN {rule.broken} THEN [{_struct_sql(rule)}]" for rule in broken)
         # unnest() is used because WHERE would skip row groups by their statistics, which omit NaN.
         connection.execute(
             f"INSERT INTO quarantine.{name} SELECT file, row, unnest(CASE {first} END, max_depth := 2) "
-            f"FROM stored_{name}"
+            f"FROM stored_{name} ANTI JOIN quarantine.{name} USING (file, row)"
         )
     rewrites = query_rewrites(connection, table)
     add_view(connection, table, view=f"located_{name}", rewrites=rewrites, located=True)
@@ -132,7 +158,57 @@ def _set_aside_rows(
     if repeated := repeated_rows(connection, table):
         key = " and ".join(table.schema.key)
         _insert(connection, name, key, "'repeats the key of an earlier row'", repeated)
-    return rewrites
+    return table, rewrites
+
+
+def _with_valid_texts(table: TableFiles) -> tuple[TableFiles, pa.Table]:
+    """Copies the files that have texts that are not UTF-8, with other texts in their place.
+
+    Returns the table with the copies, and the rows of these texts as the quarantine has them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="crops_jax_texts_"))
+    # Connections that read the copies can live as long as the process.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copies: dict[Path, Path] = {}
+    rows: dict[tuple[str, int], tuple[str, str]] = {}
+    for run in table.runs:
+        columns = {run.name(column): column for column in run.stored}
+        for file in run.files:
+            copy = folder / f"{len(copies):05d}.parquet"
+            if found := _copy_with_valid_texts(file, copy, columns):
+                copies[file] = copy
+                for row, column, value in found:
+                    rows.setdefault((str(file), row), (column, value))
+    listed = [(file, row, column, "not UTF-8", value) for (file, row), (column, value) in rows.items()]
+    schema = pa.schema({name: pa.int64() if name == "row" else pa.string() for name in COLUMNS[1:]})
+    named = [dict(zip(schema.names, one, strict=True)) for one in listed]
+    return dataclasses.replace(table, copies=copies), pa.Table.from_pylist(named, schema=schema)
+
+
+def _copy_with_valid_texts(file: Path, copy: Path, columns: Mapping[str, str]) -> list[tuple[int, str, str]]:
+    """Returns (row, column, value) of each text of a file that is not UTF-8, the value as Python writes the bytes.
+
+    Args:
+      file: a Parquet file.
+      copy: the path of the copy, in which replacement characters take the place of what is not UTF-8.
+      columns: the columns that are read, by their names in the file.
+    """
+    found: list[tuple[int, str, str]] = []
+    row = 0
+    with pq.ParquetFile(file) as opened, pq.ParquetWriter(copy, opened.schema_arrow) as writer:
+        for batch in opened.iter_batches():
+            for position, name in enumerate(batch.schema.names):
+                values = batch.column(position)
+                if not (wrong := invalid_texts(values)):
+                    continue
+                if name in columns:
+                    found += [(row + index, columns[name], repr(value[:80])) for index, value in wrong.items()]
+                stored = values.cast(pa.large_binary()).to_pylist()
+                texts = [None if value is None else value.decode(errors="replace") for value in stored]
+                batch = batch.set_column(position, batch.schema.field(position), pa.array(texts, values.type))
+            writer.write_batch(batch)
+            row += len(batch)
+    return found
 
 
 def _struct_sql(rule: Rule) -> str:

@@ -247,3 +247,69 @@ def test_a_copied_table_without_bad_rows_is_the_same_bytes(tmp_path):
     copy_table(opened, "judgements", tmp_path / "out")
     assert (tmp_path / "out/documents/00001.parquet").read_bytes() == (logs / "documents/b.parquet").read_bytes()
     assert (tmp_path / "out/judgements.parquet").read_bytes() == (logs / "judgements.parquet").read_bytes()
+
+
+def with_bytes(values):
+    """A column of text that has some bytes that are not UTF-8."""
+    return pa.array(values, pa.binary()).view(pa.string())
+
+
+def write_texts_that_are_not_utf8(directory):
+    tables = {
+        "documents": {
+            "doc_id": ["d1", "d2", "d3", "d4"],
+            "title": with_bytes([b"one", b"\xff\xfe two", "dreißig".encode(), None]),
+            "text": with_bytes([None, b"\xc3\x28", b"three", b"four"]),
+        },
+        "searches": {
+            "search_id": ["s1", "s2"],
+            "user_id": ["u1", "u1"],
+            "query": with_bytes([b"red shoe", b"caf\xe9"]),
+            "time": [NOON, NOON],
+        },
+        "candidates": {
+            "search_id": ["s1", "s2", "s1"],
+            "doc_id": ["d1", "d3", "d2"],
+            "stage": ["shown", "shown", "shown"],
+            "watch_seconds": [1.0, 1.0, 1.0],
+        },
+    }
+    return write(directory, tables)
+
+
+def test_rows_with_texts_that_are_not_utf8_are_set_aside(tmp_path):
+    logs = write_texts_that_are_not_utf8(tmp_path / "logs")
+    with pytest.raises(InputError, match=r"row 1 \(counted from 0\): the text .* is not UTF-8; .* quarantine"):
+        open_logs(logs)
+    opened = open_logs(logs, on_bad_rows="quarantine", quarantine=beside(tmp_path / "labels"))
+    assert opened.quarantined == {
+        "documents": {"title: not UTF-8": 1, "title: null in a required column": 1},
+        "searches": {"query: not UTF-8": 1},
+        "candidates": {"doc_id: set aside in documents": 1, "search_id: set aside in searches": 1},
+    }
+    assert opened.read("documents", ["doc_id", "title", "text"]).to_pylist() == [
+        {"doc_id": "d1", "title": "one", "text": None},
+        {"doc_id": "d3", "title": "dreißig", "text": "three"},
+    ]
+    connection = opened.connect()
+    assert connection.table("searches").query.to_pyarrow().to_pylist() == ["red shoe"]
+    assert connection.table("candidates").count().to_pyarrow().as_py() == 1
+    found = pq.read_table(tmp_path / "labels.quarantine" / "documents.parquet").select(
+        ["file", "row", "column", "value"]
+    )
+    file = str(logs / "documents.parquet")
+    assert found.select(["file", "row", "column", "value"]).to_pylist() == [
+        {"file": file, "row": 1, "column": "title", "value": "b'\\xff\\xfe two'"},
+        {"file": file, "row": 3, "column": "title", "value": None},
+    ]
+    (tmp_path / "copy").mkdir()
+    copy_table(opened, "documents", tmp_path / "copy")
+    assert pq.read_table(tmp_path / "copy" / "documents.parquet")["doc_id"].to_pylist() == ["d1", "d3"]
+
+
+def test_a_file_that_is_damaged_otherwise_is_refused_in_quarantine_too(tmp_path):
+    logs = write_texts_that_are_not_utf8(tmp_path / "logs")
+    whole = (logs / "searches.parquet").read_bytes()
+    (logs / "searches.parquet").write_bytes(whole[:8] + bytes(40) + whole[48:])
+    with pytest.raises(InputError, match="table searches"):
+        open_logs(logs, on_bad_rows="quarantine")
