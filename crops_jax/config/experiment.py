@@ -18,9 +18,9 @@ def _require(condition: bool, rule: str, value: object) -> None:
 class EncoderConfig:
     """The tower that encodes a text, and how its token states become a vector."""
 
-    family: Literal["bert", "mpnet", "qwen2", "qwen3", "mistral", "hashed"] = "bert"
+    family: Literal["bert", "mpnet", "modernbert", "qwen2", "qwen3", "mistral", "hashed"] = "bert"
     """The family of the tower: bert and mpnet are crops_jax.models.bert, qwen2, qwen3 and mistral are
-    crops_jax.models.qwen, and hashed is crops_jax.models.hashed."""
+    crops_jax.models.qwen, and modernbert and hashed are the modules of crops_jax.models with these names."""
     vocabulary_size: int = 30522
     """The number of rows of the token embedding. Records of a tokenizer with more tokens are refused."""
     width: int = 384
@@ -34,7 +34,13 @@ class EncoderConfig:
     head_width: int = 0
     """Qwen and Mistral: the width of a head. 0: width / heads."""
     rotary_base: float = 1e6
-    """Qwen and Mistral: the base of the rotary frequencies (rope_theta)."""
+    """Qwen, Mistral, ModernBERT: the base of the rotary frequencies (rope_theta), in ModernBERT of global layers."""
+    local_rotary_base: float = 1e4
+    """ModernBERT: the base of the rotary frequencies of the layers with a window."""
+    local_window: int = 64
+    """ModernBERT: the number of positions on each side that a token of the layers with a window sees."""
+    global_every: int = 3
+    """ModernBERT: the distance from one layer that sees whole texts to the next; the first layer is one."""
     relative_buckets: int = 32
     """MPNet: the number of buckets of distances between tokens; an even number, at least 4."""
     hashed_features: tuple[Literal["unigrams", "bigrams", "text"], ...] = ("unigrams", "bigrams", "text")
@@ -82,7 +88,7 @@ class EncoderConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
         _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
-        if not self.has_rotary_positions:
+        if not self.is_decoder:
             unset = not (self.key_value_heads or self.head_width)
             _require(
                 unset,
@@ -99,9 +105,11 @@ class EncoderConfig:
         flash = self.attention == "flash"
         _require(not (flash and self.dropout), "attention 'flash' has no dropout; dropout must be 0", self.dropout)
         _require(not flash or self.family != "hashed", "attention must be 'auto' for a tower without any", "flash")
-        _require(
-            not flash or self.family != "mpnet", "attention 'flash' has no biases of distances, as MPNet's", "flash"
-        )
+        plain_only = self.family in ("mpnet", "modernbert")
+        _require(not (flash and plain_only), f"attention 'flash' cannot compute that of {self.family}", "flash")
+        for name in ("local_window", "global_every"):
+            _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        _require(self.local_rotary_base > 0, "local_rotary_base must be positive", self.local_rotary_base)
         buckets = self.relative_buckets
         _require(buckets >= 4 and buckets % 2 == 0, "relative_buckets must be even and at least 4", buckets)
         _require(self.query_codes >= 0, "query_codes must not be negative", self.query_codes)
@@ -112,8 +120,8 @@ class EncoderConfig:
             _require(3 <= value <= longest, rule, value)
 
     @property
-    def has_rotary_positions(self) -> bool:
-        """Whether the tower is a decoder with rotary positions and causal attention: Qwen or Mistral."""
+    def is_decoder(self) -> bool:
+        """Whether the tower is a decoder, with causal attention: Qwen or Mistral."""
         return self.family in ("qwen2", "qwen3", "mistral")
 
     def _check_heads(self) -> None:
@@ -122,7 +130,7 @@ class EncoderConfig:
             _require(self.width % self.heads == 0, "width must be a multiple of heads", sizes)
         groups = self.key_value_heads or self.heads
         _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
-        if self.has_rotary_positions:
+        if self.is_decoder or self.family == "modernbert":
             width = self.head_width or self.width // self.heads
             _require(width % 2 == 0, "rotary positions need heads of even width", width)
             _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)

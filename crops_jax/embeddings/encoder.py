@@ -30,6 +30,11 @@ _NOT_IN_VECTORS = {"weights", "dropout", "attention"}
 # encode_document of sentence-transformers uses the first of these prompts that the folder has.
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
+_ONLY_OF_FAMILY = {
+    "mpnet": ("relative_buckets",),
+    "modernbert": ("local_rotary_base", "local_window", "global_every"),
+}
+
 
 class Encoder:
     """A dual encoder with its tokenizer, token limits and prompts.
@@ -113,8 +118,9 @@ class Encoder:
         # Encoders keep the fingerprint that they had before there were fields that do not concern them.
         if not self.config.encoder.query_codes:
             del sizes["query_codes"]
-        if self.config.encoder.family != "mpnet":
-            del sizes["relative_buckets"]
+        for family, names in _ONLY_OF_FAMILY.items():
+            if self.config.encoder.family != family:
+                sizes = {name: value for name, value in sizes.items() if name not in names}
         settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
         settings += [] if self.default_dim is None else [self.default_dim]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

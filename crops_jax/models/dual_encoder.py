@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int32, Key
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
 from crops_jax.models.hashed import Hashed
+from crops_jax.models.modernbert import ModernBert
 from crops_jax.models.parameters import fill_module
 from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
 from crops_jax.models.query_codes import QueryCodes
@@ -30,7 +31,15 @@ from crops_jax.text.packing import PackedTexts, segments_per_row
 
 Tower = Literal["query", "document"]
 
-_TOWERS = {"bert": Bert, "mpnet": Bert, "qwen2": Qwen, "qwen3": Qwen, "mistral": Qwen, "hashed": Hashed}
+_TOWERS = {
+    "bert": Bert,
+    "mpnet": Bert,
+    "modernbert": ModernBert,
+    "qwen2": Qwen,
+    "qwen3": Qwen,
+    "mistral": Qwen,
+    "hashed": Hashed,
+}
 
 
 class DualEncoder(nnx.Module):

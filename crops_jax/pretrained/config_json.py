@@ -21,6 +21,7 @@ _SIZES = {
 _BERT_TYPES = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
 # The padding token of MPNet is always 1, and its positions start after that row.
 _MPNET_TYPE, _MPNET_OFFSET = "mpnet", 2
+_MODERNBERT_TYPE = "modernbert"
 _DECODER_TYPES = ("qwen2", "qwen3", "mistral")
 _BERT_EXPECTED = {
     "hidden_act": "gelu",
@@ -38,6 +39,26 @@ _DECODER_READ = {
     "sliding_window",
     *("num_key_value_heads", "head_dim", "rope_theta", "rope_parameters", "rope_scaling", "rms_norm_eps"),
     *("attention_bias", "layer_types"),
+}
+_MODERNBERT_EXPECTED = {
+    "hidden_activation": "gelu",
+    "norm_bias": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "is_decoder": False,
+    "is_causal": False,
+    "is_encoder_decoder": False,
+}
+_MODERNBERT_READ = {
+    *("norm_eps", "layer_types", "global_attn_every_n_layers", "local_attention"),
+    *("rope_parameters", "global_rope_theta", "local_rope_theta"),
+}
+# The first versions of ModernBERT wrote fields of BERT that it does not read.
+_MODERNBERT_IGNORED = {
+    *("initializer_cutoff_factor", "embedding_dropout", "mlp_dropout", "decoder_bias", "classifier_pooling"),
+    *("classifier_dropout", "classifier_bias", "classifier_activation", "deterministic_flash_attn"),
+    *("sparse_prediction", "sparse_pred_ignore_index", "reference_compile", "repad_logits_with_grad"),
+    *("position_embedding_type", "layer_norm_eps", "pad_token_id", "bos_token_id"),
 }
 _BERT_READ = {"pad_token_id", "type_vocab_size", "layer_norm_eps"}
 _MPNET_READ = {"relative_attention_num_buckets", "layer_norm_eps"}
@@ -71,7 +92,6 @@ _REFUSED = {
     "quantization_config": "quantised weights are not read; take the folder of the model before quantisation",
     "pruned_heads": "removed heads are not supported",
 }
-_DECODER_FIELDS = (_DECODER_EXPECTED, _DECODER_READ, _DECODER_IGNORED)
 _ROTARY_FIELDS = {"rope_type", "type", "rope_theta"}
 _DECODER_BIAS = {"qwen2": True, "qwen3": False, "mistral": False}
 _DECODER_ROTARY_BASE = 10_000.0
@@ -81,7 +101,7 @@ _TABLE_TYPE = "opt"
 _TABLE_EXPECTED = {"num_hidden_layers": 0, "do_layer_norm_before": False}
 
 
-_SUPPORTED = (*_BERT_TYPES, _MPNET_TYPE, *_DECODER_TYPES)
+_SUPPORTED = (*_BERT_TYPES, _MPNET_TYPE, _MODERNBERT_TYPE, *_DECODER_TYPES)
 
 
 def read_sizes(file: Path) -> dict[str, Any]:
@@ -99,13 +119,15 @@ def read_sizes(file: Path) -> dict[str, Any]:
     for name, why in _REFUSED.items():
         if content.get(name):
             raise InputError(f"{file}: {name} is not supported: {why}")
-    for name, value in (_DECODER_EXPECTED if kind in _DECODER_TYPES else _BERT_EXPECTED).items():
+    for name, value in _expected(kind).items():
         if (content.get(name) if content.get(name) is not None else value) != value:
             raise InputError(f"{file}: {name} {content[name]} is not supported; it must be {value}")
     _check_known(file, content, kind)
     sizes = {field: _size(file, name, content.get(name)) for name, field in _SIZES.items()}
     if kind == _MPNET_TYPE:
         return sizes | _mpnet_fields(file, content)
+    if kind == _MODERNBERT_TYPE:
+        return sizes | _modernbert_fields(file, content, layers=sizes["layers"])
     if kind in _BERT_TYPES:
         return sizes | _bert_fields(file, content, kind)
     return sizes | _decoder_fields(file, content, kind, longest=sizes["max_positions"])
@@ -114,12 +136,21 @@ def read_sizes(file: Path) -> dict[str, Any]:
 def known_fields(kind: str) -> set[str]:
     """Returns the fields of the config.json of a model type that are read, checked, refused, or without effect."""
     if kind in _DECODER_TYPES:
-        own = _DECODER_FIELDS
-    elif kind == _MPNET_TYPE:
-        own = (_BERT_EXPECTED, _MPNET_READ, _MPNET_IGNORED)
+        own = (_DECODER_READ, _DECODER_IGNORED)
     else:
-        own = (_BERT_EXPECTED, _BERT_READ, _BERT_IGNORED)
+        own = {
+            _MPNET_TYPE: (_MPNET_READ, _MPNET_IGNORED),
+            _MODERNBERT_TYPE: (_MODERNBERT_READ, _MODERNBERT_IGNORED),
+        }.get(kind, (_BERT_READ, _BERT_IGNORED))
+    own = (_expected(kind), *own)
     return {*_SIZES, *_IGNORED, *_REFUSED, *(name for names in own for name in names)}
+
+
+def _expected(kind: str) -> Mapping[str, Any]:
+    """Returns the fields of a model type that must have one value."""
+    if kind == _MODERNBERT_TYPE:
+        return _MODERNBERT_EXPECTED
+    return _DECODER_EXPECTED if kind in _DECODER_TYPES else _BERT_EXPECTED
 
 
 def _check_known(file: Path, content: Mapping[str, Any], kind: str) -> None:
@@ -138,8 +169,10 @@ def config_json(config: EncoderConfig) -> dict[str, Any]:
         return _table_json(config)
     sizes = {name: getattr(config, field) for name, field in _SIZES.items()}
     common = {"initializer_range": 0.02, "dtype": "float32"}
-    if config.has_rotary_positions:
+    if config.is_decoder:
         return {**sizes, **common, **_decoder_json(config)}
+    if config.family == "modernbert":
+        return {**sizes, **common, **_modernbert_json(config)}
     common |= {
         "layer_norm_eps": config.layer_norm_epsilon,
         "hidden_act": "gelu",
@@ -181,6 +214,68 @@ def _mpnet_fields(file: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _modernbert_fields(file: Path, content: Mapping[str, Any], *, layers: int) -> dict[str, Any]:
+    every = _size(file, "global_attn_every_n_layers", content.get("global_attn_every_n_layers", 3))
+    kinds = _field(file, content, "layer_types", list, default=None)
+    if kinds is not None:
+        others = [i for i, kind in enumerate(kinds[1:], start=1) if kind == "full_attention"]
+        every = others[0] if others else max(len(kinds), 1)
+        if kinds != [_layer_type(i, every) for i in range(layers)]:
+            raise InputError(
+                f"{file}: layer_types {', '.join(map(str, kinds))} is not supported; one of every n layers, from the "
+                "first on, must be full_attention, and the others sliding_attention"
+            )
+    rotary = _field(file, content, "rope_parameters", dict, default={})
+    bases = {
+        kind: _rotary_base(file, _field(file, rotary, f"{kind}_attention", dict, default={}), content, old, default)
+        for kind, old, default in (("full", "global_rope_theta", 160_000.0), ("sliding", "local_rope_theta", 10_000.0))
+    }
+    return {
+        "family": "modernbert",
+        "position_offset": 0,
+        "rotary_base": bases["full"],
+        "local_rotary_base": bases["sliding"],
+        "local_window": _size(file, "local_attention", content.get("local_attention", 128), minimum=2) // 2,
+        "global_every": every,
+        "layer_norm_epsilon": float(_field(file, content, "norm_eps", int, float, default=1e-5)),
+    }
+
+
+def _layer_type(layer: int, every: int) -> str:
+    return "full_attention" if layer % every == 0 else "sliding_attention"
+
+
+def _rotary_base(
+    file: Path, rotary: Mapping[str, Any], content: Mapping[str, Any], old_name: str, default: float
+) -> float:
+    """Returns rope_theta of one kind of layers, or the field that held it in older versions."""
+    _check_rotary(file, rotary)
+    base = _field(file, rotary, "rope_theta", int, float, default=None)
+    return float(_field(file, content, old_name, int, float, default=default) if base is None else base)
+
+
+def _modernbert_json(config: EncoderConfig) -> dict[str, Any]:
+    bases = {"full_attention": config.rotary_base, "sliding_attention": config.local_rotary_base}
+    return {
+        "architectures": ["ModernBertModel"],
+        "model_type": _MODERNBERT_TYPE,
+        "hidden_activation": "gelu",
+        "norm_eps": config.layer_norm_epsilon,
+        "norm_bias": False,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": config.dropout,
+        "embedding_dropout": config.dropout,
+        "mlp_dropout": config.dropout,
+        "layer_types": [_layer_type(i, config.global_every) for i in range(config.layers)],
+        "local_attention": 2 * config.local_window,
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()},
+        "pad_token_id": 0,
+        # The defaults are ids of ModernBERT's own vocabulary.
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+    }
+
+
 def _decoder_fields(file: Path, content: Mapping[str, Any], kind: str, *, longest: int) -> dict[str, Any]:
     bias = _field(file, content, "attention_bias", bool, default=_DECODER_BIAS[kind])
     if bias != _DECODER_BIAS[kind]:
@@ -190,12 +285,7 @@ def _decoder_fields(file: Path, content: Mapping[str, Any], kind: str, *, longes
     layers = _field(file, content, "layer_types", list, default=[])
     if others := [layer for layer in layers if layer != "full_attention"]:
         raise InputError(f"{file}: layer_types has {others[0]!r}; every layer must be 'full_attention'")
-    scaling = rotary.get("rope_type") or rotary.get("type") or "default"
-    if scaling != "default":
-        raise InputError(f"{file}: rotary positions of type {scaling} are not supported; the type must be default")
-    # The type is checked first, because the fields of another type follow from it.
-    if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
-        raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
+    _check_rotary(file, rotary)
     base = _field(file, rotary, "rope_theta", int, float, default=None)
     base = _field(file, content, "rope_theta", int, float, default=_DECODER_ROTARY_BASE) if base is None else base
     return {
@@ -207,6 +297,16 @@ def _decoder_fields(file: Path, content: Mapping[str, Any], kind: str, *, longes
         "position_offset": 0,
         "layer_norm_epsilon": float(_field(file, content, "rms_norm_eps", int, float, default=1e-6)),
     }
+
+
+def _check_rotary(file: Path, rotary: Mapping[str, Any]) -> None:
+    """Raises InputError for rotary positions of another type than the default one."""
+    scaling = rotary.get("rope_type") or rotary.get("type") or "default"
+    if scaling != "default":
+        raise InputError(f"{file}: rotary positions of type {scaling} are not supported; the type must be default")
+    # The type is checked first, because the fields of another type follow from it.
+    if unknown := [name for name, value in rotary.items() if name not in _ROTARY_FIELDS and value is not None]:
+        raise InputError(f"{file}: field {unknown[0]} of the rotary positions is not supported; remove it")
 
 
 def _key_value_heads(file: Path, content: Mapping[str, Any], kind: str) -> int:

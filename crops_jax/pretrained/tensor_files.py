@@ -22,13 +22,26 @@ _READ_TYPES = ("F32", "F16", "BF16", "F64")
 class StoredTensor:
     """A tensor in a file. `tensor[1:3, 0:7]` reads that part as float32, and `tensor[...]` reads all of it.
 
-    `shape` is the shape of the tensor after the transposition, if `transposed` is set.
+    `shape` is the shape of the tensor after the transposition, if `transposed` is set. `first_row` is the row of the
+    tensor in the file at which it begins.
     """
 
     file: Path
     name: str
     shape: tuple[int, ...]
     transposed: bool = False
+    first_row: int = 0
+
+    def part(self, index: int, count: int) -> "StoredTensor":
+        """Returns one of `count` equal parts of the rows, unread, for matrices that are stored as one. It precedes `T`.
+
+        Raises InputError if the rows cannot be divided by `count`.
+        """
+        rows, *others = self.shape
+        if rows % count:
+            raise InputError(f"{self.file}: tensor {self.name} has {rows} rows, which {count} matrices cannot share")
+        size = rows // count
+        return dataclasses.replace(self, shape=(size, *others), first_row=self.first_row + index * size)
 
     @property
     def T(self) -> "StoredTensor":
@@ -41,8 +54,12 @@ class StoredTensor:
         Raises InputError if the tensor is stored in another type than float32, float16, bfloat16 or float64. Integers
         and 8-bit numbers are quantised weights, whose scales are elsewhere.
         """
-        if self.transposed and isinstance(part, tuple):
-            part = part[::-1]
+        sizes = self.shape[::-1] if self.transposed else self.shape
+        wanted = part if isinstance(part, tuple) else tuple(slice(0, size) for size in self.shape)
+        wanted = wanted[::-1] if self.transposed else wanted
+        if wanted:
+            start, stop, _ = wanted[0].indices(sizes[0])
+            wanted = (slice(self.first_row + start, self.first_row + stop), *wanted[1:])
         with safe_open(self.file, framework="np") as opened:
             stored = opened.get_slice(self.name)
             if (kind := stored.get_dtype()) not in _READ_TYPES:
@@ -51,7 +68,7 @@ class StoredTensor:
                     "quantised weights are not read; take the folder of the model before quantisation, or save it "
                     "again as float32 or bfloat16"
                 )
-            values = np.asarray(stored[part], np.float32)
+            values = np.asarray(stored[wanted or ...], np.float32)
         return values.T if self.transposed else values
 
 

@@ -39,6 +39,17 @@ _MPNET_LINEAR = _BERT_LINEAR | {
     "attention/output": "attention.attn.o",
 }
 _MPNET_NORM = _BERT_NORM | {"attention_norm": "attention.LayerNorm"}
+_MODERNBERT_LINEAR = {
+    "attention/query": ("attn.Wqkv", 0, 3),
+    "attention/key": ("attn.Wqkv", 1, 3),
+    "attention/value": ("attn.Wqkv", 2, 3),
+    "attention/output": ("attn.Wo", 0, 1),
+    "feed_forward/gate": ("mlp.Wi", 0, 2),
+    "feed_forward/up": ("mlp.Wi", 1, 2),
+    "feed_forward/down": ("mlp.Wo", 0, 1),
+}
+"""Layer -> its name, and which of how many matrices it is that this tensor holds one below the other."""
+_MODERNBERT_NORM = {"attention_norm": "attn_norm", "feed_forward_norm": "mlp_norm"}
 _DECODER_LINEAR = {
     "attention/query": "self_attn.q_proj",
     "attention/key": "self_attn.k_proj",
@@ -65,7 +76,21 @@ def names(config: EncoderConfig) -> dict[str, str]:
     """
     if config.family == "hashed":
         return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}
-    return _decoder_names(config) if config.has_rotary_positions else _bert_names(config)
+    if config.family == "modernbert":
+        return _modernbert_names(config)
+    return _decoder_names(config) if config.is_decoder else _bert_names(config)
+
+
+def _parts(config: EncoderConfig) -> dict[str, tuple[int, int]]:
+    """Returns which of how many matrices of one tensor a path is, for the paths that share a tensor."""
+    if config.family != "modernbert":
+        return {}
+    return {
+        f"layers/{i}/{path}/kernel": (index, count)
+        for i in range(config.layers)
+        for path, (_, index, count) in _MODERNBERT_LINEAR.items()
+        if count > 1
+    }
 
 
 def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig, *, source: str) -> dict[str, Any]:
@@ -84,9 +109,10 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
             f"{source}: exactly one tensor ...{table_name} was expected, found {len(prefixes)}; "
             f"give a folder with the weights of one {config.family} encoder"
         )
-    tower = {}
+    tower, parts = {}, _parts(config)
     for path, name in names(config).items():
         tensor = _find(tensors, prefixes[0] + name, source)
+        tensor = tensor.part(*parts[path]) if path in parts else tensor
         tower[path] = tensor.T if path.endswith("/kernel") else tensor
     return unflatten_dict(tower, sep="/")
 
@@ -94,17 +120,19 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
 def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:
     """Returns the tensors of the family's model in float32 by their names.
 
-    The model is BertModel, XLMRobertaModel, MPNetModel, Qwen2Model, Qwen3Model or MistralModel of transformers. The
-    pooler of the first three, which no sentence vector uses, is zeros: without it transformers would add a random one.
-    A hashed tower's table becomes an OPTModel without layers, whose positions are zeros.
+    The model is BertModel, XLMRobertaModel, MPNetModel, ModernBertModel, Qwen2Model, Qwen3Model or MistralModel of
+    transformers. The pooler of the first three, which no sentence vector uses, is zeros: without it transformers would
+    add a random one. A hashed tower's table becomes an OPTModel without layers, whose positions are zeros.
     """
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for path, name in names(config).items():
         value: Any = tower
         for part in path.split("/"):
             value = value[int(part) if part.isdecimal() and int(part) in value else part]
         array = np.asarray(value, np.float32)
-        tensors[name] = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
+        array = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
+        # The parts of a tensor follow each other in `names`.
+        tensors[name] = np.concatenate([tensors[name], array]) if name in tensors else array
     if config.family in ("bert", "mpnet"):
         tensors["pooler.dense.weight"] = np.zeros((config.width, config.width), np.float32)
         tensors["pooler.dense.bias"] = np.zeros(config.width, np.float32)
@@ -128,6 +156,21 @@ def _bert_names(config: EncoderConfig) -> dict[str, str]:
             names_by_path[f"{layer_path}/{path}/bias"] = f"{layer_name}.{name}.bias"
         for path, name in norms.items():
             names_by_path |= _layer_norm(f"{layer_path}/{path}", f"{layer_name}.{name}")
+    return names_by_path
+
+
+def _modernbert_names(config: EncoderConfig) -> dict[str, str]:
+    names_by_path = {
+        "token_embedding/embedding": "embeddings.tok_embeddings.weight",
+        "embedding_norm/scale": "embeddings.norm.weight",
+        "final_norm/scale": "final_norm.weight",
+    }
+    for i in range(config.layers):
+        for path, (name, _, _) in _MODERNBERT_LINEAR.items():
+            names_by_path[f"layers/{i}/{path}/kernel"] = f"layers.{i}.{name}.weight"
+        for path, name in _MODERNBERT_NORM.items():
+            if i or path != "attention_norm":
+                names_by_path[f"layers/{i}/{path}/scale"] = f"layers.{i}.{name}.weight"
     return names_by_path
 
 

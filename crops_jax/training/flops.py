@@ -42,17 +42,18 @@ def token_flops(config: EncoderConfig) -> float:
     width, head_width = config.width, _head_width(config)
     heads, groups = config.heads * head_width, (config.key_value_heads or config.heads) * head_width
     projections = 2 * width * heads + 2 * width * groups
-    # The feed-forward network of BERT has two matrices. SwiGLU has three: two up and one down.
-    feed_forward = (3 if config.has_rotary_positions else 2) * width * config.feed_forward_width
+    # The feed-forward network of BERT has two matrices. SwiGLU and GeGLU have three: two up and one down.
+    feed_forward = (3 if config.is_decoder or config.family == "modernbert" else 2) * width * config.feed_forward_width
     return 2.0 * config.layers * (projections + feed_forward)
 
 
 def attention_flops(config: EncoderConfig, *, tokens: float, causal_pairs: float) -> float:
     """Returns the FLOPs of attention in the forward pass.
 
-    A token of BERT sees its whole text; a token of Qwen sees itself and the tokens before it.
+    A token of BERT sees its whole text; a token of Qwen sees itself and the tokens before it. The windows of ModernBERT
+    are not considered, so that texts beyond them count too much.
     """
-    pairs = causal_pairs if config.has_rotary_positions else 2 * causal_pairs - tokens
+    pairs = causal_pairs if config.is_decoder else 2 * causal_pairs - tokens
     return 4.0 * config.layers * config.heads * _head_width(config) * pairs
 
 

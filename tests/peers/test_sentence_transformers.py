@@ -106,6 +106,7 @@ QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon":
         {"family": "mistral", "pooling": "last", **QWEN},
         {"family": "mpnet", "position_offset": 2, "max_positions": 177, "max_document_tokens": 170}
         | {"max_query_tokens": 170},
+        {"family": "modernbert", "layers": 5, "local_window": 4, "layer_norm_epsilon": 1e-5, "width": 36},
     ],
 )
 def test_an_exported_folder(peer, tmp_path, encoder):

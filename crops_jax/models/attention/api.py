@@ -31,7 +31,7 @@ def attention_that_runs(config: EncoderConfig, *, mesh: Mesh, row_tokens: int) -
     """
     platform = mesh.devices.flat[0].platform
     if config.attention == "auto":
-        has_kernel = config.family not in ("hashed", "mpnet")
+        has_kernel = config.family not in ("hashed", "mpnet", "modernbert")
         suits = platform == "tpu" and row_tokens >= _LONG_ROW and not config.dropout and has_kernel
         return "flash" if suits else "plain"
     if config.attention == "flash" and platform not in _FLASH_PLATFORMS:
@@ -49,6 +49,7 @@ def attention_over(
     causal: bool = False,
     dropout: float = 0.0,
     bias: Float[Array, "heads tokens tokens"] | None = None,
+    window: int | None = None,
     flash: Mesh | None = None,
 ) -> Attend:
     """Returns a function of query, key and value: attention among the tokens of each text.
@@ -59,15 +60,18 @@ def attention_over(
       causal: a token sees only itself and earlier tokens.
       dropout: the dropout rate of the weights.
       bias: what is added to the score of each pair of tokens of a row.
-      flash: the devices on which the kernels of crops_jax.models.attention.flash run, without dropout and bias; None:
-        `attend`.
+      window: a token sees only tokens that are at most so many positions away. None: it sees its whole text.
+      flash: the devices on which the kernels of crops_jax.models.attention.flash run, without dropout, bias and
+        window; None: `attend`.
 
-    Raises ValueError if flash attention has a bias to add.
+    Raises ValueError if flash attention is asked for a bias or a window.
     """
     if flash is None:
-        return functools.partial(attend, mask=visible(tokens, segments, causal=causal), dropout=dropout, bias=bias)
-    if bias is not None:
-        raise ValueError("flash attention adds no bias to scores; use attention 'plain' or 'auto'")
+        return functools.partial(
+            attend, mask=visible(tokens, segments, causal=causal, window=window), dropout=dropout, bias=bias
+        )
+    if bias is not None or window is not None:
+        raise ValueError("flash attention has neither biases nor windows; use attention 'plain' or 'auto'")
     from crops_jax.models.attention.flash import flash_attend  # imports Pallas only if it is used
 
     segments = jnp.minimum(tokens, 0) if segments is None else segments

@@ -11,7 +11,11 @@ MASKED = -1e30
 
 
 def visible(
-    tokens: Int32[Array, "rows tokens"], segments: Int32[Array, "rows tokens"] | None, *, causal: bool = False
+    tokens: Int32[Array, "rows tokens"],
+    segments: Int32[Array, "rows tokens"] | None,
+    *,
+    causal: bool = False,
+    window: int | None = None,
 ) -> Bool[Array, "rows #tokens tokens"]:
     """Returns the mask of attention: mask[n, q, k] is True if token q of row n sees token k.
 
@@ -19,12 +23,15 @@ def visible(
       tokens: token ids padded with -1, if each row is one text.
       segments: the number of the text that each token belongs to, if a row holds several (crops_jax.text.packing).
       causal: a token sees only itself and earlier tokens.
+      window: a token sees only tokens that are at most so many positions away. None: it sees its whole text.
     """
     mask = (tokens >= 0)[:, None, :] if segments is None else segments[:, :, None] == segments[:, None, :]
-    if not causal:
-        return mask
     columns = jnp.arange(tokens.shape[1])
-    return mask & (columns[None, :, None] >= columns[None, None, :])
+    if causal:
+        mask = mask & (columns[None, :, None] >= columns[None, None, :])
+    if window is not None:
+        mask = mask & (jnp.abs(columns[None, :, None] - columns[None, None, :]) <= window)
+    return mask
 
 
 def positions(

@@ -147,7 +147,9 @@ def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
         pretrained.load_encoder(folder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert", "qwen2", "qwen3", "mistral"]
+)
 def test_every_field_of_the_configurations_of_transformers_is_known(kind):
     """A field that a new version adds is read, checked or declared without effect before folders with it are read."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -196,6 +198,35 @@ def test_no_text_is_longer_than_the_window_of_a_mistral(tmp_path):
         read_sizes(file)
     edit(file, sliding_window=None, attention_bias=True)
     with pytest.raises(InputError, match="attention_bias True is not supported for mistral"):
+        read_sizes(file)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm_bias": True}, "norm_bias True is not supported"),
+        ({"hidden_activation": "silu"}, "hidden_activation silu is not supported"),
+        ({"layer_types": ["sliding_attention"] * 5}, "layer_types sliding_attention, .* is not supported"),
+        ({"layer_types": ["full_attention"] * 2}, "layer_types full_attention, full_attention is not supported"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rotary positions of type yarn"),
+        ({"local_attention": 1}, r"local_attention must lie in \[2"),
+    ],
+)
+def test_a_modernbert_of_either_version_is_read_and_another_one_is_named(tmp_path, fields, message):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 5, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 8, "max_position_embeddings": 16}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "modernbert", **sizes, "layer_norm_eps": 1e-5}))
+    names = ("rotary_base", "local_rotary_base", "local_window", "global_every")
+    assert [read_sizes(file)[name] for name in names] == [160_000, 10_000, 64, 3]
+    edit(file, global_rope_theta=5e4, local_rope_theta=2e3, local_attention=10, global_attn_every_n_layers=2)
+    assert [read_sizes(file)[name] for name in names] == [50_000, 2_000, 5, 2]
+    kinds = ["full_attention", "sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    bases = {"full_attention": {"rope_theta": 7e4}, "sliding_attention": {"rope_theta": 3e3, "rope_type": "default"}}
+    edit(file, layer_types=kinds, rope_parameters=bases)
+    assert [read_sizes(file)[name] for name in names] == [70_000, 3_000, 5, 4]
+    edit(file, **fields)
+    with pytest.raises(InputError, match=message):
         read_sizes(file)
 
 

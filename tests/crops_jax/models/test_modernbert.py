@@ -1,0 +1,89 @@
+import jax
+import numpy as np
+from flax import nnx
+from scipy.special import erf
+
+from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
+from tests.model_folders import random_model, small_config
+
+SIZES = {"width": 36, "layers": 4, "local_window": 3, "rotary_base": 500.0, "local_rotary_base": 20.0}
+SIZES |= {"family": "modernbert", "layer_norm_epsilon": 1e-5}
+
+
+def oracle(parameters, ids, *, heads, window, bases):
+    """The paper in float64, one text, token by token. bases: of layers that see whole texts, and of the others."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), parameters)
+
+    def norm(x, n):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * n["scale"]
+
+    def turned(vector, position, base):
+        half = len(vector) // 2
+        angle = position * base ** (-2 * np.arange(half) / len(vector))
+        a, b = vector[:half], vector[half:]
+        return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)])
+
+    states = norm(p["token_embedding"]["embedding"][ids], p["embedding_norm"])
+    width = states.shape[1] // heads
+    for i in range(len(p["layers"])):
+        layer, whole = p["layers"][i], i % 3 == 0
+        base = bases[0 if whole else 1]
+        normal = norm(states, layer["attention_norm"]) if i else states
+        query, key, value = (normal @ layer["attention"][name]["kernel"] for name in ("query", "key", "value"))
+        mixed = np.zeros_like(query)
+        for head in range(heads):
+            mine = slice(head * width, (head + 1) * width)
+            q, k = (np.stack([turned(row, at, base) for at, row in enumerate(x[:, mine])]) for x in (query, key))
+            for at in range(len(ids)):
+                seen = [other for other in range(len(ids)) if whole or abs(other - at) <= window]
+                logits = k[seen] @ q[at] / np.sqrt(width)
+                weights = np.exp(logits - logits.max())
+                mixed[at, mine] = weights / weights.sum() @ value[seen, mine]
+        states = states + mixed @ layer["attention"]["output"]["kernel"]
+        normal, feed = norm(states, layer["feed_forward_norm"]), layer["feed_forward"]
+        gate = normal @ feed["gate"]["kernel"]
+        gate = gate * 0.5 * (1 + erf(gate / np.sqrt(2)))
+        states = states + (gate * (normal @ feed["up"]["kernel"])) @ feed["down"]["kernel"]
+    return norm(states, p["final_norm"])
+
+
+def test_states_are_those_of_the_definition():
+    model = random_model(small_config(**SIZES)).tower
+    generator = np.random.default_rng(0)
+    rows = np.full((3, 12), -1, np.int32)
+    for row, length in zip(rows, (1, 6, 12), strict=True):
+        row[:length] = generator.integers(0, 60, length)
+    states = jax.jit(model)(rows)
+    parameters = nnx.to_pure_dict(nnx.state(model))
+    for row, found in zip(rows, states, strict=True):
+        ids = row[row >= 0]
+        expected = oracle(parameters, ids, heads=3, window=3, bases=(500.0, 20.0))
+        np.testing.assert_allclose(found[: len(ids)], expected, atol=5e-5)
+
+
+def test_a_packed_text_is_the_text_alone():
+    model = random_model(small_config(**SIZES | {"layers": 2}))
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2)]
+    rows = assign_rows([len(text) for text in texts], row_tokens=16)
+    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=16, num_rows=rows.count)))
+    alone = np.full((len(texts), 16), -1, np.int32)
+    for row, text in zip(alone, texts, strict=True):
+        row[: len(text)] = text
+    vectors = model.encode_packed(packed, tower="document")[0]
+    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
+
+
+def test_parameters_are_those_that_the_docstring_lists():
+    model = random_model(small_config(**SIZES | {"layers": 2})).tower
+    paths = {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    layer = {f"attention/{name}/kernel" for name in ("query", "key", "value", "output")} | {"feed_forward_norm/scale"}
+    layer |= {f"feed_forward/{name}/kernel" for name in ("gate", "up", "down")}
+    expected = {
+        "token_embedding/embedding",
+        "embedding_norm/scale",
+        "final_norm/scale",
+        "layers/1/attention_norm/scale",
+    }
+    assert paths == expected | {f"layers/{i}/{name}" for i in range(2) for name in layer}
