@@ -15,6 +15,7 @@ from crops_jax.config import Config, MeshConfig
 from crops_jax.devices import sharding
 from crops_jax.models.dual_encoder import DualEncoder, abstract_dual_encoder, from_parameters
 from crops_jax.pretrained.tensor_names import to_hugging_face
+from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 
 ONE_DEVICE = sharding.make_mesh(MeshConfig(data=1))
 
@@ -114,6 +115,19 @@ def random_parameters(config: Config, *, seed: int = 0) -> dict:
 
 def random_model(config: Config, *, seed: int = 0) -> DualEncoder:
     return from_parameters(config, random_parameters(config, seed=seed))
+
+
+def assert_packed_texts_are_the_texts_alone(model: DualEncoder) -> None:
+    """Encodes texts of several lengths packed into rows of 16 tokens, and each in a row of its own."""
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2)]
+    rows = assign_rows([len(text) for text in texts], row_tokens=16)
+    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=16, num_rows=rows.count)))
+    alone = np.full((len(texts), 16), -1, np.int32)
+    for row, text in zip(alone, texts, strict=True):
+        row[: len(text)] = text
+    vectors = model.encode_packed(packed, tower="document")[0]
+    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
 
 
 def write_bert(folder: Path, *, seed: int = 0, prefix: str = "", max_length: int = 512, **encoder) -> Path:

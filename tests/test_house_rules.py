@@ -190,15 +190,20 @@ def test_docstrings_begin_with_their_subject():
     assert not wrong
 
 
-def test_importing_the_library_loads_no_heavy_package():
-    names = [name for name in modules() if name.split(".")[0] == "crops_jax"]
+def loaded_by(names: list[str], packages: list[str]) -> list[str]:
+    """Which of the packages a fresh process has loaded after it imported the modules of these names."""
     script = (
         "import importlib, json, sys\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
-        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+        f"print(json.dumps([name for name in {packages!r} if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_importing_the_library_loads_no_heavy_package():
+    names = [name for name in modules() if name.split(".")[0] == "crops_jax"]
+    assert loaded_by(names, HEAVY) == []
 
 
 def test_the_library_itself_imports_without_jax():
@@ -215,13 +220,7 @@ def test_programs_load_jax_only_to_run():
     names = [name for name, file in modules().items() if is_program(file) and name.split(".")[0] in ("data", "launch")]
     names.remove("launch.mine_negatives")
     assert len(names) > 15
-    script = (
-        "import importlib, json, sys\n"
-        f"for name in {names!r}: importlib.import_module(name)\n"
-        f"print(json.dumps([name for name in {SLOW!r} if name in sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert loaded_by(names, SLOW) == []
 
 
 def test_submodules_are_attributes_of_the_library():

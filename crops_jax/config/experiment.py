@@ -105,8 +105,8 @@ class EncoderConfig:
         flash = self.attention == "flash"
         _require(not (flash and self.dropout), "attention 'flash' has no dropout; dropout must be 0", self.dropout)
         _require(not flash or self.family != "hashed", "attention must be 'auto' for a tower without any", "flash")
-        plain_only = self.family in ("mpnet", "modernbert")
-        _require(not (flash and plain_only), f"attention 'flash' cannot compute that of {self.family}", "flash")
+        rule = f"attention 'flash' cannot compute that of {self.family}"
+        _require(not flash or self.has_flash_attention, rule, "flash")
         for name in ("local_window", "global_every"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.local_rotary_base > 0, "local_rotary_base must be positive", self.local_rotary_base)
@@ -123,6 +123,11 @@ class EncoderConfig:
     def is_decoder(self) -> bool:
         """Whether the tower is a decoder, with causal attention: Qwen or Mistral."""
         return self.family in ("qwen2", "qwen3", "mistral")
+
+    @property
+    def has_flash_attention(self) -> bool:
+        """Whether kernels compute the tower's attention. They have neither biases nor windows."""
+        return self.family not in ("hashed", "mpnet", "modernbert")
 
     def _check_heads(self) -> None:
         if not self.head_width:

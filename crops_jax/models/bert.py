@@ -33,7 +33,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention.api import Attend, attention_over
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import TRUNCATED_NORMAL, drop, linear, split
+from crops_jax.models.layers import drop, exact_gelu, layer_norm, linear, split, table
 from crops_jax.models.relative_bias import RelativeBias
 
 
@@ -151,22 +151,12 @@ class FeedForward(nnx.Module):
         self.down = linear(config.feed_forward_width, config.width, dtype=config.compute_dtype, rngs=rngs)
 
     def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
-        return self.down(jax.nn.gelu(self.up(states), approximate=False))
+        return self.down(exact_gelu(self.up(states)))
 
 
 def _embedding(rows: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Embed:
-    return nnx.Embed(
-        rows, config.width, dtype=jnp.float32, param_dtype=jnp.float32, embedding_init=TRUNCATED_NORMAL, rngs=rngs
-    )
+    return table(rows, config.width, rngs=rngs)
 
 
 def _norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance, E[x^2] - E[x]^2, loses its digits by cancellation when the mean is large.
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.layer_norm_epsilon,
-        dtype=jnp.float32,
-        param_dtype=jnp.float32,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
+    return layer_norm(config.width, epsilon=config.layer_norm_epsilon, rngs=rngs)

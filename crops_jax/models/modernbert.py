@@ -31,7 +31,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention.api import Attend, attention_over
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import TRUNCATED_NORMAL, drop, linear, split
+from crops_jax.models.layers import GatedFeedForward, drop, exact_gelu, layer_norm, linear, split, table
 from crops_jax.models.qwen import rotated, rotations
 
 
@@ -46,14 +46,7 @@ class ModernBert(nnx.Module):
         self.rotary_base, self.local_rotary_base = config.rotary_base, config.local_rotary_base
         self.local_window, self.global_every = config.local_window, config.global_every
         self.dtype = jnp.dtype(config.compute_dtype)
-        self.token_embedding = nnx.Embed(
-            config.vocabulary_size,
-            config.width,
-            dtype=jnp.float32,
-            param_dtype=jnp.float32,
-            embedding_init=TRUNCATED_NORMAL,
-            rngs=rngs,
-        )
+        self.token_embedding = table(config.vocabulary_size, config.width, rngs=rngs)
         self.embedding_norm = _norm(config, rngs)
         self.layers = nnx.List([Layer(config, is_first=i == 0, rngs=rngs) for i in range(config.layers)])
         self.final_norm = _norm(config, rngs)
@@ -112,7 +105,13 @@ class Layer(nnx.Module):
         self.attention_norm = None if is_first else _norm(config, rngs)
         self.attention = Attention(config, rngs=rngs)
         self.feed_forward_norm = _norm(config, rngs)
-        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward = GatedFeedForward(
+            config.width,
+            config.feed_forward_width,
+            activation=exact_gelu,
+            dtype=config.compute_dtype,
+            rngs=rngs,
+        )
 
     def __call__(
         self,
@@ -152,30 +151,9 @@ class Attention(nnx.Module):
         return self.output(attend(rotated(query, rotation), rotated(key, rotation), value, dropout_key=dropout_key))
 
 
-class FeedForward(nnx.Module):
-    """The feed-forward network down(GELU(gate(x)) * up(x)), with the exact GELU (by erf)."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.gate = _linear(config.width, config.feed_forward_width, config, rngs)
-        self.up = _linear(config.width, config.feed_forward_width, config, rngs)
-        self.down = _linear(config.feed_forward_width, config.width, config, rngs)
-
-    def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
-        return self.down(jax.nn.gelu(self.gate(states), approximate=False) * self.up(states))
-
-
 def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Linear:
     return linear(inputs, outputs, dtype=config.compute_dtype, bias=False, rngs=rngs)
 
 
 def _norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance, E[x^2] - E[x]^2, loses its digits by cancellation when the mean is large.
-    return nnx.LayerNorm(
-        config.width,
-        epsilon=config.layer_norm_epsilon,
-        use_bias=False,
-        dtype=jnp.float32,
-        param_dtype=jnp.float32,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
+    return layer_norm(config.width, epsilon=config.layer_norm_epsilon, bias=False, rngs=rngs)

@@ -33,7 +33,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import spread_lookup, spread_rows
 from crops_jax.models.attention.api import Attend, attention_over
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import drop, linear, split
+from crops_jax.models.layers import GatedFeedForward, drop, linear, split, table
 
 _INITIALIZER = nnx.initializers.normal(stddev=0.02)
 
@@ -48,14 +48,7 @@ class Qwen(nnx.Module):
         self.head_width = config.head_width or config.width // config.heads
         self.rotary_base = config.rotary_base
         self.dtype = jnp.dtype(config.compute_dtype)
-        self.token_embedding = nnx.Embed(
-            config.vocabulary_size,
-            config.width,
-            dtype=jnp.float32,
-            param_dtype=jnp.float32,
-            embedding_init=_INITIALIZER,
-            rngs=rngs,
-        )
+        self.token_embedding = table(config.vocabulary_size, config.width, initializer=_INITIALIZER, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
         self.final_norm = _norm(config.width, config, rngs)
 
@@ -95,7 +88,14 @@ class Layer(nnx.Module):
         self.attention_norm = _norm(config.width, config, rngs)
         self.attention = Attention(config, rngs=rngs)
         self.feed_forward_norm = _norm(config.width, config, rngs)
-        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward = GatedFeedForward(
+            config.width,
+            config.feed_forward_width,
+            activation=jax.nn.silu,
+            dtype=config.compute_dtype,
+            initializer=_INITIALIZER,
+            rngs=rngs,
+        )
 
     def __call__(
         self,
@@ -145,18 +145,6 @@ class Attention(nnx.Module):
             query, key = self.query_norm(query).astype(states.dtype), self.key_norm(key).astype(states.dtype)
         query, key = rotated(query, rotation), rotated(key, rotation)
         return self.output(attend(query, key, value, dropout_key=dropout_key))
-
-
-class FeedForward(nnx.Module):
-    """The feed-forward network down(silu(gate(x)) * up(x)): SwiGLU (Shazeer 2020)."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.gate = _linear(config.width, config.feed_forward_width, config, rngs, bias=False)
-        self.up = _linear(config.width, config.feed_forward_width, config, rngs, bias=False)
-        self.down = _linear(config.feed_forward_width, config.width, config, rngs, bias=False)
-
-    def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
-        return self.down(jax.nn.silu(self.gate(states)) * self.up(states))
 
 
 def rotations(

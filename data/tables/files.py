@@ -141,7 +141,7 @@ def named_read_errors(table: TableFiles) -> Iterator[None]:
         raise InputError(_unreadable(table, error)) from error
 
 
-def _first_invalid_text(file: Path, name: str) -> tuple[int, str] | None:
+def first_invalid_text(file: Path, name: str) -> tuple[int, str] | None:
     """Returns the row and the bytes of the first text of a column that is not UTF-8; None if no text is wrong."""
     row = 0
     try:
@@ -187,7 +187,7 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
             with duckdb.connect() as fresh:
                 fresh.execute(query).fetchall()
         except duckdb.Error as column_error:
-            if invalid := _first_invalid_text(file, name):
+            if invalid := first_invalid_text(file, name):
                 row, shown = invalid
                 return (
                     f"table {table.name}, column {column}: {file}, row {row} (counted from 0): the text {shown} is not "

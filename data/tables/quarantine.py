@@ -38,7 +38,7 @@ from data.tables.checks import (
     unknown_rows,
 )
 from data.tables.duckdb_session import named_lack_of_room
-from data.tables.files import TableFiles, add_view, invalid_texts, named_read_errors
+from data.tables.files import TableFiles, add_view, first_invalid_text, invalid_texts, named_read_errors
 from data.tables.rules import REFERENCES, Rule
 
 OnBadRows = Literal["fail", "quarantine"]
@@ -174,15 +174,17 @@ def _with_valid_texts(table: TableFiles) -> tuple[TableFiles, pa.Table]:
     for run in table.runs:
         columns = {run.name(column): column for column in run.stored}
         for file in run.files:
-            copy = folder / f"{len(copies):05d}.parquet"
-            if found := _copy_with_valid_texts(file, copy, columns):
-                copies[file] = copy
-                for row, column, value in found:
-                    rows.setdefault((str(file), row), (column, value))
-    listed = [(file, row, column, "not UTF-8", value) for (file, row), (column, value) in rows.items()]
+            if not any(first_invalid_text(file, name) for name in columns):
+                continue
+            copies[file] = folder / f"{len(copies):05d}.parquet"
+            for row, column, value in _copy_with_valid_texts(file, copies[file], columns):
+                rows.setdefault((str(file), row), (column, value))
     schema = pa.schema({name: pa.int64() if name == "row" else pa.string() for name in COLUMNS[1:]})
-    named = [dict(zip(schema.names, one, strict=True)) for one in listed]
-    return dataclasses.replace(table, copies=copies), pa.Table.from_pylist(named, schema=schema)
+    listed = [
+        dict(zip(schema.names, (file, row, column, "not UTF-8", value), strict=True))
+        for (file, row), (column, value) in rows.items()
+    ]
+    return dataclasses.replace(table, copies=copies), pa.Table.from_pylist(listed, schema=schema)
 
 
 def _copy_with_valid_texts(file: Path, copy: Path, columns: Mapping[str, str]) -> list[tuple[int, str, str]]:

@@ -31,8 +31,7 @@ def attention_that_runs(config: EncoderConfig, *, mesh: Mesh, row_tokens: int) -
     """
     platform = mesh.devices.flat[0].platform
     if config.attention == "auto":
-        has_kernel = config.family not in ("hashed", "mpnet", "modernbert")
-        suits = platform == "tpu" and row_tokens >= _LONG_ROW and not config.dropout and has_kernel
+        suits = platform == "tpu" and row_tokens >= _LONG_ROW and not config.dropout and config.has_flash_attention
         return "flash" if suits else "plain"
     if config.attention == "flash" and platform not in _FLASH_PLATFORMS:
         raise ValueError(

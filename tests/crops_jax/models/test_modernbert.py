@@ -3,8 +3,7 @@ import numpy as np
 from flax import nnx
 from scipy.special import erf
 
-from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
-from tests.model_folders import random_model, small_config
+from tests.model_folders import assert_packed_texts_are_the_texts_alone, random_model, small_config
 
 SIZES = {"width": 36, "layers": 4, "local_window": 3, "rotary_base": 500.0, "local_rotary_base": 20.0}
 SIZES |= {"family": "modernbert", "layer_norm_epsilon": 1e-5}
@@ -64,15 +63,7 @@ def test_states_are_those_of_the_definition():
 
 def test_a_packed_text_is_the_text_alone():
     model = random_model(small_config(**SIZES | {"layers": 2}))
-    random = np.random.default_rng(0)
-    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2)]
-    rows = assign_rows([len(text) for text in texts], row_tokens=16)
-    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=16, num_rows=rows.count)))
-    alone = np.full((len(texts), 16), -1, np.int32)
-    for row, text in zip(alone, texts, strict=True):
-        row[: len(text)] = text
-    vectors = model.encode_packed(packed, tower="document")[0]
-    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
+    assert_packed_texts_are_the_texts_alone(model)
 
 
 def test_parameters_are_those_that_the_docstring_lists():

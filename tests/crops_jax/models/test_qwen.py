@@ -5,8 +5,7 @@ import pytest
 from flax import nnx
 
 from crops_jax.models.qwen import rotated, rotations
-from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
-from tests.model_folders import random_model, small_config
+from tests.model_folders import assert_packed_texts_are_the_texts_alone, random_model, small_config
 
 SIZES = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}
 FAMILIES = ["qwen2", "qwen3", "mistral"]
@@ -76,15 +75,7 @@ def test_states_are_those_of_the_definition(family):
 @pytest.mark.parametrize("family", [pytest.param("qwen2", marks=pytest.mark.slow), "qwen3"])
 def test_a_packed_text_is_the_text_alone(family):
     model = random_model(small_config(family=family, pooling="last", layers=1, **SIZES))
-    random = np.random.default_rng(0)
-    texts = [random.integers(0, 50, length).astype(np.int32) for length in (7, 3, 12, 1, 5, 16, 2)]
-    rows = assign_rows([len(text) for text in texts], row_tokens=16)
-    packed = PackedTexts(*(array[None] for array in lay_out(texts, rows, row_tokens=16, num_rows=rows.count)))
-    alone = np.full((len(texts), 16), -1, np.int32)
-    for row, text in zip(alone, texts, strict=True):
-        row[: len(text)] = text
-    vectors = model.encode_packed(packed, tower="document")[0]
-    np.testing.assert_allclose(vectors, model.encode_documents(alone), atol=1e-5)
+    assert_packed_texts_are_the_texts_alone(model)
 
 
 def test_families_have_their_own_parameters():
