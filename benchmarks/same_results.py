@@ -111,9 +111,9 @@ values = { stage = { seen = "shown" } }
 
 
 def _blank(pattern: str) -> Callable[[bytes], bytes]:
-    """Returns a function that blanks the part that a regular expression matches after its first group."""
+    """Returns a function that blanks the part that a regular expression matches after its group."""
     compiled = re.compile(pattern.encode(), re.DOTALL)
-    return lambda content: compiled.sub(rb"\1...", content)
+    return lambda content: compiled.sub(lambda found: found[found.lastindex or 0] + b"...", content)
 
 
 def _without_users(content: bytes) -> bytes:
@@ -136,7 +136,11 @@ _STATE = _blank(
 # the reason.
 MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("*/metrics.jsonl", _SPEEDS, "speeds"),
-    ("*/goodput.jsonl", _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+'), "seconds and shares of seconds"),
+    (
+        "*/goodput.jsonl",
+        _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+|("(?:time|devices|commit)": )(?:"[^"]*"|null)'),
+        "seconds, shares of seconds, and when, where and from which commit a run started",
+    ),
     ("outcomes/inspect_*.json", _SPEEDS, "speeds"),
     (
         "outcomes/status.json",
@@ -152,7 +156,12 @@ MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
         _blank(r"(<td>\d+ of \d+</td><td>[^<]*</td>)(?:<td>[^<]*</td>){2}"),
         "the speed and goodput of a run",
     ),
-    ("work/steps.json", _blank(r'(\n  "report": \{.*?"output": )"\w{64}"'), "the fingerprint of report.html"),
+    ("*report.html", _blank(r'(<dl class="facts">).*?</dl>'), "the date, the cost and the commit of the runs"),
+    (
+        "work/steps.json",
+        _blank(r'(\n  "report": \{.*?"output": )"\w{64}"|("seconds": )[\d.]+'),
+        "the fingerprint of report.html, and seconds",
+    ),
 )
 LEFT_OUT = {
     "messages/*": "standard error contains times",

@@ -29,6 +29,7 @@ from data.mining_report.charts import (
 )
 from data.mining_report.examples import draw_examples
 from data.mining_report.figures import LOG, Distribution, Gain
+from data.mining_report.lead import lead_of
 from data.mining_report.manifests import AlphaSweep, Mined, read_alpha_sweep, read_mined
 from data.mining_report.tables import ReportTables, open_tables
 from data.mining_report.truth import precision_by_truth
@@ -111,6 +112,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         discriminator=mined.discriminator(),
         precision=mined.precision(),
         by_truth=by_truth,
+        lead=lead_of(results.gains, results.beyond_log, mined.precision(), by_truth),
         funnel=mined.funnel(),
         levels=LEVELS,
         level_counts=_level_counts(results),

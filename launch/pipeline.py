@@ -10,7 +10,7 @@ from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config.module import as_module
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
-from crops_jax.program.chain import STEPS, Chain, Step
+from crops_jax.program.chain import COMMAND, STEPS, Chain, Step
 from launch.steps.arguments import PipelineArguments, check, named_arms
 from launch.steps.arms import arm_steps, mining_step, trained_in
 from launch.steps.programs import evaluation_step, splitting_steps
@@ -76,7 +76,7 @@ def _steps(arguments: PipelineArguments, arms: list[str], work: Path) -> Iterato
     yield Step(
         name="report",
         module="launch.report",
-        arguments=(*map(str, pages), "--output", str(report)),
+        arguments=(str(work), "--output", str(report)),
         inputs=tuple(pages),
         output=report,
     )
@@ -96,6 +96,8 @@ def _claim(work: Path, arguments: PipelineArguments) -> None:
         in_place.check_same(work, manifest, remedy=remedy, flags={"from_time": "--from"})
     else:
         artifacts.write_manifest(work, manifest)
+    if command := program.called_command():
+        artifacts.write_text(work / COMMAND, command + "\n")
     heading = "The resolved configuration of this pipeline."
     artifacts.write_text(work / "config.py", as_module(arguments.config, heading=heading))
 

@@ -1,5 +1,6 @@
 """Writes one self-contained page of runs, evaluations and label tables."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from launch.run_report.conclusion import against_bm25, shared_runs, shared_sente
 from launch.run_report.examples import PERSPECTIVES, examples
 from launch.run_report.headline import ALWAYS, Figure, headline, label_of
 from launch.run_report.sources import Evaluation, Labels, Run, Sources, read_sources
+from launch.run_report.summary import facts_of, next_steps, verdict_of
 
 _TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
 
@@ -49,10 +51,10 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
       overwrite: whether to replace a page that a program of this project wrote.
 
     Returns:
-      A dictionary with "report" (the path), "metrics" (system -> label -> value, of the headline and of `ALWAYS`),
-      "differences" (the rows of `compare`), "combinations" (encoder -> system on top of it -> label -> value),
-      "against_bm25" (the sentences at the top of the page) and "shared_runs" (an evaluation -> the one whose run it
-      shares).
+      A dictionary with "report" (the path), "verdicts" (the sentence at the top of the page, one for each SPLIT),
+      "metrics" (system -> label -> value, of the headline and of `ALWAYS`), "differences" (the rows of `compare`),
+      "combinations" (encoder -> system on top of it -> label -> value), "against_bm25" (the sentences on the best
+      encoder of each judged figure) and "shared_runs" (an evaluation -> the one whose run it shares).
     """
     check_page(output, overwrite=overwrite)
     sources = read_sources(paths)
@@ -67,6 +69,7 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
         manifest=manifest,
         notes=list(dict.fromkeys(note for section in sections for note in section["notes"])),
         sections=sections,
+        facts=facts_of(sources.evaluations, sources.runs, sources.works),
         labels=[_label_card(table, position) for position, table in enumerate(sources.labels)],
         sources_of_labels=_label_sources(sources.labels),
         sweeps=[table for table in sources.labels if table.alpha_sweep],
@@ -90,6 +93,7 @@ def write_report(paths: Sequence[str], output: str, *, overwrite: bool = False) 
             combined.setdefault(one.encoder + suffix, {})[one.system] = figures
     return {
         "report": output,
+        "verdicts": [section["verdict"] for section in sections],
         "metrics": metrics,
         "differences": [row for section in sections for row in section["differences"]],
         "combinations": combined,
@@ -106,11 +110,14 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
     figures = headline(documents, [system.figures for system in systems])
     differences = compare(systems, figures)
     shared = shared_runs(evaluations)
+    combined = combinations(evaluations, figures)
     concluded = against_bm25(systems, figures, differences, labels=sources.labels, runs=sources.runs, shared=shared)
     return {
         "split": split,
         "documents": documents,
         "headline": figures,
+        "verdict": verdict_of(systems, figures, differences),
+        "next_steps": next_steps(systems, figures, differences, combined, sources),
         "against_bm25": concluded,
         "shared_runs": shared,
         "shared": shared_sentences(shared, sources.labels),
@@ -120,10 +127,20 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
         "differences": differences,
         "test_sets": evaluations[0].metrics["tests"],
         "evaluations": evaluations,
-        "combinations": combinations(evaluations, figures),
+        "combinations": combined,
         "examples": examples(evaluations, sources.labels),
-        "notes": [note for evaluation in evaluations for note in evaluation.metrics["notes"]],
+        "notes": _notes(evaluations),
     }
+
+
+def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Returns the notes of the evaluations. A note that not all of them have begins with the names of those that do."""
+    names: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        for note in dict.fromkeys(evaluation.metrics["notes"]):
+            names.setdefault(note, []).append(evaluation.name)
+    common = [note for note, having in names.items() if len(having) == len(evaluations)]
+    return common + [f"{', '.join(having)}: {note}" for note, having in names.items() if note not in common]
 
 
 def _charts(systems: Sequence[System], figures: Sequence[Figure], evaluation: Evaluation) -> list[tuple[str, Markup]]:
@@ -165,14 +182,25 @@ def _training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
         of_levels = {f"{prefix}_{level}": f"{text}, level {name}" for level, name in LEVELS.items()}
         titles |= {field: title for field, title in of_levels.items() if field in names}
     for field, title in titles.items():
-        curves = [Curve(run.name, _points(run, field), position) for position, run in enumerate(runs)]
+        curves = [Curve(run.name, drawn_points(run, field), position) for position, run in enumerate(runs)]
         if any(curve.points for curve in curves):
             charts.append((title, Markup(line_chart(curves, title=title))))
     return charts
 
 
-def _points(run: Run, field: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[field]) for line in run.lines if isinstance(line.get(field), int | float)]
+def drawn_points(run: Run, field: str) -> list[tuple[float, float]]:
+    """Returns the (step, value) of a field that are drawn.
+
+    A line of metrics.jsonl is about the steps since the line before. The last line can be about a single step, whose
+    figures vary much more than those of the others: it is left out where it is about less than half of the usual number
+    of steps. The figures of the dev split do not depend on the number of steps.
+    """
+    lines = run.lines
+    if len(lines) > 2 and not field.startswith("dev_"):
+        sizes = [after["step"] - before["step"] for before, after in itertools.pairwise(lines)]
+        if sizes[-1] < sorted(sizes)[len(sizes) // 2] / 2:
+            lines = lines[:-1]
+    return [(line["step"], line[field]) for line in lines if isinstance(line.get(field), int | float)]
 
 
 def _words(name: str) -> str:

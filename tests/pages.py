@@ -1,5 +1,6 @@
-"""Pages in a browser, where there is one: what sticks out at a width."""
+"""Pages in a browser, where there is one: what sticks out at a width, and how far down something is."""
 
+import html as html_text
 import json
 import os
 import re
@@ -18,7 +19,23 @@ def browser():
 
 
 def overflow(html, *, width, folder):
-    """By how much a page is wider than a frame of `width`, and how many elements outside of scrolled boxes stick out.
+    """By how much a page is wider than a frame of `width`, and how many elements beside scrolled boxes stick out."""
+    wide = f"""[...page.body.querySelectorAll("*")].filter((element) =>
+            !element.closest(".scroll") && element.getBoundingClientRect().right > {width} + 0.5).length"""
+    expression = f"[Math.max(0, page.documentElement.scrollWidth - {width}), {wide}]"
+    return tuple(_evaluated(html, expression, width=width, folder=folder))
+
+
+def place_of(html, selector, text, *, width, folder):
+    """The pixels above the first element of a selector with a text, in a frame of `width`."""
+    found = (
+        f"""[...page.querySelectorAll({json.dumps(selector)})].find((one) => one.textContent == {json.dumps(text)})"""
+    )
+    return _evaluated(html, f"{found}.getBoundingClientRect().top", width=width, folder=folder)
+
+
+def _evaluated(html, expression, *, width, folder):
+    """The value of a JavaScript expression on a page, which it knows as `page`.
 
     The page lies in a frame, since a browser window cannot be as narrow as a phone.
     """
@@ -29,10 +46,8 @@ def overflow(html, *, width, folder):
         <pre id="out"></pre><script>
         const frame = document.querySelector("iframe");
         frame.addEventListener("load", () => {{
-          const root = frame.contentDocument.documentElement;
-          const wide = [...frame.contentDocument.body.querySelectorAll("*")].filter((element) =>
-            !element.closest(".scroll") && element.getBoundingClientRect().right > {width} + 0.5).length;
-          document.getElementById("out").textContent = JSON.stringify([Math.max(0, root.scrollWidth - {width}), wide]);
+          const page = frame.contentDocument;
+          document.getElementById("out").textContent = JSON.stringify({expression});
         }});</script>"""
     )
     done = subprocess.run(
@@ -55,7 +70,7 @@ def overflow(html, *, width, folder):
     )
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr[-500:]
-    return tuple(json.loads(found[1]))
+    return json.loads(html_text.unescape(found[1]))
 
 
 class Balance(HTMLParser):

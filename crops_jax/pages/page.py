@@ -26,6 +26,8 @@ LEVELS = {
 }
 """The names of the levels in pages, from the highest level on."""
 
+_SHOWN_NOTES = 3
+"""The number of notes that are shown at once, so that the figures are not far below."""
 _BASE = Path(__file__).with_name("page.html.j2")
 _MARK = '<script type="application/json" id="manifest">'
 
@@ -66,7 +68,7 @@ def write_page(
       output: the file of the page.
       template: a template that extends page.html.j2.
       manifest: the manifest that `artifacts.new_manifest` returned. It is embedded in the page.
-      notes: sentences that the user should read before the figures.
+      notes: sentences that the user should read before the figures, the most important ones first.
       fields: all other variables of the template. A missing one is an error.
     """
     environment = jinja2.Environment(
@@ -78,7 +80,12 @@ def write_page(
     )
     environment.filters |= {"figure": _figure, "signed": _signed, "share": share, "count": _count}
     page = environment.get_template(template.name).render(
-        **fields, notes=notes, version=__version__, mark=Markup(_MARK), manifest=Markup(_json_for_script(manifest))
+        **fields,
+        notes=notes,
+        shown_notes=_SHOWN_NOTES,
+        version=__version__,
+        mark=Markup(_MARK),
+        manifest=Markup(_json_for_script(manifest)),
     )
     artifacts.write_text(output, page)
 

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
 import types
 import typing
@@ -27,6 +28,12 @@ ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 
 
 _called_as = ""
+_command_line = ""
+
+
+def called_command() -> str:
+    """Returns the command line that `parse` read last in this process, for a shell; "" if it read none."""
+    return _command_line
 
 
 def call_as(words: str) -> None:
@@ -45,8 +52,10 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
       arguments: the command line, without the name of the program.
       example: one line for --help.
     """
+    global _command_line
     kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
     prog = _called_as or f"python -m {_module_name(function)}"
+    _command_line = " ".join([prog, shlex.join(arguments)]).strip()
     description = f"{inspect.cleandoc(function.__doc__ or '')}\n\nExample: {example}"
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)
     shown: dict[str, Any] = {"config": markers, "registry": help_rules()}

@@ -2,7 +2,8 @@
 
 Each step is one of this project's programs. It runs as its own process, with a command line that is printed and that
 users can run by hand. When a step is done, WORK/steps.json keeps its command, the fingerprints of its inputs and
-output, and its outcome line. A step is not run again when its command, its inputs and its output have not changed.
+output, its outcome line, and the seconds that it took. A step is not run again when its command, its inputs and its
+output have not changed.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 
 STEPS = "steps.json"
+COMMAND = "command.txt"
+"""The command line of the whole chain, in the folder of the chain."""
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -69,7 +72,7 @@ class Chain:
         self._environment = cache | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"} | os.environ
         self._total = total
         self._count = 0
-        self._done: dict[str, Any] = _read_done(self._file)
+        self._done: dict[str, Any] = read_steps(self._file)
 
     def run(self, step: Step) -> dict[str, Any]:
         """Runs `step` unless it is done or left out, and returns its outcome; that of a step that is left out is empty.
@@ -97,8 +100,10 @@ class Chain:
         start = time.monotonic()
         command = [*(step.launcher or (sys.executable, "-m", step.module)), *arguments]
         outcome = _run_process(command, step.name, self._environment)
-        print(f"    {time.monotonic() - start:.0f} s", file=sys.stderr)
-        self._done[step.name] = {"step": described, "output": _fingerprint_or_none(step.output), "outcome": outcome}
+        seconds = round(time.monotonic() - start, 1)
+        print(f"    {seconds:.0f} s", file=sys.stderr)
+        output = _fingerprint_or_none(step.output)
+        self._done[step.name] = {"step": described, "output": output, "outcome": outcome, "seconds": seconds}
         artifacts.write_text(self._file, json.dumps(self._done, indent=2, ensure_ascii=False) + "\n")
         return outcome
 
@@ -156,7 +161,11 @@ def _fingerprint_or_none(path: Path) -> str | None:
     return artifacts.fingerprint(path) if path.exists() else None
 
 
-def _read_done(file: Path) -> dict[str, Any]:
+def read_steps(file: Path) -> dict[str, Any]:
+    """Returns the finished steps of a chain by name, from its steps.json; none if it does not exist.
+
+    Raises InputError if the file is not what `Chain` writes.
+    """
     if not file.exists():
         return {}
     remedy = "remove it to run every step again"

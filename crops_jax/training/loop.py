@@ -20,6 +20,7 @@ from crops_jax.errors import InputError, Interrupted
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
+from crops_jax.runs.provenance import provenance
 from crops_jax.training.guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.training.optimizer import updates_done
 from crops_jax.training.state import TrainState, abstract_state, initial_state, restore_state, save_state
@@ -159,7 +160,8 @@ class TrainingLoop:
             self._print_header()
             stop = StopVote(stack.enter_context(stop_signal()), self._task.mesh)
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
-            self._log.goodput({"event": "start", "step": self._first, "steps": steps, **self._watch.read()})
+            begun = {"event": "start", "step": self._first, "steps": steps}
+            self._log.goodput({**begun, **provenance(self._task.mesh.devices.flat), **self._watch.read()})
             profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._training.profile_steps)))
             silent = not processes.current().is_first
             bar = stack.enter_context(

@@ -44,19 +44,25 @@ def evaluation_notes(logs: str, index: "Index", trained: bool | None) -> list[st
 
 
 def tie_notes(tied: Mapping[str, Mapping[str, Mapping[str, TiedFigure]]]) -> list[str]:
-    """Returns a sentence for each figure that depends on the order of equal scores by at least _NOTED_RANGE.
+    """Returns a sentence for each system with figures that the order of equal scores moves by at least _NOTED_RANGE.
 
     Args:
       tied: system -> test -> metric -> the range of its figure.
     """
-    return [
-        f"Equal scores of {system} ({test}, {metric}): {figure.tied_queries} queries have them at the cut, where ids "
-        f"decide; the figure is {figure.worst:.4f} in the worst and {figure.best:.4f} in the best order."
-        for system, tests in tied.items()
-        for test, metrics in tests.items()
-        for metric, figure in metrics.items()
-        if figure.best - figure.worst >= _NOTED_RANGE
-    ]
+    notes = []
+    for system, tests in tied.items():
+        ranges = [
+            f"{test} {metric} {figure.worst:.3f} to {figure.best:.3f}"
+            for test, metrics in tests.items()
+            for metric, figure in metrics.items()
+            if figure.best - figure.worst >= _NOTED_RANGE
+        ]
+        if ranges:
+            notes.append(
+                f"Documents with equal scores are ranked by their ids, which decides figures of {system}. From the "
+                f"worst to the best order, they are: {', '.join(ranges)}."
+            )
+    return notes
 
 
 def judging_notes(systems: Mapping[str, Mapping[str, Mapping[str, Any]]], *, metric: str = "judged@4") -> list[str]:

@@ -9,7 +9,7 @@ from launch.run_report.sources import Evaluation, Labels
 
 _QUERIES = 3
 _SHOWN = 5
-_MISSED_SHOWN = 5
+_RELEVANT_SHOWN = 5
 
 PERSPECTIVES = {
     "search_log": "Search log: documents that were clicked for the query in the held-out part",
@@ -27,7 +27,9 @@ class Example:
 
     query: str
     relevant: list[dict[str, Any]]
-    more_relevant: int
+    """The documents that are shown at once."""
+    more_relevant: list[dict[str, Any]]
+    """The others, so that every document that a tick marks can be seen."""
     retrieved: dict[str, list[dict[str, Any]]]
 
 
@@ -112,8 +114,8 @@ def _example(query: str, documents: list[dict[str, Any]], systems: Mapping[str, 
     ]
     return Example(
         query=query,
-        relevant=ordered[:_MISSED_SHOWN],
-        more_relevant=max(0, len(ordered) - _MISSED_SHOWN),
+        relevant=ordered[:_RELEVANT_SHOWN],
+        more_relevant=ordered[_RELEVANT_SHOWN:],
         retrieved={name: sorted(systems[name], key=lambda row: row["rank"])[:_SHOWN] for name in _ordered(systems)},
     )
 

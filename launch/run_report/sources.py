@@ -1,7 +1,7 @@
 """Reads the directories from which a report is made: evaluations, runs and label tables."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from crops_jax import artifacts
 from crops_jax.errors import InputError, one_line
 from crops_jax.labels import Level
+from crops_jax.program.chain import COMMAND, STEPS, read_steps
 from crops_jax.retrieval.evaluation import Value
-from crops_jax.runs.log import read_metrics
+from crops_jax.runs.log import read_goodput, read_metrics
 from crops_jax.runs.status import run_status
 
 KINDS = ("evaluation", "run", "labels")
@@ -23,6 +24,7 @@ KINDS = ("evaluation", "run", "labels")
 _FIELDS = {"name", "logs_fingerprint", "documents", "bm25", "tests", "random", "systems", "subsets", "index", "notes"}
 # Folder names of the steps of a pipeline. The content of such a folder is named after the parent folder.
 _STEP_FOLDERS = {"labels", "run", "evaluation", "evaluate", "eval"}
+_STEP_ORDER = {"labels": 0, "run": 1, "evaluation": 2}
 _MINED_LATER = ("query_level", "system_level", "knowledge_level")
 
 
@@ -67,7 +69,12 @@ class Run:
     path: Path
     name: str
     lines: list[dict[str, Any]]
+    """The lines of metrics.jsonl."""
+    goodput: list[dict[str, Any]]
+    """The lines of goodput.jsonl."""
     status: dict[str, Any]
+    version: str
+    """The version of crops_jax that made it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +100,24 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """A WORK of launch.pipeline."""
+
+    path: Path
+    command: str
+    """The command line that made it; empty if it was not called by one."""
+    seconds: dict[str, float]
+    """The seconds of each step in their order, without those that an interruption lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The evaluations, runs and label tables of a report."""
+    """The evaluations, runs and label tables of a report, and the work directories that hold them."""
 
     evaluations: list[Evaluation]
     runs: list[Run]
     labels: list[Labels]
+    works: list[Work]
     manifests: dict[str, Path]
     """The directories of the sources, by names that do not contain their paths."""
 
@@ -112,6 +131,7 @@ def read_sources(paths: Sequence[str]) -> Sources:
     """
     sources: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     manifests: dict[str, Path] = {}
+    works = [path for path in map(Path, dict.fromkeys(paths)) if artifacts.read_manifest(path)["kind"] == "work"]
     for path in dict.fromkeys(directory for named in paths for directory in _expand(Path(named))):
         kind = artifacts.read_manifest(path)["kind"]
         if kind not in KINDS:
@@ -126,15 +146,52 @@ def read_sources(paths: Sequence[str]) -> Sources:
         if named.count((split, name)) > 1 or name == "bm25":
             raise InputError(f"two systems are called {name}; evaluate one again with another --name")
     return Sources(
-        evaluations=sources["evaluation"], runs=sources["run"], labels=sources["labels"], manifests=manifests
+        evaluations=sources["evaluation"],
+        runs=sources["run"],
+        labels=sources["labels"],
+        works=[_work(path) for path in works],
+        manifests=manifests,
     )
 
 
 def _expand(path: Path) -> list[Path]:
-    if artifacts.read_manifest(path)["kind"] != "work":
+    """Returns the path itself; for a WORK, its sources in the order of its arms, and then those that are of no arm.
+
+    The pairs on which a warm start is trained are documents of the catalogue, and no labels of an arm.
+    """
+    manifest = artifacts.read_manifest(path)
+    if manifest["kind"] != "work":
         return [path]
-    inside = sorted(manifest.parent for manifest in path.glob(f"*/*/{artifacts.MANIFEST}"))
-    return [folder for folder in inside if artifacts.read_manifest(folder)["kind"] in KINDS]
+    arms = [arm.strip() for arm in manifest["arguments"].get("arms", "").split(",")]
+    inside = sorted(
+        (found.parent for found in path.glob(f"*/*/{artifacts.MANIFEST}")),
+        key=lambda folder: (_place(folder.parent.name, arms), folder.parent.name, _STEP_ORDER.get(folder.name, 0)),
+    )
+    manifests = {folder: artifacts.read_manifest(folder) for folder in inside}
+    return [
+        folder
+        for folder, found in manifests.items()
+        if found["kind"] in KINDS
+        and (found["kind"] != "labels" or folder.parent.name in arms or not arms[0])
+        and (found["kind"] != "run" or not _is_left_over(folder, found, manifests))
+    ]
+
+
+def _is_left_over(run: Path, manifest: Mapping[str, Any], manifests: Mapping[Path, Mapping[str, Any]]) -> bool:
+    """Returns whether the arm of a run was evaluated with another run, that of an arm whose labels became equal."""
+    evaluated = manifests.get(run.parent / "evaluation", {}).get("inputs", {}).get("run")
+    return evaluated is not None and evaluated["fingerprint"] != manifest["fingerprint"]
+
+
+def _place(name: str, arms: Sequence[str]) -> int:
+    return arms.index(name) if name in arms else len(arms)
+
+
+def _work(path: Path) -> Work:
+    seconds = {name: entry["seconds"] for name, entry in read_steps(path / STEPS).items() if "seconds" in entry}
+    command = path / COMMAND
+    written = command.read_text(encoding="utf-8", errors="replace").strip() if command.is_file() else ""
+    return Work(path=path, command=written, seconds=seconds)
 
 
 def _evaluation(path: Path) -> Evaluation:
@@ -146,7 +203,14 @@ def _evaluation(path: Path) -> Evaluation:
 
 
 def _run(path: Path) -> Run:
-    return Run(path=path, name=_name(path), lines=read_metrics(path), status=run_status(path))
+    return Run(
+        path=path,
+        name=_name(path),
+        lines=read_metrics(path),
+        goodput=read_goodput(path),
+        status=run_status(path),
+        version=artifacts.read_manifest(path)["version"],
+    )
 
 
 def _labels(path: Path) -> Labels:

@@ -27,6 +27,19 @@ STEPS = '{\n  "train": {\n    "output": "%s"\n  },\n  "report": {\n    "output":
         ("all/run/goodput.jsonl", GOODPUT % (0, 1.5), GOODPUT % (0, "3e-05"), GOODPUT % (1, 1.5)),
         ("work/report.html", PAGE % (3.5, 800), PAGE % (3.5, "–"), PAGE % (3.6, 800)),
         (
+            "all/run/goodput.jsonl",
+            '{"time": "2026-01-01T00:00:00+00:00", "devices": "1 x cpu", "processes": 1, "commit": null}',
+            '{"time": "2026-01-02T00:00:00+00:00", "devices": "8 x TPU", "processes": 1, "commit": "ab with changes"}',
+            '{"time": "2026-01-01T00:00:00+00:00", "devices": "1 x cpu", "processes": 2, "commit": null}',
+        ),
+        (
+            "all/report.html",
+            '<dl class="facts">\n<dt>Trained</dt><dd>today</dd></dl><p>3</p>',
+            '<dl class="facts"></dl><p>3</p>',
+            '<dl class="facts"></dl><p>4</p>',
+        ),
+        ("work/steps.json", '{"seconds": 1.5, "rows": 3}', '{"seconds": 20, "rows": 3}', '{"seconds": 1.5, "rows": 4}'),
+        (
             "outcomes/mine_day_4.json",
             f'{{"rows": 3, "state": "{"01" * 16}"}}',
             f'{{"rows": 3, "state": "{"ef" * 16}"}}',

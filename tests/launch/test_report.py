@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,9 +16,10 @@ from crops_jax.retrieval.intervals import paired_difference
 from crops_jax.text import words
 from data.tables import write_table
 from launch import evaluate as evaluation
-from launch.report import RunReportArguments, report, write_report
+from launch.report import RunReportArguments, drawn_points, report, write_report
 from launch.run_report.headline import headline
-from tests.pages import browser, overflow, text_of, unclosed
+from launch.run_report.sources import read_sources
+from tests.pages import browser, overflow, place_of, text_of, unclosed
 
 ADJECTIVES = ["red", "old", "quiet", "wide", "warm", "plain", "tall", "soft"]
 THINGS = ["kettle", "ladder", "violin", "carpet", "lantern", "bicycle", "mirror", "saddle", "anchor", "basket"]
@@ -141,7 +143,9 @@ def work(tmp_path_factory):
             )
     artifacts.write_manifest(
         work,
-        artifacts.new_manifest(program="launch.pipeline", kind="work", arguments={}, inputs={"logs": work / "split"}),
+        artifacts.new_manifest(
+            program="launch.pipeline", kind="work", arguments={"arms": ",".join(ARMS)}, inputs={"logs": work / "split"}
+        ),
     )
     return work
 
@@ -188,14 +192,32 @@ def test_the_outcome_has_the_headline_figures_of_each_arm_and_those_that_do_not_
     }
 
 
-def test_the_page_begins_with_the_best_encoder_against_bm25(page):
+def test_the_page_begins_with_the_verdict_and_the_facts(page, work):
+    outcome, html = page
+    text = text_of(html)
+    (verdict,) = outcome["verdicts"]
+    assert verdict.startswith("Of the 2 encoders, cross_perspective has the highest Judged Recall@10; it is ")
+    facts = "Data 241 documents; test queries: 54 ct, 10 qr, 53 judgements; log tables "
+    order = [verdict, facts, "Before reading", "Mean over queries", "What to do next", "Details"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert f"python -m launch.search --run {work}/cross_perspective/run" in text
+
+
+def test_a_note_that_one_evaluation_has_names_it(page):
+    text = text_of(page[1])
+    assert "search_log: Documents with equal scores are ranked by their ids" in text
+    assert text.count("The logs are those of a simulated world") == 1
+
+
+def test_the_details_tell_the_best_encoder_against_bm25(page):
     outcome, html = page
     text = text_of(html)
     assert len(outcome["against_bm25"]) >= 2
     assert outcome["against_bm25"][0].startswith("Judged Recall@10: the best encoder, cross_perspective (")
     assert outcome["against_bm25"][1].startswith("NDCG@4: the best encoder, cross_perspective (")
     for sentence in outcome["against_bm25"]:
-        assert text.index(sentence) < text.index("Mean over queries, with the 95 % bootstrap interval")
+        assert text.index(sentence) > text.index("Details")
 
 
 def test_unseen_pairs_stand_among_the_paired_differences(page):
@@ -366,9 +388,59 @@ def test_the_manifest_is_inside(page):
     assert split["manifest"]["program"] == "data.simulate"
 
 
-def test_a_work_directory_stands_for_what_is_in_it(work, tmp_path):
-    outcome = report(RunReportArguments(paths=(str(work),), output=str(tmp_path / "r.html")))
-    assert set(outcome["metrics"]) == {"search_log", "cross_perspective", "bm25"}
+def test_a_work_directory_stands_for_what_is_in_it_in_the_order_of_its_arms(work, tmp_path):
+    copy = tmp_path / "work"
+    shutil.copytree(work, copy)
+    shutil.copytree(copy / "search_log" / "labels", copy / "warm_start" / "labels")
+    (copy / "command.txt").write_text("python -m launch.pipeline tiny_cpu --logs 'my logs'\n")
+    (copy / "steps.json").write_text(json.dumps({"mine": {"outcome": {}, "seconds": 70.0}, "old": {"outcome": {}}}))
+    outcome = report(RunReportArguments(paths=(str(copy),), output=str(tmp_path / "r.html")))
+    assert list(outcome["metrics"]) == ["search_log", "cross_perspective", "bm25"]
+    text = text_of((tmp_path / "r.html").read_text())
+    assert "Command python -m launch.pipeline tiny_cpu --logs &#39;my logs&#39;" in text
+    assert "Time of all steps 70 s" in text
+    # The pairs of a warm start are no labels of an arm.
+    assert "warm_start" not in text
+
+
+def test_a_run_that_a_work_directory_no_longer_uses_is_not_shown(work, tmp_path):
+    copy = tmp_path / "work"
+    shutil.copytree(work, copy)
+    runs = {source.name for source in read_sources([str(copy)]).runs}
+    assert runs == set(ARMS)
+    manifest = json.loads((copy / "cross_perspective" / "evaluation" / "manifest.json").read_text())
+    of_log = json.loads((copy / "search_log" / "evaluation" / "manifest.json").read_text())
+    manifest["inputs"]["run"] = of_log["inputs"]["run"]
+    (copy / "cross_perspective" / "evaluation" / "manifest.json").write_text(json.dumps(manifest))
+    assert [source.name for source in read_sources([str(copy)]).runs] == ["search_log"]
+
+
+def test_every_document_with_a_tick_is_listed(page, work):
+    """The lists of examples show five documents at once, and the others when they are opened."""
+    relevant = pq.read_table(work / "search_log" / "evaluation" / "relevant.parquet").to_pylist()
+    html = page[1]
+    judged = html[html.index("Judgements: documents that people judged relevant") :]
+    for article in re.findall(r'<article class="example">(.*?)</article>', judged, re.S):
+        query = text_of(re.search(r"<h4>(.*?)</h4>", article, re.S)[1])
+        listed = text_of(article[: article.index('<div class="columns">')])
+        titles = [row["title"] for row in relevant if (row["test"], row["query"]) == ("judgements", query)]
+        assert titles
+        assert all(title in listed for title in titles)
+        ticked = re.findall(r'<span class="hit">(.*?)</span>', article)
+        assert all(title in listed for title in ticked)
+
+
+def test_a_last_window_of_one_step_is_not_drawn(work):
+    run = read_sources([str(work / "search_log" / "run")]).runs[0]
+    (*_, before, last) = run.lines
+    short = {**last, "step": before["step"] + 1}
+    lines = [*run.lines[:-1], short]
+    drawn = [step for step, _ in drawn_points(dataclasses.replace(run, lines=lines), "recall_in_batch_level_5")]
+    assert drawn == [line["step"] for line in run.lines[:-1]]
+    whole = [step for step, _ in drawn_points(run, "recall_in_batch_level_5")]
+    assert whole[-1] == last["step"]
+    of_dev = [step for step, _ in drawn_points(dataclasses.replace(run, lines=lines), "dev_recall_at_10")]
+    assert of_dev[-1] == short["step"]
 
 
 def test_a_run_alone_makes_a_page(work, tmp_path):
@@ -414,3 +486,10 @@ def test_what_is_no_input_is_refused(work, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_overflows_in_a_browser(page, tmp_path, width):
     assert overflow(page[1], width=width, folder=tmp_path) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser() is None, reason="no Chromium here")
+def test_the_details_begin_within_four_screens_of_a_phone(page, tmp_path):
+    top = place_of(page[1], "h3", "Details", width=390, folder=tmp_path)
+    assert 844 < top < 4 * 844

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
-from crops_jax.program.chain import Chain, Step
+from crops_jax.program.chain import Chain, Step, read_steps
 from tests.paths import ROOT
 
 COPY = """
@@ -57,6 +57,16 @@ def test_a_chain_runs_once_and_remembers_its_outcomes(here):
     assert calls() == ["a b", "b c"]
 
 
+def test_the_steps_keep_their_seconds_when_they_are_not_run_again(here):
+    run_all()
+    first = read_steps(Path("work/steps.json"))
+    assert list(first) == ["b", "c"]
+    assert all(entry["seconds"] >= 0 for entry in first.values())
+    run_all()
+    assert read_steps(Path("work/steps.json")) == first
+    assert read_steps(Path("work/no-steps.json")) == {}
+
+
 def test_a_changed_input_or_a_lost_output_is_made_again_and_what_follows_too(here):
     run_all()
     Path("a").write_text("other")
@@ -92,7 +102,7 @@ CHAIN = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from crops_jax.program.chain import Chain, Step
+from crops_jax.program.chain import Chain, Step, read_steps
 from crops_jax.errors import Interrupted
 try:
     Chain(Path("work"), total=1).run(Step(name="w", module="waiting", arguments=(), inputs=(), output=Path("x")))

@@ -54,6 +54,16 @@ def test_the_outcome_is_the_only_line_on_standard_output(capfd):
     assert "from native code" in err
 
 
+def test_a_program_can_name_the_command_that_called_it(capfd):
+    def main(arguments: Arguments) -> dict:
+        """Says hello."""
+        return {"command": program.called_command()}
+
+    _, out, _ = run(main, ["--output", "my folder", "--overwrite"], capfd)
+    command = json.loads(out)["command"]
+    assert command == f"python -m {__name__} --output 'my folder' --overwrite"
+
+
 def test_of_several_processes_one_speaks(capfd, monkeypatch):
     def main(arguments: Arguments) -> dict:
         """Says hello."""

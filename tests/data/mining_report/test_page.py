@@ -42,7 +42,10 @@ def test_the_page_says_everything_with_its_numbers(tmp_path, write_logs, write_l
     assert outcome["levels"] == {"5": 3, "4": 7, "3": 2, "1": 1}
     text = text_of(html)
     for said in (
-        "found 5 positives in the corpus, for 3 queries. 3 of them (60.0 %) were never shown",
+        "It is not known how many of the positives are relevant: no judgement and no truth tells.",
+        "Of the positives that the search log does not have, 60.0 % were never shown for their query in any search, "
+        "and 20.0 % were not even a candidate.",
+        "They are 3 of 5, for 3 queries.",
         "No manifest says how these labels were mined",
         "Knowledge-level positives written by m, which no search could have shown: 3.",
         "are counted for the source in their row alone: 1.",

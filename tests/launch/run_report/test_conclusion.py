@@ -44,7 +44,7 @@ def labels(name, fingerprint="a"):
 
 
 def run(name, step):
-    return Run(path=Path(name), name=name, lines=[], status={"step": step})
+    return Run(path=Path(name), name=name, lines=[], goodput=[], status={"step": step}, version="0.1.0")
 
 
 def evaluation(name, fingerprint):
