@@ -55,8 +55,12 @@ def _against(name: str, opponent: str, rows: Sequence[Mapping[str, Any]]) -> str
     if worse:
         than = "" if better else f" than {_shown(opponent)}"
         words.append(f"worse{than} in {_listed(worse, len(found))}")
-    tail = f" (no difference is shown in {_listed(unclear, len(found))})" if unclear else ""
+    tail = f" (no difference is shown in the {_others(len(unclear))})" if unclear else ""
     return " and ".join(words) + tail
+
+
+def _others(count: int) -> str:
+    return "other one" if count == 1 else f"{count} others"
 
 
 def _shown(name: str) -> str:

@@ -51,7 +51,7 @@ def test_the_verdict_names_the_best_encoder_and_where_it_is_better_and_worse():
     ]
     assert verdict_of([LOG, CROSS, BM25], HEADLINE, found) == (
         "Of the 2 encoders, cross has the highest Judged Recall@100; it is better than BM25 in CT Recall@10 of unseen "
-        "pairs and worse in Judged Recall@100 (no difference is shown in CT Recall@10), and better than log in all 3 "
+        "pairs and worse in Judged Recall@100 (no difference is shown in the other one), and better than log in all 3 "
         "headline figures."
     )
 
@@ -63,8 +63,7 @@ def test_a_verdict_without_any_difference_says_so():
     ]
     assert verdict_of([LOG, CROSS, BM25], HEADLINE, found) == (
         "Of the 2 encoders, cross has the highest Judged Recall@100; it is not shown to differ from BM25 in any of the "
-        "3 headline figures, and worse than log in Judged Recall@100 (no difference is shown in CT Recall@10 of unseen "
-        "pairs and CT Recall@10)."
+        "3 headline figures, and worse than log in Judged Recall@100 (no difference is shown in the 2 others)."
     )
 
 
