@@ -105,10 +105,10 @@ def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocum
                 f"--document-embeddings {path}: vectors of another encoder than --initial-run {arguments.initial_run}; "
                 "embed the documents with that run"
             )
-    if found.dim != config.encoder.width:
+    if found.dim != config.encoder.dim:
         raise InputError(
-            f"--document-embeddings {path}: vectors of {found.dim} numbers, and encoder.width is "
-            f"{config.encoder.width}; embed the documents without --dim"
+            f"--document-embeddings {path}: vectors of {found.dim} numbers, and those of the "
+            f"encoder have {config.encoder.dim}; embed the documents without --dim"
         )
     return FrozenDocuments(found.ids, found.array())
 

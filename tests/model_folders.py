@@ -46,8 +46,8 @@ def minilm() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def write_tokenizer(folder: Path, *, max_length: int = 512) -> None:
-    """A WordPiece tokenizer of VOCABULARY, lower-casing, with [CLS] and [SEP]."""
+def write_tokenizer(folder: Path, *, max_length: int = 512) -> int:
+    """A WordPiece tokenizer of VOCABULARY, lower-casing, with [CLS] and [SEP]; returns its size."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(
         models.WordPiece(
@@ -61,6 +61,7 @@ def write_tokenizer(folder: Path, *, max_length: int = 512) -> None:
     named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **named}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(VOCABULARY)
 
 
 def write_qwen_tokenizer(folder: Path) -> int:
@@ -85,6 +86,18 @@ def write_mpnet_tokenizer(folder: Path) -> int:
     words = [word for word in VOCABULARY if word == "[UNK]" or word not in SPECIAL]
     vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", *words, "<mask>"])}
     MPNetTokenizer(vocab=vocabulary).save_pretrained(str(folder))
+    return len(vocabulary)
+
+
+def write_gemma_tokenizer(folder: Path) -> int:
+    """A tokenizer of letters and a few words with the special tokens of Gemma around a text; returns its size."""
+    from transformers import GemmaTokenizer
+
+    words = ["\u2581", "r", "e", "d", "re", "red", *(letter for letter in "abcfghijklmnopqstuvwxyz0123456789")]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    vocabulary = {token: i for i, token in enumerate(special + [f"<0x{i:02X}>" for i in range(256)] + words)}
+    merges = [("r", "e"), ("re", "d")]
+    GemmaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True, add_eos_token=True).save_pretrained(str(folder))
     return len(vocabulary)
 
 

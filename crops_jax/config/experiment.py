@@ -18,29 +18,37 @@ def _require(condition: bool, rule: str, value: object) -> None:
 class EncoderConfig:
     """The tower that encodes a text, and how its token states become a vector."""
 
-    family: Literal["bert", "mpnet", "modernbert", "qwen2", "qwen3", "mistral", "hashed"] = "bert"
-    """The family of the tower: bert and mpnet are crops_jax.models.bert, qwen2, qwen3 and mistral are
-    crops_jax.models.qwen, and modernbert and hashed are the modules of crops_jax.models with these names."""
+    family: Literal["bert", "mpnet", "nomic_bert", "modernbert", "gemma3", "qwen2", "qwen3", "mistral", "hashed"] = (
+        "bert"
+    )
+    """The family of the tower: bert, mpnet and nomic_bert are crops_jax.models.bert, qwen2, qwen3 and mistral are
+    crops_jax.models.qwen, gemma3 (EmbeddingGemma) is crops_jax.models.gemma, and modernbert and hashed are the modules
+    of crops_jax.models with these names."""
     vocabulary_size: int = 30522
     """The number of rows of the token embedding. Records of a tokenizer with more tokens are refused."""
     width: int = 384
-    """The width of token states, and therefore of the vectors."""
+    """The width of token states, and of the vectors unless Dense modules follow the pooling."""
     layers: int = 6
     """The number of layers. In the family hashed these are the network's hidden layers, each of feed_forward_width."""
     heads: int = 12
     """The number of attention heads of a layer."""
     key_value_heads: int = 0
-    """Qwen, Mistral: the number of key and value heads, each shared by heads / key_value_heads queries. 0: heads."""
+    """Qwen, Mistral, Gemma: the number of key and value heads, each shared by heads / key_value_heads queries. 0: as
+    many as heads."""
     head_width: int = 0
-    """Qwen and Mistral: the width of a head. 0: width / heads."""
+    """Qwen, Mistral and Gemma: the width of a head. 0: width / heads."""
+    query_scalar: int = 0
+    """Gemma: the number by whose square root scores of attention are divided. 0: the width of a head."""
     rotary_base: float = 1e6
-    """Qwen, Mistral, ModernBERT: the base of the rotary frequencies (rope_theta), in ModernBERT of global layers."""
+    """The base of the rotary frequencies (rope_theta) of all families but BERT, MPNet and hashed; in ModernBERT and
+    Gemma that of the layers that see whole texts."""
     local_rotary_base: float = 1e4
-    """ModernBERT: the base of the rotary frequencies of the layers with a window."""
+    """ModernBERT, Gemma: the base of the rotary frequencies of the layers with a window."""
     local_window: int = 64
-    """ModernBERT: the number of positions on each side that a token of the layers with a window sees."""
+    """ModernBERT, Gemma: the number of positions on each side that a token of the layers with a window sees."""
     global_every: int = 3
-    """ModernBERT: the distance from one layer that sees whole texts to the next; the first layer is one."""
+    """ModernBERT, Gemma: the distance n from one layer that sees whole texts to the next. The first such layer is layer
+    1 of ModernBERT, and layer n of Gemma."""
     relative_buckets: int = 32
     """MPNet: the number of buckets of distances between tokens; an even number, at least 4."""
     hashed_features: tuple[Literal["unigrams", "bigrams", "text"], ...] = ("unigrams", "bigrams", "text")
@@ -52,19 +60,26 @@ class EncoderConfig:
     feed_forward_width: int = 1536
     """The width of the hidden layer of each feed-forward network."""
     max_positions: int = 512
-    """The number of rows of the position table; of Qwen and Mistral the maximum number of tokens."""
+    """The number of rows of the position table; without such a table the maximum number of tokens."""
     position_offset: int = 0
     """The row of the position table that the first token uses: 0 for BERT, 2 for RoBERTa, XLM-R and MPNet."""
     type_vocabulary_size: int = 2
-    """BERT: the number of rows of the token type table."""
+    """BERT, NomicBERT: the number of rows of the token type table."""
     layer_norm_epsilon: float = 1e-12
-    """The epsilon of layer norms, and of Qwen's RMS norms."""
+    """The epsilon of layer norms, and of the RMS norms of Qwen, Mistral and Gemma."""
     remat: bool = False
     """Whether the backward pass computes each layer again, so that its states need not be kept in memory."""
     dropout: float = 0.0
     """The probability that training drops a component: of embeddings, attention weights and layer outputs."""
     pooling: Literal["mean", "first", "last"] = "mean"
     """How token states become a vector: their mean, the state of the first token, or that of the last one."""
+    dense_widths: tuple[int, ...] = ()
+    """The number of outputs of each Dense module, a linear layer with an activation that follows the pooling; the last
+    one is the length of the vectors. Empty: the pooled states are the vectors."""
+    dense_biases: tuple[bool, ...] = ()
+    """Whether each Dense module has a bias."""
+    dense_activations: tuple[Literal["identity", "tanh", "relu", "gelu", "silu"], ...] = ()
+    """The activation of each Dense module."""
     shared_towers: bool = True
     """Whether queries and documents share one set of weights. The paper does not say."""
     query_codes: int = 0
@@ -88,13 +103,14 @@ class EncoderConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         _require(self.key_value_heads >= 0, "key_value_heads must not be negative", self.key_value_heads)
         _require(self.head_width >= 0, "head_width must not be negative", self.head_width)
-        if not self.is_decoder:
+        if not (self.is_decoder or self.family == "gemma3"):
             unset = not (self.key_value_heads or self.head_width)
             _require(
                 unset,
-                "key_value_heads and head_width are those of Qwen and Mistral",
+                "key_value_heads and head_width are those of Qwen, Mistral and Gemma",
                 f"{self.key_value_heads} and {self.head_width}",
             )
+        self._check_dense()
         if self.family == "hashed":
             self._check_features()
         else:
@@ -109,6 +125,7 @@ class EncoderConfig:
         _require(not flash or self.has_flash_attention, rule, "flash")
         for name in ("local_window", "global_every"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
+        _require(self.query_scalar >= 0, "query_scalar must not be negative", self.query_scalar)
         _require(self.local_rotary_base > 0, "local_rotary_base must be positive", self.local_rotary_base)
         buckets = self.relative_buckets
         _require(buckets >= 4 and buckets % 2 == 0, "relative_buckets must be even and at least 4", buckets)
@@ -127,7 +144,23 @@ class EncoderConfig:
     @property
     def has_flash_attention(self) -> bool:
         """Whether kernels compute the tower's attention. They have neither biases nor windows."""
-        return self.family not in ("hashed", "mpnet", "modernbert")
+        return self.family not in ("hashed", "mpnet", "modernbert", "gemma3")
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether the tower has rotary positions, and with them gated feed-forward networks of three matrices."""
+        return self.family not in ("bert", "mpnet", "hashed")
+
+    @property
+    def global_layers(self) -> tuple[bool, ...]:
+        """For each layer of ModernBERT or Gemma, whether its tokens see whole texts."""
+        first = self.global_every - 1 if self.family == "gemma3" else 0
+        return tuple(i % self.global_every == first for i in range(self.layers))
+
+    @property
+    def dim(self) -> int:
+        """The number of components of the vectors of texts."""
+        return self.dense_widths[-1] if self.dense_widths else self.width
 
     def _check_heads(self) -> None:
         if not self.head_width:
@@ -135,10 +168,21 @@ class EncoderConfig:
             _require(self.width % self.heads == 0, "width must be a multiple of heads", sizes)
         groups = self.key_value_heads or self.heads
         _require(self.heads % groups == 0, "heads must be a multiple of key_value_heads", f"{self.heads} and {groups}")
-        if self.is_decoder or self.family == "modernbert":
+        if self.is_rotary:
             width = self.head_width or self.width // self.heads
             _require(width % 2 == 0, "rotary positions need heads of even width", width)
             _require(self.rotary_base > 0, "rotary_base must be positive", self.rotary_base)
+
+    def _check_dense(self) -> None:
+        widths = self.dense_widths
+        _require(all(width > 0 for width in widths), "dense_widths must be positive", widths)
+        counts = (len(widths), len(self.dense_biases), len(self.dense_activations))
+        rule = "dense_widths, dense_biases and dense_activations must name equally many Dense modules"
+        _require(len(set(counts)) == 1, rule, ", ".join(map(str, counts)))
+        rule = "query_codes need the states of tokens: dense_widths must be empty"
+        _require(not (widths and self.query_codes), rule, widths)
+        rule = "a hashed tower has a network of its own: dense_widths must be empty"
+        _require(not widths or self.family != "hashed", rule, widths)
 
     def _check_features(self) -> None:
         features = self.hashed_features
@@ -220,8 +264,9 @@ class LossConfig:
     log_q_buckets: int = 1 << 20
     """The number of hash buckets of this estimate, 8 bytes each. It should be several times the number of documents."""
     matryoshka_dims: tuple[int, ...] = ()
-    """The numbers of leading components, each below encoder.width, that can be used as shorter vectors (Matryoshka
-    representations, arXiv 2205.13147). The loss is its mean over these and the full width. Empty: the full width."""
+    """The numbers of leading components, each below the length of the vectors, that can be used as shorter vectors
+    (Matryoshka representations, arXiv 2205.13147). The loss is its mean over these and the full length. Empty: the full
+    length."""
     rince_form: Literal["out", "in", "out_in"] = "out"
     """The form of the loss rince: which positives of a level its denominator has (Hoffmann et al., AAAI 2022)."""
     rince_temperature_factors: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -419,8 +464,8 @@ class Config:
         rule = f"row_tokens must be 0 or hold the longest text, {longest} tokens"
         _require(self.data.row_tokens == 0 or self.data.row_tokens >= longest, rule, self.data.row_tokens)
         # With encoder.weights, the folder sets the width, which is known only when the configuration is resolved.
-        dims, width = self.loss.matryoshka_dims, self.encoder.width
-        rule = f"matryoshka_dims must be below encoder.width = {width}"
+        dims, width = self.loss.matryoshka_dims, self.encoder.dim
+        rule = f"matryoshka_dims must be below the length of the vectors, {width}"
         _require(bool(self.encoder.weights) or all(dim < width for dim in dims), rule, dims)
         if self.encoder.query_codes:
             rule = "query_codes need every score: loss.implementation must be auto or dense"

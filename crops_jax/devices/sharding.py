@@ -50,6 +50,10 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"feed_forward/(gate|up)/kernel$", ("width", "feed_forward")),
     (r"feed_forward/(gate|up)/bias$", ("feed_forward",)),
     (r"feed_forward/down/kernel$", ("feed_forward", "width")),
+    # Every second Dense module is split by its rows, so that one sum over "model" ends each pair.
+    (r"/dense/\d*[02468]/kernel$", ("width", "feed_forward")),
+    (r"/dense/\d*[02468]/bias$", ("feed_forward",)),
+    (r"/dense/\d*[13579]/kernel$", ("feed_forward", "width")),
     (r"feature_tables/\w+/embedding$", ("vocabulary", "width")),
 )
 

@@ -31,9 +31,13 @@ _NOT_IN_VECTORS = {"weights", "dropout", "attention"}
 _PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 _ONLY_OF_FAMILY = {
-    "mpnet": ("relative_buckets",),
-    "modernbert": ("local_rotary_base", "local_window", "global_every"),
+    "relative_buckets": ("mpnet",),
+    "local_rotary_base": ("modernbert", "gemma3"),
+    "local_window": ("modernbert", "gemma3"),
+    "global_every": ("modernbert", "gemma3"),
+    "query_scalar": ("gemma3",),
 }
+_LEFT_OUT_WHERE_EMPTY = ("query_codes", "dense_widths", "dense_biases", "dense_activations")
 
 
 class Encoder:
@@ -81,7 +85,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """The number of components of the vectors that `encode` returns by default."""
-        return self.default_dim or self.config.encoder.width
+        return self.default_dim or self.config.encoder.dim
 
     def checked_dim(self, dim: int | None) -> int:
         """Returns `dim`, or the default number of components if it is None.
@@ -90,7 +94,7 @@ class Encoder:
         """
         if dim is None:
             return self.dim
-        width = self.config.encoder.width
+        width = self.config.encoder.dim
         if not 1 <= dim <= width:
             raise InputError(f"vectors of this encoder have 1 to {width} components, found dim {dim}")
         if self.trained_dims is not None and dim not in self.trained_dims:
@@ -116,11 +120,12 @@ class Encoder:
         """The SHA-256 of all that the vectors depend on: weights, sizes, limits, prompts and tokenizer."""
         sizes = {name: value for name, value in asdict(self.config.encoder).items() if name not in _NOT_IN_VECTORS}
         # Encoders keep the fingerprint that they had before there were fields that do not concern them.
-        if not self.config.encoder.query_codes:
-            del sizes["query_codes"]
-        for family, names in _ONLY_OF_FAMILY.items():
-            if self.config.encoder.family != family:
-                sizes = {name: value for name, value in sizes.items() if name not in names}
+        for name in _LEFT_OUT_WHERE_EMPTY:
+            if not sizes[name]:
+                del sizes[name]
+        for name, families in _ONLY_OF_FAMILY.items():
+            if self.config.encoder.family not in families:
+                del sizes[name]
         settings = [sizes, self.prompts, self.default_prompt, tokenizer.fingerprint(self.tokenizer_folder)]
         settings += [] if self.default_dim is None else [self.default_dim]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

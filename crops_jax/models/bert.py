@@ -4,20 +4,22 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Langua
 (arXiv 1810.04805): learnt absolute positions, post-layer-norm blocks, exact GELU. RoBERTa and XLM-R have the same
 tower; their first position is row `config.position_offset` of the position table. MPNet (Song et al., NeurIPS 2020,
 arXiv 2004.09297) has no token types, and adds a learnt bias of the distance of two tokens to their score
-(crops_jax.models.relative_bias).
+(crops_jax.models.attention.relative_bias). NomicBERT (Nussbaum et al., arXiv 2402.01613) has rotary positions (Su et
+al. 2021), SwiGLU (Shazeer 2020) and no biases besides those of the norms.
 
 The parameter paths below a tower are (i counts layers; w = width, f = feed_forward_width):
 
     token_embedding/embedding                               [vocabulary_size, w]
-    position_embedding/embedding                            [max_positions, w]
+    position_embedding/embedding                            [max_positions, w]            not NomicBERT
     token_type_embedding/embedding                          [type_vocabulary_size, w]     not MPNet
     relative_bias/embedding                                 [relative_buckets, heads]     MPNet
     embedding_norm/{scale,bias}                             [w]
-    layers/i/attention/{query,key,value}/{kernel,bias}      [w, w], [w]     heads split the columns
-    layers/i/attention/output/{kernel,bias}                 [w, w], [w]     heads split the rows
+    layers/i/attention/{query,key,value}/{kernel,bias}      [w, w], [w]     heads split the columns; NomicBERT: no bias
+    layers/i/attention/output/{kernel,bias}                 [w, w], [w]     heads split the rows; NomicBERT: no bias
     layers/i/attention_norm/{scale,bias}                    [w]
-    layers/i/feed_forward/up/{kernel,bias}                  [w, f], [f]
-    layers/i/feed_forward/down/{kernel,bias}                [f, w], [w]
+    layers/i/feed_forward/gate/kernel                       [w, f]          NomicBERT
+    layers/i/feed_forward/up/{kernel,bias}                  [w, f], [f]     NomicBERT: no bias
+    layers/i/feed_forward/down/{kernel,bias}                [f, w], [w]     NomicBERT: no bias
     layers/i/feed_forward_norm/{scale,bias}                 [w]
 
 Parameters are float32. Matrix products run in config.compute_dtype; the sums of layer norm and softmax are float32.
@@ -30,11 +32,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.devices.sharding import spread_lookup, spread_rows
+from crops_jax.devices.sharding import spread_lookup
 from crops_jax.models.attention.api import Attend, attention_over
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import drop, exact_gelu, layer_norm, linear, split, table
-from crops_jax.models.relative_bias import RelativeBias
+from crops_jax.models.attention.relative_bias import RelativeBias
+from crops_jax.models.attention.rotary import rotations
+from crops_jax.models.attention.self_attention import SelfAttention
+from crops_jax.models.layers import GatedFeedForward, drop, exact_gelu, layer_norm, linear, split, table, through_layers
 
 
 class Bert(nnx.Module):
@@ -47,8 +51,10 @@ class Bert(nnx.Module):
         self.position_offset = config.position_offset
         self.dtype = jnp.dtype(config.compute_dtype)
         self.token_embedding = _embedding(config.vocabulary_size, config, rngs)
-        self.position_embedding = _embedding(config.max_positions, config, rngs)
-        is_mpnet = config.family == "mpnet"
+        is_mpnet, is_nomic = config.family == "mpnet", config.family == "nomic_bert"
+        self.position_embedding = None if is_nomic else _embedding(config.max_positions, config, rngs)
+        self.head_width = config.width // config.heads
+        self.rotary_base = config.rotary_base if is_nomic else None
         self.token_type_embedding = None if is_mpnet else _embedding(config.type_vocabulary_size, config, rngs)
         self.relative_bias = RelativeBias(config, rngs=rngs) if is_mpnet else None
         self.embedding_norm = _norm(config, rngs)
@@ -75,26 +81,25 @@ class Bert(nnx.Module):
           dropout_key: the key of dropout at the rate config.dropout; None: no dropout.
           flash: the devices on which flash attention runs (crops_jax.models.attention.flash); None: plain attention.
 
-        Raises ValueError if a row is one text and has more tokens than the position table has positions.
+        Raises ValueError if a row is one text and has more tokens than there are positions.
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
-            raise ValueError(f"at most {self.max_tokens} tokens a text fit the position table, found {tokens.shape[1]}")
+            raise ValueError(f"at most {self.max_tokens} tokens a text have positions, found {tokens.shape[1]}")
         bias = None if self.relative_bias is None else self.relative_bias(tokens.shape[1])
-        attend = attention_over(tokens, segments, dropout=self.dropout, bias=bias, flash=flash)
+        places, rotation = positions(tokens, segments), None
+        if self.rotary_base is not None:
+            rotation = rotations(places, width=self.head_width, base=self.rotary_base)
+        attend = attention_over(tokens, segments, dropout=self.dropout, bias=bias, rotation=rotation, flash=flash)
         states = spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)))
-        added = self.position_embedding(positions(tokens, segments) + self.position_offset)
+        added = jnp.zeros((), states.dtype)
+        if self.position_embedding is not None:
+            added = self.position_embedding(places + self.position_offset)
         if (types := self.token_type_embedding) is not None:
             added += types.embedding[0][None, None] if token_types is None else types(token_types)
         states += added
         keys = split(dropout_key, 1 + len(self.layers))
         states = drop(self.embedding_norm(states).astype(self.dtype), self.dropout, keys[0])
-        for layer, key in zip(self.layers, keys[1:], strict=True):
-
-            def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
-                return spread_rows(layer(states, attend, dropout_key=key))
-
-            states = (jax.checkpoint(run) if self.remat else run)(states, key)
-        return states
+        return through_layers(self.layers, states, [attend] * len(self.layers), keys=keys[1:], remat=self.remat)
 
 
 class Layer(nnx.Module):
@@ -102,9 +107,10 @@ class Layer(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.dropout = config.dropout
-        self.attention = Attention(config, rngs=rngs)
+        has_biases = config.family != "nomic_bert"
+        self.attention = SelfAttention(config, bias=has_biases, output_bias=has_biases, rngs=rngs)
         self.attention_norm = _norm(config, rngs)
-        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward = _feed_forward(config, rngs)
         self.feed_forward_norm = _norm(config, rngs)
 
     def __call__(
@@ -121,28 +127,6 @@ class Layer(nnx.Module):
         return self.feed_forward_norm(states + added).astype(states.dtype)
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention. The argument `attend` decides which tokens see each other."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.heads = config.heads
-        self.query = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
-        self.key = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
-        self.value = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
-        self.output = linear(config.width, config.width, dtype=config.compute_dtype, rngs=rngs)
-
-    def __call__(
-        self,
-        states: Float[Array, "texts tokens width"],
-        attend: Attend,
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "texts tokens width"]:
-        by_head = (*states.shape[:2], self.heads, -1)
-        query, key, value = (project(states).reshape(by_head) for project in (self.query, self.key, self.value))
-        return self.output(attend(query, key, value, dropout_key=dropout_key))
-
-
 class FeedForward(nnx.Module):
     """The feed-forward network down(GELU(up(x))), with the exact GELU (by erf)."""
 
@@ -152,6 +136,13 @@ class FeedForward(nnx.Module):
 
     def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
         return self.down(exact_gelu(self.up(states)))
+
+
+def _feed_forward(config: EncoderConfig, rngs: nnx.Rngs) -> FeedForward | GatedFeedForward:
+    if config.family != "nomic_bert":
+        return FeedForward(config, rngs=rngs)
+    sizes = config.width, config.feed_forward_width
+    return GatedFeedForward(*sizes, activation=jax.nn.silu, dtype=config.compute_dtype, rngs=rngs)
 
 
 def _embedding(rows: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Embed:

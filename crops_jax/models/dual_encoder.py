@@ -1,16 +1,17 @@
 """The dual encoder, a retriever: a tower for queries and a tower for documents, and a learnt temperature.
 
 Both towers return unit vectors. The parameter paths, which sharding rules and checkpoints use, are
-(crops_jax.models.bert, qwen and hashed list those below a tower):
+(the modules of the families list those below a tower):
 
     tower/...                                shared_towers = True: one set of weights for both towers
     query_tower/...  document_tower/...      shared_towers = False
+    tower/dense/i/{kernel,bias}              the Dense modules after the pooling, if any, in each tower
     log_inverse_temperature                  [], float32: t = log(1 / tau)
     query_codes/codes                        a Poly-encoder, config.query_codes > 0 (crops_jax.models.query_codes)
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -21,10 +22,11 @@ from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.models.bert import Bert
+from crops_jax.models.gemma import Gemma
 from crops_jax.models.hashed import Hashed
 from crops_jax.models.modernbert import ModernBert
 from crops_jax.models.parameters import fill_module
-from crops_jax.models.pooling import Pooling, pool_segments, unit_norm
+from crops_jax.models.pooling import Pooling, dense_modules, pool_segments, through_dense, unit_norm
 from crops_jax.models.query_codes import QueryCodes
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
@@ -34,7 +36,9 @@ Tower = Literal["query", "document"]
 _TOWERS = {
     "bert": Bert,
     "mpnet": Bert,
+    "nomic_bert": Bert,
     "modernbert": ModernBert,
+    "gemma3": Gemma,
     "qwen2": Qwen,
     "qwen3": Qwen,
     "mistral": Qwen,
@@ -51,12 +55,12 @@ class DualEncoder(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):
         self.pooling: Pooling = config.pooling
-        tower = _TOWERS[config.family]
+        self.dense_activations = config.dense_activations
         if config.shared_towers:
-            self.tower = tower(config, rngs=rngs)
+            self.tower = _random_tower(config, rngs)
         else:
-            self.query_tower = tower(config, rngs=rngs)
-            self.document_tower = tower(config, rngs=rngs)
+            self.query_tower = _random_tower(config, rngs)
+            self.document_tower = _random_tower(config, rngs)
         self.log_inverse_temperature = nnx.Param(jnp.asarray(-math.log(initial_temperature), jnp.float32))
         self.shared_towers = config.shared_towers
         self.max_query_tokens = config.max_query_tokens
@@ -85,7 +89,8 @@ class DualEncoder(nnx.Module):
             max_segments = segments_per_row(tokens.shape[1])
             vectors = encoder(tokens, segments=segments, max_segments=max_segments, dropout_key=dropout_key)
             return unit_norm(vectors.astype(jnp.float32))
-        return self._pooled(encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash), segments)
+        states = encoder(tokens, segments=segments, dropout_key=dropout_key, flash=flash)
+        return self._pooled(states, segments, dense=encoder.dense if self.dense_activations else ())
 
     def encode_packed(
         self,
@@ -131,7 +136,10 @@ class DualEncoder(nnx.Module):
     def pooled_states(
         self, states: Float[Array, "groups rows row_tokens width"], texts: PackedTexts
     ) -> Float[Array, "groups texts width"]:
-        """Returns the unit vectors of packed texts from the states of their tokens; a missing text gets zeros."""
+        """Returns the unit vectors of packed texts from the states of their tokens; a missing text gets zeros.
+
+        The model must be a Poly-encoder, which has no Dense modules.
+        """
         groups, _, width = texts.tokens.shape
         vectors = self._pooled(states.reshape(-1, width, states.shape[-1]), texts.segments.reshape(-1, width))
         return _of_places(vectors.reshape(groups, -1, vectors.shape[-1]), texts)
@@ -180,9 +188,20 @@ class DualEncoder(nnx.Module):
     def _tower(self, tower: Tower) -> Any:
         return self.tower if self.shared_towers else self.query_tower if tower == "query" else self.document_tower
 
-    def _pooled(self, states: Array, segments: Array) -> Float[Array, "rows segments width"]:
+    def _pooled(self, states: Array, segments: Array, *, dense: Sequence = ()) -> Float[Array, "rows segments dim"]:
         max_segments = segments_per_row(segments.shape[1])
-        return unit_norm(pool_segments(states, segments, pooling=self.pooling, max_segments=max_segments))
+        vectors = pool_segments(states, segments, pooling=self.pooling, max_segments=max_segments)
+        if dense:
+            vectors = through_dense(vectors, segments, layers=dense, activations=self.dense_activations)
+        return unit_norm(vectors)
+
+
+def _random_tower(config: EncoderConfig, rngs: nnx.Rngs) -> Any:
+    """Returns a tower, to which its Dense modules belong: what is trained or frozen with it, and its learning rates."""
+    tower: Any = _TOWERS[config.family](config, rngs=rngs)
+    if config.dense_widths:
+        tower.dense = dense_modules(config, rngs=rngs)
+    return tower
 
 
 def _over_rows(

@@ -37,7 +37,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.devices.hashing import finalised, murmur3
 from crops_jax.models.attention.plain import positions
 from crops_jax.models.layers import drop, linear, split
-from crops_jax.models.pooling import pool_segments
+from crops_jax.models.pooling import pool_segments, segment_members
 
 _SEEDS = {"unigrams": 0, "bigrams": 1, "text": 2}
 _TABLE = nnx.initializers.normal(stddev=0.02)
@@ -86,7 +86,9 @@ class Hashed(nnx.Module):
         states = jnp.concatenate(averages, axis=-1).astype(self.dtype)
         for layer, key in zip(self.layers, split(dropout_key, len(self.layers)), strict=True):
             states = jax.nn.relu(layer(drop(states, self.dropout, key)))
-        return jnp.where(_members(segments, max_segments=max_segments).any(axis=2)[:, :, None], self.output(states), 0)
+        return jnp.where(
+            segment_members(segments, max_segments=max_segments).any(axis=2)[:, :, None], self.output(states), 0
+        )
 
     def _average(
         self, feature: str, tokens: Array, segments: Array, *, max_segments: int
@@ -112,14 +114,12 @@ def identities(
     hashes = murmur3(tokens, positions(tokens, segments), seed=_SEEDS["text"])
     # These are integers modulo 2^32, so the order of the summation does not change the sum.
     return finalised(
-        jnp.where(_members(segments, max_segments=max_segments), hashes[:, None, :], 0).sum(axis=2, dtype=jnp.uint32)
+        jnp.where(segment_members(segments, max_segments=max_segments), hashes[:, None, :], 0).sum(
+            axis=2, dtype=jnp.uint32
+        )
     )
 
 
 def bucket(hashes: UInt32[Array, "..."], buckets: int) -> Int32[Array, "..."]:
     """Returns the bucket of each hash, from 0 to buckets - 1; random hashes are equally likely in each bucket."""
     return (hashes % jnp.uint32(buckets)).astype(jnp.int32)
-
-
-def _members(segments: Int32[Array, "rows tokens"], *, max_segments: int) -> Array:
-    return segments[:, None, :] == jnp.arange(max_segments)[None, :, None]

@@ -1,14 +1,19 @@
-"""The parts that all towers share: tables, norms, linear maps and gated networks in float32, dropout, precision."""
+"""The parts that towers share: tables, norms, linear maps and gated networks in float32, dropout, precision, layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from crops_jax.config import EncoderConfig
+from crops_jax.devices.sharding import spread_rows
+
 # Devlin et al. (BERT) initialise every matrix in this way.
 TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
+# Decoders initialise them in this way.
+NORMAL = nnx.initializers.normal(stddev=0.02)
 
 
 def linear(
@@ -52,6 +57,20 @@ def layer_norm(width: int, *, epsilon: float, rngs: nnx.Rngs, bias: bool = True)
     )
 
 
+class ShiftedRMSNorm(nnx.Module):
+    """The RMS norm (Zhang and Sennrich 2019) of Gemma, whose factor is 1 + scale; it computes in float32."""
+
+    def __init__(self, width: int, *, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.zeros(width, jnp.float32))
+
+    def __call__(self, states: Float[Array, "... width"]) -> Float[Array, "... width"]:
+        states = states.astype(jnp.float32)
+        mean = jnp.mean(states * states, axis=-1, keepdims=True)
+        factor = jnp.expand_dims(1 + self.scale[...], tuple(range(states.ndim - 1)))
+        return states * jax.lax.rsqrt(mean + self.epsilon) * factor
+
+
 def exact_gelu(values: Float[Array, "..."]) -> Float[Array, "..."]:
     """Returns the GELU by erf, not by its approximation."""
     return jax.nn.gelu(values, approximate=False)
@@ -80,6 +99,92 @@ class GatedFeedForward(nnx.Module):
 
     def __call__(self, states: Float[Array, "texts tokens width"]) -> Float[Array, "texts tokens width"]:
         return self.down(self.activation(self.gate(states)) * self.up(states))
+
+
+class PreNormLayer(nnx.Module):
+    """A layer of self-attention and a gated network. Each reads normalised states and is added to the states."""
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        norm: Callable[[], Callable[[Array], Array]],
+        attention: Callable[[], Callable[..., Array]],
+        activation: Callable[[Array], Array],
+        rngs: nnx.Rngs,
+        initializer: nnx.Initializer = TRUNCATED_NORMAL,
+        normalises_inputs: bool = True,
+        normalises_outputs: bool = False,
+    ):
+        """Draws the parameters.
+
+        Args:
+          norm: makes a norm of the states.
+          attention: makes the attention, a function of states, attend and dropout_key.
+          activation: the activation of the gated network.
+          initializer: draws the matrices of the network.
+          normalises_inputs: whether the states are normalised for attention; for the network they always are.
+          normalises_outputs: whether what attention and network compute is normalised before it is added.
+        """
+        self.dropout = config.dropout
+        self.attention_norm = norm() if normalises_inputs else None
+        self.attention = attention()
+        self.attention_output_norm = norm() if normalises_outputs else None
+        self.feed_forward_norm = norm()
+        self.feed_forward = GatedFeedForward(
+            config.width,
+            config.feed_forward_width,
+            activation=activation,
+            dtype=config.compute_dtype,
+            initializer=initializer,
+            rngs=rngs,
+        )
+        self.feed_forward_output_norm = norm() if normalises_outputs else None
+
+    def __call__(
+        self,
+        states: Float[Array, "texts tokens width"],
+        attend: Callable[..., Array],
+        *,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "texts tokens width"]:
+        keys = split(dropout_key, 3)
+        added = self.attention(_normal(states, self.attention_norm), attend, dropout_key=keys[0])
+        states = states + drop(_normal(added, self.attention_output_norm), self.dropout, keys[1])
+        added = self.feed_forward(_normal(states, self.feed_forward_norm))
+        return states + drop(_normal(added, self.feed_forward_output_norm), self.dropout, keys[2])
+
+
+def through_layers(
+    layers: Iterable[Callable[..., Array]],
+    states: Float[Array, "texts tokens width"],
+    attend: Sequence[Callable[..., Array]],
+    *,
+    keys: Sequence[Key[Array, ""] | None],
+    remat: bool,
+) -> Float[Array, "texts tokens width"]:
+    """Returns the states after all layers.
+
+    Args:
+      layers: the layers, functions of states, attend and dropout_key.
+      states: the states before the first layer.
+      attend: the attention of each layer (crops_jax.models.attention.api.Attend).
+      keys: the key of dropout of each layer.
+      remat: whether the backward pass computes each layer again, so that its states need not be kept in memory.
+    """
+    for layer, own_attend, key in zip(layers, attend, keys, strict=True):
+
+        def run(
+            states: Array, key: Array | None, layer: Callable = layer, attend: Callable = own_attend
+        ) -> Float[Array, "texts tokens width"]:
+            return spread_rows(layer(states, attend, dropout_key=key))
+
+        states = (jax.checkpoint(run) if remat else run)(states, key)
+    return states
+
+
+def _normal(values: Array, norm: Callable[[Array], Array] | None) -> Array:
+    return values if norm is None else norm(values).astype(values.dtype)
 
 
 def drop(values: Float[Array, "..."], rate: float, key: Key[Array, ""] | None) -> Float[Array, "..."]:

@@ -21,18 +21,16 @@ The parameter paths below a tower are (i counts layers; w = width, f = feed_forw
 Parameters are float32. Matrix products run in config.compute_dtype; norms, rotations and softmax are float32.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.devices.sharding import spread_lookup, spread_rows
-from crops_jax.models.attention.api import Attend, attention_over
-from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import GatedFeedForward, drop, exact_gelu, layer_norm, linear, split, table
-from crops_jax.models.qwen import rotated, rotations
+from crops_jax.devices.sharding import spread_lookup
+from crops_jax.models.attention.api import attention_of_layers
+from crops_jax.models.attention.self_attention import SelfAttention
+from crops_jax.models.layers import PreNormLayer, drop, exact_gelu, layer_norm, split, table, through_layers
 
 
 class ModernBert(nnx.Module):
@@ -43,12 +41,12 @@ class ModernBert(nnx.Module):
         self.remat = config.remat
         self.max_tokens = config.max_positions
         self.head_width = config.width // config.heads
-        self.rotary_base, self.local_rotary_base = config.rotary_base, config.local_rotary_base
-        self.local_window, self.global_every = config.local_window, config.global_every
+        self.rotary_bases = config.rotary_base, config.local_rotary_base
+        self.local_window, self.global_layers = config.local_window, config.global_layers
         self.dtype = jnp.dtype(config.compute_dtype)
         self.token_embedding = table(config.vocabulary_size, config.width, rngs=rngs)
         self.embedding_norm = _norm(config, rngs)
-        self.layers = nnx.List([Layer(config, is_first=i == 0, rngs=rngs) for i in range(config.layers)])
+        self.layers = nnx.List([_layer(config, is_first=i == 0, rngs=rngs) for i in range(config.layers)])
         self.final_norm = _norm(config, rngs)
 
     def __call__(
@@ -67,92 +65,32 @@ class ModernBert(nnx.Module):
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text, found {tokens.shape[1]}")
-        places = positions(tokens, segments)
-        kinds = {
-            True: (
-                attention_over(tokens, segments, dropout=self.dropout, flash=flash),
-                rotations(places, width=self.head_width, base=self.rotary_base),
-            ),
-            False: (
-                attention_over(tokens, segments, dropout=self.dropout, window=self.local_window, flash=flash),
-                rotations(places, width=self.head_width, base=self.local_rotary_base),
-            ),
-        }
+        attend = attention_of_layers(
+            tokens,
+            segments,
+            global_layers=self.global_layers,
+            rotary_bases=self.rotary_bases,
+            head_width=self.head_width,
+            window=self.local_window,
+            dropout=self.dropout,
+            flash=flash,
+        )
         keys = split(dropout_key, 1 + len(self.layers))
         states = self.embedding_norm(spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)))).astype(self.dtype)
         states = drop(states, self.dropout, keys[0])
-        for i, (layer, key) in enumerate(zip(self.layers, keys[1:], strict=True)):
-            attend, rotation = kinds[i % self.global_every == 0]
-
-            def run(
-                states: Array,
-                key: Array | None,
-                layer: Layer = layer,
-                attend: Attend = attend,
-                rotation: tuple[Array, Array] = rotation,
-            ) -> Array:
-                return spread_rows(layer(states, attend, rotation, dropout_key=key))
-
-            states = (jax.checkpoint(run) if self.remat else run)(states, key)
+        states = through_layers(self.layers, states, attend, keys=keys[1:], remat=self.remat)
         return self.final_norm(states).astype(self.dtype)
 
 
-class Layer(nnx.Module):
-    """A layer of self-attention and a feed-forward network. Each reads normalised states and is added to the states."""
-
-    def __init__(self, config: EncoderConfig, *, is_first: bool, rngs: nnx.Rngs):
-        self.dropout = config.dropout
-        self.attention_norm = None if is_first else _norm(config, rngs)
-        self.attention = Attention(config, rngs=rngs)
-        self.feed_forward_norm = _norm(config, rngs)
-        self.feed_forward = GatedFeedForward(
-            config.width,
-            config.feed_forward_width,
-            activation=exact_gelu,
-            dtype=config.compute_dtype,
-            rngs=rngs,
-        )
-
-    def __call__(
-        self,
-        states: Float[Array, "texts tokens width"],
-        attend: Attend,
-        rotation: tuple[Array, Array],
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "texts tokens width"]:
-        keys = split(dropout_key, 3)
-        normal = states if self.attention_norm is None else self.attention_norm(states).astype(states.dtype)
-        states = states + drop(self.attention(normal, attend, rotation, dropout_key=keys[0]), self.dropout, keys[1])
-        normal = self.feed_forward_norm(states).astype(states.dtype)
-        return states + drop(self.feed_forward(normal), self.dropout, keys[2])
-
-
-class Attention(nnx.Module):
-    """Multi-head self-attention with rotary positions. The argument `attend` decides which tokens see each other."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.heads = config.heads
-        self.query = _linear(config.width, config.width, config, rngs)
-        self.key = _linear(config.width, config.width, config, rngs)
-        self.value = _linear(config.width, config.width, config, rngs)
-        self.output = _linear(config.width, config.width, config, rngs)
-
-    def __call__(
-        self,
-        states: Float[Array, "texts tokens width"],
-        attend: Attend,
-        rotation: tuple[Array, Array],
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "texts tokens width"]:
-        by_head = (*states.shape[:2], self.heads, -1)
-        query, key, value = (project(states).reshape(by_head) for project in (self.query, self.key, self.value))
-        return self.output(attend(rotated(query, rotation), rotated(key, rotation), value, dropout_key=dropout_key))
-
-
-def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.Linear:
-    return linear(inputs, outputs, dtype=config.compute_dtype, bias=False, rngs=rngs)
+def _layer(config: EncoderConfig, *, is_first: bool, rngs: nnx.Rngs) -> PreNormLayer:
+    return PreNormLayer(
+        config,
+        norm=lambda: _norm(config, rngs),
+        attention=lambda: SelfAttention(config, rngs=rngs),
+        activation=exact_gelu,
+        normalises_inputs=not is_first,
+        rngs=rngs,
+    )
 
 
 def _norm(config: EncoderConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:

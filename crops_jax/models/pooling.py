@@ -1,12 +1,26 @@
-"""Pooling. It computes one vector for each text from the states of its tokens."""
+"""Pooling and the Dense modules after it. They compute one vector for each text from the states of its tokens."""
 
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int32
+
+from crops_jax.config import EncoderConfig
+from crops_jax.models.layers import exact_gelu, linear
 
 Pooling = Literal["mean", "first", "last"]
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda values: values,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": exact_gelu,
+    "silu": jax.nn.silu,
+}
 
 # The smallest norm that torch.nn.functional.normalize divides by.
 _SMALLEST_NORM = 1e-12
@@ -36,7 +50,7 @@ def pool_segments(
 def _pooling_weights(
     segments: Int32[Array, "rows tokens"], *, pooling: Pooling, max_segments: int
 ) -> Float[Array, "rows max_segments tokens"]:
-    members = segments[:, None, :] == jnp.arange(max_segments)[None, :, None]
+    members = segment_members(segments, max_segments=max_segments)
     if pooling == "mean":
         return members / jnp.maximum(members.sum(axis=2, keepdims=True), 1).astype(jnp.float32)
     border = jnp.full_like(segments[:, :1], -1)
@@ -47,6 +61,45 @@ def _pooling_weights(
     else:
         raise ValueError(f"pooling is mean, first or last, found {pooling}")
     return (members & ends[:, None, :]).astype(jnp.float32)
+
+
+def segment_members(
+    segments: Int32[Array, "rows tokens"], *, max_segments: int
+) -> Bool[Array, "rows max_segments tokens"]:
+    """Returns whether each token belongs to each segment of its row."""
+    return segments[:, None, :] == jnp.arange(max_segments)[None, :, None]
+
+
+def dense_modules(config: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.List:
+    """Returns the linear layers of the Dense modules after the pooling, as sentence-transformers has them."""
+    sizes = itertools.pairwise((config.width, *config.dense_widths))
+    return nnx.List(
+        [
+            linear(inputs, outputs, bias=bias, dtype=config.compute_dtype, rngs=rngs)
+            for (inputs, outputs), bias in zip(sizes, config.dense_biases, strict=True)
+        ]
+    )
+
+
+def through_dense(
+    vectors: Float[Array, "rows max_segments width"],
+    segments: Int32[Array, "rows tokens"],
+    *,
+    layers: Iterable[Callable[[Array], Array]],
+    activations: Sequence[str],
+) -> Float[Array, "rows max_segments dim"]:
+    """Returns the float32 vectors after all Dense modules; segments without tokens get zeros.
+
+    Args:
+      vectors: the pooled states of the texts of each row.
+      segments: see `pool_segments`.
+      layers: the linear layers of `dense_modules`.
+      activations: the activation of each, see EncoderConfig.dense_activations.
+    """
+    has_tokens = segment_members(segments, max_segments=vectors.shape[1]).any(axis=2)
+    for layer, activation in zip(layers, activations, strict=True):
+        vectors = _ACTIVATIONS[activation](layer(vectors))
+    return jnp.where(has_tokens[:, :, None], vectors.astype(jnp.float32), 0)
 
 
 def unit_norm(vectors: Float[Array, "texts width"]) -> Float[Array, "texts width"]:

@@ -30,12 +30,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, Key
 
 from crops_jax.config import EncoderConfig
-from crops_jax.devices.sharding import spread_lookup, spread_rows
-from crops_jax.models.attention.api import Attend, attention_over
+from crops_jax.devices.sharding import spread_lookup
+from crops_jax.models.attention.api import attention_over
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.layers import GatedFeedForward, drop, linear, split, table
-
-_INITIALIZER = nnx.initializers.normal(stddev=0.02)
+from crops_jax.models.attention.rotary import rotations
+from crops_jax.models.attention.self_attention import SelfAttention
+from crops_jax.models.layers import NORMAL, PreNormLayer, split, table, through_layers
 
 
 class Qwen(nnx.Module):
@@ -48,8 +48,8 @@ class Qwen(nnx.Module):
         self.head_width = config.head_width or config.width // config.heads
         self.rotary_base = config.rotary_base
         self.dtype = jnp.dtype(config.compute_dtype)
-        self.token_embedding = table(config.vocabulary_size, config.width, initializer=_INITIALIZER, rngs=rngs)
-        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
+        self.token_embedding = table(config.vocabulary_size, config.width, initializer=NORMAL, rngs=rngs)
+        self.layers = nnx.List([_layer(config, rngs) for _ in range(config.layers)])
         self.final_norm = _norm(config.width, config, rngs)
 
     def __call__(
@@ -68,106 +68,32 @@ class Qwen(nnx.Module):
         """
         if segments is None and tokens.shape[1] > self.max_tokens:
             raise ValueError(f"at most {self.max_tokens} tokens a text, found {tokens.shape[1]}")
-        attend = attention_over(tokens, segments, causal=True, dropout=self.dropout, flash=flash)
         rotation = rotations(positions(tokens, segments), width=self.head_width, base=self.rotary_base)
+        attend = attention_over(tokens, segments, causal=True, dropout=self.dropout, rotation=rotation, flash=flash)
         states = spread_lookup(self.token_embedding(jnp.maximum(tokens, 0)).astype(self.dtype))
-        for layer, key in zip(self.layers, split(dropout_key, len(self.layers)), strict=True):
-
-            def run(states: Array, key: Array | None, layer: Layer = layer) -> Array:
-                return spread_rows(layer(states, attend, rotation, dropout_key=key))
-
-            states = (jax.checkpoint(run) if self.remat else run)(states, key)
+        count = len(self.layers)
+        states = through_layers(self.layers, states, [attend] * count, keys=split(dropout_key, count), remat=self.remat)
         return self.final_norm(states).astype(self.dtype)
 
 
-class Layer(nnx.Module):
-    """A layer of self-attention and a feed-forward network. Each reads normalised states and is added to the states."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.dropout = config.dropout
-        self.attention_norm = _norm(config.width, config, rngs)
-        self.attention = Attention(config, rngs=rngs)
-        self.feed_forward_norm = _norm(config.width, config, rngs)
-        self.feed_forward = GatedFeedForward(
-            config.width,
-            config.feed_forward_width,
-            activation=jax.nn.silu,
-            dtype=config.compute_dtype,
-            initializer=_INITIALIZER,
+def _layer(config: EncoderConfig, rngs: nnx.Rngs) -> PreNormLayer:
+    def attention() -> SelfAttention:
+        return SelfAttention(
+            config,
+            bias=config.family == "qwen2",
+            head_norm=(lambda width: _norm(width, config, rngs)) if config.family == "qwen3" else None,
+            initializer=NORMAL,
             rngs=rngs,
         )
 
-    def __call__(
-        self,
-        states: Float[Array, "texts tokens width"],
-        attend: Attend,
-        rotation: tuple[Array, Array],
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "texts tokens width"]:
-        keys = split(dropout_key, 3)
-        normal = self.attention_norm(states).astype(states.dtype)
-        states = states + drop(self.attention(normal, attend, rotation, dropout_key=keys[0]), self.dropout, keys[1])
-        normal = self.feed_forward_norm(states).astype(states.dtype)
-        return states + drop(self.feed_forward(normal), self.dropout, keys[2])
-
-
-class Attention(nnx.Module):
-    """Grouped-query self-attention with rotary positions."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        head_width = config.head_width or config.width // config.heads
-        groups = config.key_value_heads or config.heads
-        self.heads, self.groups = config.heads, groups
-        bias = config.family == "qwen2"
-        self.query = _linear(config.width, config.heads * head_width, config, rngs, bias=bias)
-        self.key = _linear(config.width, groups * head_width, config, rngs, bias=bias)
-        self.value = _linear(config.width, groups * head_width, config, rngs, bias=bias)
-        self.output = _linear(config.heads * head_width, config.width, config, rngs, bias=False)
-        self.norms_heads = config.family == "qwen3"
-        if self.norms_heads:
-            self.query_norm = _norm(head_width, config, rngs)
-            self.key_norm = _norm(head_width, config, rngs)
-
-    def __call__(
-        self,
-        states: Float[Array, "texts tokens width"],
-        attend: Attend,
-        rotation: tuple[Array, Array],
-        *,
-        dropout_key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "texts tokens width"]:
-        shape = states.shape[:2]
-        query = self.query(states).reshape(*shape, self.heads, -1)
-        key = self.key(states).reshape(*shape, self.groups, -1)
-        value = self.value(states).reshape(*shape, self.groups, -1)
-        if self.norms_heads:
-            query, key = self.query_norm(query).astype(states.dtype), self.key_norm(key).astype(states.dtype)
-        query, key = rotated(query, rotation), rotated(key, rotation)
-        return self.output(attend(query, key, value, dropout_key=dropout_key))
-
-
-def rotations(
-    positions: Int32[Array, "rows tokens"], *, width: int, base: float
-) -> tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]:
-    """Returns cosine and sine of position / base^(2 i / width) for i = 0 to width / 2 - 1 (RoFormer, equation 15)."""
-    frequencies = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angles = positions[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotated(
-    vectors: Float[Array, "rows tokens heads width"], rotation: tuple[Array, Array]
-) -> Float[Array, "rows tokens heads width"]:
-    """Returns vectors with components i and i + width / 2 of every head rotated as a pair, as Hugging Face does."""
-    cosine, sine = (part[:, :, None, :] for part in rotation)
-    first, second = jnp.split(vectors.astype(jnp.float32), 2, axis=-1)
-    halves = [first * cosine - second * sine, second * cosine + first * sine]
-    return jnp.concatenate(halves, axis=-1).astype(vectors.dtype)
-
-
-def _linear(inputs: int, outputs: int, config: EncoderConfig, rngs: nnx.Rngs, *, bias: bool) -> nnx.Linear:
-    return linear(inputs, outputs, dtype=config.compute_dtype, bias=bias, initializer=_INITIALIZER, rngs=rngs)
+    return PreNormLayer(
+        config,
+        norm=lambda: _norm(config.width, config, rngs),
+        attention=attention,
+        activation=jax.nn.silu,
+        initializer=NORMAL,
+        rngs=rngs,
+    )
 
 
 def _norm(width: int, config: EncoderConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:

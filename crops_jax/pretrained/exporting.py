@@ -1,8 +1,8 @@
 """Exports an encoder as a folder that sentence-transformers loads unchanged.
 
-BERT, Qwen2 and Qwen3 towers become the modules Transformer, Pooling and Normalize. A hashed tower that has only token
-features becomes a Transformer without layers, whose token states are the rows of the table, with Dense modules between
-Pooling and Normalize. (The modules of sentence-transformers for tables cannot be used: StaticEmbedding omits special
+A tower becomes the modules Transformer, Pooling, its Dense modules, and Normalize. A hashed tower that has only token
+features becomes a Transformer without layers, whose token states are the rows of the table, with Dense modules for its
+network. (The modules of sentence-transformers for tables cannot be used: StaticEmbedding omits special
 tokens, and WordEmbeddings drops the last token of a long text and refuses encode_query.)
 """
 
@@ -20,7 +20,7 @@ from crops_jax.config import EncoderConfig
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
 from crops_jax.pretrained.config_json import config_json
-from crops_jax.pretrained.dense_modules import write_dense
+from crops_jax.pretrained.dense_modules import dense_of_tower, write_dense
 from crops_jax.pretrained.tensor_names import to_hugging_face
 from crops_jax.text import tokenizer
 
@@ -35,10 +35,10 @@ _EXPORTED_POOLING = {
 def export(encoder: Encoder, folder: str | Path) -> dict[str, Any]:
     """Writes an encoder as a folder that sentence-transformers and `load_encoder` load unchanged.
 
-    Shared towers become one Transformer, Pooling and Normalize. sentence-transformers has one token limit for such a
-    folder, that of documents, so it cuts queries at max_document_tokens, not at max_query_tokens. Two towers become a
-    Router (sentence-transformers >= 5) with the routes query and document, each with its own limit: `encode_query` and
-    `encode_document` use them.
+    Shared towers become one Transformer, Pooling, Dense modules and Normalize. sentence-transformers has one limit of
+    tokens for such a folder, that of documents, so it cuts queries at max_document_tokens, not at max_query_tokens. Two
+    towers become a Router (sentence-transformers >= 5) with the routes query and document, each with its own limit:
+    `encode_query` and `encode_document` use them.
 
     Args:
       encoder: the encoder to write.
@@ -53,7 +53,8 @@ def export(encoder: Encoder, folder: str | Path) -> dict[str, Any]:
         raise InputError(obstacle)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = ["Transformer", "Pooling", *["Dense"] * _dense_modules(config)]
+    dense = config.layers + 1 if config.family == "hashed" else len(config.dense_widths)
+    kinds = ["Transformer", "Pooling", *["Dense"] * dense]
     if config.shared_towers:
         limits = {"query": config.max_document_tokens, "document": config.max_document_tokens}
         paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds[1:], start=1))]
@@ -131,10 +132,6 @@ def _tokenizer_obstacle(config: EncoderConfig, tokenizer_folder: Path, temporary
     return None
 
 
-def _dense_modules(config: EncoderConfig) -> int:
-    return config.layers + 1 if config.family == "hashed" else 0
-
-
 def _write_tower(folders: Sequence[Path], encoder: Encoder, tower: Mapping[str, Any], max_tokens: int) -> None:
     """Writes a tower to the folders of its modules: Transformer, Pooling and each Dense module."""
     transformer, pooling, *dense = folders
@@ -150,8 +147,8 @@ def _write_tower(folders: Sequence[Path], encoder: Encoder, tower: Mapping[str, 
     modes = {name: kind == config.pooling for kind, name in _EXPORTED_POOLING.items()}
     width = config.feature_width if config.family == "hashed" else config.width
     _write_json(pooling / "config.json", {"word_embedding_dimension": width, **modes, "include_prompt": True})
-    if dense:
-        write_dense(dense, tower)
+    for module, (layer, activation) in zip(dense, dense_of_tower(tower, config), strict=True):
+        write_dense(module, layer, activation=activation)
 
 
 def _write_router(folder: Path, routes: Mapping[str, list[str]]) -> None:
@@ -181,7 +178,7 @@ def _write_settings(folder: Path, encoder: Encoder) -> None:
 
 
 def _shorter_dims(encoder: Encoder) -> list[int]:
-    return [dim for dim in encoder.trained_dims or () if dim < encoder.config.encoder.width]
+    return [dim for dim in encoder.trained_dims or () if dim < encoder.config.encoder.dim]
 
 
 def _readme(encoder: Encoder, limits: Mapping[str, int]) -> str:

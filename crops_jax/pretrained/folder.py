@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from crops_jax.artifacts.json_fields import read_list, read_object, typed
 from crops_jax.errors import InputError, NamedFailure, one_line
+from crops_jax.pretrained.config_fields import REMEDY, optional
 from crops_jax.pretrained.config_json import read_sizes
-from crops_jax.pretrained.dense_modules import dense_sizes
+from crops_jax.pretrained.dense_modules import dense_fields, hashed_fields
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -23,7 +25,6 @@ TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _TOKENIZER_SETTINGS = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
-_REMEDY = "copy the folder again"
 _DOWNLOADED = ["*.safetensors", "*.json", *TOKENIZER_FILES]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _POOLING: dict[str, Literal["mean", "first", "last"]] = {"mean": "mean", "cls": "first", "lasttoken": "last"}
@@ -36,7 +37,8 @@ _OLD_POOLING = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 # modules.json names classes by paths that changed between versions; only their last part is constant.
-_KNOWN_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
+_KNOWN_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+_ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class ModelFolder:
     scores_are_cosines: bool
     """Whether scores are cosines. False: they are dot products or distances of vectors that are not of unit length."""
     dense: tuple[tuple[Path, ...], ...]
-    """The Dense modules of each tower in order; only hashed towers have some."""
+    """The folders of the Dense modules of each tower, in their order."""
     matryoshka_dims: tuple[int, ...]
     """The numbers of leading components that were trained as vectors, as exports of crops_jax list; empty: unknown."""
     truncate_dim: int | None
@@ -116,13 +118,14 @@ def describe(path: Path) -> ModelFolder:
     file = path / "config_sentence_transformers.json"
     settings = _json(file) if file.is_file() else {}
     prompts = _prompts(file, settings)
-    similarity = _field(file, settings, "similarity_fn_name", str, default="cosine")
+    similarity = optional(file, settings, "similarity_fn_name", str, default="cosine")
     sizes = [_sizes(path, tower, dense) for tower, dense in zip(modules.towers, modules.dense, strict=True)]
     poolings = [_pooling(folder, has_prompts=bool(prompts)) for folder in modules.poolings] or ["mean"]
     if any(other != sizes[0] for other in sizes) or len(set(poolings)) > 1:
         raise InputError(f"{path}: the towers of queries and documents differ in size or pooling; they must agree")
     if any(_tokenizer_bytes(tower) != _tokenizer_bytes(modules.towers[0]) for tower in modules.towers):
         raise InputError(f"{path}: the towers of queries and documents have different tokenizers; they must agree")
+    dim = (sizes[0]["width"], *sizes[0]["dense_widths"])[-1]
     limits = [_max_tokens(tower, longest=_longest(sizes[0])) for tower in modules.towers]
     return ModelFolder(
         towers=modules.towers,
@@ -133,48 +136,43 @@ def describe(path: Path) -> ModelFolder:
         default_prompt=_default_prompt(file, settings, prompts),
         scores_are_cosines=modules.normalised or similarity == "cosine",
         dense=modules.dense,
-        matryoshka_dims=_matryoshka_dims(file, settings, width=sizes[0]["width"]),
-        truncate_dim=_truncate_dim(file, settings, width=sizes[0]["width"]),
+        matryoshka_dims=_matryoshka_dims(file, settings, width=dim),
+        truncate_dim=_truncate_dim(file, settings, width=dim),
     )
 
 
 def _sizes(path: Path, tower: Path, dense: tuple[Path, ...]) -> dict[str, Any]:
     sizes = read_sizes(tower / "config.json")
     if sizes["family"] == "hashed":
-        return sizes | dense_sizes(dense, source=path / "modules.json")
-    if dense:
-        raise InputError(
-            f"{path / 'modules.json'}: module Dense is not supported; the modules must be Transformer, Pooling "
-            "and Normalize"
-        )
-    return sizes
+        return sizes | hashed_fields(dense, inputs=sizes["feature_width"], source=path / "modules.json")
+    return sizes | dense_fields(dense, inputs=sizes["width"])
 
 
 def _matryoshka_dims(file: Path, settings: Mapping[str, Any], *, width: int) -> tuple[int, ...]:
-    dims = _field(file, settings, "matryoshka_dims", list, default=[])
-    checked = tuple(typed(file, "matryoshka_dims", dim, int, remedy=_REMEDY) for dim in dims)
+    dims = optional(file, settings, "matryoshka_dims", list, default=[])
+    checked = tuple(typed(file, "matryoshka_dims", dim, int, remedy=REMEDY) for dim in dims)
     if not all(0 < dim < width for dim in checked):
-        raise InputError(f"{file}: matryoshka_dims must lie in [1, {width}), found {dims}; {_REMEDY}")
+        raise InputError(f"{file}: matryoshka_dims must lie in [1, {width}), found {dims}; {REMEDY}")
     return checked
 
 
 def _truncate_dim(file: Path, settings: Mapping[str, Any], *, width: int) -> int | None:
-    dim = _field(file, settings, "truncate_dim", int, default=None)
+    dim = optional(file, settings, "truncate_dim", int, default=None)
     if dim is not None and not 1 <= dim <= width:
-        raise InputError(f"{file}: truncate_dim must lie in [1, {width}], found {dim}; {_REMEDY}")
+        raise InputError(f"{file}: truncate_dim must lie in [1, {width}], found {dim}; {REMEDY}")
     return dim
 
 
 def _default_prompt(file: Path, settings: Mapping[str, Any], prompts: Mapping[str, str]) -> str:
-    name = _field(file, settings, "default_prompt_name", str, default="")
-    if name and name not in _field(file, settings, "prompts", dict, default={}):
-        raise InputError(f"{file}: default_prompt_name {name!r} is none of the prompts; add the prompt, or {_REMEDY}")
+    name = optional(file, settings, "default_prompt_name", str, default="")
+    if name and name not in optional(file, settings, "prompts", dict, default={}):
+        raise InputError(f"{file}: default_prompt_name {name!r} is none of the prompts; add the prompt, or {REMEDY}")
     return prompts.get(name, "")
 
 
 def _prompts(file: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    prompts = _field(file, settings, "prompts", dict, default={})
-    return {name: text for name in prompts if (text := _field(file, prompts, name, str, default=""))}
+    prompts = optional(file, settings, "prompts", dict, default={})
+    return {name: text for name in prompts if (text := optional(file, prompts, name, str, default=""))}
 
 
 def _modules(path: Path) -> _Modules:
@@ -186,65 +184,63 @@ def _modules(path: Path) -> _Modules:
                 "or sentence-transformers wrote"
             )
         return _Modules((path,), (), ((),), normalised=False)
-    listed = [typed(file, "a module", module, dict, remedy=_REMEDY) for module in read_list(file, remedy=_REMEDY)]
+    listed = [typed(file, "a module", module, dict, remedy=REMEDY) for module in read_list(file, remedy=REMEDY)]
     modules = [
-        (_class_name(file, module), _inside(file, path, _field(file, module, "path", str, default="")))
+        (_class_name(file, module), _inside(file, path, optional(file, module, "path", str, default="")))
         for module in listed
     ]
-    names = [name for name, _ in modules]
-    if names and names[0] == "Router":
-        towers, poolings, dense = _routes(modules[0][1])
-        modules, names = modules[1:], ["Transformer", *names[1:]]
-    else:
-        towers, poolings, dense = tuple(p for name, p in modules if name == "Transformer"), (), ((),)
-    poolings += tuple(p for name, p in modules if name == "Pooling")
-    shared = tuple(p for name, p in modules if name == "Dense")
-    dense = tuple(route + shared for route in dense)
-    unknown = [name for name in names if name not in _KNOWN_MODULES]
-    if unknown:
+    is_router = bool(modules) and modules[0][0] == "Router"
+    chains = [route + modules[1:] for route in _routes(modules[0][1])] if is_router else [modules]
+    for parts in chains:
+        _check_order(file, [name for name, _ in parts])
+    towers, poolings, dense = (
+        tuple(tuple(part for name, part in parts if name == kind) for parts in chains)
+        for kind in ("Transformer", "Pooling", "Dense")
+    )
+    normalised = all(parts[-1][0] == "Normalize" for parts in chains)
+    return _Modules(tuple(chain(*towers)), tuple(chain(*poolings)), dense, normalised=normalised)
+
+
+def _check_order(file: Path, names: list[str]) -> None:
+    if unknown := [name for name in names if name not in _KNOWN_MODULES]:
         raise InputError(
-            f"{file}: module {unknown[0]} is not supported; the modules must be Transformer, Pooling and Normalize"
+            f"{file}: module {unknown[0]} is not supported; the modules must be Transformer, Pooling, optionally Dense "
+            "and Normalize"
         )
-    if not towers or names[0] != "Transformer" or names.count("Transformer") > 1 or not poolings:
-        raise InputError(f"{file}: expected Transformer, Pooling and optionally Normalize, found {', '.join(names)}")
-    return _Modules(towers, poolings, dense, normalised="Normalize" in names)
+    if not _ORDER.fullmatch(" ".join(names)):
+        raise InputError(
+            f"{file}: expected Transformer, Pooling, optionally Dense and at last optionally Normalize, found "
+            f"{', '.join(names)}"
+        )
 
 
-def _routes(path: Path) -> tuple[tuple[Path, ...], tuple[Path, ...], tuple[tuple[Path, ...], ...]]:
-    """Returns towers, poolings and Dense modules of a Router that has a route for queries and one for documents."""
+def _routes(path: Path) -> list[list[tuple[str, Path]]]:
+    """Returns the modules of the routes of a Router for queries and for documents."""
     file = path / "router_config.json"
-    routes = _json(file)
-    towers, poolings, dense = [], [], []
+    content = _json(file)
     structure, types, parameters = (
-        _field(file, routes, name, dict, default={}) for name in ("structure", "types", "parameters")
+        optional(file, content, name, dict, default={}) for name in ("structure", "types", "parameters")
     )
     if set(structure) != {"query", "document"} or parameters.get("route_mappings"):
         raise InputError(f"{file}: the routes must be query and document, found {', '.join(structure) or 'none'}")
+    routes = []
     for route in ("query", "document"):
         parts = [
-            typed(file, f"structure.{route}", part, str, remedy=_REMEDY)
-            for part in typed(file, f"structure.{route}", structure[route], list, remedy=_REMEDY)
+            typed(file, f"structure.{route}", part, str, remedy=REMEDY)
+            for part in typed(file, f"structure.{route}", structure[route], list, remedy=REMEDY)
         ]
-        names = [str(types.get(part, part)).rpartition(".")[2] for part in parts]
-        if names[:1] != ["Transformer"] or not set(names) <= _KNOWN_MODULES:
-            raise InputError(
-                f"{file}: route {route} must be Transformer, Pooling and optionally Normalize, found {', '.join(names)}"
-            )
-        towers.append(_inside(file, path, parts[0]))
-        named = list(zip(parts, names, strict=True))
-        poolings += [_inside(file, path, part) for part, name in named if name == "Pooling"]
-        dense.append(tuple(_inside(file, path, part) for part, name in named if name == "Dense"))
-    return tuple(towers), tuple(poolings), tuple(dense)
+        routes.append([(str(types.get(part, part)).rpartition(".")[2], _inside(file, path, part)) for part in parts])
+    return routes
 
 
 def _class_name(file: Path, module: Mapping[str, Any]) -> str:
-    return typed(file, "a module's type", module.get("type"), str, remedy=_REMEDY).rpartition(".")[2]
+    return typed(file, "a module's type", module.get("type"), str, remedy=REMEDY).rpartition(".")[2]
 
 
 def _inside(file: Path, folder: Path, name: str) -> Path:
     """Returns the path of a part of a model's folder. Raises InputError if the name leads out of the folder."""
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise InputError(f"{file}: path {name!r} leads out of the folder; {_REMEDY}")
+        raise InputError(f"{file}: path {name!r} leads out of the folder; {REMEDY}")
     return folder / name
 
 
@@ -255,7 +251,7 @@ def _pooling(folder: Path, *, has_prompts: bool) -> str:
     if chosen := [name for name in unknown if settings[name]]:
         raise InputError(f"{file}: {chosen[0]} is not supported; pooling must be one of {', '.join(_POOLING)}")
     modes = settings.get("pooling_mode") or [new for old, new in _OLD_POOLING.items() if settings.get(old)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else typed(file, "pooling_mode", modes, str, list, remedy=_REMEDY)
+    modes = [modes] if isinstance(modes, str) else typed(file, "pooling_mode", modes, str, list, remedy=REMEDY)
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLING:
         raise InputError(
             f"{file}: pooling {' and '.join(map(str, modes))} is not supported; it must be one of {', '.join(_POOLING)}"
@@ -279,15 +275,15 @@ def _max_tokens(folder: Path, *, longest: int) -> int:
             f"{file}: do_lower_case is not supported if the tokenizer keeps capitals; put "
             "the lower-casing into tokenizer.json"
         )
-    arguments = [_field(file, settings, name, dict, default={}) for name in ("processor_kwargs", "tokenizer_args")]
+    arguments = [optional(file, settings, name, dict, default={}) for name in ("processor_kwargs", "tokenizer_args")]
     limit = (arguments[0] or arguments[1]).get("model_max_length") or settings.get("max_seq_length")
     if limit is None:
         file = folder / "tokenizer_config.json"
         limit = (_json(file) if file.is_file() else {}).get("model_max_length") or longest
     # transformers writes 1e30 if there is no limit.
-    limit = typed(file, "the maximum number of tokens", limit, int, float, remedy=_REMEDY)
+    limit = typed(file, "the maximum number of tokens", limit, int, float, remedy=REMEDY)
     if not limit >= 1:
-        raise InputError(f"{file}: the maximum number of tokens must be at least 1, found {limit}; {_REMEDY}")
+        raise InputError(f"{file}: the maximum number of tokens must be at least 1, found {limit}; {REMEDY}")
     return int(min(limit, longest))
 
 
@@ -300,10 +296,4 @@ def _tokenizer_bytes(folder: Path) -> bytes:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    return read_object(file, remedy=_REMEDY)
-
-
-def _field(file: Path, content: Mapping[str, Any], name: str, *kinds: type, default: Any) -> Any:
-    """Returns a field after checking that it is one of the kinds; `default` if it is missing or null."""
-    value = content.get(name)
-    return default if value is None else typed(file, name, value, *kinds, remedy=_REMEDY)
+    return read_object(file, remedy=REMEDY)

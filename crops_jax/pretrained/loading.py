@@ -97,7 +97,7 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
         tokenizer_folder=folder.tokenizer,
         prompts=folder.prompts,
         default_prompt=folder.default_prompt,
-        trained_dims=(*folder.matryoshka_dims, folder.sizes["width"]) if folder.matryoshka_dims else None,
+        trained_dims=(*folder.matryoshka_dims, config.encoder.dim) if folder.matryoshka_dims else None,
         default_dim=folder.truncate_dim,
     )
 
@@ -105,7 +105,7 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
 def _stored_parameters(config: Config, folder: ModelFolder) -> dict[str, Any]:
     """Returns the parameters of a dual encoder as tensors that are still unread in their files."""
     towers = [
-        from_hugging_face(open_tensors(tower), config.encoder, source=str(tower)) | read_dense(dense)
+        from_hugging_face(open_tensors(tower), config.encoder, source=str(tower)) | read_dense(dense, config.encoder)
         for tower, dense in zip(folder.towers, folder.dense, strict=True)
     ]
     names = ["tower"] if config.encoder.shared_towers else ["query_tower", "document_tower"]

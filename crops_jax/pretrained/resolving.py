@@ -29,9 +29,10 @@ def resolved(config: Config, folder: ModelFolder) -> Config:
             "encoder.shared_towers is set; unset it"
         )
     encoder = encoder_config(config.encoder, folder)
-    if too_wide := [dim for dim in config.loss.matryoshka_dims if dim >= encoder.width]:
+    if too_wide := [dim for dim in config.loss.matryoshka_dims if dim >= encoder.dim]:
         raise InputError(
-            f"loss.matryoshka_dims: {too_wide[0]} is not below {encoder.width}, the width of {encoder.weights}"
+            f"loss.matryoshka_dims: {too_wide[0]} is not below {encoder.dim}, the length of the vectors of "
+            f"{encoder.weights}"
         )
     return dataclasses.replace(config, encoder=encoder)
 

@@ -3,6 +3,7 @@
 Hugging Face stores the weight of a linear layer as [outputs, inputs]; here the kernel is [inputs, outputs].
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,16 +40,16 @@ _MPNET_LINEAR = _BERT_LINEAR | {
     "attention/output": "attention.attn.o",
 }
 _MPNET_NORM = _BERT_NORM | {"attention_norm": "attention.LayerNorm"}
+# Layers with one name are matrices that a tensor holds one below the other, in this order.
 _MODERNBERT_LINEAR = {
-    "attention/query": ("attn.Wqkv", 0, 3),
-    "attention/key": ("attn.Wqkv", 1, 3),
-    "attention/value": ("attn.Wqkv", 2, 3),
-    "attention/output": ("attn.Wo", 0, 1),
-    "feed_forward/gate": ("mlp.Wi", 0, 2),
-    "feed_forward/up": ("mlp.Wi", 1, 2),
-    "feed_forward/down": ("mlp.Wo", 0, 1),
+    "attention/query": "attn.Wqkv",
+    "attention/key": "attn.Wqkv",
+    "attention/value": "attn.Wqkv",
+    "attention/output": "attn.Wo",
+    "feed_forward/gate": "mlp.Wi",
+    "feed_forward/up": "mlp.Wi",
+    "feed_forward/down": "mlp.Wo",
 }
-"""Layer -> its name, and which of how many matrices it is that this tensor holds one below the other."""
 _MODERNBERT_NORM = {"attention_norm": "attn_norm", "feed_forward_norm": "mlp_norm"}
 _DECODER_LINEAR = {
     "attention/query": "self_attn.q_proj",
@@ -60,6 +61,28 @@ _DECODER_LINEAR = {
     "feed_forward/down": "mlp.down_proj",
 }
 _DECODER_NORM = {"attention_norm": "input_layernorm", "feed_forward_norm": "post_attention_layernorm"}
+_GEMMA_NORM = {
+    "attention_norm": "input_layernorm",
+    "attention_output_norm": "post_attention_layernorm",
+    "feed_forward_norm": "pre_feedforward_layernorm",
+    "feed_forward_output_norm": "post_feedforward_layernorm",
+}
+_NOMIC_NORM = {
+    "embedding_norm": "embeddings.LayerNorm",
+    "attention_norm": "post_attention_layernorm",
+    "feed_forward_norm": "post_mlp_layernorm",
+}
+# The names in the folders that Nomic has published, which are those of the code beside them.
+_OLD_NOMIC_NORM = {"embedding_norm": "emb_ln", "attention_norm": "norm1", "feed_forward_norm": "norm2"}
+_OLD_NOMIC_LINEAR = {
+    "attention/query": "attn.Wqkv",
+    "attention/key": "attn.Wqkv",
+    "attention/value": "attn.Wqkv",
+    "attention/output": "attn.out_proj",
+    "feed_forward/gate": "mlp.fc12",
+    "feed_forward/up": "mlp.fc11",
+    "feed_forward/down": "mlp.fc2",
+}
 _DECODER_HEAD_NORM = {"attention/query_norm": "self_attn.q_norm", "attention/key_norm": "self_attn.k_norm"}
 _DECODER_BIASES = ("attention/query", "attention/key", "attention/value")
 # The number of rows that OPT has before the row of the first position.
@@ -72,25 +95,22 @@ def names(config: EncoderConfig) -> dict[str, str]:
     """Returns the Hugging Face name for each path below a tower, such as "layers/0/attention/query/kernel".
 
     The first name is that of the token table. A hashed tower has only this name; crops_jax.pretrained.dense_modules
-    writes its other parameters.
+    writes its other parameters. Paths with one name are parts of a tensor, one below the other in this order.
     """
     if config.family == "hashed":
         return {"feature_tables/unigrams/embedding": "decoder.embed_tokens.weight"}
     if config.family == "modernbert":
         return _modernbert_names(config)
-    return _decoder_names(config) if config.is_decoder else _bert_names(config)
+    if config.family == "nomic_bert":
+        return _nomic_names(config, _NOMIC_NORM, _DECODER_LINEAR, layers="layers")
+    return _decoder_names(config) if config.is_decoder or config.family == "gemma3" else _bert_names(config)
 
 
-def _parts(config: EncoderConfig) -> dict[str, tuple[int, int]]:
-    """Returns which of how many matrices of one tensor a path is, for the paths that share a tensor."""
-    if config.family != "modernbert":
-        return {}
-    return {
-        f"layers/{i}/{path}/kernel": (index, count)
-        for i in range(config.layers)
-        for path, (_, index, count) in _MODERNBERT_LINEAR.items()
-        if count > 1
-    }
+def _published_names(config: EncoderConfig) -> list[dict[str, str]]:
+    """Returns `names`, and those of folders that the code beside the model has written, for families with such."""
+    if config.family != "nomic_bert":
+        return [names(config)]
+    return [names(config), _nomic_names(config, _OLD_NOMIC_NORM, _OLD_NOMIC_LINEAR, layers="encoder.layers")]
 
 
 def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig, *, source: str) -> dict[str, Any]:
@@ -109,10 +129,15 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
             f"{source}: exactly one tensor ...{table_name} was expected, found {len(prefixes)}; "
             f"give a folder with the weights of one {config.family} encoder"
         )
-    tower, parts = {}, _parts(config)
-    for path, name in names(config).items():
+    published = _published_names(config)
+    complete = [each for each in published if all(prefixes[0] + name in tensors for name in each.values())]
+    tower, seen = {}, Counter()
+    names_by_path = (complete or published)[0]
+    parts = Counter(names_by_path.values())
+    for path, name in names_by_path.items():
         tensor = _find(tensors, prefixes[0] + name, source)
-        tensor = tensor.part(*parts[path]) if path in parts else tensor
+        tensor = tensor if parts[name] == 1 else tensor.part(seen[name], parts[name])
+        seen[name] += 1
         tower[path] = tensor.T if path.endswith("/kernel") else tensor
     return unflatten_dict(tower, sep="/")
 
@@ -120,9 +145,10 @@ def from_hugging_face(tensors: Mapping[str, StoredTensor], config: EncoderConfig
 def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:
     """Returns the tensors of the family's model in float32 by their names.
 
-    The model is BertModel, XLMRobertaModel, MPNetModel, ModernBertModel, Qwen2Model, Qwen3Model or MistralModel of
-    transformers. The pooler of the first three, which no sentence vector uses, is zeros: without it transformers would
-    add a random one. A hashed tower's table becomes an OPTModel without layers, whose positions are zeros.
+    The model is BertModel, XLMRobertaModel, MPNetModel, NomicBertModel, ModernBertModel, Gemma3TextModel, Qwen2Model,
+    Qwen3Model or MistralModel of transformers. The pooler of the first three, which no sentence vector uses, is zeros:
+    without it transformers would add a random one. A hashed tower's table becomes an OPTModel without layers, whose
+    positions are zeros.
     """
     tensors: dict[str, np.ndarray] = {}
     for path, name in names(config).items():
@@ -131,7 +157,6 @@ def to_hugging_face(tower: Mapping[str, Any], config: EncoderConfig) -> dict[str
             value = value[int(part) if part.isdecimal() and int(part) in value else part]
         array = np.asarray(value, np.float32)
         array = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
-        # The parts of a tensor follow each other in `names`.
         tensors[name] = np.concatenate([tensors[name], array]) if name in tensors else array
     if config.family in ("bert", "mpnet"):
         tensors["pooler.dense.weight"] = np.zeros((config.width, config.width), np.float32)
@@ -166,7 +191,7 @@ def _modernbert_names(config: EncoderConfig) -> dict[str, str]:
         "final_norm/scale": "final_norm.weight",
     }
     for i in range(config.layers):
-        for path, (name, _, _) in _MODERNBERT_LINEAR.items():
+        for path, name in _MODERNBERT_LINEAR.items():
             names_by_path[f"layers/{i}/{path}/kernel"] = f"layers.{i}.{name}.weight"
         for path, name in _MODERNBERT_NORM.items():
             if i or path != "attention_norm":
@@ -174,9 +199,25 @@ def _modernbert_names(config: EncoderConfig) -> dict[str, str]:
     return names_by_path
 
 
+def _nomic_names(
+    config: EncoderConfig, norms: Mapping[str, str], linear: Mapping[str, str], *, layers: str
+) -> dict[str, str]:
+    names_by_path = {
+        "token_embedding/embedding": "embeddings.word_embeddings.weight",
+        "token_type_embedding/embedding": "embeddings.token_type_embeddings.weight",
+        **_layer_norm("embedding_norm", norms["embedding_norm"]),
+    }
+    for i in range(config.layers):
+        names_by_path |= {f"layers/{i}/{path}/kernel": f"{layers}.{i}.{name}.weight" for path, name in linear.items()}
+        for path in ("attention_norm", "feed_forward_norm"):
+            names_by_path |= _layer_norm(f"layers/{i}/{path}", f"{layers}.{i}.{norms[path]}")
+    return names_by_path
+
+
 def _decoder_names(config: EncoderConfig) -> dict[str, str]:
     names_by_path = {"token_embedding/embedding": "embed_tokens.weight", "final_norm/scale": "norm.weight"}
-    norms = _DECODER_NORM | (_DECODER_HEAD_NORM if config.family == "qwen3" else {})
+    norms = _GEMMA_NORM if config.family == "gemma3" else _DECODER_NORM
+    norms = norms | (_DECODER_HEAD_NORM if config.family in ("qwen3", "gemma3") else {})
     biases = _DECODER_BIASES if config.family == "qwen2" else ()
     for i in range(config.layers):
         layer_path, layer_name = f"layers/{i}", f"layers.{i}"

@@ -63,6 +63,6 @@ def _open_run(run: Path) -> "Encoder":
         raise InputError(
             f"{run}: the checkpoint does not fit config.json ({error}); was one of them replaced?"
         ) from error
-    dims = (*config.loss.matryoshka_dims, config.encoder.width)
+    dims = (*config.loss.matryoshka_dims, config.encoder.dim)
     opened = PolyEncoder if config.encoder.query_codes else Encoder
     return opened(model, config=config, tokenizer_folder=run / "tokenizer", trained_dims=dims)

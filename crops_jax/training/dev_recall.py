@@ -43,7 +43,7 @@ class DevRecall:
         """
         self._mesh = mesh
         self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
-        self._dim = config.encoder.width
+        self._dim = config.encoder.dim
         self._has_codes = config.encoder.query_codes > 0
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = []

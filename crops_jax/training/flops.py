@@ -6,10 +6,13 @@ tiles of the loss). The counts are those of matrix products; an addition and a m
 
     each token                                        2 x the entries of the matrices that multiply its state
     attention, each pair of a token and one it sees   4 x heads x head width
+    Dense modules, each text                          2 x the entries of their matrices
     the loss, each pair of a query and a document     2 x dim, of a Poly-encoder 2 x codes x dim
 
 The counts leave out lookups, norms, activations, pooling and the optimiser.
 """
+
+import itertools
 
 from crops_jax.config import Config, EncoderConfig
 from crops_jax.devices.accelerators import accelerator_of
@@ -32,8 +35,9 @@ def step_flops(config: Config, *, tokens: float, causal_pairs: float) -> float:
     else:
         tower = token_flops(config.encoder) * tokens
         tower += attention_flops(config.encoder, tokens=tokens, causal_pairs=causal_pairs)
+        tower += dense_flops(config.encoder) * (queries + documents)
     vectors_of_query = max(1, config.encoder.query_codes)
-    loss = 2.0 * queries * documents * sum((*config.loss.matryoshka_dims, config.encoder.width)) * vectors_of_query
+    loss = 2.0 * queries * documents * sum((*config.loss.matryoshka_dims, config.encoder.dim)) * vectors_of_query
     return _FORWARD_AND_BACKWARD * (tower + loss)
 
 
@@ -43,7 +47,7 @@ def token_flops(config: EncoderConfig) -> float:
     heads, groups = config.heads * head_width, (config.key_value_heads or config.heads) * head_width
     projections = 2 * width * heads + 2 * width * groups
     # The feed-forward network of BERT has two matrices. SwiGLU and GeGLU have three: two up and one down.
-    feed_forward = (3 if config.is_decoder or config.family == "modernbert" else 2) * width * config.feed_forward_width
+    feed_forward = (3 if config.is_rotary else 2) * width * config.feed_forward_width
     return 2.0 * config.layers * (projections + feed_forward)
 
 
@@ -51,7 +55,7 @@ def attention_flops(config: EncoderConfig, *, tokens: float, causal_pairs: float
     """Returns the FLOPs of attention in the forward pass.
 
     A token of BERT sees its whole text; a token of Qwen sees itself and the tokens before it. The windows of ModernBERT
-    are not considered, so that texts beyond them count too much.
+    and Gemma are not considered, so that texts beyond them count too much.
     """
     pairs = causal_pairs if config.is_decoder else 2 * causal_pairs - tokens
     return 4.0 * config.layers * config.heads * _head_width(config) * pairs
@@ -61,6 +65,11 @@ def hashed_text_flops(config: EncoderConfig) -> float:
     """Returns the FLOPs of one text's forward pass through the network over hashed features."""
     widths = [len(config.hashed_features) * config.feature_width, *[config.feed_forward_width] * config.layers]
     return 2.0 * sum(inputs * outputs for inputs, outputs in zip(widths, (*widths[1:], config.width)))
+
+
+def dense_flops(config: EncoderConfig) -> float:
+    """Returns the FLOPs of one text's forward pass through the Dense modules after the pooling."""
+    return 2.0 * sum(inputs * outputs for inputs, outputs in itertools.pairwise((config.width, *config.dense_widths)))
 
 
 def utilization(flops: float, seconds: float, *, devices: int, device_kind: str) -> float | None:

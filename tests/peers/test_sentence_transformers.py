@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from tests.model_folders import (
     random_model,
     small_config,
     write_bert,
+    write_gemma_tokenizer,
     write_mpnet_tokenizer,
     write_qwen_tokenizer,
     write_tokenizer,
@@ -45,18 +47,15 @@ def peer(tmp_path):
     return ask
 
 
-def states_of(encoder, tokens):
-    return np.asarray(encoder.model.tower(np.asarray(tokens, np.int32)[None])[0])
-
-
 def largest_difference(encoder, found, texts):
-    """Between token states, over all texts; the token ids must be equal."""
-    limit = encoder.max_tokens("document")
-    differences = []
-    for i, tokens in enumerate(encoder.tokenizer.encode(texts, max_tokens=limit)):
+    """Between token states, over all texts, padded here and alone there; the token ids must be equal."""
+    encoded = encoder.tokenizer.encode(texts, max_tokens=encoder.max_tokens("document"))
+    rows = np.full((len(encoded), max(map(len, encoded))), -1, np.int32)
+    for i, tokens in enumerate(encoded):
         np.testing.assert_array_equal(tokens, found[f"tokens_{i}"])
-        differences.append(np.abs(states_of(encoder, tokens) - found[f"states_{i}"]).max())
-    return max(differences)
+        rows[i, : len(tokens)] = tokens
+    states = np.asarray(jax.jit(encoder.model.tower)(rows))
+    return max(np.abs(states[i, : len(tokens)] - found[f"states_{i}"]).max() for i, tokens in enumerate(encoded))
 
 
 def cosines(ours, theirs):
@@ -96,6 +95,15 @@ def test_small_towers_of_odd_sizes(peer, tmp_path, offset, pooling):
 QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}
 
 
+# The prompts that EmbeddingGemma has.
+PROMPTS = {"query": "task: search result | query: ", "document": "title: none | text: "}
+GEMMA = {"family": "gemma3", "layers": 7, "global_every": 3, "local_window": 4, "local_rotary_base": 20.0}
+GEMMA |= {"heads": 6, "key_value_heads": 2, "head_width": 10, "query_scalar": 7, "rotary_base": 500.0}
+GEMMA |= {"layer_norm_epsilon": 1e-6}
+OTHER_TOKENIZERS = {"bert": write_tokenizer, "nomic_bert": write_tokenizer}
+OTHER_TOKENIZERS |= {"mpnet": write_mpnet_tokenizer, "gemma3": write_gemma_tokenizer}
+
+
 @pytest.mark.parametrize(
     "encoder",
     [
@@ -107,18 +115,20 @@ QWEN = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon":
         {"family": "mpnet", "position_offset": 2, "max_positions": 177, "max_document_tokens": 170}
         | {"max_query_tokens": 170},
         {"family": "modernbert", "layers": 5, "local_window": 4, "layer_norm_epsilon": 1e-5, "width": 36},
+        {"family": "nomic_bert", "width": 36, "rotary_base": 100.0, "layer_norm_epsilon": 1e-12},
+        {**GEMMA, "dense_widths": (52, 30), "dense_biases": (False, False)}
+        | {"dense_activations": ("identity", "identity")},
+        {**GEMMA, "layers": 4, "global_every": 2, "key_value_heads": 3, "query_scalar": 0, "pooling": "first"},
+        {"pooling": "first", "dense_widths": (34,), "dense_biases": (True,), "dense_activations": ("tanh",)},
+        {"dense_widths": (17, 11, 19), "dense_biases": (True, False, True)}
+        | {"dense_activations": ("gelu", "relu", "silu")},
     ],
 )
 def test_an_exported_folder(peer, tmp_path, encoder):
-    if "family" in encoder:
-        write = write_mpnet_tokenizer if encoder["family"] == "mpnet" else write_qwen_tokenizer
-        encoder = {**encoder, "vocabulary_size": write(tmp_path / "tokenizer")}
-    else:
-        write_tokenizer(tmp_path / "tokenizer")
-    config = small_config(**{"max_query_tokens": 40} | encoder)
-    exported = Encoder(
-        random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the red "}
-    )
+    write = OTHER_TOKENIZERS.get(encoder.get("family", "bert"), write_qwen_tokenizer)
+    config = small_config(**{"max_query_tokens": 40, "vocabulary_size": write(tmp_path / "tokenizer")} | encoder)
+    prompts = PROMPTS if config.encoder.family == "gemma3" else {"query": "the red "}
+    exported = Encoder(random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts=prompts)
     pretrained.export(exported, tmp_path / "folder")
     # A text without a token has a zero vector here and none there: Qwen puts no token around a text.
     texts = [text for text in TEXTS + LENGTHS if text.strip()]
@@ -135,9 +145,12 @@ def test_an_exported_folder(peer, tmp_path, encoder):
         assert found_cosines.min() > 0.9999
 
 
-def test_an_exported_folder_of_two_towers(peer, tmp_path):
+@pytest.mark.parametrize(
+    "dense", [{}, {"dense_widths": (19,), "dense_biases": (True,), "dense_activations": ("tanh",)}]
+)
+def test_an_exported_folder_of_two_towers(peer, tmp_path, dense):
     write_tokenizer(tmp_path / "tokenizer")
-    config = small_config(shared_towers=False)
+    config = small_config(shared_towers=False, **dense)
     exported = Encoder(
         random_model(config), config=config, tokenizer_folder=tmp_path / "tokenizer", prompts={"query": "the "}
     )

@@ -52,13 +52,14 @@ def attend(
     mask: Bool[Array, "rows #tokens tokens"],
     *,
     bias: Float[Array, "heads tokens tokens"] | None = None,
+    score_divisor: float | None = None,
     dropout: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "rows tokens heads*width"]:
     """Returns scaled dot-product attention (Vaswani et al. 2017); the softmax is in float32.
 
-    Head h uses key and value of group h // (heads / groups) (grouped-query attention, Ainslie et al. 2023). `bias` is
-    added to the scores before the softmax.
+    Head h uses key and value of group h // (heads / groups) (grouped-query attention, Ainslie et al. 2023). Scores are
+    divided by `score_divisor`, which is the square root of the width where it is None; then `bias` is added to them.
     """
     rows, tokens, heads, width = query.shape
     groups = key.shape[2]
@@ -69,7 +70,7 @@ def attend(
     key, value = (array.transpose(0, 2, 1, 3) for array in (key, value))
     full_precision = precision(query.dtype)
     logits = jnp.einsum("ngqd,ngkd->ngqk", query, key, precision=full_precision, preferred_element_type=jnp.float32)
-    logits = logits.reshape(rows, groups, shared, tokens, tokens) / width**0.5
+    logits = logits.reshape(rows, groups, shared, tokens, tokens) / (score_divisor or width**0.5)
     if bias is not None:
         logits += bias.astype(jnp.float32).reshape(1, groups, shared, tokens, tokens)
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, MASKED), axis=-1).astype(query.dtype)

@@ -75,6 +75,16 @@ def test_the_tables_split_matrices_over_fsdp_and_model_moments_too():
     assert sum(any(spec) for spec in moments.values()) == 2 * len(expected)
 
 
+def test_pairs_of_dense_modules_are_split_by_columns_and_then_by_rows():
+    mesh = sharding.make_mesh(MeshConfig(fsdp=2, model=2))
+    shapes = [(4, 6), (6, 8), (8, 10)]
+    dense = {i: {"kernel": jnp.zeros(shape), "bias": jnp.zeros(shape[1])} for i, shape in enumerate(shapes)}
+    found = specs({"tower": {"dense": dense}}, mesh)
+    by_column, by_row, split = PartitionSpec("fsdp", "model"), PartitionSpec("model", "fsdp"), PartitionSpec("model")
+    assert [found[f"tower/dense/{i}/kernel"] for i in range(3)] == [by_column, by_row, by_column]
+    assert [found[f"tower/dense/{i}/bias"] for i in range(3)] == [split, PartitionSpec(), split]
+
+
 def test_what_the_axis_does_not_divide_is_replicated():
     mesh = sharding.make_mesh(MeshConfig(model=8))
     tree = {"token_embedding": {"embedding": jnp.zeros((12, 4))}, "up": jnp.zeros(8)}

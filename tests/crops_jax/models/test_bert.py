@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
-from crops_jax.models.relative_bias import distance_buckets
+from crops_jax.models.attention.relative_bias import distance_buckets
+from tests.attention_oracle import by_head, rotary_attention
 from tests.model_folders import assert_packed_texts_are_the_texts_alone, random_model, small_config
 
 
@@ -175,3 +176,41 @@ def test_parameters_are_those_that_the_docstring_lists():
 def test_more_tokens_than_positions_are_refused():
     with pytest.raises(ValueError, match="at most 75 tokens"):
         tower(position_offset=2)(jnp.zeros((1, 76), jnp.int32))
+
+
+NOMIC = {"family": "nomic_bert", "width": 36, "rotary_base": 50.0, "layer_norm_epsilon": 1e-5}
+
+
+def nomic_oracle(parameters, ids):
+    """NomicBERT in float64, one text."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), parameters)
+
+    def norm(x, n):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * n["scale"] + n["bias"]
+
+    states = p["token_embedding"]["embedding"][ids] + p["token_type_embedding"]["embedding"][0]
+    states = norm(states, p["embedding_norm"])
+    for i in range(len(p["layers"])):
+        layer = p["layers"][i]
+        attention, feed = layer["attention"], layer["feed_forward"]
+        query, key, value = (by_head(states @ attention[name]["kernel"], 3) for name in ("query", "key", "value"))
+        mixed = rotary_attention(query, key, value, base=50.0)
+        states = norm(states + mixed @ attention["output"]["kernel"], layer["attention_norm"])
+        gate = states @ feed["gate"]["kernel"]
+        hidden = gate / (1 + np.exp(-gate)) * (states @ feed["up"]["kernel"])
+        states = norm(states + hidden @ feed["down"]["kernel"], layer["feed_forward_norm"])
+    return states
+
+
+def test_states_of_nomic_bert_are_those_of_the_definition():
+    model = tower(**NOMIC)
+    rows = tokens([1, 7, 13], 13)
+    for row, found in zip(rows, states_of(model, rows), strict=True):
+        ids = row[row >= 0]
+        expected = nomic_oracle(nnx.to_pure_dict(nnx.state(model)), ids)
+        np.testing.assert_allclose(found[: len(ids)], expected, atol=2e-5)
+
+
+def test_a_packed_text_of_nomic_bert_is_the_text_alone():
+    assert_packed_texts_are_the_texts_alone(random_model(small_config(**NOMIC, layers=1)))

@@ -9,10 +9,11 @@ from flax import nnx
 
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
-from crops_jax.models.dual_encoder import from_parameters
+from crops_jax.models.dual_encoder import abstract_dual_encoder, from_parameters
+from crops_jax.models.parameters import place_parameters
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from crops_jax.training.dual_encoder import initial_parameters
-from tests.model_folders import ONE_DEVICE, random_model, small_config, write_bert
+from tests.model_folders import ONE_DEVICE, random_model, random_parameters, small_config, write_bert
 
 TOKENS = np.asarray([[2, 5, 7, 3, -1, -1], [2, 9, 9, 8, 4, 3], [-1] * 6], np.int32)
 
@@ -235,3 +236,32 @@ def test_micro_batches_have_the_gradient_of_the_whole_and_replay_their_dropout()
     leaves_of = [jax.tree.leaves(one) for one in (gradient, expected_gradient)]
     largest = max(np.abs(leaf).max() for leaf in leaves_of[1])
     assert max(np.abs(leaf - other).max() for leaf, other in zip(*leaves_of, strict=True)) <= 1e-5 * largest
+
+
+@pytest.mark.slow
+def test_a_mesh_gives_a_tower_with_dense_modules_the_gradients_of_one_device():
+    dense = {"dense_widths": (24, 16), "dense_biases": (True, False), "dense_activations": ("identity", "identity")}
+    tower = {"family": "gemma3", "layers": 1, "width": 16, "heads": 2, "key_value_heads": 2, "feed_forward_width": 32}
+    config = small_config(**tower, **dense, vocabulary_size=64, local_window=2)
+    drawn, abstract = random_parameters(config), abstract_dual_encoder(config)
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 60, (8, 16)).astype(np.int32)
+    segments = np.repeat(np.array([[0] * 5 + [1] * 6 + [2] * 4 + [-1]], np.int32), 8, axis=0)
+    factors = random.normal(size=(8, 16, 16)).astype(np.float32)
+
+    def total(state, tokens, segments):
+        vectors = nnx.merge(nnx.graphdef(abstract), state).encode_rows(tokens, segments, tower="document")
+        return (vectors * factors[:, : vectors.shape[1]]).sum()
+
+    found = []
+    for mesh_config in (MeshConfig(data=1), MeshConfig(data=2, fsdp=2, model=2)):
+        mesh = sharding.make_mesh(mesh_config)
+        _, state = nnx.split(abstract)
+        nnx.replace_by_pure_dict(state, place_parameters(abstract, drawn, mesh))
+        rows = [jax.device_put(array, sharding.batch_sharding(mesh)) for array in (tokens, segments)]
+        with sharding.traced_over(mesh):
+            found.append(jax.device_get(nnx.to_pure_dict(jax.jit(jax.grad(total))(state, *rows))))
+    one, other = (jax.tree.leaves(gradient) for gradient in found)
+    largest = max(np.abs(leaf).max() for leaf in one)
+    assert largest > 1
+    assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) <= 1e-5 * largest

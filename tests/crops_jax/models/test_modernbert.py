@@ -3,6 +3,7 @@ import numpy as np
 from flax import nnx
 from scipy.special import erf
 
+from tests.attention_oracle import by_head, rotary_attention
 from tests.model_folders import assert_packed_texts_are_the_texts_alone, random_model, small_config
 
 SIZES = {"width": 36, "layers": 4, "local_window": 3, "rotary_base": 500.0, "local_rotary_base": 20.0}
@@ -17,28 +18,15 @@ def oracle(parameters, ids, *, heads, window, bases):
         x = x - x.mean(-1, keepdims=True)
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * n["scale"]
 
-    def turned(vector, position, base):
-        half = len(vector) // 2
-        angle = position * base ** (-2 * np.arange(half) / len(vector))
-        a, b = vector[:half], vector[half:]
-        return np.concatenate([a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)])
-
     states = norm(p["token_embedding"]["embedding"][ids], p["embedding_norm"])
-    width = states.shape[1] // heads
     for i in range(len(p["layers"])):
         layer, whole = p["layers"][i], i % 3 == 0
         base = bases[0 if whole else 1]
         normal = norm(states, layer["attention_norm"]) if i else states
-        query, key, value = (normal @ layer["attention"][name]["kernel"] for name in ("query", "key", "value"))
-        mixed = np.zeros_like(query)
-        for head in range(heads):
-            mine = slice(head * width, (head + 1) * width)
-            q, k = (np.stack([turned(row, at, base) for at, row in enumerate(x[:, mine])]) for x in (query, key))
-            for at in range(len(ids)):
-                seen = [other for other in range(len(ids)) if whole or abs(other - at) <= window]
-                logits = k[seen] @ q[at] / np.sqrt(width)
-                weights = np.exp(logits - logits.max())
-                mixed[at, mine] = weights / weights.sum() @ value[seen, mine]
+        query, key, value = (
+            by_head(normal @ layer["attention"][name]["kernel"], heads) for name in ("query", "key", "value")
+        )
+        mixed = rotary_attention(query, key, value, base=base, window=None if whole else window)
         states = states + mixed @ layer["attention"]["output"]["kernel"]
         normal, feed = norm(states, layer["feed_forward_norm"]), layer["feed_forward"]
         gate = normal @ feed["gate"]["kernel"]

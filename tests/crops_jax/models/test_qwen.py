@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from crops_jax.models.qwen import rotated, rotations
+from crops_jax.models.attention.rotary import rotated, rotations
 from tests.model_folders import assert_packed_texts_are_the_texts_alone, random_model, small_config
 
 SIZES = {"heads": 6, "key_value_heads": 2, "head_width": 8, "layer_norm_epsilon": 1e-6, "rotary_base": 1e4}

@@ -64,6 +64,57 @@ def test_a_hashed_tower_of_tokens_comes_back_as_it_went_out(tmp_path, shared):
     assert kinds == (["Transformer", "Pooling", *["Dense"] * 3, "Normalize"] if shared else ["Router", "Normalize"])
 
 
+DENSE = {"dense_widths": (11, 7), "dense_biases": (True, False), "dense_activations": ("tanh", "identity")}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_dense_modules_come_back_as_they_went_out(tmp_path, shared):
+    encoder = encoder_of(tmp_path, layers=1, shared_towers=shared, trained_dims=(3, 7), **DENSE)
+    outcome = pretrained.export(encoder, tmp_path / "folder")
+    assert outcome["dim"] == encoder.dim == 7
+    again = pretrained.load_encoder(tmp_path / "folder")
+    assert again.trained_dims == (3, 7)
+    texts = ["red lamp", "a"]
+    for tower in ("query", "document"):
+        expected = encoder.encode(texts, tower=tower)
+        np.testing.assert_allclose(again.encode(texts, tower=tower), expected, atol=1e-6)
+    described = json.loads(
+        (tmp_path / "folder" / ("2_Dense" if shared else "query_2_Dense") / "config.json").read_text()
+    )
+    assert described["activation_function"] == "torch.nn.modules.activation.Tanh"
+    listed = json.loads((tmp_path / "folder" / "modules.json").read_text())
+    kinds = [module["type"].rpartition(".")[2] for module in listed]
+    assert kinds == (["Transformer", "Pooling", "Dense", "Dense", "Normalize"] if shared else ["Router", "Normalize"])
+
+
+def test_dense_modules_that_are_not_supported_are_named(tmp_path):
+    pretrained.export(encoder_of(tmp_path, layers=1, **DENSE), tmp_path / "folder")
+    file = tmp_path / "folder" / "3_Dense" / "config.json"
+    settings = json.loads(file.read_text())
+    for change, message in (
+        ({"activation_function": "torch.nn.modules.activation.Softplus"}, "activation_function .*Softplus is not supp"),
+        ({"activation_function": "other.Identity"}, "activation_function other.Identity is not supported"),
+        ({"use_residual": True}, "use_residual True is not supported; it must be False"),
+        ({"module_input_name": "token_embeddings"}, "module_input_name token_embeddings is not supported"),
+        ({"scale": 2.0}, "field scale of a Dense module is not known"),
+        ({"in_features": 12}, "in_features is 12, and the module before it gives 11 numbers"),
+        ({"out_features": 8}, r"parameter tower/dense/1/kernel has shape \(11, 7\), expected \(11, 8\)"),
+        ({"bias": True}, r"3_Dense: no tensor linear.bias"),
+    ):
+        file.write_text(json.dumps(settings | change))
+        with pytest.raises(InputError, match=message):
+            pretrained.load_encoder(tmp_path / "folder")
+    # Where the field is missing, sentence-transformers takes Tanh.
+    del settings["activation_function"]
+    file.write_text(json.dumps(settings))
+    assert pretrained.load_encoder(tmp_path / "folder").config.encoder.dense_activations == ("tanh", "tanh")
+    listed = json.loads((tmp_path / "folder" / "modules.json").read_text())
+    for order in ([0, 2, 1], [0, 1, 4, 2], [0, 1, 2, 3, 4, 2]):
+        (tmp_path / "folder" / "modules.json").write_text(json.dumps([listed[i] for i in order]))
+        with pytest.raises(InputError, match=r"expected Transformer, Pooling, optionally Dense .*found Transformer"):
+            pretrained.load_encoder(tmp_path / "folder")
+
+
 @pytest.mark.parametrize("name", ["document", "passage", "corpus"])
 def test_the_prompt_of_documents_is_exported_by_the_name_that_is_read_first(tmp_path, name):
     """sentence-transformers 6 adds an empty prompt "document" to a folder that has none, and takes that one."""
@@ -82,10 +133,10 @@ def test_a_folder_of_tables_that_is_not_ours_is_named(tmp_path):
     dense = tmp_path / "folder" / "2_Dense" / "config.json"
     settings = json.loads(dense.read_text())
     dense.write_text(json.dumps(settings | {"activation_function": "torch.nn.modules.activation.Tanh"}))
-    with pytest.raises(InputError, match=r"2_Dense.config.json: activation_function .*Tanh is not supported here"):
+    with pytest.raises(InputError, match=r"modules.json: the Dense modules after a token table must be .*tanh, relu"):
         pretrained.load_encoder(tmp_path / "folder")
     dense.write_text(json.dumps(settings | {"out_features": 23}))
-    with pytest.raises(InputError, match=r"layers/0/bias has shape \(22,\), expected \(23,\)"):
+    with pytest.raises(InputError, match=r"in_features is 22, and the module before it gives 23 numbers"):
         pretrained.load_encoder(tmp_path / "folder")
     dense.write_text(json.dumps(settings))
     shutil.copy(tmp_path / "folder" / "model.safetensors", dense.with_name("model.safetensors"))

@@ -10,7 +10,7 @@ from huggingface_hub import errors
 from safetensors.numpy import load_file, save_file
 
 from crops_jax import pretrained
-from crops_jax.config import Config
+from crops_jax.config import Config, EncoderConfig
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.pretrained.config_json import known_fields, read_sizes
@@ -148,7 +148,20 @@ def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert", "qwen2", "qwen3", "mistral"]
+    "kind",
+    [
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "mpnet",
+        "nomic_bert",
+        "modernbert",
+        "gemma3_text",
+        "qwen2",
+        "qwen3",
+    ]
+    + ["mistral"],
 )
 def test_every_field_of_the_configurations_of_transformers_is_known(kind):
     """A field that a new version adds is read, checked or declared without effect before folders with it are read."""
@@ -157,7 +170,8 @@ def test_every_field_of_the_configurations_of_transformers_is_known(kind):
     configuration = CONFIG_MAPPING[kind]()
     assert set(configuration.to_dict()) <= known_fields(kind)
     assert {"is_causal", "auto_map", "quantization_config"} <= known_fields(kind)
-    assert not {"alibi", "window_size", "use_bidirectional_attention"} & known_fields(kind)
+    others = {"alibi", "window_size", "use_bidirectional_attention"}
+    assert others & known_fields(kind) == ({"use_bidirectional_attention"} if kind == "gemma3_text" else set())
 
 
 @pytest.mark.parametrize(
@@ -230,6 +244,115 @@ def test_a_modernbert_of_either_version_is_read_and_another_one_is_named(tmp_pat
         read_sizes(file)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"use_bidirectional_attention": None}, "use_bidirectional_attention must be true"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0 is not supported"),
+        ({"hidden_activation": "gelu"}, "hidden_activation gelu is not supported"),
+        ({"attention_bias": True}, "attention_bias True is not supported"),
+        ({"layer_types": ["full_attention"] + ["sliding_attention"] * 4}, "layer_types full_attention, .*n-th on"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "rotary positions of type linear"),
+        ({"sliding_window": 1}, r"sliding_window must lie in \[2"),
+    ],
+)
+def test_an_embedding_gemma_of_either_version_is_read_and_another_one_is_named(tmp_path, fields, message):
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 5, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 8, "max_position_embeddings": 16, "use_bidirectional_attention": True}
+    file = tmp_path / "config.json"
+    # Fields of the published folder without effect are in it too.
+    file.write_text(json.dumps({"model_type": "gemma3_text", **sizes, "_sliding_window_pattern": 6}))
+    names = ("rotary_base", "local_rotary_base", "local_window", "global_every", "query_scalar", "head_width")
+    assert [read_sizes(file)[name] for name in names] == [1_000_000, 10_000, 2048, 6, 256, 256]
+    assert read_sizes(file)["key_value_heads"] == 4
+    edit(file, rope_theta=5e4, rope_local_base_freq=2e3, sliding_window=10, sliding_window_pattern=2)
+    edit(file, query_pre_attn_scalar=7, head_dim=6, num_key_value_heads=2, rope_scaling=None)
+    assert [read_sizes(file)[name] for name in names] == [50_000, 2_000, 5, 2, 7, 6]
+    kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
+    bases = {"full_attention": {"rope_theta": 7e4}, "sliding_attention": {"rope_theta": 3e3, "rope_type": "default"}}
+    edit(file, layer_types=kinds, rope_parameters=bases)
+    assert [read_sizes(file)[name] for name in names] == [70_000, 3_000, 5, 3, 7, 6]
+    edit(file, layer_types=["sliding_attention"] * 5)
+    limits = {"max_query_tokens": 8, "max_document_tokens": 8}
+    assert not any(EncoderConfig(**limits, **read_sizes(file)).global_layers)
+    edit(file, **fields)
+    with pytest.raises(InputError, match=message):
+        read_sizes(file)
+
+
+NOMIC = {"family": "nomic_bert", "width": 36, "rotary_base": 50.0}
+
+
+def write_nomic(folder):
+    """A folder as transformers writes it."""
+    write_tokenizer(folder / "tokenizer")
+    config = small_config(**NOMIC)
+    model = Encoder(random_model(config), config=config, tokenizer_folder=folder / "tokenizer")
+    pretrained.export(model, folder / "model")
+    return folder / "model"
+
+
+def write_published_nomic(folder):
+    """The same folder in the form of nomic-embed-text-v1.5: other names, one matrix of query, key and value."""
+    new = write_nomic(folder)
+    old = folder / "published"
+    shutil.copytree(new, old)
+    tensors = {}
+    for name, tensor in load_file(new / "model.safetensors").items():
+        name = name.replace("layers.", "encoder.layers.").replace("embeddings.LayerNorm", "emb_ln")
+        for ours, theirs in (
+            ("self_attn.o_proj", "attn.out_proj"),
+            ("up_proj", "fc11"),
+            ("gate_proj", "fc12"),
+            ("down_proj", "fc2"),
+            ("post_attention_layernorm", "norm1"),
+            ("post_mlp_layernorm", "norm2"),
+        ):
+            name = name.replace(ours, theirs)
+        tensors[name] = tensor
+    for i in range(2):
+        parts = [tensors.pop(f"encoder.layers.{i}.self_attn.{part}_proj.weight") for part in "qkv"]
+        tensors[f"encoder.layers.{i}.attn.Wqkv.weight"] = np.concatenate(parts)
+    save_file(tensors, old / "model.safetensors")
+    described = {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "vocab_size": 86, "n_embd": 36}
+    described |= {"n_layer": 2, "n_head": 3, "n_inner": 52, "n_positions": 77, "layer_norm_epsilon": 1e-12}
+    described |= {"activation_function": "swiglu", "causal": False, "prenorm": False, "parallel_block": False}
+    described |= {"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "use_rms_norm": False}
+    described |= {"rotary_emb_base": 50, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False}
+    described |= {"rotary_emb_scale_base": None, "rotary_scaling_factor": None, "max_trained_positions": 2048}
+    described |= {"pad_vocab_size_multiple": 64, "fused_bias_fc": True, "attn_pdrop": 0.0, "type_vocab_size": 2}
+    code = "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert."
+    described["auto_map"] = {"AutoConfig": f"{code}NomicBertConfig", "AutoModel": f"{code}NomicBertModel"}
+    (old / "config.json").write_text(json.dumps(described))
+    return old
+
+
+def test_a_nomic_bert_is_read_in_the_form_of_transformers_and_in_the_published_one(tmp_path):
+    published = write_published_nomic(tmp_path)
+    one, other = pretrained.load_encoder(tmp_path / "model"), pretrained.load_encoder(published)
+    assert same_parameters(one, other)
+    assert one.config.encoder == dataclasses.replace(other.config.encoder, weights=one.config.encoder.weights)
+    assert one.config.encoder.rotary_base == 50.0
+    # The folder of nomic-embed-text-v1.5 has both names of the fields, and two limits.
+    edit(published / "config.json", hidden_size=36, max_position_embeddings=20, hidden_act="silu", head_dim=12)
+    assert read_sizes(published / "config.json")["max_positions"] == 77
+    described = json.loads((published / "config.json").read_text())
+    for change, message in (
+        ({"hidden_size": 40}, "n_embd 36 and hidden_size 40 contradict each other"),
+        ({"head_dim": 10}, "head_dim 10 is not supported"),
+        ({"activation_function": "gelu"}, "activation_function gelu is not supported"),
+        ({"qkv_proj_bias": True}, "qkv_proj_bias True is not supported"),
+        ({"rotary_emb_fraction": 0.5}, "rotary_emb_fraction 0.5 is not supported"),
+        ({"rotary_scaling_factor": 2.0}, "rotary_scaling_factor 2.0 is not supported"),
+        ({"num_experts": 8}, "num_experts 8 is not supported"),
+        ({"moe_top_k": 2}, "field moe_top_k of a nomic_bert is not known"),
+        ({"auto_map": {"AutoModel": "modeling.OtherModel"}}, "auto_map is not supported: it names code"),
+    ):
+        (published / "config.json").write_text(json.dumps(described | change))
+        with pytest.raises(InputError, match=message):
+            read_sizes(published / "config.json")
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int32", "bool"])
 def test_weights_of_integers_are_refused_by_name(tmp_path, kind):
     folder = write_bert(tmp_path / "bert")
@@ -274,7 +397,11 @@ def test_modules_that_are_not_supported_are_named(tmp_path):
     modules = json.loads((folder / "modules.json").read_text())
     dense = {"idx": 3, "name": "3", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     (folder / "modules.json").write_text(json.dumps([*modules[:2], dense, modules[2]]))
-    with pytest.raises(InputError, match=r"modules.json: module Dense is not supported"):
+    with pytest.raises(InputError, match=r"2_Dense.config.json: no such file"):
+        pretrained.load_encoder(folder)
+    other = {**dense, "type": "sentence_transformers.models.LayerNorm"}
+    (folder / "modules.json").write_text(json.dumps([*modules[:2], other, modules[2]]))
+    with pytest.raises(InputError, match=r"modules.json: module LayerNorm is not supported"):
         pretrained.load_encoder(folder)
     (folder / "modules.json").write_text(json.dumps(modules[1:]))
     with pytest.raises(InputError, match="found Pooling, Normalize"):

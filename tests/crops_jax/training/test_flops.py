@@ -28,9 +28,18 @@ def test_qwen2_5_0_5b_by_hand():
     assert found == 3 * (texts * (128 * 2 * matrices + attention) + 2 * queries * documents * 896)
 
 
-def test_a_token_of_bert_sees_all_of_its_text_and_a_hashed_text_is_one_row():
+def test_small_towers_by_hand():
     bert = small_config(layers=1).encoder
     assert flops.attention_flops(bert, tokens=7, causal_pairs=28) == 4 * 30 * 49
+    gated = small_config(layers=1, family="nomic_bert", width=36).encoder
+    assert flops.token_flops(gated) == 2 * (4 * 36 * 36 + 3 * 36 * 52)
+    grouped = {"family": "gemma3", "key_value_heads": 1, "head_width": 8}
+    dense = {"dense_widths": (5, 7), "dense_biases": (True, False), "dense_activations": ("tanh", "identity")}
+    gemma = small_config(layers=1, **grouped, **dense)
+    assert flops.token_flops(gemma.encoder) == 2 * (2 * 30 * 24 + 2 * 30 * 8 + 3 * 30 * 52)
+    found = flops.step_flops(gemma, tokens=0, causal_pairs=0)
+    queries, documents = gemma.data.queries_per_batch, gemma.data.queries_per_batch * gemma.data.documents_per_query
+    assert found == 3 * (2 * (30 * 5 + 5 * 7) * (queries + documents) + 2 * queries * documents * 7)
     hashed = small_config(
         family="hashed", layers=2, hashed_features=("unigrams", "text"), feature_width=5, feed_forward_width=7
     )
