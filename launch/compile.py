@@ -1,4 +1,4 @@
-"""Compiles the train step for a TPU slice that is not attached."""
+"""Compiles the train step for a TPU slice, or for several slices, that are not attached."""
 
 import sys
 import time
@@ -15,6 +15,8 @@ class CompileArguments:
     """The configuration of the experiment; a flag overrides each field."""
     topology: str
     """The TPU slice, such as v5e:16x16."""
+    slices: int = 1
+    """The number of such slices, joined by the data-centre network. The mesh splits only data between them."""
     query_tokens: int = 0
     """The average number of tokens of a query, from which the number of packed rows follows. 0 means
     encoder.max_query_tokens."""
@@ -33,7 +35,7 @@ def compile(arguments: CompileArguments) -> dict[str, Any]:
     """
     from crops_jax.devices.tpu_topology import slice_devices
 
-    devices = slice_devices(arguments.topology)
+    devices = slice_devices(arguments.topology, slices=arguments.slices)
     from crops_jax.training.compilation import TextLengths, compile_step
 
     limits = arguments.config.encoder
@@ -49,7 +51,12 @@ def compile(arguments: CompileArguments) -> dict[str, Any]:
     started = time.monotonic()
     sizes = compile_step(arguments.config, lengths, devices=devices)
     print(_table(sizes), file=sys.stderr)
-    return {"topology": arguments.topology, **sizes, "compilation_seconds": round(time.monotonic() - started, 1)}
+    return {
+        "topology": arguments.topology,
+        "slices": arguments.slices,
+        **sizes,
+        "compilation_seconds": round(time.monotonic() - started, 1),
+    }
 
 
 def _table(sizes: dict[str, Any]) -> str:

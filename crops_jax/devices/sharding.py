@@ -8,11 +8,15 @@ Axes of the mesh:
     model   splits matrices (tensor parallelism after Megatron-LM, arXiv 1909.08053: the first matrix of a pair by
             columns, the second by rows, so that one sum over "model" ends each block)
 
+Of several TPU slices, which the data-centre network joins, each holds a whole copy of the parameters: only "data"
+crosses that network, with the gradients of a step and the vectors of its batch.
+
 LOGICAL_AXES names the dimensions of a parameter. MESH_AXES maps such a name to the mesh axis that splits the dimension.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -68,13 +72,23 @@ MESH_AXES = {
 def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a mesh of config.data x config.fsdp x config.model devices, the first ones if there are more.
 
-    On TPUs the axes follow the links between the chips.
+    On TPUs the axes follow the links between the chips. When the chips belong to several slices, "data" alone crosses
+    the network between the slices, and the chips of "fsdp" and "model" are in one slice.
 
-    Raises InputError when there are too few devices, or when the axis of -1 cannot use all devices.
+    Raises InputError when there are too few devices, when the axis of -1 cannot use all devices, or when the slices
+    cannot be divided in this way.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = _axis_sizes(config, len(devices))
-    grid = mesh_utils.create_device_mesh(shape, devices[: math.prod(shape)], allow_split_physical_axes=True)
+    shape = _axis_sizes(config, len(devices), _tpu_slices(devices))
+    chosen = devices[: math.prod(shape)]
+    if (slices := _tpu_slices(chosen)) == 1:
+        grid = mesh_utils.create_device_mesh(shape, chosen, allow_split_physical_axes=True)
+    else:
+        _check_slices(shape, chosen, slices)
+        data, *inner = shape
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, *inner), (slices, 1, 1), chosen, allow_split_physical_axes=True
+        )
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -193,10 +207,30 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _axis_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+def _tpu_slices(devices: Sequence[Any]) -> int:
+    """Returns the number of TPU slices that devices belong to; devices of other platforms are one slice."""
+    return len({device.slice_index if device.platform == "tpu" else 0 for device in devices})
+
+
+def _check_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> None:
+    """Raises InputError unless each slice has as many of the devices, and "data" divides them into whole slices."""
+    counts = sorted(Counter(device.slice_index for device in devices).items())
+    if len({count for _, count in counts}) > 1:
+        parts = ", ".join(f"{count} in slice {index}" for index, count in counts)
+        raise InputError(
+            f"the mesh of {len(devices)} chips has {parts}; every slice must have as many (--mesh.data -1 takes all)"
+        )
+    if shape[0] % slices:
+        raise InputError(
+            f"mesh.data = {shape[0]} is not a multiple of the {slices} TPU slices, and only data can cross the network "
+            f"between them; make mesh.fsdp x mesh.model at most the {len(devices) // slices} chips of a slice"
+        )
+
+
+def _axis_sizes(config: MeshConfig, devices: int, slices: int) -> tuple[int, ...]:
     sizes = {axis: getattr(config, axis) for axis in AXES}
     if config.data == -1:
-        sizes["fsdp"] = min(config.fsdp, max(devices // config.model, 1))
+        sizes["fsdp"] = min(config.fsdp, max(devices // slices // config.model, 1))
     fixed = {axis: size for axis, size in sizes.items() if size != -1}
     names, product = " x ".join(f"mesh.{axis}" for axis in fixed), " x ".join(map(str, fixed.values()))
     needed = math.prod(fixed.values())

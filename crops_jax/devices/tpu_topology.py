@@ -30,13 +30,15 @@ _ENVIRONMENT = {
 _GENERATIONS = {"v4": ("v4", 2, 3), "v5e": ("v5litepod", 1, 2), "v5p": ("v5p", 2, 3), "v6e": ("v6e", 1, 2)}
 
 
-def slice_devices(topology: str) -> list[Any]:
-    """Returns the devices of a slice such as "v5e:16x16", in the order of libtpu.
+def slice_devices(topology: str, *, slices: int = 1) -> list[Any]:
+    """Returns the devices of one or more slices such as "v5e:16x16", in the order of libtpu.
 
     It sets environment variables that libtpu reads, so it must be called before JAX is used.
 
     Raises InputError when there is no such slice, and when libtpu is not installed.
     """
+    if slices < 1:
+        raise InputError(f"--slices {slices}: there must be at least one slice")
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     generation, shape = match.groups() if match else ("", "")
     sizes = [int(size) for size in shape.split("x")] if shape else []
@@ -49,9 +51,11 @@ def slice_devices(topology: str) -> list[Any]:
     os.environ.update(_ENVIRONMENT, TPU_ACCELERATOR_TYPE=f"{name}-{units * math.prod(sizes)}")
     jax.config.update("jax_platforms", "cpu")
     # This makes both cores of a chip one device, as on an attached slice.
-    cores = {"chip_config_name": "megacore"} if units > 1 else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if units > 1 else {}
+    if slices > 1:
+        options["num_slices"] = slices
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **cores).devices)
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise InputError(f"--topology {topology}: libtpu knows no such slice ({one_line(error)}); {_rule()}") from error
 

@@ -47,6 +47,17 @@ def test_the_papers_encoder_fits_256_chips_of_v5e():
 
 @pytest.mark.slow
 @needs_libtpu
+def test_a_step_over_two_slices_splits_parameters_inside_each():
+    flags = ("--encoder.layers", "1", "--mesh.fsdp", "64", "--mesh.model", "2")
+    status, outcome, said = run_program("tiny_cpu", "--topology", "v5e:4x4", "--slices", "2", *flags)
+    assert status == 0, said
+    assert (outcome["slices"], outcome["devices"]) == (2, 32)
+    assert outcome["mesh"] == {"data": 2, "fsdp": 8, "model": 2}
+    assert 0 < outcome["needed_bytes"] < outcome["memory_bytes"]
+
+
+@pytest.mark.slow
+@needs_libtpu
 def test_a_step_that_does_not_fit_ends_with_status_4():
     # 10 GB of token embeddings, and as much for each of their moments.
     flags = ("--encoder.layers", "1", "--encoder.vocabulary-size", "20000000")
@@ -63,6 +74,11 @@ def test_an_unknown_slice_is_refused_with_the_known_ones(topology):
         tpu_topology.slice_devices(topology)
 
 
+def test_no_slice_at_all_is_refused():
+    with pytest.raises(InputError, match="--slices 0: there must be at least one slice"):
+        tpu_topology.slice_devices("v5e:16x16", slices=0)
+
+
 def test_without_libtpu_one_line_says_so(monkeypatch):
     monkeypatch.setattr(tpu_topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'libtpu, the compiler for TPUs, is not installed; .*"jax\[tpu\]"'):
@@ -70,7 +86,7 @@ def test_without_libtpu_one_line_says_so(monkeypatch):
 
 
 def test_lengths_beyond_the_limits_are_refused(monkeypatch, capfd):
-    monkeypatch.setattr(tpu_topology, "slice_devices", lambda topology: [])
+    monkeypatch.setattr(tpu_topology, "slice_devices", lambda topology, *, slices: [])
     arguments = ["tiny_cpu", "--topology", "v5e:2x2", "--query-tokens", "17"]
     with pytest.raises(SystemExit) as stopped:
         program.run(compile_program.compile, example="", arguments=arguments)

@@ -55,6 +55,63 @@ def test_a_mesh_that_does_not_fit_is_refused():
         MeshConfig(fsdp=-1)
 
 
+class Chip(SimpleNamespace):
+    """A chip of a 4x4 slice of v5e, as much of it as a mesh asks for."""
+
+    def __hash__(self):
+        return hash(self.id)
+
+
+def chips(*counts):
+    """The first chips of one slice after the other, so many of each."""
+    return [
+        Chip(
+            id=16 * index + chip,
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            coords=(chip % 4, chip // 4, 0),
+            core_on_chip=0,
+            slice_index=index,
+            process_index=4 * index + chip // 4,
+        )
+        for index, count in enumerate(counts)
+        for chip in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (MeshConfig(), (32, 1, 1)),
+        (MeshConfig(fsdp=8), (4, 8, 1)),
+        # As many as a slice has: one configuration for any number of slices.
+        (MeshConfig(fsdp=64), (2, 16, 1)),
+        (MeshConfig(fsdp=64, model=4), (2, 4, 4)),
+        (MeshConfig(data=2, fsdp=-1), (2, 16, 1)),
+    ],
+)
+def test_data_alone_crosses_from_one_slice_to_the_other(config, shape):
+    mesh = sharding.make_mesh(config, devices=chips(16, 16))
+    assert mesh.devices.shape == shape
+    assert len({chip.id for chip in mesh.devices.ravel()}) == 32
+    slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
+    half = shape[0] // 2
+    assert not slices[:half].any()
+    assert slices[half:].all()
+
+
+def test_a_mesh_may_take_a_part_of_each_slice_or_one_of_them():
+    assert sharding.make_mesh(MeshConfig(data=4, fsdp=4), devices=chips(16, 16)).devices.shape == (4, 4, 1)
+    assert sharding.make_mesh(MeshConfig(data=2, fsdp=8), devices=chips(8, 8)).devices.shape == (2, 8, 1)
+
+
+def test_slices_that_a_mesh_cannot_divide_are_refused():
+    with pytest.raises(InputError, match=r"mesh.data = 1 is not a multiple of the 2 TPU slices.* the 16 chips of a"):
+        sharding.make_mesh(MeshConfig(data=1, fsdp=32), devices=chips(16, 16))
+    with pytest.raises(InputError, match=r"the mesh of 24 chips has 16 in slice 0, 8 in slice 1; every slice must"):
+        sharding.make_mesh(MeshConfig(data=24), devices=chips(16, 16))
+
+
 def test_the_tables_split_matrices_over_fsdp_and_model_moments_too():
     mesh = sharding.make_mesh(MeshConfig(fsdp=2, model=2))
     parameters = nnx.to_pure_dict(nnx.state(abstract_dual_encoder(CONFIG), nnx.Param))
