@@ -125,7 +125,7 @@ def _without_users(content: bytes) -> bytes:
     return "\n".join([str(table.schema), *sorted(map(str, table.to_pylist()))]).encode()
 
 
-_SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization)": )[^,}\n]+')
+_SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization|checkpoint_seconds)": )[^,}\n]+')
 # The name of a state, and its fingerprint, which is computed from the name.
 _STATE = _blank(
     r'("state": (?:\{\s+"fingerprint": )?|"fingerprint": (?="\w{64}",\s+"inputs": \{\},\s+"kind": "mining_state"))'
@@ -142,6 +142,8 @@ MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
         "seconds, shares of seconds, and when, where and from which commit a run started",
     ),
     ("outcomes/inspect_*.json", _SPEEDS, "speeds"),
+    ("outcomes/train*.json", _SPEEDS, "the seconds that checkpoints blocked a run"),
+    ("work/steps.json", _SPEEDS, "the seconds that checkpoints blocked a run"),
     (
         "outcomes/status.json",
         _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'),

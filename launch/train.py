@@ -39,8 +39,9 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     """Trains a dual encoder on the records of data.write_records, with the loss that --loss.name selects.
 
     The program writes into RUN while it trains; launch.status shows its state. SIGTERM saves a checkpoint and exits
-    with status 3. The same command continues from the newest checkpoint, whatever stopped it before, and the result is
-    the same as without an interruption. With --training.early-stopping-evaluations, a run can end before its last step
+    with status 3; without a signal, a checkpoint is saved every --training.checkpoint-every-seconds. The same command
+    continues from the newest checkpoint, whatever stopped it before, and the result is the same as without an
+    interruption. With --training.early-stopping-evaluations, a run can end before its last step
     and is finished then. Compiled programs are kept in RUN/compilation_cache, or in the directory that
     JAX_COMPILATION_CACHE_DIR names.
 
@@ -59,6 +60,7 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
     from crops_jax import pretrained, training
     from crops_jax.devices import processes
     from crops_jax.runs import folder
+    from crops_jax.runs.status import seconds_of
 
     config = pretrained.resolve_config(arguments.config)
     documents = _frozen_documents(arguments, config) if arguments.document_embeddings else None
@@ -82,7 +84,8 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
             initial_run=arguments.initial_run,
             documents=documents,
         )
-    return {"run": str(Path(arguments.output)), **outcome}
+    blocked = {"checkpoint_seconds": seconds_of(run, "checkpoint")}
+    return {"run": str(Path(arguments.output)), **outcome, **blocked}
 
 
 def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocuments":

@@ -46,7 +46,7 @@ _MAX_LEXICAL_PAIRS = 60_000
 # The default learning rates: with weights to start from (True), and from scratch (False).
 _LEARNING_RATES = {True: 2e-5, False: 3e-4}
 # Arguments that change the devices, the memory or the writing interval of a run, and never its result.
-_FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "memory_limit"}
+_FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds", "memory_limit"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,10 @@ class TrainDiscriminatorArguments:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     log_every_steps: int = 10
     """The interval of log lines, in steps."""
-    checkpoint_every_steps: int = 200
-    """The interval of checkpoints, in steps."""
+    checkpoint_every_steps: int = 0
+    """The interval of checkpoints, in steps. 0: no checkpoint by the number of steps."""
+    checkpoint_every_seconds: float = 600.0
+    """The interval of checkpoints, in seconds. 0: no checkpoint by time."""
     memory_limit: str | None = None
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
 
@@ -188,6 +190,7 @@ def _config(arguments: TrainDiscriminatorArguments) -> CrossEncoderConfig:
                 log_every_steps=arguments.log_every_steps,
                 evaluate_every_steps=0,
                 checkpoint_every_steps=arguments.checkpoint_every_steps,
+                checkpoint_every_seconds=arguments.checkpoint_every_seconds,
                 seed=arguments.seed,
             ),
         )
@@ -324,9 +327,11 @@ def _learnt_from(connection: Connection, documents: ibis.Table, queries: list[st
 
 def _outcome(run: Path) -> dict[str, Any]:
     from crops_jax.discriminator import describe
+    from crops_jax.runs.status import seconds_of
 
     fitted = json.loads((run / FITTED).read_text(encoding="utf-8"))
-    return {"run": str(run), **fitted, **describe(run)["report"]}
+    blocked = {"checkpoint_seconds": seconds_of(run, "checkpoint")}
+    return {"run": str(run), **fitted, **describe(run)["report"], **blocked}
 
 
 if __name__ == "__main__":

@@ -399,7 +399,8 @@ class MeshConfig:
 class TrainingConfig:
     """The length of a run, and how often it logs, evaluates and saves.
 
-    A resumed run can change the fields *_every_steps, keep_last, skip_nonfinite_steps and profile_steps.
+    A resumed run can change the fields *_every_steps, checkpoint_every_seconds, keep_last, skip_nonfinite_steps and
+    profile_steps.
     """
 
     steps: int = 0
@@ -416,8 +417,11 @@ class TrainingConfig:
     early_stopping_evaluations: int = 0
     """The number of evaluations in a row without a better dev metric after which the run ends; its best checkpoint is
     the one before them. 0: the run never ends early. The learning rate follows the schedule of the whole run."""
-    checkpoint_every_steps: int = 100
-    """The number of steps between checkpoints."""
+    checkpoint_every_steps: int = 0
+    """The number of steps between checkpoints. 0: no checkpoint by the number of steps."""
+    checkpoint_every_seconds: float = 600.0
+    """The time in seconds after a checkpoint at which the next one is due, whatever the step. 0: no checkpoint by time.
+    A run also saves its last step, its best evaluations, and the step at which it is interrupted."""
     keep_last: int = 2
     """The number of last checkpoints that are kept beside the best one."""
     skip_nonfinite_steps: int = 0
@@ -434,10 +438,17 @@ class TrainingConfig:
         _require(
             self.steps > 0 or self.epochs > 0, "either steps or epochs must be positive", f"{self.steps}, {self.epochs}"
         )
-        for name in ("log_every_steps", "checkpoint_every_steps", "keep_last", "micro_batches"):
+        for name in ("log_every_steps", "keep_last", "micro_batches"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
-        for name in ("evaluate_every_steps", "early_stopping_evaluations", "skip_nonfinite_steps"):
+        for name in (
+            "evaluate_every_steps",
+            "early_stopping_evaluations",
+            "checkpoint_every_steps",
+            "skip_nonfinite_steps",
+        ):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
+        seconds = self.checkpoint_every_seconds
+        _require(0 <= seconds < math.inf, "checkpoint_every_seconds must be finite and not negative", seconds)
         rule = "early_stopping_evaluations needs evaluations: evaluate_every_steps must be positive"
         _require(
             self.evaluate_every_steps > 0 or not self.early_stopping_evaluations, rule, self.early_stopping_evaluations

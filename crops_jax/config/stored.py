@@ -29,6 +29,7 @@ _FREE_FIELDS = {
     "training.log_every_steps",
     "training.evaluate_every_steps",
     "training.checkpoint_every_steps",
+    "training.checkpoint_every_seconds",
     "training.keep_last",
     "training.profile_steps",
     "training.skip_nonfinite_steps",

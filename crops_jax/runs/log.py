@@ -17,7 +17,7 @@ from crops_jax.errors import InputError
 METRICS = "metrics.jsonl"
 GOODPUT = "goodput.jsonl"
 TENSORBOARD = "tensorboard"
-TIMING_FIELDS = ("examples_per_second", "tokens_per_second", "model_flops_utilization")
+TIMING_FIELDS = ("examples_per_second", "tokens_per_second", "model_flops_utilization", "checkpoint_seconds")
 """The fields of metrics.jsonl that depend on the clock. All other fields are functions of the step."""
 
 PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")

@@ -53,6 +53,11 @@ def run_status(run: Path) -> dict[str, Any]:
     }
 
 
+def seconds_of(run: Path, part: str) -> float:
+    """Returns the seconds that a part (crops_jax.runs.log.PARTS) took of all calls of a run, in its first process."""
+    return round(sum(line.get(f"{part}_seconds", 0.0) for line in read_goodput(run)), 3)
+
+
 def _time_share(lines: Sequence[Mapping[str, Any]], part: str) -> float | None:
     """Returns the share of a part (crops_jax.runs.log.PARTS) in the seconds of all lines of goodput.jsonl.
 

@@ -3,9 +3,11 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,36 +41,65 @@ def stop_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class StopVote:
-    """A request to stop that any process can receive. All processes follow it after the same step.
+class Requests(NamedTuple):
+    """The requests that all processes of a run follow after the same step: to stop, and to save a checkpoint."""
 
-    A single process stops after the running step. Several processes combine their requests on the devices after each
-    step, and read the result while the next step runs, so that nothing waits; they stop one step later.
+    stop: bool
+    save: bool
+
+
+class RequestVote:
+    """The requests to stop, which any process can receive, and to save, which the clock of the first process makes.
+
+    A single process follows its requests after the running step. Several processes combine them on the devices after
+    each step, and read the result while the next step runs, so that nothing waits; they follow them one step later.
     """
 
-    def __init__(self, event: threading.Event, mesh: Mesh, *, several: bool | None = None):
+    def __init__(
+        self,
+        event: threading.Event,
+        mesh: Mesh,
+        *,
+        save_seconds: float,
+        several: bool | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
         """
         Args:
           event: an event that is set when this process receives a request to stop.
           mesh: the mesh of the train step, with the devices of all processes.
+          save_seconds: the time in seconds after the start, or after the last save, at which a save is due; 0: never.
           several: whether the run has several processes; None: as the cluster of this process reports.
+          now: the clock, in seconds.
         """
-        self._event = event
+        self._event, self._now = event, now
+        self._save_seconds = save_seconds if processes.current().is_first else 0
+        self._saved_at = now()
         self._several = processes.current().count > 1 if several is None else several
         flat_mesh = Mesh(mesh.devices.ravel(), ("devices",))
         self._sharding = NamedSharding(flat_mesh, PartitionSpec("devices"))
-        self._any = jax.jit(jnp.max, out_shardings=sharding.replicated(flat_mesh))
+        self._any = jax.jit(partial(jnp.max, axis=0), out_shardings=sharding.replicated(flat_mesh))
         self._votes: jax.Array | None = None
 
-    def is_due(self) -> bool:
-        """Returns whether to stop after this step. The loop must call it once after it has started each step."""
-        own = self._event.is_set()
+    def read(self) -> Requests:
+        """Returns what to do after this step. The loop must call it once after it has started each step."""
+        own = Requests(self._event.is_set(), self._is_save_due())
         if not self._several:
             return own
-        shape = (self._sharding.mesh.size,)
-        votes = jax.make_array_from_callback(shape, self._sharding, lambda _: np.full(1, own, np.int32))
+        shape = (self._sharding.mesh.size, len(own))
+        votes = jax.make_array_from_callback(shape, self._sharding, lambda _: np.array([own], np.int32))
         before, self._votes = self._votes, self._any(votes)
-        return before is not None and bool(np.asarray(before))
+        return Requests(False, False) if before is None else Requests(*map(bool, np.asarray(before)))
+
+    def saved(self) -> None:
+        """Starts the time until the next save again; the loop calls it after each save."""
+        self._saved_at = self._now()
+
+    def _is_save_due(self) -> bool:
+        if not self._save_seconds or self._now() - self._saved_at < self._save_seconds:
+            return False
+        self.saved()  # so that one vote makes one save, which several processes make a step later
+        return True
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
 from crops_jax.runs.provenance import provenance
-from crops_jax.training.guards import NonFiniteSteps, StopVote, check_parameters, full_disk_is_named, stop_signal
+from crops_jax.runs.status import seconds_of
+from crops_jax.training.guards import NonFiniteSteps, RequestVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.training.optimizer import updates_done
 from crops_jax.training.state import TrainState, abstract_state, initial_state, restore_state, save_state
 
@@ -97,7 +98,7 @@ class Task(Protocol):
 
 
 class _Actions(NamedTuple):
-    """The actions that follow a step; they are a function of its number."""
+    """The actions that follow a step. All but a save by the clock or by a signal are functions of its number."""
 
     logs: bool
     evaluates: bool
@@ -158,7 +159,11 @@ class TrainingLoop:
         with ExitStack() as stack:
             stack.enter_context(full_disk_is_named(self._checkpoints))
             self._print_header()
-            stop = StopVote(stack.enter_context(stop_signal()), self._task.mesh)
+            self._vote = RequestVote(
+                stack.enter_context(stop_signal()),
+                self._task.mesh,
+                save_seconds=self._training.checkpoint_every_seconds,
+            )
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
             begun = {"event": "start", "step": self._first, "steps": steps}
             self._log.goodput({**begun, **provenance(self._task.mesh.devices.flat), **self._watch.read()})
@@ -178,26 +183,26 @@ class TrainingLoop:
                     if pending:
                         self._check(*pending)
                     # This is read once for each step: a later signal takes effect after the next step.
-                    stopping = stop.is_due()
+                    stopping, saving = self._vote.read()
                 pending = (step, metrics)
-                actions = self._actions_after(step)
-                if any(actions) or stopping:
+                actions = self._actions_after(step, saving=saving or stopping)
+                if any(actions):
                     with self._watch.measure("compute"):
                         last = self._check(*pending)
                     pending = None
-                    self._finish_step(step, last, actions, stopping=stopping)
+                    self._finish_step(step, last, actions)
                     bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
                 bar.update()
                 if self._ends_early:
                     self._print_end(step)
                     break
                 if stopping and step < steps:
-                    self._checkpoints.wait()
+                    self._wait_for_checkpoints(step)
                     raise Interrupted(
                         f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "
                         "to go on"
                     )
-            self._checkpoints.wait()
+            self._wait_for_checkpoints(int(self._state.step))
         return int(self._state.step), self._progress
 
     def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
@@ -215,13 +220,23 @@ class TrainingLoop:
         self._compiled.add(shapes)
         return metrics
 
-    def _actions_after(self, step: int) -> _Actions:
+    def _wait_for_checkpoints(self, step: int) -> None:
+        """Waits until checkpoints are on disk, and logs the time since the last line of goodput.jsonl."""
+        with self._watch.measure("checkpoint"):
+            self._checkpoints.wait()
+        self._log.goodput({"event": "end", "step": step, **self._watch.read()})
+        if processes.current().is_first:
+            blocked = seconds_of(self._run, "checkpoint")
+            print(f"checkpoints blocked the training for {blocked:.1f} s", file=sys.stderr, flush=True)
+
+    def _actions_after(self, step: int, *, saving: bool) -> _Actions:
+        """Returns the actions. saving: whether a checkpoint is requested, by the clock or by a signal to stop."""
         training, last = self._training, step == self._task.steps
-        evaluates = self._task.evaluation is not None and (last or step % training.evaluate_every_steps == 0)
+        evaluates = self._task.evaluation is not None and (last or _is_multiple(step, training.evaluate_every_steps))
         return _Actions(
             logs=last or evaluates or step % training.log_every_steps == 0,
             evaluates=evaluates,
-            saves=last or step % training.checkpoint_every_steps == 0,
+            saves=last or saving or _is_multiple(step, training.checkpoint_every_steps),
         )
 
     def _check(self, step: int, metrics: Any) -> Any:
@@ -232,7 +247,7 @@ class TrainingLoop:
             self._sums[name] = self._sums.get(name, 0) + value
         return metrics
 
-    def _finish_step(self, step: int, metrics: Any, actions: _Actions, *, stopping: bool) -> None:
+    def _finish_step(self, step: int, metrics: Any, actions: _Actions) -> None:
         """Evaluates, logs and saves after a step, as its actions say."""
         evaluated, (best, _, since_best), improved = {}, self._progress, False
         if actions.evaluates and self._task.evaluation is not None:
@@ -246,11 +261,12 @@ class TrainingLoop:
         if actions.logs:
             self._write_line(step, metrics, evaluated)
         self._progress = Progress(best, dict(self._sums), since_best)
-        if actions.saves or improved or stopping or self._ends_early:
+        if actions.saves or improved or self._ends_early:
             with self._watch.measure("checkpoint"):
                 flag = self._task.learning_rate_flag
                 check_parameters(step, self._state.parameters, self._checkpoints, flag=flag)
                 save_state(self._checkpoints, self._state, self._progress)
+            self._vote.saved()
 
     @property
     def _ends_early(self) -> bool:
@@ -265,6 +281,7 @@ class TrainingLoop:
             **evaluated,
             "examples_per_second": round(steps * self._task.examples_per_step / spent["seconds"], 3),
             **self._task.speeds(done, steps=steps, seconds=spent["seconds"]),
+            "checkpoint_seconds": spent["checkpoint_seconds"],
         }
         self._log.metrics(line)
         self._log.goodput({"step": step, **spent})
@@ -291,3 +308,8 @@ class TrainingLoop:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _is_multiple(step: int, interval: int) -> bool:
+    """Returns whether an interval in steps ends at a step; the interval 0 never ends."""
+    return interval > 0 and step % interval == 0

@@ -58,6 +58,12 @@ STEPS = '{\n  "train": {\n    "output": "%s"\n  },\n  "report": {\n    "output":
             STEPS % ("ef" * 32, "cd" * 32),
         ),
         (
+            "outcomes/train.json",
+            '{"steps": 3, "checkpoint_seconds": 0.1}',
+            '{"steps": 3, "checkpoint_seconds": 0.02}',
+            '{"steps": 4, "checkpoint_seconds": 0.1}',
+        ),
+        (
             "outcomes/status.json",
             '{"loss": 3.5, "examples_per_second": 10.0, "goodput": 0.1}',
             '{"loss": 3.5, "examples_per_second": null, "goodput": 0.2}',

@@ -58,7 +58,7 @@ def uninterrupted(job):
     assert (first.status, second.status) == (0, 0), first.errors + second.errors
     assert second.output == ""
     assert "step/s" not in second.errors
-    return json.loads(first.output), job.folder / "uninterrupted"
+    return said_by(first), job.folder / "uninterrupted"
 
 
 def when_at_step(started: list[subprocess.Popen], run: Path, step: int, act: Callable[[], None]) -> None:
@@ -78,8 +78,17 @@ def starts(run: Path) -> int:
     return goodput.read_text().count('"event": "start"') if goodput.exists() else 0
 
 
+def without_times(line: dict) -> dict:
+    return {name: value for name, value in line.items() if name not in TIMING_FIELDS}
+
+
+def said_by(ended: clusters.Ended) -> dict:
+    """The outcome, without what the clock decides."""
+    return without_times(json.loads(ended.output))
+
+
 def untimed(run: Path) -> list[dict]:
-    return [{name: line[name] for name in line if name not in TIMING_FIELDS} for line in read_metrics(run)]
+    return [without_times(line) for line in read_metrics(run)]
 
 
 def leaves(run: Path) -> list[np.ndarray]:
@@ -101,7 +110,7 @@ def test_two_processes_of_four_devices_learn_what_one_of_eight_does(job, uninter
     outcome, run = uninterrupted
     (ended,) = job.finish(job.folder / "one", 1, 8)
     assert ended.status == 0, ended.errors
-    assert json.loads(ended.output) == outcome | {"run": str(job.folder / "one")}
+    assert said_by(ended) == outcome | {"run": str(job.folder / "one")}
     assert_alike(run, job.folder / "one", loss=1e-6, parameters=1e-5)
 
 
@@ -119,7 +128,7 @@ def test_one_run_carried_by_two_then_one_then_four_processes(job, uninterrupted)
         assert step <= read_metrics(run)[-1]["step"] <= stopped < STEPS
     ended = job.finish(run, 4, 2)
     assert [one.status for one in ended] == [0] * 4, ended
-    assert json.loads(ended[0].output) == uninterrupted[0] | {"run": str(run)}
+    assert said_by(ended[0]) == uninterrupted[0] | {"run": str(run)}
     assert_alike(run, uninterrupted[1], loss=1e-5, parameters=1e-5)
 
 
@@ -142,10 +151,21 @@ def test_killed_processes_leave_no_trace(job, uninterrupted):
     clusters.finish(started)
     first, second = job.finish(run, 2, 4)
     assert (first.status, second.status) == (0, 0), first.errors + second.errors
-    assert json.loads(first.output) == uninterrupted[0] | {"run": str(run)}
+    assert said_by(first) == uninterrupted[0] | {"run": str(run)}
     assert untimed(run) == untimed(uninterrupted[1])
     for one, two in zip(leaves(run), leaves(uninterrupted[1]), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_checkpoints_by_the_clock_of_the_first_process_are_saved_by_both(job, uninterrupted):
+    run, by_time = job.folder / "by time", ["--training.checkpoint-every-steps", "0"]
+    by_time += ["--training.checkpoint-every-seconds", "1e-6", "--training.keep-last", "99"]
+    first, second = job.finish(run, 2, 4, extra={0: by_time, 1: by_time})
+    assert (first.status, second.status) == (0, 0), first.errors + second.errors
+    assert said_by(first) == uninterrupted[0] | {"run": str(run)}
+    assert untimed(run) == untimed(uninterrupted[1])
+    # Of each two steps one at least; by their number it would be the best ones and the last one.
+    assert len(checkpoints.saved_steps(run / "checkpoints")) >= STEPS // 2
 
 
 def test_what_is_wrong_is_said_once_and_ends_all(job, uninterrupted):

@@ -13,7 +13,7 @@ import pytest
 from crops_jax.devices.accelerators import Accelerator
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.records import RecordSource
-from crops_jax.runs import checkpoints
+from crops_jax.runs import checkpoints, status
 from crops_jax.runs.checkpoints import Checkpoints
 from crops_jax.runs.log import TIMING_FIELDS, RunLog, read_metrics
 from crops_jax.training import dual_encoder, flops
@@ -114,6 +114,33 @@ def test_a_crash_leaves_no_trace(uninterrupted, records, tmp_path, monkeypatch, 
         file.write('{"step": 1, "loss"')
     assert dual_encoder.train(CONFIG, records_path=records, run=tmp_path) == uninterrupted[1]
     assert_same_run(tmp_path, uninterrupted[0])
+
+
+def test_a_checkpoint_by_time_leaves_no_trace(uninterrupted, records, tmp_path, monkeypatch, capfd):
+    class Crash(Exception):
+        pass
+
+    def crash():
+        raise Crash
+
+    config = CONFIG.replace(training={"checkpoint_every_steps": 0, "checkpoint_every_seconds": 1e-9})
+    with monkeypatch.context() as patch:
+        # No step is an evaluation, a multiple of 4 or the last one.
+        stop_before(6, patch, crash)
+        with pytest.raises(Crash):
+            dual_encoder.train(config, records_path=records, run=tmp_path)
+    assert max(checkpoints.saved_steps(tmp_path / "checkpoints")) in (4, 5)
+    assert dual_encoder.train(config, records_path=records, run=tmp_path) == uninterrupted[1]
+    assert_same_run(tmp_path, uninterrupted[0])
+    assert "checkpoints blocked the training for" in capfd.readouterr().err
+    assert status.seconds_of(tmp_path, "checkpoint") > 0
+
+
+def test_without_intervals_the_best_steps_and_the_last_one_are_saved(uninterrupted, records, tmp_path):
+    config = CONFIG.replace(training={"checkpoint_every_steps": 0, "checkpoint_every_seconds": 0, "keep_last": 99})
+    dual_encoder.train(config, records_path=records, run=tmp_path)
+    saved = checkpoints.saved_steps(tmp_path / "checkpoints")
+    assert {uninterrupted[1]["best_step"], 20} <= saved <= {6, 12, 18, 20}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crops_jax.config import MeshConfig
-from crops_jax.devices import sharding
+from crops_jax.devices import processes, sharding
 from crops_jax.errors import NamedFailure
-from crops_jax.training.guards import NonFiniteSteps, StopVote
+from crops_jax.training.guards import NonFiniteSteps, RequestVote
 from crops_jax.training.optimizer import make_optimizer
 from crops_jax.training.state import after_step, first_state
 from tests.tiny_run import CONFIG
@@ -55,7 +55,46 @@ def test_steps_skipped_before_a_run_went_on_count():
 @pytest.mark.parametrize("several", [False, True])
 def test_a_wish_to_stop_is_answered_at_once_alone_and_a_step_later_by_several(several):
     event = threading.Event()
-    stop = StopVote(event, sharding.make_mesh(MeshConfig(data=4, model=2)), several=several)
-    assert [stop.is_due() for _ in range(3)] == [False] * 3
+    vote = RequestVote(event, sharding.make_mesh(MeshConfig(data=4, model=2)), save_seconds=0, several=several)
+    assert [vote.read() for _ in range(3)] == [(False, False)] * 3
     event.set()
-    assert [stop.is_due() for _ in range(2)] == [not several, True]
+    assert [vote.read() for _ in range(2)] == [(not several, False), (True, False)]
+
+
+class Clock:
+    """A clock that shows what a test sets."""
+
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def vote_by(clock, *, several):
+    mesh = sharding.make_mesh(MeshConfig(data=4, model=2))
+    return RequestVote(threading.Event(), mesh, save_seconds=10, several=several, now=clock)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_save_is_due_once_so_many_seconds_after_the_one_before(several):
+    clock = Clock()
+    vote = vote_by(clock, several=several)
+    found = []
+    for clock.seconds in (0, 9.9, 10, 11, 12):
+        found.append(vote.read().save)
+    # Several processes read the vote of one step while the next one runs.
+    assert found == [False, False, not several, several, False]
+    clock.seconds = 19
+    vote.saved()  # because of the number of a step
+    found = []
+    for clock.seconds in (28.9, 29, 30):
+        found.append(vote.read().save)
+    assert found == [False, not several, several]
+
+
+def test_the_clock_of_the_first_process_alone_decides(monkeypatch):
+    monkeypatch.setattr(processes, "_current", processes.Processes(1, 2))
+    clock = Clock()
+    vote = vote_by(clock, several=True)
+    clock.seconds = 99
+    assert [vote.read().save for _ in range(3)] == [False] * 3
