@@ -273,4 +273,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    program.run(compare, example="python -m launch.compare --output table --systems bm25,nce,fs_lr,crops --seeds 3")
+    program.run(
+        compare,
+        example="python -m launch.compare --output table --systems bm25,nce,fs_lr,crops --seeds 3",
+        uses_devices=True,
+    )

@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.devices import processes
-from crops_jax.devices.processes import Processes
+from crops_jax.devices.processes import ClusterConfig, Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # The number of texts that are sorted by length together, and the step of the progress bar.
 _CHUNK_TEXTS = 4096
-# Arguments that change the speed and never the result.
-_SPEED = {"batch_tokens"}
+# Arguments that change the speed, or how processes are watched, and never the result.
+_SPEED = {"batch_tokens", "cluster"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class EmbedArguments:
     """The number of tokens of one batch, padding included. The default is 2048 on a CPU and 16384 elsewhere."""
     overwrite: bool = False
     """Replaces the directory at --output and starts from the first shard."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def embed(arguments: EmbedArguments) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def embed(arguments: EmbedArguments) -> dict[str, Any]:
     Several processes share the work if all are started with the same command and see the same file system at --output
     (crops_jax.devices.cluster_environment describes how they connect). Their number can change from call to call.
     """
-    with processes.joined() as cluster:
+    with processes.joined(arguments.cluster) as cluster:
         return _embed(arguments, cluster)
 
 
@@ -177,4 +178,5 @@ if __name__ == "__main__":
     program.run(
         embed,
         example="python -m launch.embed --run run --texts logs/documents.parquet --tower document --output embeddings",
+        uses_devices=True,
     )

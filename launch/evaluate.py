@@ -304,4 +304,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    program.run(evaluate, example="python -m launch.evaluate --run run --logs split --output evaluation")
+    program.run(
+        evaluate, example="python -m launch.evaluate --run run --logs split --output evaluation", uses_devices=True
+    )

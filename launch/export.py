@@ -39,4 +39,4 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    program.run(export, example="python -m launch.export --run run --output folder")
+    program.run(export, example="python -m launch.export --run run --output folder", uses_devices=True)

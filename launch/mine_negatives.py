@@ -232,4 +232,5 @@ if __name__ == "__main__":
         mine_negatives,
         example="python -m launch.mine_negatives --labels labels --query-embeddings queries --document-embeddings "
         "documents --level 1 --relative-margin .05 --logs split --output mined",
+        uses_devices=True,
     )

@@ -106,4 +106,5 @@ if __name__ == "__main__":
     program.run(
         run_pipeline,
         example="python -m launch.pipeline tiny_cpu --logs logs --from 2026-01-05 --output work",
+        uses_devices=True,
     )

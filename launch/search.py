@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from crops_jax import program
+from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
 from crops_jax.retrieval.bm25 import Bm25
@@ -51,6 +52,7 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
     The outcome line holds the results of every query: rank, doc_id, title and score. The score is the inner product of
     unit vectors, at most 1; with --fusion rrf it is the sum of 1 / (60 + rank) over the two lists.
     """
+    processes.refuse_several("launch.search")
     if arguments.k < 1:
         raise InputError(f"--k must be at least 1, found {arguments.k}")
     logs = open_logs(arguments.logs)
@@ -154,4 +156,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    program.run(search, example='python -m launch.search --run run --logs logs "red car"')
+    program.run(search, example='python -m launch.search --run run --logs logs "red car"', uses_devices=True)

@@ -6,12 +6,14 @@ if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crops_jax import program
 from crops_jax.config import Config
+from crops_jax.devices import processes
+from crops_jax.devices.processes import ClusterConfig
 from crops_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class TrainArguments:
     --loss.corpus-top documents of these, found again at every step (ADORE, arXiv 2104.08051)."""
     output: str
     """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def train(arguments: TrainArguments) -> dict[str, Any]:
@@ -41,24 +44,20 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     The program writes into RUN while it trains; launch.status shows its state. SIGTERM saves a checkpoint and exits
     with status 3; without a signal, a checkpoint is saved every --training.checkpoint-every-seconds. The same command
     continues from the newest checkpoint, whatever stopped it before, and the result is the same as without an
-    interruption. With --training.early-stopping-evaluations, a run can end before its last step
-    and is finished then. Compiled programs are kept in RUN/compilation_cache, or in the directory that
-    JAX_COMPILATION_CACHE_DIR names.
+    interruption. With --training.early-stopping-evaluations, a run can end before its last step and is finished then.
+    Compiled programs are kept in RUN/compilation_cache, or in the directory that JAX_COMPILATION_CACHE_DIR names.
 
     Several processes train one model if all are started with the same command and see the same file system at RECORDS
     and RUN (crops_jax.devices.cluster_environment describes how they connect; launch/scripts has examples). Their
     number can change each time the run continues.
     """
-    from crops_jax.devices import processes
-
-    with processes.joined():
+    with processes.joined(arguments.cluster):
         return _train(arguments)
 
 
 def _train(arguments: TrainArguments) -> dict[str, Any]:
     # The imports are here because they are slow: an error in the environment is reported before them.
     from crops_jax import pretrained, training
-    from crops_jax.devices import processes
     from crops_jax.runs import folder
     from crops_jax.runs.status import seconds_of
 
@@ -117,4 +116,4 @@ def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocum
 
 
 if __name__ == "__main__":
-    program.run(train, example="python -m launch.train tiny_cpu --records records --output run")
+    program.run(train, example="python -m launch.train tiny_cpu --records records --output run", uses_devices=True)

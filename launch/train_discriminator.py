@@ -336,5 +336,7 @@ def _outcome(run: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     program.run(
-        train_discriminator, example="python -m launch.train_discriminator --logs split --output run --weights minilm"
+        train_discriminator,
+        example="python -m launch.train_discriminator --logs split --output run --weights minilm",
+        uses_devices=True,
     )

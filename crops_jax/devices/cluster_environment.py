@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
+from crops_jax.devices import metadata_server
 from crops_jax.errors import InputError
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -47,6 +48,39 @@ def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
         return
     if any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS):
         return
+    _stay_on_cpu(environment)
+
+
+def leave_shared_tpu(environment: MutableMapping[str, str]) -> None:
+    """Keeps JAX on the CPU of a machine whose TPU chips belong to a slice of several machines.
+
+    A program that opened them alone would wait for the other machines. It must be called before JAX creates its
+    devices.
+    """
+    if tpu_machines(environment) > 1:
+        _stay_on_cpu(environment)
+
+
+def tpu_machines(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> int:
+    """Returns the number of machines that the TPU chips of this one need, all slices together; 1 without any.
+
+    The variables of GKE and of multi-slice jobs decide, or the metadata of a machine that has chips. It is 1 when
+    JAX_PLATFORMS keeps JAX from TPUs.
+
+    Args:
+      environment: os.environ.
+      looks_for_tpu: returns whether the machine seems to have TPU chips.
+    """
+    if not _may_use_tpu(environment):
+        return 1
+    slices = environment.get("MEGASCALE_NUM_SLICES", "1")
+    names = environment.get("TPU_WORKER_HOSTNAMES")
+    if names is None and not environment.get("TPU_SKIP_MDS_QUERY") and looks_for_tpu():
+        names = metadata_server.read("attributes/worker-network-endpoints", environment)
+    return len((names or "").split(",")) * (int(slices) if slices.isdecimal() else 1)
+
+
+def _stay_on_cpu(environment: MutableMapping[str, str]) -> None:
     environment["JAX_PLATFORMS"] = "cpu"
     if jax := sys.modules.get("jax"):  # JAX has already read its environment
         jax.config.update("jax_platforms", "cpu")

@@ -11,9 +11,9 @@ When a process fails, no other process waits for it forever:
 * One process fails alone (a full disk, a damaged file): it reports this to the others, which end within seconds with
   its exit status.
 * One process dies without a report (SIGKILL, a lost machine): the others end when their exchange with it breaks. On a
-  CPU this is mostly at once; otherwise it is when the coordination service has missed its heartbeats for 100 s. Their
-  exit status is 4, or that of SIGABRT, with which JAX's client ends a process that the service informs or that has lost
-  process 0.
+  CPU this is mostly at once; otherwise it is when the coordination service has missed its heartbeats for
+  --cluster.heartbeat-seconds. Their exit status is 4, or that of SIGABRT, with which JAX's client ends a process that
+  the service informs or that has lost process 0.
 """
 
 import contextlib
@@ -24,10 +24,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from crops_jax.devices.cluster_environment import membership
+from crops_jax.devices.cluster_environment import membership, tpu_machines
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """The times after which the processes of a cluster give one another up."""
+
+    initialisation_seconds: int = 300
+    """The time in seconds within which all processes must be started; a program that misses one ends with status 4."""
+    heartbeat_seconds: int = 30
+    """The time in seconds without a heartbeat of a process after which it counts as lost, and the others end."""
+
+    def __post_init__(self) -> None:
+        for name in ("initialisation_seconds", "heartbeat_seconds"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"--cluster.{name.replace('_', '-')} must be positive, found {value}")
+
 
 _PREFIX = "crops_jax"
 # The maximum time for which processes wait for one another, as while process 0 creates a run. A process that died ends
@@ -202,7 +219,7 @@ def current() -> Processes:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Processes]:
+def joined(config: ClusterConfig) -> Iterator[Processes]:
     """Joins the other processes when the environment says that there are some.
 
     The block must be entered before JAX creates its devices. It is left in all processes or in none; the module's
@@ -210,11 +227,11 @@ def joined() -> Iterator[Processes]:
 
     Raises:
       InputError: variables are missing or contradict one another.
-      NamedFailure: the other processes were not found within 5 minutes.
+      NamedFailure: the other processes were not found within config.initialisation_seconds.
     """
     global _current
     arguments = membership(os.environ)
-    processes = None if arguments is None else _join(arguments)
+    processes = None if arguments is None else _join(arguments, config)
     if processes is None:
         yield _current
         return
@@ -232,15 +249,21 @@ def joined() -> Iterator[Processes]:
 
 
 def refuse_several(program: str) -> None:
-    """Raises InputError when the environment says that a program for one process was started in several."""
+    """Raises InputError when a program for one process was started in several, or on a part of a TPU slice."""
     if membership(os.environ, looks_for_tpu=lambda: False) is not None:
         raise InputError(
             f"{program} works in one process, and the environment says that there are several; start it once, without "
             "srun, mpirun and JAX_NUM_PROCESSES"
         )
+    if (machines := tpu_machines(os.environ)) > 1:
+        raise InputError(
+            f"{program} works in one process, and the TPU chips of this machine belong to a slice of {machines} "
+            "machines, which they would wait for; set JAX_PLATFORMS=cpu to use the CPU of this machine, or call it on "
+            "a machine with a GPU or a TPU of its own"
+        )
 
 
-def _join(arguments: dict[str, Any]) -> Processes | None:
+def _join(arguments: dict[str, Any], config: ClusterConfig) -> Processes | None:
     import jax
     from jax._src import distributed  # the client has no public name; Orbax imports it from here too
 
@@ -248,15 +271,20 @@ def _join(arguments: dict[str, Any]) -> Processes | None:
     # JAX's own service would handle SIGTERM; crops_jax.training.guards handles it here, and SIGINT too.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(
+            **arguments,
+            initialization_timeout=config.initialisation_seconds,
+            heartbeat_timeout_seconds=config.heartbeat_seconds,
+        )
     except ValueError:
         if arguments:
             raise
         return None  # this machine has TPU chips but belongs to no pod
     except RuntimeError as error:
         raise NamedFailure(
-            f"the processes did not find one another ({one_line(error)}); check the address of process 0 and its "
-            "port, and that all were started"
+            f"the processes did not find one another within {config.initialisation_seconds} s ({one_line(error)}); "
+            "check the address of process 0 and its port, and that all were started, or raise "
+            "--cluster.initialisation-seconds"
         ) from error
     state = distributed.global_state
     return Processes(state.process_id, state.num_processes, state.client) if state.num_processes > 1 else None

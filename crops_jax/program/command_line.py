@@ -22,7 +22,13 @@ from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, Name
 from crops_jax.program.arguments import parse
 
 
-def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: Sequence[str] | None = None) -> NoReturn:
+def run(
+    function: Callable[[Any], dict[str, Any]],
+    *,
+    example: str,
+    arguments: Sequence[str] | None = None,
+    uses_devices: bool = False,
+) -> NoReturn:
     """Runs `function` on arguments parsed from the command line, and exits.
 
     The exit status is 0 when the program is done, 2 for wrong input or arguments, 3 when it was interrupted and can be
@@ -34,8 +40,12 @@ def run(function: Callable[[Any], dict[str, Any]], *, example: str, arguments: S
         `load_config`), and flags override its fields: `--optimizer.learning-rate 1e-5`.
       example: one line for --help.
       arguments: the command line, by default sys.argv[1:].
+      uses_devices: whether the program computes on accelerators. If not, it stays on the CPU of a machine whose TPU
+        chips belong to a slice of several machines.
     """
     cluster_environment.skip_absent_tpu(os.environ)
+    if not uses_devices:
+        cluster_environment.leave_shared_tpu(os.environ)
     with _stdout_for_outcome_only() as print_outcome:
         sys.exit(_status(function, example, list(sys.argv[1:] if arguments is None else arguments), print_outcome))
 

@@ -3,9 +3,10 @@ import importlib.util
 import jax
 import pytest
 
-from crops_jax.devices import cluster_environment
-from crops_jax.devices.cluster_environment import membership
+from crops_jax.devices import cluster_environment, metadata_server
+from crops_jax.devices.cluster_environment import membership, tpu_machines
 from crops_jax.errors import InputError
+from tests.metadata import MetadataServer
 
 BY_HAND = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
 SLURM = {
@@ -54,6 +55,42 @@ def test_a_library_for_tpus_without_a_tpu_is_left_alone(monkeypatch, installed, 
     cluster_environment.skip_absent_tpu(environment)
     assert set_to == expected
     assert environment.get("JAX_PLATFORMS", "") == (expected[0][1] if expected else platforms)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, 4),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d", "JAX_PLATFORMS": "cpu"}, 1),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c,d", "JAX_PLATFORMS": "tpu,cpu"}, 4),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "2"}, 4),
+        ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, 2),
+    ],
+)
+def test_the_machines_of_a_slice_are_those_that_its_variables_name(environment, expected):
+    assert tpu_machines(environment, looks_for_tpu=no_tpu) == expected
+
+
+def test_a_machine_with_chips_and_without_variables_asks_its_metadata():
+    with MetadataServer({"attributes/worker-network-endpoints": "a:b:10.0.0.2,a:b:10.0.0.3"}) as server:
+        environment = {"GCE_METADATA_IP": server.address}
+        assert tpu_machines(environment, looks_for_tpu=lambda: True) == 2
+        assert tpu_machines(environment, looks_for_tpu=no_tpu) == 1
+        assert tpu_machines(environment | {"TPU_SKIP_MDS_QUERY": "1"}, looks_for_tpu=lambda: True) == 1
+        assert metadata_server.read("attributes/other", environment) is None
+    assert tpu_machines(environment, looks_for_tpu=lambda: True) == 1  # nothing answers any more
+
+
+def test_a_program_that_needs_no_accelerator_leaves_a_shared_tpu_alone(monkeypatch):
+    set_to = []
+    monkeypatch.setattr(jax.config, "update", lambda *value: set_to.append(value))
+    alone, shared = {"TPU_WORKER_HOSTNAMES": "a"}, {"TPU_WORKER_HOSTNAMES": "a,b"}
+    cluster_environment.leave_shared_tpu(alone)
+    assert (alone, set_to) == ({"TPU_WORKER_HOSTNAMES": "a"}, [])
+    cluster_environment.leave_shared_tpu(shared)
+    assert (shared["JAX_PLATFORMS"], set_to) == ("cpu", [("jax_platforms", "cpu")])
 
 
 def test_what_is_said_by_hand_wins():

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import pytest
 
 from crops_jax.devices import processes
@@ -157,3 +158,26 @@ def test_several_processes_are_refused_by_a_program_for_one(monkeypatch):
         monkeypatch.setenv(f"JAX_{'COORDINATOR_' if not value else ''}{name}", value or "host:1")
     with pytest.raises(InputError, match=r"launch\.train_discriminator works in one process"):
         processes.refuse_several("launch.train_discriminator")
+
+
+def test_times_of_a_cluster_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"--cluster.heartbeat-seconds must be positive, found 0"):
+        processes.ClusterConfig(heartbeat_seconds=0)
+
+
+def test_the_times_of_a_cluster_are_those_of_the_flags(monkeypatch):
+    """A process whose others never come ends after the time that its flag names."""
+    for name, value in {"COORDINATOR_ADDRESS": "127.0.0.1:9", "NUM_PROCESSES": "2", "PROCESS_ID": "1"}.items():
+        monkeypatch.setenv(f"JAX_{name}", value)
+    given = {}
+
+    def initialize(**arguments):
+        given.update(arguments)
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    with pytest.raises(NamedFailure, match=r"did not find one another within 7 s \(DEADLINE_EXCEEDED\); .*--cluster.i"):
+        with processes.joined(processes.ClusterConfig(initialisation_seconds=7)):
+            pass
+    assert (given["initialization_timeout"], given["heartbeat_timeout_seconds"]) == (7, 30)
