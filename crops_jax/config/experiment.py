@@ -399,8 +399,7 @@ class MeshConfig:
 class TrainingConfig:
     """The length of a run, and how often it logs, evaluates and saves.
 
-    A resumed run can change the fields *_every_steps, checkpoint_every_seconds, keep_last, skip_nonfinite_steps and
-    profile_steps.
+    A resumed run can change the fields *_every_steps, *_seconds, keep_last, skip_nonfinite_steps and profile_steps.
     """
 
     steps: int = 0
@@ -422,6 +421,9 @@ class TrainingConfig:
     checkpoint_every_seconds: float = 600.0
     """The time in seconds after a checkpoint at which the next one is due, whatever the step. 0: no checkpoint by time.
     A run also saves its last step, its best evaluations, and the step at which it is interrupted."""
+    hang_seconds: float = 600.0
+    """The time in seconds without progress after which a run counts as hung, or 20 median steps if that is longer. Its
+    stacks are written to RUN/hang-PROCESS.txt, and it ends with status 4. 0: a run may hang forever."""
     keep_last: int = 2
     """The number of last checkpoints that are kept beside the best one."""
     skip_nonfinite_steps: int = 0
@@ -447,8 +449,9 @@ class TrainingConfig:
             "skip_nonfinite_steps",
         ):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
-        seconds = self.checkpoint_every_seconds
-        _require(0 <= seconds < math.inf, "checkpoint_every_seconds must be finite and not negative", seconds)
+        for name in ("checkpoint_every_seconds", "hang_seconds"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"{name} must be finite and not negative", value)
         rule = "early_stopping_evaluations needs evaluations: evaluate_every_steps must be positive"
         _require(
             self.evaluate_every_steps > 0 or not self.early_stopping_evaluations, rule, self.early_stopping_evaluations

@@ -30,6 +30,7 @@ _FREE_FIELDS = {
     "training.evaluate_every_steps",
     "training.checkpoint_every_steps",
     "training.checkpoint_every_seconds",
+    "training.hang_seconds",
     "training.keep_last",
     "training.profile_steps",
     "training.skip_nonfinite_steps",

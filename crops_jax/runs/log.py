@@ -65,9 +65,15 @@ class RunLog:
 
 
 class Stopwatch:
-    """A stopwatch that divides the time since its last reading into PARTS. Time of no part is "other"."""
+    """A stopwatch that divides the time since its last reading into PARTS. Time of no part is "other".
+
+    Attributes:
+      part: the part that is being measured, or "other".
+      entered: the number of times that a part began or ended.
+    """
 
     def __init__(self) -> None:
+        self.part, self.entered = "other", 0
         self._start = time.monotonic()
         self._spent = dict.fromkeys(PARTS, 0.0)
 
@@ -82,11 +88,13 @@ class Stopwatch:
         """
         import jax  # here, because programs that only read logs need no JAX
 
-        begin = time.monotonic()
+        begin, before = time.monotonic(), self.part
+        self.part, self.entered = part, self.entered + 1
         try:
             with jax.profiler.TraceAnnotation(part):
                 yield
         finally:
+            self.part, self.entered = before, self.entered + 1
             self._spent["compute" if computing() else part] += time.monotonic() - begin
 
     def read(self) -> dict[str, float]:

@@ -22,6 +22,7 @@ from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
 from crops_jax.runs.provenance import provenance
 from crops_jax.runs.status import seconds_of
+from crops_jax.runs.watchdog import Watchdog
 from crops_jax.training.guards import NonFiniteSteps, RequestVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.training.optimizer import updates_done
 from crops_jax.training.state import TrainState, abstract_state, initial_state, restore_state, save_state
@@ -154,11 +155,15 @@ class TrainingLoop:
         Raises:
           Interrupted: after SIGTERM or SIGINT; a checkpoint of the step that was running is saved.
           NamedFailure: when more losses or gradients are not finite than the run can skip, or the disk is full.
+
+        When nothing happens for training.hang_seconds, the process ends with status 4 (crops_jax.runs.watchdog).
         """
         steps = self._task.steps
         with ExitStack() as stack:
             stack.enter_context(full_disk_is_named(self._checkpoints))
             self._print_header()
+            watchdog = Watchdog(self._run, self._watch, limit_seconds=self._training.hang_seconds).start()
+            stack.callback(watchdog.close)
             self._vote = RequestVote(
                 stack.enter_context(stop_signal()),
                 self._task.mesh,
@@ -193,6 +198,7 @@ class TrainingLoop:
                     self._finish_step(step, last, actions)
                     bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
                 bar.update()
+                watchdog.step_done()
                 if self._ends_early:
                     self._print_end(step)
                     break

@@ -25,6 +25,24 @@ CONFIG = TINY.replace(
     training={{"steps": {STEPS}, "log_every_steps": 1, "evaluate_every_steps": 6, "checkpoint_every_steps": 5}},
 )
 """
+# The second process waits forever for the batch of its fifth step.
+HANGING = """
+import os
+import threading
+
+from crops_jax.training import dual_encoder
+
+if os.environ["JAX_PROCESS_ID"] == "1":
+    batches = dual_encoder.batches
+
+    def hanging(*arguments, **others):
+        for number, batch in enumerate(batches(*arguments, **others)):
+            if number == 4:
+                threading.Event().wait()
+            yield batch
+
+    dual_encoder.batches = hanging
+"""
 pytestmark = pytest.mark.slow
 
 
@@ -166,6 +184,21 @@ def test_checkpoints_by_the_clock_of_the_first_process_are_saved_by_both(job, un
     assert untimed(run) == untimed(uninterrupted[1])
     # Of each two steps one at least; by their number it would be the best ones and the last one.
     assert len(checkpoints.saved_steps(run / "checkpoints")) >= STEPS // 2
+
+
+def test_when_one_hangs_all_end_and_leave_their_stacks(job, uninterrupted):
+    config, run = job.folder / "hanging.py", job.folder / "hanging"
+    config.write_text(CONFIGURATION + HANGING)
+    command = ["launch.train", str(config), "--records", str(job.records), "--output", str(run)]
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(job.folder / "cache")}
+    limit = ["--training.hang-seconds", "15"]
+    ended = clusters.run([*command, *limit], processes=2, devices=4, environment=environment)
+    assert [one.status for one in ended] == [4, 4], ended
+    assert "no progress for" in ended[0].errors
+    stacks = (run / "hang-1.txt").read_text()
+    assert stacks.startswith("process 1 of 2, stage input wait\n")
+    assert "in hanging" in stacks
+    assert max(checkpoints.saved_steps(run / "checkpoints"), default=0) < 5
 
 
 def test_what_is_wrong_is_said_once_and_ends_all(job, uninterrupted):

@@ -30,6 +30,7 @@ def test_differing_fields_are_named_and_free_ones_are_not():
             "evaluate_every_steps": 0,
             "checkpoint_every_steps": 9,
             "checkpoint_every_seconds": 5.0,
+            "hang_seconds": 7.0,
             "keep_last": 5,
             "profile_steps": (3, 2),
             "skip_nonfinite_steps": 7,
