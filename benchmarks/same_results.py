@@ -138,7 +138,7 @@ MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("*/metrics.jsonl", _SPEEDS, "speeds"),
     (
         "*/goodput.jsonl",
-        _blank(r'("(?:\w*seconds|goodput)": )[^,}\n]+|("(?:time|devices|commit)": )(?:"[^"]*"|null)'),
+        _blank(r'("(?:\w*seconds\w*|goodput)": )[^,}\n]+|("(?:time|devices|commit)": )(?:"[^"]*"|null)'),
         "seconds, shares of seconds, and when, where and from which commit a run started",
     ),
     ("outcomes/inspect_*.json", _SPEEDS, "speeds"),
@@ -146,7 +146,7 @@ MASKS: tuple[tuple[str, Callable[[bytes], bytes], str], ...] = (
     ("work/steps.json", _SPEEDS, "the seconds that checkpoints blocked a run"),
     (
         "outcomes/status.json",
-        _blank(r'("(?:examples_per_second|goodput|input_wait)": )[^,}]+'),
+        _blank(r'("(?:examples_per_second|goodput|input_wait|\w+_seconds_\w+)": )[^,}]+'),
         "speeds and shares of seconds",
     ),
     ("state/days/*.parquet", _without_users, "users are hashes with a random key"),

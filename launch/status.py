@@ -25,7 +25,8 @@ def status(arguments: StatusArguments) -> dict[str, Any]:
     """Prints the state of a run.
 
     It consists of the step, the loss, the speed, the remaining time, the goodput (the share of time that training steps
-    take), the share of time that steps wait for input, the last checkpoint, and for a finished run why it ended.
+    take), the share of time that steps wait for input, the times of a step over all processes, the last checkpoint, and
+    for a finished run why it ended.
     """
     run = Path(arguments.run)
     manifest = artifacts.read_manifest(run)
@@ -33,7 +34,7 @@ def status(arguments: StatusArguments) -> dict[str, Any]:
         raise InputError(f"{run} holds {manifest['kind']}, not a run; give the output of launch.train")
     state = run_status(run)
     for name, value in state.items():
-        print(f"{name.replace('_', ' '):18} {'-' if value is None else value}", file=sys.stderr)
+        print(f"{name.replace('_', ' '):26} {'-' if value is None else value}", file=sys.stderr)
     return {"run": arguments.run, **state}
 
 

@@ -117,6 +117,30 @@ class Processes:
         """Returns the value of process 0, in all processes."""
         return self.gathered(value if self.is_first else None)[0]
 
+    def publish(self, name: str, value: Any) -> None:
+        """Leaves a value, which JSON can represent, for the other processes, in place of its previous one.
+
+        Raises NamedFailure when the coordination service is gone.
+        """
+        if self.count == 1:
+            return
+        try:
+            self._service.key_value_set(f"{_PREFIX}/{name}/{self.index}", json.dumps(value), allow_overwrite=True)
+        except RuntimeError as error:
+            raise _lost(error) from error
+
+    def published(self, name: str) -> dict[int, Any]:
+        """Returns the values that processes have left under a name, by process. It waits for none of them.
+
+        Raises NamedFailure when the coordination service is gone.
+        """
+        if self.count == 1:
+            return {}
+        try:
+            return self._read(f"{_PREFIX}/{name}")
+        except RuntimeError as error:
+            raise _lost(error) from error
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Runs the block so that all processes succeed or all fail.

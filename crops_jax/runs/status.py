@@ -8,6 +8,7 @@ from crops_jax.artifacts.json_fields import typed
 from crops_jax.config.stored import CONFIG, read_sections
 from crops_jax.runs.checkpoint_folder import FOLDER, best_step, read_progress, saved_steps
 from crops_jax.runs.log import read_goodput, read_metrics
+from crops_jax.runs.step_times import newest_times
 
 # The number of lines of metrics.jsonl whose median is the present speed, so that one slow line does not decide it.
 _RECENT_LINES = 5
@@ -19,7 +20,8 @@ def run_status(run: Path) -> dict[str, Any]:
 
     step and loss are those of the last whole line of metrics.jsonl. seconds_left is the time of the remaining steps at
     the median speed of the last lines. goodput is the share of steps in the whole time, restarts included, and
-    input_wait is the share of waits for batches. With several processes, both are shares of the first process.
+    input_wait is the share of waits for batches. With several processes, both are shares of the first process;
+    step_seconds_* and input_wait_seconds_* are the times of a step over all processes (crops_jax.runs.step_times).
     ended is the reason why a finished run ended.
     """
     lines = read_metrics(run)
@@ -48,6 +50,7 @@ def run_status(run: Path) -> dict[str, Any]:
         "seconds_left": seconds_left,
         "goodput": _time_share(goodput, "compute"),
         "input_wait": _time_share(goodput, "input_wait"),
+        **newest_times(goodput),
         "last_checkpoint": max(saved) if saved else None,
         "best_checkpoint": best_step(run),
     }

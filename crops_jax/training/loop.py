@@ -22,6 +22,7 @@ from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
 from crops_jax.runs.provenance import provenance
 from crops_jax.runs.status import seconds_of
+from crops_jax.runs.step_times import gathered_times
 from crops_jax.runs.watchdog import Watchdog
 from crops_jax.training.guards import NonFiniteSteps, RequestVote, check_parameters, full_disk_is_named, stop_signal
 from crops_jax.training.optimizer import updates_done
@@ -290,7 +291,7 @@ class TrainingLoop:
             "checkpoint_seconds": spent["checkpoint_seconds"],
         }
         self._log.metrics(line)
-        self._log.goodput({"step": step, **spent})
+        self._log.goodput({"step": step, **spent, **gathered_times(processes.current(), spent, steps=steps)})
         self._logged_at, self._sums, self._earlier = step, {}, {}
 
     def _print_end(self, step: int) -> None:

@@ -21,6 +21,13 @@ def write_lines(file, lines, *, torn=""):
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + torn)
 
 
+TIMES = {
+    f"{part}_seconds_{name}": value
+    for part in ("step", "input_wait")
+    for name, value in {"min": 0.1, "median": 0.2, "max": 0.4, "process": 3}.items()
+}
+
+
 def line(step, speed):
     return {"step": step, "loss": 1 / step, "temperature": 0.05, "learning_rate": 1e-3, "examples_per_second": speed}
 
@@ -31,7 +38,7 @@ def test_a_run_under_way(run, capsys):
         run / "goodput.jsonl",
         [
             {"event": "start", "step": 0, "seconds": 2.0, "compute_seconds": 0.0},
-            {"seconds": 8.0, "compute_seconds": 7.0, "input_wait_seconds": 0.5},
+            {"seconds": 8.0, "compute_seconds": 7.0, "input_wait_seconds": 0.5, **TIMES},
         ],
         torn='{"seco',
     )
@@ -42,6 +49,7 @@ def test_a_run_under_way(run, capsys):
     assert found["examples_per_second"] == 5.0
     assert found["seconds_left"] == 70 * 10 / 5.0
     assert (found["goodput"], found["input_wait"]) == (0.7, 0.05)
+    assert {name: found[name] for name in TIMES} == TIMES
     assert found["last_checkpoint"] is None
     assert not found["finished"]
     assert "seconds left" in capsys.readouterr().err
@@ -50,6 +58,7 @@ def test_a_run_under_way(run, capsys):
 def test_a_run_that_has_not_begun_to_log(run):
     found = status(StatusArguments(run=str(run)))
     assert (found["step"], found["loss"], found["seconds_left"], found["goodput"]) == (0, None, None, None)
+    assert found["step_seconds_max"] is None
 
 
 def test_steps_that_follow_from_epochs_are_those_that_training_named(run):

@@ -18,7 +18,9 @@ class Service:
         self._values, self._barriers, self._count = {}, {}, count
         self._lock = threading.Lock()
 
-    def key_value_set(self, key, value):
+    def key_value_set(self, key, value, allow_overwrite=False):
+        if key in self._values and not allow_overwrite:
+            raise RuntimeError(f"ALREADY_EXISTS: {key}")
         self._values[key] = value
 
     def key_value_dir_get(self, prefix):
@@ -69,6 +71,17 @@ def test_all_are_given_what_each_has():
         return here.gathered(here.index * 10), here.from_first(f"of {here.index}"), here.gathered([here.is_first])
 
     assert in_all(3, act) == [([0, 10, 20], "of 0", [[True], [False], [False]])] * 3
+
+
+def test_what_a_process_leaves_is_there_for_all_until_it_leaves_something_else():
+    service = Service(2)
+    first, second = (Processes(index, 2, service) for index in (0, 1))
+    assert first.published("times") == {}
+    second.publish("times", [1])
+    second.publish("times", [2])
+    assert first.published("times") == {1: [2]}
+    first.publish("times", [3])
+    assert first.published("times") == second.published("times") == {0: [3], 1: [2]}
 
 
 def test_a_failure_of_one_in_a_common_part_ends_all_with_its_status():
