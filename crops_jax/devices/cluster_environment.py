@@ -3,7 +3,7 @@
 | started by | variables that are read |
 | --- | --- |
 | any launcher | JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES, JAX_PROCESS_ID: all three |
-| Slurm (srun) | SLURM_*, by JAX |
+| Slurm (srun) | SLURM_*, by JAX; the tasks of a node share its GPUs equally |
 | Open MPI (mpirun) | OMPI_*, by JAX; version 5 also needs JAX_COORDINATOR_ADDRESS |
 | Cloud TPU (a pod's VMs, GKE) | TPU_WORKER_* or the machine's metadata, by JAX |
 
@@ -13,6 +13,7 @@ started is one process.
 
 import glob
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -101,7 +102,7 @@ def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bo
         return _from_jax_variables(environment)
     if all(name in environment for name in _SLURM):
         if _number(environment, "SLURM_NTASKS", minimum=1) > 1:
-            return {"cluster_detection_method": "slurm"}
+            return {"cluster_detection_method": "slurm", **_own_gpus(environment)}
     elif _number(environment, _OPEN_MPI_COUNT, minimum=1, default=1) > 1:
         return _from_open_mpi(environment)
     elif _may_use_tpu(environment) and looks_for_tpu():
@@ -133,6 +134,25 @@ def _from_jax_variables(environment: Mapping[str, str]) -> dict[str, Any] | None
         "process_id": index,
         "cluster_detection_method": "deactivate",
     }
+
+
+def _own_gpus(environment: Mapping[str, str]) -> dict[str, list[int]]:
+    """Returns the argument that gives a task of Slurm an equal share of the GPUs of its node.
+
+    JAX would give it one GPU. The choice is left to JAX where Slurm does not name the GPUs and tasks of the node, and
+    where the shares are not equal.
+    """
+    gpus, counts = environment.get("SLURM_GPUS_ON_NODE", ""), environment.get("SLURM_STEP_TASKS_PER_NODE", "")
+    runs = [re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", run) for run in counts.split(",")]  # such as 2(x3),1
+    tasks = [int(run[1]) for run in runs if run for _ in range(int(run[2] or 1))]
+    node = environment.get("SLURM_NODEID", "")
+    if not (gpus.isdecimal() and node.isdecimal() and int(node) < len(tasks)):
+        return {}
+    share, rest = divmod(int(gpus), tasks[int(node)])
+    if rest or not share:
+        return {}
+    first = share * _number(environment, "SLURM_LOCALID", minimum=0)
+    return {"local_device_ids": list(range(first, first + share))}
 
 
 def _from_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:

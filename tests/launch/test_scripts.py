@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from crops_jax import program
+from crops_jax.errors import InputError, Interrupted
 from launch.train import train
 from tests.paths import ROOT
 
@@ -42,10 +45,12 @@ def assert_taken(arguments: list[str]) -> None:
 
 def test_every_script_is_bash_or_yaml_and_names_no_registry():
     scripts = sorted(SCRIPTS.iterdir())
-    assert len(scripts) == 4
+    assert len(scripts) == 6
     for script in scripts:
         text = script.read_text()
-        if script.suffix == ".yaml":
+        if script.name == "Containerfile":
+            assert text.count("\nFROM ") == 1
+        elif script.suffix == ".yaml":
             assert list(yaml.safe_load_all(text))
         else:
             subprocess.run(["bash", "-n", str(script)], check=True)
@@ -82,12 +87,15 @@ def test_one_machine_passes_a_signal_on(tmp_path):
 
 @pytest.mark.parametrize("status", [0, 3, 4])
 def test_the_slurm_job_starts_a_command_that_is_taken_and_is_put_back_when_interrupted(tmp_path, status):
-    stand_in(tmp_path, "srun", f'printf "%s\\n" "${{@:3}}" > {tmp_path}/arguments; exit {status}')
+    stand_in(tmp_path, "srun", f'printf "%s\\n" "$@" > {tmp_path}/arguments; exit {status}')
     stand_in(tmp_path, "scontrol", f'echo "$*" > {tmp_path}/requeued')
     variables = {"CONFIG": "qwen2_5_0_5b", "RECORDS": "records of mine", "RUN": "run", "SLURM_JOB_ID": "7"}
+    variables |= {"SLURM_CPUS_PER_TASK": "96"}
     done = run("slurm.sbatch", path=tmp_path, **variables)
     assert done.returncode == status
-    assert_taken((tmp_path / "arguments").read_text().splitlines())
+    processors, ending, _, *arguments = (tmp_path / "arguments").read_text().splitlines()
+    assert (processors, ending) == ("--cpus-per-task=96", "--kill-on-bad-exit=0")
+    assert_taken(arguments)
     requeued = tmp_path / "requeued"
     assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7\n" if status == 3 else "")
     assert run("slurm.sbatch", path=tmp_path, CONFIG="minilm").returncode != 0
@@ -112,17 +120,113 @@ def test_the_pod_s_machines_run_a_command_that_is_taken(tmp_path):
     assert run("slurm.sbatch", CONFIG="minilm").returncode == 2
 
 
-def test_the_pods_of_the_job_run_a_command_that_is_taken_and_know_one_another():
-    service, job = yaml.safe_load_all((SCRIPTS / "gke_job.yaml").read_text())
-    assert (service["kind"], job["kind"]) == ("Service", "Job")
-    pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert_taken(container["command"][1:])
-    variables = {one["name"]: one.get("value", json.dumps(one.get("valueFrom"))) for one in container["env"]}
-    first = f"{job['metadata']['name']}-0.{service['metadata']['name']}"
-    assert variables["JAX_COORDINATOR_ADDRESS"].startswith(f"{first}:")
-    assert pod["subdomain"] == service["metadata"]["name"]
-    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert job["spec"]["completions"] == job["spec"]["parallelism"] == int(variables["JAX_NUM_PROCESSES"])
-    assert "job-completion-index" in variables["JAX_PROCESS_ID"]
+def fits(value, schema, path=""):
+    """Yields where a value contradicts a schema of Kubernetes: an unknown field, a wrong type, a missing field."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if "x-kubernetes-int-or-string" in schema:
+        kinds |= {None: int | str}
+    if not isinstance(value, kinds[schema.get("type")]):
+        yield f"{path}: {value!r} is no {schema.get('type')}"
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{path}: {value!r} is none of {schema['enum']}"
+    elif isinstance(value, dict) and "properties" in schema:
+        yield from (f"{path}.{name} is missing" for name in schema.get("required", ()) if name not in value)
+        for name, inner in value.items():
+            if name not in schema["properties"]:
+                yield f"{path}.{name} is unknown"
+            else:
+                yield from fits(inner, schema["properties"][name], f"{path}.{name}")
+    elif isinstance(value, dict) and "additionalProperties" in schema:
+        for name, inner in value.items():
+            yield from fits(inner, schema["additionalProperties"], f"{path}.{name}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from fits(inner, schema["items"], f"{path}[{number}]")
+
+
+@pytest.fixture(scope="module")
+def jobset_schema():
+    """The fields of the published definition of JobSet 0.10 (v1alpha2) that the manifests come past, without words."""
+    return json.loads((Path(__file__).parent / "jobset_schema.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["gke_gpu", "gke_tpu"])
+def test_a_jobset_is_one_by_the_published_definition(name, jobset_schema):
+    manifest = yaml.safe_load((SCRIPTS / f"{name}.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert list(fits(manifest, jobset_schema)) == []
+    manifest["spec"]["failurePolicy"]["rules"][0] |= {"action": "Ignore", "onExitCodes": [3]}
+    manifest["spec"]["replicatedJobs"][0].pop("name")
+    found = list(fits(manifest, jobset_schema))
+    assert len(found) == 3, found
+
+
+@pytest.mark.parametrize("name", ["gke_gpu", "gke_tpu"])
+def test_a_preempted_set_starts_again_and_wrong_arguments_end_it(name):
+    spec = yaml.safe_load((SCRIPTS / f"{name}.yaml").read_text())["spec"]
+    (job,) = spec["replicatedJobs"]
+    job = job["template"]["spec"]
+    wrong, preempted = spec["failurePolicy"]["rules"]
+    assert (wrong["action"], preempted["action"]) == ("FailJobSet", "RestartJobSetAndIgnoreMaxRestarts")
+    assert wrong["onJobFailureReasons"] == preempted["onJobFailureReasons"] == ["PodFailurePolicy"]
+    (pattern,) = wrong["onJobFailureMessagePatterns"]
+    # The message of Kubernetes, of which the pattern is a part for status 2 alone.
+    message = "Container train for pod default/crops-jax-0 failed with exit code {} matching FailJob rule at index 0"
+    assert [status for status in range(256) if re.search(pattern, message.format(status))] == [2]
+    rules = job["podFailurePolicy"]["rules"]
+    assert {rule["action"] for rule in rules} == {"FailJob"}
+    statuses = [rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule]
+    assert statuses == [[InputError.status], [Interrupted.status, 128 + signal.SIGABRT]]
+    assert rules[-1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
+
+
+@pytest.mark.parametrize("name", ["gke_gpu", "gke_tpu"])
+def test_the_pods_of_a_set_run_a_command_that_is_taken(name):
+    job = yaml.safe_load((SCRIPTS / f"{name}.yaml").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
     assert container["image"] == "$IMAGE"
+    assert_taken(container["command"][1:])
+    assert job["completions"] == job["parallelism"] > 1
+
+
+def test_the_pods_with_gpus_know_one_another():
+    manifest = yaml.safe_load((SCRIPTS / "gke_gpu.yaml").read_text())
+    (replicated,) = manifest["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    variables = {one["name"]: one.get("value", json.dumps(one.get("valueFrom"))) for one in container["env"]}
+    # JobSet names pods NAME-JOB-INDEX-POD in the subdomain NAME.
+    name = manifest["metadata"]["name"]
+    assert variables["JAX_COORDINATOR_ADDRESS"].startswith(f"{name}-{replicated['name']}-0-0.{name}:")
+    assert (replicated["replicas"], job["completions"]) == (1, int(variables["JAX_NUM_PROCESSES"]))
+    assert "job-completion-index" in variables["JAX_PROCESS_ID"]
+
+
+@pytest.mark.skipif(
+    shutil.which("shellcheck") is None, reason="shellcheck is not installed (apt-get install shellcheck)"
+)
+def test_shellcheck_finds_nothing_in_the_scripts():
+    scripts = [str(script) for script in SCRIPTS.iterdir() if script.suffix in (".sh", ".sbatch")]
+    assert scripts
+    done = subprocess.run(["shellcheck", "--shell=bash", *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("platform", "locked"), [("cpu", "main"), ("cuda", "cuda"), ("tpu", "tpu"), ("gpu", None)])
+def test_an_image_has_the_locked_packages_of_its_platform(tmp_path, platform, locked):
+    stand_in(tmp_path, "python", f'echo "$*" >> {tmp_path}/calls')
+    lines = (SCRIPTS / "Containerfile").read_text().splitlines()
+    commands = [line.removeprefix("RUN ") for line in lines if line.startswith("RUN ")]
+    environment = os.environ | {"PLATFORM": platform, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    statuses = [
+        subprocess.run(["sh", "-c", line], env=environment, capture_output=True).returncode for line in commands
+    ]
+    assert statuses == ([0, 0, 0] if locked else [0, 2, 0])
+    calls = (tmp_path / "calls").read_text()
+    if locked:
+        assert f"--require-hashes -r requirements/{locked}.txt" in calls
+        names = {"cpu": "jax==", "cuda": "jax-cuda13-plugin==", "tpu": "libtpu=="}
+        text = (ROOT / "requirements" / f"{locked}.txt").read_text()
+        assert f"\n{names[platform]}" in text
+        assert "://" not in text

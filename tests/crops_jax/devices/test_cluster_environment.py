@@ -107,6 +107,24 @@ def test_launchers_are_left_to_jax():
     assert found({"JAX_PLATFORMS": "cpu"}, lambda: True) is None
 
 
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_LOCALID": "0"}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_LOCALID": "3"}, [6, 7]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8,2", "SLURM_LOCALID": "1"}, [4, 5, 6, 7]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_LOCALID": "5"}, [5]),
+        ({"SLURM_STEP_TASKS_PER_NODE": "3(x2)", "SLURM_LOCALID": "1"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "", "SLURM_LOCALID": "1"}, None),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_GPUS_ON_NODE": ""}, None),
+    ],
+)
+def test_the_tasks_of_a_node_share_its_gpus(node, expected):
+    given = SLURM | {"SLURM_NODEID": "1", "SLURM_GPUS_ON_NODE": "8"} | node
+    shares = {} if expected is None else {"local_device_ids": expected}
+    assert found(given) == {"cluster_detection_method": "slurm"} | shares
+
+
 def test_open_mpi_5_needs_an_address():
     with pytest.raises(InputError, match=r"Open MPI started 4 processes .*set JAX_COORDINATOR_ADDRESS=HOST:PORT"):
         found(OPEN_MPI)
