@@ -30,6 +30,21 @@ _ENVIRONMENT = {
 _GENERATIONS = {"v4": ("v4", 2, 3), "v5e": ("v5litepod", 1, 2), "v5p": ("v5p", 2, 3), "v6e": ("v6e", 1, 2)}
 
 
+def accelerator_type(topology: str) -> str:
+    """Returns the accelerator type of a slice: "v5litepod-256" for "v5e:16x16".
+
+    Raises InputError when there is no such slice.
+    """
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+    generation, shape = match.groups() if match else ("", "")
+    sizes = [int(size) for size in shape.split("x")] if shape else []
+    properties = _GENERATIONS.get(generation)
+    if properties is None or len(sizes) != properties[2] or not all(sizes):
+        raise InputError(f"--topology {topology}: {_rule()}")
+    name, units, _ = properties
+    return f"{name}-{units * math.prod(sizes)}"
+
+
 def slice_devices(topology: str, *, slices: int = 1) -> list[Any]:
     """Returns the devices of one or more slices such as "v5e:16x16", in the order of libtpu.
 
@@ -39,18 +54,13 @@ def slice_devices(topology: str, *, slices: int = 1) -> list[Any]:
     """
     if slices < 1:
         raise InputError(f"--slices {slices}: there must be at least one slice")
-    match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
-    generation, shape = match.groups() if match else ("", "")
-    sizes = [int(size) for size in shape.split("x")] if shape else []
-    properties = _GENERATIONS.get(generation)
-    if properties is None or len(sizes) != properties[2] or not all(sizes):
-        raise InputError(f"--topology {topology}: {_rule()}")
+    kind = accelerator_type(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError('libtpu, the compiler for TPUs, is not installed; install it with pip install "jax[tpu]"')
-    name, units, _ = properties
-    os.environ.update(_ENVIRONMENT, TPU_ACCELERATOR_TYPE=f"{name}-{units * math.prod(sizes)}")
+    os.environ.update(_ENVIRONMENT, TPU_ACCELERATOR_TYPE=kind)
     jax.config.update("jax_platforms", "cpu")
     # This makes both cores of a chip one device, as on an attached slice.
+    units = _GENERATIONS[topology.partition(":")[0]][1]
     options: dict[str, Any] = {"chip_config_name": "megacore"} if units > 1 else {}
     if slices > 1:
         options["num_slices"] = slices

@@ -30,7 +30,7 @@ STAGES = {
         "launch.mine_negatives",
         "data.pretraining_pairs",
     ),
-    "Training": ("data.write_records", "launch.train", "launch.status", "launch.compile"),
+    "Training": ("data.write_records", "launch.train", "launch.status", "launch.compile", "launch.tpu"),
     "Retrieval": ("launch.embed", "launch.evaluate", "launch.report", "launch.search", "launch.export"),
 }
 """The programs by the stage of the work in which they are used."""

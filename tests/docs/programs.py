@@ -53,8 +53,6 @@ def calls(words: list[str]) -> Iterator[Call]:
             # A name such as crops_jax.labels.Level is a call only behind -m, or with arguments.
             if words[max(place - 1, 0)] == "-m" or any(map(_FLAG.match, arguments)):
                 yield from _call(word, arguments)
-        if word.endswith("tpu_pod.sh"):
-            yield from _call("launch.train", words[place + 4 :])
 
 
 def _call(module: str, arguments: list[str], *, whole: bool = True) -> Iterator[Call]:

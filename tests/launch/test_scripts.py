@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -45,7 +44,7 @@ def assert_taken(arguments: list[str]) -> None:
 
 def test_every_script_is_bash_or_yaml_and_names_no_registry():
     scripts = sorted(SCRIPTS.iterdir())
-    assert len(scripts) == 6
+    assert len(scripts) == 5
     for script in scripts:
         text = script.read_text()
         if script.name == "Containerfile":
@@ -99,25 +98,6 @@ def test_the_slurm_job_starts_a_command_that_is_taken_and_is_put_back_when_inter
     requeued = tmp_path / "requeued"
     assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7\n" if status == 3 else "")
     assert run("slurm.sbatch", path=tmp_path, CONFIG="minilm").returncode != 0
-
-
-def test_the_pod_s_machines_run_a_command_that_is_taken(tmp_path):
-    stand_in(tmp_path, "gcloud", f'printf "%s\\n" "$@" > {tmp_path}/arguments')
-    flags = ["--optimizer.learning-rate", "1e-5"]
-    arguments = ["qwen2_5_0_5b", "/mnt/my records", "/mnt/run", *flags]
-    done = run("tpu_pod.sh", *arguments, path=tmp_path, TPU="pod", ZONE="zone", FOLDER="my clone")
-    assert done.returncode == 0, done.stderr
-    given = (tmp_path / "arguments").read_text().splitlines()
-    assert given[:7] == ["compute", "tpus", "tpu-vm", "ssh", "pod", "--zone=zone", "--worker=all"]
-    folder, _, command = given[7].removeprefix("--command=cd ").partition(" && exec ")
-    assert shlex.split(folder) == ["my clone"]
-    python, *command = shlex.split(command)
-    assert python == ".venv/bin/python"
-    assert_taken(command)
-    assert "/mnt/my records" in command
-    assert run("tpu_pod.sh", "minilm").returncode == 2
-    assert run("tpu_pod.sh", *arguments).returncode == 2
-    assert run("slurm.sbatch", CONFIG="minilm").returncode == 2
 
 
 def fits(value, schema, path=""):
