@@ -4,8 +4,6 @@ GCE_METADATA_IP names another address (HOST or HOST:PORT), as for JAX.
 """
 
 import contextlib
-import http.client
-import urllib.request
 from collections.abc import Mapping
 
 _HOST = "metadata.google.internal"
@@ -20,6 +18,9 @@ def read(key: str, environment: Mapping[str, str]) -> str | None:
       key: such as attributes/worker-network-endpoints or maintenance-event.
       environment: os.environ.
     """
+    import http.client  # here, because few programs ask, and all of them import this module
+    import urllib.request
+
     host = environment.get("GCE_METADATA_IP") or _HOST
     request = urllib.request.Request(f"http://{host}/{_FOLDER}/{key}", headers={"Metadata-Flavor": "Google"})
     # No proxy: the server has an address of the machine itself.

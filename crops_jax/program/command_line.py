@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from crops_jax.devices import cluster_environment, processes
+from crops_jax.devices import cluster_environment, notices, processes
 from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
 from crops_jax.program.arguments import parse
 
@@ -53,6 +53,7 @@ def run(
 def _status(function: Callable, example: str, arguments: list[str], print_outcome: Callable[[str], None]) -> int:
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
     previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
+    noticing = notices.watch(os.environ)
     try:
         check_encoding(arguments, sys.getfilesystemencoding())
         outcome = function(parse(function, arguments, example=example))
@@ -72,6 +73,7 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
         _print_error(message)
         return status
     finally:
+        noticing.set()
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)
 

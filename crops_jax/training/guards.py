@@ -14,20 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from crops_jax.devices import processes, sharding
+from crops_jax.devices import notices, processes, sharding
 from crops_jax.errors import Interrupted, NamedFailure, is_full_disk
 from crops_jax.runs.checkpoints import Checkpoints
 
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """Yields an event that the first SIGTERM or SIGINT sets, so that the running step can end. A second one raises."""
+    """Yields an event that the first SIGTERM or SIGINT sets, so that the running step can end. A second one raises.
+
+    The SIGTERM that follows a notice of Google Cloud (crops_jax.devices.notices) is no second one.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def stop(number: int, frame: Any) -> None:
+        if event.is_set() and number == signal.SIGTERM and notices.given():
+            return
         if event.is_set():
             raise Interrupted("interrupted twice; the checkpoint before this step is kept; call the same command again")
         event.set()

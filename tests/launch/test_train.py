@@ -15,6 +15,7 @@ import pytest
 
 from crops_jax.runs import checkpoints
 from crops_jax.runs.log import TIMING_FIELDS, read_metrics
+from tests.metadata import MetadataServer
 from tests.paths import ROOT
 from tests.tiny_run import tiny_records
 
@@ -166,6 +167,20 @@ def test_sigterm_saves_a_checkpoint_exits_3_and_resumes(job, uninterrupted):
     assert max(checkpoints.saved_steps(run / "checkpoints")) >= read_metrics(run)[-1]["step"]
     assert job.finish(run)[0] == 0
     assert_same_run(run, uninterrupted[0])
+
+
+@pytest.mark.slow
+def test_a_notice_of_preemption_saves_a_checkpoint_and_exits_3(job, uninterrupted, monkeypatch):
+    run = job.folder / "preempted"
+    with MetadataServer({"maintenance-event": "NONE", "preempted": "FALSE"}) as server:
+        monkeypatch.setenv("GCE_METADATA_IP", server.address)
+        process = job.start(run, "--training.steps", "1000000")
+        wait_for_step(process, run, 7, starts_before=0)
+        server.values["preempted"] = "TRUE"
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 3, errors
+    assert "Google Cloud takes this machine away (preempted)" in errors
+    assert max(checkpoints.saved_steps(run / "checkpoints")) >= read_metrics(run)[-1]["step"]
 
 
 @pytest.mark.slow
