@@ -11,7 +11,7 @@ UV := $(BIN)/python -m uv
 .PHONY: demo test test-slow setup dev peers check format figures lock clean
 
 demo: setup
-	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >&2
+	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >/dev/null
 	@$(BIN)/python -m launch.pipeline tiny_cpu --warm-start --warm-start-flags "--training.epochs 8" --logs demo/logs --from $$($(BIN)/python -c 'import json; print(json.load(open("demo/logs/manifest.json"))["test_from"])') --output demo/work
 
 # Two processes: most of the time goes into compiling small programs on one core.

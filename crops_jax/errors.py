@@ -4,6 +4,10 @@ import errno
 import os
 import signal
 import sys
+from typing import Any
+
+CHAIN_VARIABLE = "CROPS_JAX_STEP"
+"""The environment variable that a chain sets for its programs, whose interrupts it reports itself."""
 
 _WRONG_PATH = {
     errno.ENOENT,
@@ -115,10 +119,25 @@ def explained(error: BaseException) -> tuple[int, str] | None:
 
 
 def answer_while_importing() -> None:
-    """Makes SIGTERM end `python -m PACKAGE.NAME` with status 3 while the program imports its modules.
+    """Makes SIGTERM and Ctrl-C end `python -m PACKAGE.NAME` with status 3 while the program imports its modules.
 
-    The __init__ of a package of programs calls it. The imports take seconds and no work can be lost during them;
-    afterwards crops_jax.program handles the signal. The function does nothing if other code imports the package.
+    The __init__ of a package of programs calls it. The function does nothing if other code imports the package.
     """
     if sys.argv[0] == "-m":  # sys.argv[0] has this value only while `python -m` locates its module.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+        end_at_once_on_signals()
+
+
+def end_at_once_on_signals() -> None:
+    """Makes SIGTERM and SIGINT end this process at once with status 3, before there is work that can be lost.
+
+    The imports of a program take seconds; afterwards crops_jax.program handles both signals.
+    """
+    signal.signal(signal.SIGTERM, _end_at_once)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _end_at_once(*_: Any) -> None:
+    if CHAIN_VARIABLE not in os.environ:
+        os.write(2, b"error: interrupted before anything was done; call the same command again\n")
+    os._exit(Interrupted.status)

@@ -4,13 +4,13 @@ data/sources has one adapter module for each data set. Rows that break a rule of
 """
 
 import importlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from data.conversion.acceptance import accept, check_rows_remain
 from data.conversion.raw import Conversion
 from data.conversion.streamed import Streamed
@@ -89,9 +89,17 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
         empty = ", ".join(
             f"{n} values left empty ({reason})" for reason, n in accepted.left_empty.get(name, {}).items()
         )
-        print(f"{'; '.join(filter(None, (f'{name}: {count} rows', reasons, empty)))}", file=sys.stderr)
+        say(f"{'; '.join(filter(None, (f'{name}: {count} rows', reasons, empty)))}")
     return {"output": arguments.output, "source": arguments.source, "tables": rows, "dropped": dropped} | left_empty
 
 
 if __name__ == "__main__":
-    program.run(convert, example="python -m data.convert --source trec_session --input raw --output logs")
+    program.run(
+        convert,
+        example="python -m data.convert --source trec_session --input raw --output logs",
+        then=(
+            "data.inspect {output}",
+            "data.hold_out --logs {output} --from TIME --output SPLIT",
+            "launch.pipeline CONFIG --logs {output} --from TIME --output WORK",
+        ),
+    )

@@ -293,4 +293,8 @@ def _count_searches(events: LogEvents) -> int:
 
 
 if __name__ == "__main__":
-    program.run(hold_out, example="python -m data.hold_out --logs logs --from 2024-05-31 --output split")
+    program.run(
+        hold_out,
+        example="python -m data.hold_out --logs logs --from 2024-05-31 --output split",
+        then=("data.mine --logs {output} --output LABELS",),
+    )

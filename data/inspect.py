@@ -4,7 +4,6 @@ The manifest names the kind of the directory. A directory without a manifest is 
 """
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import tyro
 from crops_jax import artifacts, program
 from crops_jax.artifacts.json_fields import read_json, read_object, typed
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from data.inspection import knowledge_documents, tables, training
 
 # The kinds of directories that are written once. Directories that programs work in have another kind of fingerprint.
@@ -124,14 +124,14 @@ _DESCRIBE: dict[str, Callable[[Path], dict[str, Any]]] = {
 def _print(content: dict[str, Any], indent: str = "") -> None:
     for name, value in content.items():
         if isinstance(value, dict) and value:
-            print(f"{indent}{name}:", file=sys.stderr)
+            say(f"{indent}{name}:")
             _print(value, indent + "  ")
         elif isinstance(value, list) and value:
-            print(f"{indent}{name}:", file=sys.stderr)
+            say(f"{indent}{name}:")
             for item in value:
-                print(f"{indent}  - {_line(item)}", file=sys.stderr)
+                say(f"{indent}  - {_line(item)}")
         elif value not in (None, {}, []):
-            print(f"{indent}{name}: {_line(value)}", file=sys.stderr)
+            say(f"{indent}{name}: {_line(value)}")
 
 
 def _line(value: Any) -> str:
@@ -140,4 +140,8 @@ def _line(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    program.run(inspect, example="python -m data.inspect labels")
+    program.run(
+        inspect,
+        example="python -m data.inspect labels",
+        table=False,
+    )

@@ -167,4 +167,11 @@ def _judged(
 
 
 if __name__ == "__main__":
-    program.run(mine, example="python -m data.mine --logs split --output labels --perspectives search_log,query_level")
+    program.run(
+        mine,
+        example="python -m data.mine --logs split --output labels --perspectives search_log,query_level",
+        then=(
+            "data.report --labels {output} --logs {logs} --output LABELS.html",
+            "data.write_records --labels {output} --logs {logs} --output RECORDS",
+        ),
+    )

@@ -125,4 +125,8 @@ if __name__ == "__main__":
     program.run(
         pretraining_pairs,
         example="python -m data.pretraining_pairs --logs split --until 2024-05-31 --output pairs",
+        then=(
+            "data.mine --logs {output} --judgements-as-labels --grade-levels 1=4 --output LABELS",
+            "data.write_records --labels LABELS --logs {output} --vocabulary-from {logs} --output RECORDS",
+        ),
     )

@@ -4,17 +4,15 @@ Theta is the relevance discriminator. Alpha is the threshold that the discrimina
 """
 
 import dataclasses
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.pages.page import LEVELS, check_page, share, write_page
+from crops_jax.program.progress import ProgressLine, say
 from data.labels.table import check_mined_from
 from data.mining.relevance.precision import MAX_RANDOM_PASSING
 from data.mining_report import figures as figures
@@ -166,7 +164,7 @@ def _outcome(arguments: ReportArguments, results: Figures, mined: Mined, rows: i
 
 def _figures(tables: ReportTables) -> Figures:
     counted = {}
-    for name in tqdm(Figures._fields, desc="counting", unit=" figures", delay=3, leave=False):
+    for name in ProgressLine(Figures._fields, desc="counting", unit="figures", leave=False):
         counted[name] = getattr(figures, name)(tables)
     return Figures(**counted)
 
@@ -261,7 +259,7 @@ def _print_table(results: Figures) -> None:
         first, *others = (
             cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(zip(row, widths))
         )
-        print("  ".join([first, *others]), file=sys.stderr)
+        say("  ".join([first, *others]))
 
 
 def _with_share(gain: Gain, name: str) -> str:

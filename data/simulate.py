@@ -1,7 +1,6 @@
 """Writes the generated world as log tables: documents, several days of search and feed, judgements, knowledge."""
 
 import datetime
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
@@ -9,9 +8,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import tyro
-from tqdm import tqdm
 
 from crops_jax import artifacts, program
+from crops_jax.program.progress import ProgressLine
 from data.tables import open_logs, write_table
 from data.tables.truth import write_truth
 from data.world.behaviour.day import Day, serve_day
@@ -109,7 +108,7 @@ def serve_days(world: World, engine: Engine) -> Served:
     The engine learns the clicks of each day before the next day starts.
     """
     days, last_engine = [], engine
-    for number in tqdm(range(world.constants.days), desc="serving days", unit="day", file=sys.stderr):
+    for number in ProgressLine(range(world.constants.days), desc="serving days", unit="days", delay=0):
         last_engine = engine
         days.append(serve_day(world, engine, day=number))
         engine = engine.after(days[-1].clicked_documents(), clicks=days[-1].clicks(world))
@@ -194,4 +193,8 @@ def measured_targets(
 
 
 if __name__ == "__main__":
-    program.run(simulate, example="python -m data.simulate --output logs --seed 0")
+    program.run(
+        simulate,
+        example="python -m data.simulate --output logs --seed 0",
+        then=("launch.pipeline tiny_cpu --logs {output} --from {test_from} --output WORK",),
+    )

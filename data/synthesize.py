@@ -7,17 +7,16 @@ The documents become the table knowledge_documents, which the knowledge level of
 import asyncio
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine, say
 from data.backends.connection import arrow_batches
 from data.language_model.accepted_documents import Dropped, valid_document, written_documents
 from data.language_model.answer_cache import Answer, AnswerCache
@@ -128,7 +127,7 @@ class _Plan:
                 yield Question(key, request.messages)
 
     def answered(self, cache: AnswerCache) -> Iterator[tuple[Request, str, list[Answer]]]:
-        bar = tqdm(self._keyed(), total=self.requests, desc="reading answers", unit="answer", delay=3)
+        bar = ProgressLine(self._keyed(), total=self.requests, desc="reading answers", unit="answers")
         for request, key in bar:
             yield request, key, cache.answers(key)
 
@@ -245,18 +244,12 @@ def _finish(output: Path, table: pa.Table, manifest: dict[str, Any], counts: dic
 
 def _print_notes(counts: dict[str, int], tally: Tally, theta: Theta | None) -> None:
     if theta is None:
-        print(
-            "no relevance discriminator (theta) was named, and the logs hold none: documents were not filtered by it",
-            file=sys.stderr,
-        )
+        say("no relevance discriminator (theta) was named, and the logs hold none: documents were not filtered by it")
     if tally.stopped_by:
         limit = tally.stopped_by.replace("_", "-")
-        print(f"--{limit} is reached; {counts['left']} requests remain; raise the limit to send them", file=sys.stderr)
+        say(f"--{limit} is reached; {counts['left']} requests remain; raise the limit to send them")
     elif counts["left"]:
-        print(
-            f"{counts['left']} requests have no valid answer; call the same command again to repeat them",
-            file=sys.stderr,
-        )
+        say(f"{counts['left']} requests have no valid answer; call the same command again to repeat them")
 
 
 if __name__ == "__main__":
@@ -264,4 +257,5 @@ if __name__ == "__main__":
         synthesize,
         example="python -m data.synthesize --logs split --output docs --base-url http://localhost:8000/v1 "
         "--model Qwen/Qwen2.5-14B-Instruct",
+        then=("data.mine --logs {logs} --knowledge-documents {output} --output LABELS",),
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
-from tqdm import tqdm
 
 from crops_jax import artifacts, program, records
 from crops_jax.discriminator import Discriminator
 from crops_jax.pretrained import folder
+from crops_jax.program.progress import ProgressLine, say
 from crops_jax.records import dataset_info
 from crops_jax.text import tokenizer
 from crops_jax.text.tokenizer import Tokenizer
@@ -130,7 +129,7 @@ def _without_dev(arguments: WriteRecordsArguments, outcome: dict[str, Any]) -> d
     if outcome.get("dev") or not arguments.dev_fraction:
         return {}
     reason = "only one query has a document with a text"
-    print(f"there is no split dev, since {reason}: a run has no dev recall and keeps no best step", file=sys.stderr)
+    say(f"there is no split dev, since {reason}: a run has no dev recall and keeps no best step")
     return {"without_dev": reason}
 
 
@@ -139,7 +138,7 @@ def _write_tokenizer(arguments: WriteRecordsArguments, tables: list[LogTables], 
         return tokenizer.copy(folder.locate(arguments.tokenizer), directory)
     if arguments.vocabulary_from is not None:
         tables = [open_logs(arguments.vocabulary_from)]
-    print("learning a vocabulary from the documents", file=sys.stderr)
+    say("learning a vocabulary from the documents")
     learnt = learn_wordpiece(lambda: document_texts(tables), vocabulary_size=arguments.vocabulary_size)
     return tokenizer.save(learnt, directory)
 
@@ -278,7 +277,7 @@ def _write_split(
             bar.update(len(part.sizes))
             yield part
 
-    with tqdm(total=len(numbers), desc=split, unit="query", file=sys.stderr, delay=2) as bar:
+    with ProgressLine(total=len(numbers), desc=f"writing {split}", unit="queries") as bar:
         parts = encoded()
         infos = [
             records.write_shard(directory / name, itertools.islice(parts, len(shard)))
@@ -292,4 +291,5 @@ if __name__ == "__main__":
     program.run(
         write_records,
         example="python -m data.write_records --labels labels --logs split --output records --vocabulary-size 4096",
+        then=("launch.train CONFIG --records {output} --output RUN",),
     )

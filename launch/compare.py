@@ -1,6 +1,5 @@
 """Trains and evaluates the systems of the comparison on the same data, and writes a table and a page of them."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.chain import STEPS
+from crops_jax.program.progress import duration, say
 from launch.comparison.arguments import Budget, CompareArguments, budget_of, command_of, identifying, without_paths
 from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
@@ -190,12 +190,12 @@ def _run_cells(runner: CellRunner, cells: Sequence[Cell]) -> tuple[int, dict[str
     for place, cell in enumerate(cells, start=1):
         left = ""
         if ran:
-            left = f", about {_duration((time.monotonic() - start) / ran * (len(cells) - place + 1))} left"
-        _say(f"cell {place} of {len(cells)}: {cell.name}{left}")
+            left = f", about {duration((time.monotonic() - start) / ran * (len(cells) - place + 1))} left"
+        say(f"cell {place} of {len(cells)}: {cell.name}{left}")
         try:
             ran += runner.run(cell)
         except NamedFailure as error:
-            _say(f"cell {cell.name} failed: {error}")
+            say(f"cell {cell.name} failed: {error}")
             failures[cell.name] = str(error)
     return ran, failures
 
@@ -262,14 +262,6 @@ def _outcome(
         "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
         "left_out": dict(left_out),
     }
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

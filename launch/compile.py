@@ -1,12 +1,12 @@
 """Compiles the train step for a TPU slice, or for several slices, that are not attached."""
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from crops_jax import program
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ def compile(arguments: CompileArguments) -> dict[str, Any]:
             f"--query-tokens {lengths.query} and --document-tokens {lengths.document} must lie in [1, "
             f"{limits.max_query_tokens}] and [1, {limits.max_document_tokens}], the limits of the configuration"
         )
-    print(f"compiling for {len(devices)} x {devices[0].device_kind}; this takes up to minutes", file=sys.stderr)
+    say(f"compiling for {len(devices)} x {devices[0].device_kind}; this takes up to minutes")
     started = time.monotonic()
     sizes = compile_step(arguments.config, lengths, devices=devices)
-    print(_table(sizes), file=sys.stderr)
+    say(_table(sizes))
     return {
         "topology": arguments.topology,
         "slices": arguments.slices,
@@ -72,4 +72,8 @@ def _table(sizes: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    program.run(compile, example="python -m launch.compile qwen2_5_0_5b --topology v5e:16x16")
+    program.run(
+        compile,
+        example="python -m launch.compile qwen2_5_0_5b --topology v5e:16x16",
+        table=False,
+    )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
@@ -21,6 +20,7 @@ from crops_jax.devices.processes import ClusterConfig, Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine
 from crops_jax.runs.encoder import open_encoder
 from launch.corpus.text_table import TextTable, open_text_table
 
@@ -89,7 +89,7 @@ def _embed(arguments: EmbedArguments, cluster: Processes) -> dict[str, Any]:
     unfinished = _unfinished(output, layout, table, cluster)
     own, done = unfinished[cluster.index :: cluster.count], layout.rows - _rows(layout, unfinished)
     total, silent = done + _rows(layout, own), not cluster.is_first
-    with tqdm(total=total, initial=done, unit="text", desc="embedding", disable=silent) as bar:
+    with ProgressLine(total=total, initial=done, unit="texts", desc="embedding", delay=0, disable=silent) as bar:
         for shard in own:
             first, last = layout.bounds(shard)
             vectors = np.empty((last - first, layout.dim), np.float32)
@@ -179,4 +179,8 @@ if __name__ == "__main__":
         embed,
         example="python -m launch.embed --run run --texts logs/documents.parquet --tower document --output embeddings",
         uses_devices=True,
+        then=(
+            "launch.evaluate --run {run} --logs SPLIT --document-embeddings {output} --output EVALUATION",
+            "launch.search --run {run} --logs SPLIT --document-embeddings {output} QUERY",
+        ),
     )

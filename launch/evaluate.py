@@ -5,7 +5,6 @@ from crops_jax.devices.process_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.ties import TiedFigure, tied_figures
 from crops_jax.runs.encoder import open_encoder, open_poly_encoder
@@ -202,7 +202,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
     reranker = open_reranker(logs, arguments.reranker) if arguments.rerank else None
     poly_encoder = open_poly_encoder(arguments.rerank_by) if arguments.rerank_by else None
     dev = _dev_queries(arguments, logs, corpus)
-    _say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
+    say(f"{len(queries)} test queries, {len(corpus.doc_ids)} documents")
     encoder = open_encoder(arguments.run)
     vectors = document_vectors(
         encoder,
@@ -233,7 +233,7 @@ def _search(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus, tests
             exact, queries, corpus, poly_encoder, every_document=arguments.every_document
         )
         combined, combinations = combined | lists, combinations | described
-    _say("building the index")
+    say("building the index")
     depth = index_depth(corpus)
     index = build_index(vectors.array(), k=depth, sample_queries=sample)
     return SearchResults(
@@ -259,7 +259,7 @@ def _dev_queries(arguments: EvaluateArguments, logs: LogTables, corpus: Corpus) 
         relevant_grade=arguments.relevant_grade,
     )
     if dev.absent:
-        _say(f"the weighted fusion is left out, because its weight cannot be chosen: {dev.absent}")
+        say(f"the weighted fusion is left out, because its weight cannot be chosen: {dev.absent}")
     return dev
 
 
@@ -299,11 +299,13 @@ def _reranking_notes(results: SearchResults, tests: Sequence[TestSet]) -> list[s
     return [reranking_note(results.combinations["reranking"])] if measured else []
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
     program.run(
-        evaluate, example="python -m launch.evaluate --run run --logs split --output evaluation", uses_devices=True
+        evaluate,
+        example="python -m launch.evaluate --run run --logs split --output evaluation",
+        uses_devices=True,
+        then=(
+            "launch.report {output} --output REPORT.html",
+            "launch.search --run {run} --logs {logs} QUERY",
+        ),
     )

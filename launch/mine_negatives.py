@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
 from crops_jax.hashing import id_hashes
 from crops_jax.negatives import TriSampler
+from crops_jax.program.progress import ProgressLine
 from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.retrieval.mapped import take_rows
 from data.labels.table import check_mined_from, open_labels, read_queries
@@ -188,7 +188,7 @@ def _mine_all(
     pairs: int,
 ) -> Tally:
     tally = Tally(selection)
-    with tqdm(total=pairs, desc="mining", unit=" pairs", unit_scale=True, delay=1) as bar:
+    with ProgressLine(total=pairs, desc="mining", unit="pairs") as bar:
         for first, rows, queries, labelled in labels.blocks(_BLOCK_QUERIES):
             block = Block(ranked.queries(rows, queries), id_hashes(queries), labelled)
             for negatives in mine_block(block, corpus, selection, tally, sampler=sampler, progress=bar.update):
@@ -233,4 +233,5 @@ if __name__ == "__main__":
         example="python -m launch.mine_negatives --labels labels --query-embeddings queries --document-embeddings "
         "documents --level 1 --relative-margin .05 --logs split --output mined",
         uses_devices=True,
+        then=("data.write_records --labels {output} --logs SPLIT --output RECORDS",),
     )

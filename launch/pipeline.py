@@ -40,7 +40,7 @@ def run_pipeline(arguments: PipelineArguments) -> dict[str, Any]:
         _claim(work, arguments)
         for folder in {step.output.parent for step in planned}:
             artifacts.remove_temporaries(folder)  # of steps that were killed
-        chain = Chain(work, total=len(planned))
+        chain = Chain(work, planned=planned)
         # The steps of an arm depend on its labels, so they are made again one by one.
         outcomes = [chain.run(step) for step in _steps(arguments, arms, work)]
     set_aside = {name: value for name, value in outcomes[0].items() if name in ("quarantined", "quarantine")}
@@ -107,4 +107,8 @@ if __name__ == "__main__":
         run_pipeline,
         example="python -m launch.pipeline tiny_cpu --logs logs --from 2026-01-05 --output work",
         uses_devices=True,
+        then=(
+            "launch.search --run {output}/ARM/run --logs {logs} QUERY",
+            "launch.export --run {output}/ARM/run --output FOLDER",
+        ),
     )

@@ -13,6 +13,8 @@ from crops_jax import program
 from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
+from crops_jax.program.terminal import printable
 from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.retrieval.fusion import reciprocal_rank_fusion
 from crops_jax.runs.encoder import open_encoder
@@ -74,10 +76,10 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
     for typed in _queries(arguments.query, sys.stdin):
         query = normalise_query(typed)
         if not _is_text(query):
-            _say("(not UTF-8 text, passed over; type or pipe UTF-8)")
+            say("(not UTF-8 text, passed over; type or pipe UTF-8)")
             continue
         if not query:
-            _say("(an empty query finds nothing; type some words)")
+            say("(an empty query finds nothing; type some words)")
             continue
         ranking = search_for(encoder.encode([query], tower="query", dim=vectors.dim))
         if lexical is not None:
@@ -106,7 +108,7 @@ def _queries(first: tuple[str, ...], lines: TextIO) -> Iterator[str]:
     if lines.isatty():
         if first:
             return
-        _say("type a query a line; an end of file (Ctrl-D) ends")
+        say("type a query a line; an end of file (Ctrl-D) ends")
     try:
         yield from lines
     except UnicodeDecodeError as error:
@@ -140,20 +142,21 @@ def _answer(ranking: Ranking, corpus: Corpus) -> list[dict[str, Any]]:
 
 
 def _print(query: str, results: list[dict[str, Any]]) -> None:
-    _say(f"\n{_printable(query)}")
+    say(f"\n{_printable(query)}")
     for row in results:
-        _say(f"{row['rank']:4}  {row['score']:7.4f}  {_printable(row['title'])}  [{_printable(row['doc_id'])}]")
+        say(f"{row['rank']:4}  {row['score']:7.4f}  {_printable(row['title'])}  [{_printable(row['doc_id'])}]")
 
 
 def _printable(text: str) -> str:
-    """Returns the text in one line without control characters, which a terminal would execute."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
+    """Returns the text in one line of limited length without control characters."""
+    shown = printable(text)
     return shown if len(shown) <= _TITLE_CHARACTERS else shown[: _TITLE_CHARACTERS - 1] + "…"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    program.run(search, example='python -m launch.search --run run --logs logs "red car"', uses_devices=True)
+    program.run(
+        search,
+        example='python -m launch.search --run run --logs logs "red car"',
+        uses_devices=True,
+        table=False,
+    )

@@ -1,6 +1,5 @@
 """Prints the state of a run, while it trains or afterwards."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import tyro
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from crops_jax.runs.status import run_status
 
 # A run of this program is the folder of a discriminator.
@@ -34,9 +34,13 @@ def status(arguments: StatusArguments) -> dict[str, Any]:
         raise InputError(f"{run} holds {manifest['kind']}, not a run; give the output of launch.train")
     state = run_status(run)
     for name, value in state.items():
-        print(f"{name.replace('_', ' '):26} {'-' if value is None else value}", file=sys.stderr)
+        say(f"{name.replace('_', ' '):26} {'-' if value is None else value}")
     return {"run": arguments.run, **state}
 
 
 if __name__ == "__main__":
-    program.run(status, example="python -m launch.status run")
+    program.run(
+        status,
+        example="python -m launch.status run",
+        table=False,
+    )

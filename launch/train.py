@@ -5,7 +5,6 @@ from crops_jax.devices.process_memory import keep_freed_memory
 if __name__ == "__main__":
     keep_freed_memory()  # before NumPy starts a thread
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from crops_jax.config import Config
 from crops_jax.devices import processes
 from crops_jax.devices.processes import ClusterConfig
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 
 if TYPE_CHECKING:
     from crops_jax.training.frozen_documents import FrozenDocuments
@@ -74,7 +74,7 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
     ) as run:
         obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:
-            print(f"launch.export will refuse this run: {obstacle}", file=sys.stderr, flush=True)
+            say(f"launch.export will refuse this run: {obstacle}")
         training.enable_compilation_cache(run)
         outcome = training.train(
             config,
@@ -116,4 +116,13 @@ def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocum
 
 
 if __name__ == "__main__":
-    program.run(train, example="python -m launch.train tiny_cpu --records records --output run", uses_devices=True)
+    program.run(
+        train,
+        example="python -m launch.train tiny_cpu --records records --output run",
+        uses_devices=True,
+        then=(
+            "launch.embed --run {output} --texts SPLIT --tower document --output EMBEDDINGS",
+            "launch.evaluate --run {output} --logs SPLIT --output EVALUATION",
+            "launch.export --run {output} --output FOLDER",
+        ),
+    )

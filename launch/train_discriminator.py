@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import dataclasses
 import datetime
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +27,7 @@ from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import Connection
@@ -135,7 +135,7 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
     is_new = _open_run(run, arguments, config)
     with exclusive(run / LOCK, refusal=f"another process trains in {run}; wait until it ends, or choose another"):
         if (run / FITTED).exists():
-            print(f"{run} is finished", file=sys.stderr)
+            say(f"{run} is finished")
         else:
             write_config(run / CONFIG, config)  # a continued run can have another mesh and other intervals
             try:
@@ -249,7 +249,7 @@ def _train(
         max_pairs=config.pairs.max_pairs,
         seed=arguments.seed,
     )
-    print(f"{len(all_pairs.queries)} pairs: {all_pairs.source}", file=sys.stderr, flush=True)
+    say(f"{len(all_pairs.queries)} pairs: {all_pairs.source}")
     parts = slices(all_pairs.queries, all_pairs.targets, CROSS_ENCODER)
     documents = published_before(connection, until)
     train = parts.train.nonzero()[0].tolist()
@@ -339,4 +339,5 @@ if __name__ == "__main__":
         train_discriminator,
         example="python -m launch.train_discriminator --logs split --output run --weights minilm",
         uses_devices=True,
+        then=("data.mine --logs {logs} --discriminator {output} --output LABELS",),
     )

@@ -19,7 +19,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int32, Int64
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from tqdm import tqdm
 
 from crops_jax.artifacts import write_text
 from crops_jax.config import EncoderConfig
@@ -28,6 +27,7 @@ from crops_jax.discriminator.calibration import UNSCALED, Scaling
 from crops_jax.discriminator.interface import DESCRIPTION, describe
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.models.cross_encoder import CrossEncoder, from_parameters
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text import QUERY_FORM, tokenizer
 from crops_jax.text.packing import batch_tokens
 from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width
@@ -123,7 +123,7 @@ class CrossEncoderDiscriminator:
                 f"{self._tokenizer_folder}: token {pairs.greatest_token} is beyond the {self.config.vocabulary_size} "
                 "rows of the model's vocabulary; the tokenizer is not this model's"
             )
-        with tqdm(total=len(pairs), unit="pair", desc="scoring", disable=not progress, delay=2) as bar:
+        with ProgressLine(total=len(pairs), unit="pairs", desc="scoring", disable=not progress) as bar:
             for width, chosen in self._batches(pairs.lengths):
                 tokens, types = pairs.rows(chosen, width=width)
                 real = chosen >= 0

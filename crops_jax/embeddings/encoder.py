@@ -13,12 +13,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
-from tqdm import tqdm
 
 from crops_jax.config import Config
 from crops_jax.errors import InputError, NamedFailure, one_line
 from crops_jax.models.dual_encoder import DualEncoder, Tower
 from crops_jax.models.pooling import unit_norm
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text import packing, tokenizer
 from crops_jax.text.packing import RowBatch, packed_row_width, row_batches
 
@@ -252,7 +252,7 @@ class Encoder:
         vectors = np.zeros((len(tokens), dim), np.float32)
         widths = encoder_row_widths(self.max_tokens(tower))
         batches = row_batches(tokens, widths=widths, batch_tokens=batch_tokens, multiple=self._devices.size)
-        with tqdm(total=len(tokens), unit="text", desc="embedding", disable=not progress) as bar:
+        with ProgressLine(total=len(tokens), unit="texts", desc="embedding", disable=not progress) as bar:
             for batch in batches:
                 vectors[batch.texts] = self._run(batch, tower, dim)
                 bar.update(len(batch.texts))

@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
-from tqdm import tqdm
 
 from crops_jax.embeddings.encoder import Encoder
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text.packing import PADDING_TOKEN
 
 _QUERIES_AT_ONCE = 64
@@ -40,7 +40,7 @@ class PolyEncoder(Encoder):
         tokens = self._tokens(queries, "query")
         size = _QUERIES_AT_ONCE * self._devices.size
         rows = NamedSharding(self._devices, PartitionSpec("rows"))
-        with tqdm(total=len(queries), unit="query", desc="embedding queries", disable=not progress) as bar:
+        with ProgressLine(total=len(queries), unit="queries", desc="embedding queries", disable=not progress) as bar:
             for start in range(0, len(tokens), size):
                 part = tokens[start : start + size]
                 padded = np.full((size, limits.max_query_tokens), PADDING_TOKEN, np.int32)

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
@@ -25,6 +25,10 @@ from crops_jax.program.help_rules import help_rules
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """The type of the field `config` of a program's arguments. The configuration's fields are flags without a prefix."""
+
+_Kind = TypeVar("_Kind")
+_Unnamed = typing.Annotated[_Kind, tyro.conf.arg(name="")]
+"""The type of a field whose own fields are flags without a prefix."""
 
 
 _called_as = ""
@@ -42,8 +46,29 @@ def call_as(words: str) -> None:
     _called_as = words
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputFlags:
+    """The flag of every program."""
+
+    json: bool = False
+    """Print the outcome as one line of JSON also where standard output is a terminal, which otherwise shows a short
+    table and the next commands."""
+
+
+def command_of(module: str) -> str:
+    """Returns the words that call a program of this project, in the way in which this process was called."""
+    if not _called_as:
+        return f"python -m {module}"
+    return f"{_called_as.partition(' ')[0]} {module.rpartition('.')[2].replace('_', '-')}"
+
+
 def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
-    """Returns the dataclass that `function` takes, filled from a command line.
+    """Returns the arguments that `parse_call` returns, without the flags that all programs have."""
+    return parse_call(function, arguments, example=example)[0]
+
+
+def parse_call(function: Callable, arguments: list[str], *, example: str) -> tuple[Any, OutputFlags]:
+    """Returns the dataclass that `function` takes, filled from a command line, and the flags that all programs have.
 
     A wrong command line ends the program with status 2.
 
@@ -61,29 +86,32 @@ def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any
     shown: dict[str, Any] = {"config": markers, "registry": help_rules()}
     fields = {field.name for field in dataclasses.fields(kind)}
     arguments = _joined(arguments)
+    call: Any = dataclasses.make_dataclass("Call", [("arguments", _Unnamed[kind]), ("flags", _Unnamed[OutputFlags])])
     with _config_errors_are_input_errors():
         if "config" not in fields:
-            start = _starting_values(kind, arguments)
-            return tyro.cli(kind, prog=prog, description=description, args=arguments, **shown, **start)
+            values = _starting_values(kind, arguments)
+            start = {"default": call(values, OutputFlags())} if values is not None else {}
+            filled = tyro.cli(call, prog=prog, description=description, args=arguments, **shown, **start)
+            return filled.arguments, filled.flags
         named = bool(arguments) and not arguments[0].startswith("-")
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
         defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
-        return tyro.cli(
-            kind, prog=f"{prog} CONFIG", description=description, args=rest, default=kind(**defaults), **shown
-        )
+        default = call(kind(**defaults), OutputFlags())
+        filled = tyro.cli(call, prog=f"{prog} CONFIG", description=description, args=rest, default=default, **shown)
+        return filled.arguments, filled.flags
 
 
-def _starting_values(kind: type, arguments: Sequence[str]) -> dict[str, Any]:
-    """Returns the default of tyro.cli for arguments whose defaults depend on a flag, and nothing for other ones.
+def _starting_values(kind: type, arguments: Sequence[str]) -> Any:
+    """Returns the default of arguments whose defaults depend on a flag, and None for other ones.
 
     Such a dataclass has a class method `named_defaults`, which takes the command line and returns values of fields.
     """
     if not hasattr(kind, "named_defaults"):
-        return {}
+        return None
     values = {field.name: _default(field) for field in dataclasses.fields(kind)} | kind.named_defaults(arguments)
-    return {"default": kind(**values)}
+    return kind(**values)
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

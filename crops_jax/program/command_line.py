@@ -5,7 +5,8 @@ A program is a frozen dataclass of arguments and a function from it to its outco
     if __name__ == "__main__":
         program.run(mine, example="python -m data.mine --logs logs --output labels")
 
-The outcome is printed as one line of JSON, the last line on standard output. All other output goes to standard error.
+The outcome is printed as one line of JSON, the last line on standard output. Where standard output is a terminal, it is
+a short table with the next commands instead, unless --json is given. All other output goes to standard error.
 """
 
 import contextlib
@@ -19,13 +20,19 @@ from typing import Any, NoReturn
 
 from crops_jax.devices import cluster_environment, notices, processes
 from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
-from crops_jax.program.arguments import parse
+from crops_jax.program.arguments import parse_call
+from crops_jax.program.outcome import next_commands, outcome_table
+from crops_jax.program.place import INTERRUPTED, place_in_chain
+from crops_jax.program.progress import say
+from crops_jax.program.terminal import columns, is_terminal
 
 
 def run(
     function: Callable[[Any], dict[str, Any]],
     *,
     example: str,
+    then: Sequence[str] = (),
+    table: bool = True,
     arguments: Sequence[str] | None = None,
     uses_devices: bool = False,
 ) -> NoReturn:
@@ -39,6 +46,8 @@ def run(
         dataclass has a field `config: ConfigArgument`, the first positional argument names a configuration (see
         `load_config`), and flags override its fields: `--optimizer.learning-rate 1e-5`.
       example: one line for --help.
+      then: the commands that come next, which a terminal shows; `crops_jax.program.outcome.next_commands` takes them.
+      table: whether a terminal shows the outcome as a table; False for programs that print it themselves.
       arguments: the command line, by default sys.argv[1:].
       uses_devices: whether the program computes on accelerators. If not, it stays on the CPU of a machine whose TPU
         chips belong to a slice of several machines.
@@ -46,20 +55,36 @@ def run(
     cluster_environment.skip_absent_tpu(os.environ)
     if not uses_devices:
         cluster_environment.leave_shared_tpu(os.environ)
-    with _stdout_for_outcome_only() as print_outcome:
-        sys.exit(_status(function, example, list(sys.argv[1:] if arguments is None else arguments), print_outcome))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with _stdout_for_outcome_only() as stdout:
+        sys.exit(_status(function, given, stdout, example=example, then=then, table=table))
 
 
-def _status(function: Callable, example: str, arguments: list[str], print_outcome: Callable[[str], None]) -> int:
+def _status(
+    function: Callable,
+    given: list[str],
+    stdout: "_Stdout",
+    *,
+    example: str,
+    then: Sequence[str],
+    table: bool,
+) -> int:
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
-    previous_hook, sys.unraisablehook = sys.unraisablehook, _terminates_again(sys.unraisablehook)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a chain ignores it for its programs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous_hook, sys.unraisablehook = sys.unraisablehook, _raises_again(sys.unraisablehook)
     noticing = notices.watch(os.environ)
     try:
-        check_encoding(arguments, sys.getfilesystemencoding())
-        outcome = function(parse(function, arguments, example=example))
+        check_encoding(given, sys.getfilesystemencoding())
+        arguments, flags = parse_call(function, given, example=example)
+        outcome = function(arguments)
         # Among several processes, process 0 prints the outcome for all.
         if processes.current().is_first:
-            print_outcome(json.dumps(outcome, ensure_ascii=False, default=str))
+            if flags.json or not stdout.is_terminal:
+                stdout.write(json.dumps(outcome, ensure_ascii=False, default=str))
+            else:
+                lines = outcome_table(outcome, width=stdout.columns) if table else []
+                stdout.write("\n".join([*lines, *next_commands(then, arguments, outcome)]))
         return 0
     except AnotherProcessFailed as error:
         return error.status
@@ -70,7 +95,13 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
         if explanation is None:
             raise
         status, message = explanation
-        _print_error(message)
+        if status == Interrupted.status:
+            if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process without a traceback
+            if place_in_chain() is not None:
+                stdout.write(json.dumps({INTERRUPTED: message}, ensure_ascii=False))
+                return status
+        say(f"error: {message}")
         return status
     finally:
         noticing.set()
@@ -78,23 +109,37 @@ def _status(function: Callable, example: str, arguments: list[str], print_outcom
         signal.signal(signal.SIGTERM, previous)
 
 
+class _Stdout:
+    """The standard output of the program, on which only its outcome is written.
+
+    Attributes:
+      is_terminal: whether a person reads it.
+      columns: the number of columns that a line may have.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.is_terminal, self.columns = is_terminal(descriptor), columns(descriptor)
+
+    def write(self, text: str) -> None:
+        """Writes lines, unless there are none."""
+        if text:
+            # A path in the outcome can contain bytes that are not UTF-8.
+            os.write(self._descriptor, (text + "\n").encode(errors="surrogateescape"))
+
+
 @contextlib.contextmanager
-def _stdout_for_outcome_only() -> Iterator[Callable[[str], None]]:
+def _stdout_for_outcome_only() -> Iterator[_Stdout]:
     """Sends standard output to standard error. It redirects the file descriptor, so that native code is included."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        yield print
+        yield _Stdout(1)
         return
     sys.stdout.flush()
     stdout = os.dup(1)
     os.dup2(2, 1)
-
-    def print_outcome(line: str) -> None:
-        # A path in the outcome can contain bytes that are not UTF-8.
-        os.write(stdout, (line + "\n").encode(errors="surrogateescape"))
-
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            yield print_outcome
+            yield _Stdout(stdout)
     finally:
         sys.stdout.flush()
         os.dup2(stdout, 1)
@@ -121,31 +166,32 @@ def check_encoding(arguments: Sequence[str], encoding: str) -> None:
             )
 
 
+_SIGNALS = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+"""The signals by the exceptions that their handlers raise."""
+
+
 def _raise_interrupted(*_: Any) -> None:
     raise Interrupted("the program was terminated; nothing half-written is kept; call the same command again")
 
 
-def _terminates_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Returns a hook for exceptions that Python drops. When SIGTERM raised the exception, it sends SIGTERM again.
+def _raises_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Returns a hook for exceptions that Python drops. When a signal raised the exception, it sends the signal again.
 
     A signal can arrive while the garbage collector, a finaliser or a weak reference calls a function. Python drops an
     exception that is raised there. So the signal is sent again a moment later, to the handler that is set by then.
     """
 
-    def send() -> None:
-        if callable(signal.getsignal(signal.SIGTERM)):
-            os.kill(os.getpid(), signal.SIGTERM)
+    def send(number: int) -> None:
+        if callable(signal.getsignal(number)):
+            os.kill(os.getpid(), number)
 
     def send_again_or_pass_on(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, Interrupted):
-            timer = threading.Timer(0.05, send)
-            timer.daemon = True
-            timer.start()
-        else:
+        number = next((of for kind, of in _SIGNALS.items() if issubclass(unraisable.exc_type, kind)), None)
+        if number is None:
             hook(unraisable)
+            return
+        timer = threading.Timer(0.05, send, (number,))
+        timer.daemon = True
+        timer.start()
 
     return send_again_or_pass_on
-
-
-def _print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)

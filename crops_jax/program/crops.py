@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import crops_jax
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, end_at_once_on_signals
 from crops_jax.program.arguments import call_as
 
 STAGES = {
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None, root: Path | None = None) -> No
     sys.path.insert(0, str(root))
     sys.argv = given
     call_as(f"crops {given[0]}")
+    end_at_once_on_signals()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit(0)
 

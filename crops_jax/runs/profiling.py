@@ -1,12 +1,13 @@
 """Writes profiler traces of a few steps when the configuration requests them."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from crops_jax.program.progress import say
 
 FOLDER = "profile"
 STEP_ANNOTATION = "train"
@@ -47,4 +48,4 @@ class ProfiledSteps:
         if self._is_tracing:
             self._is_tracing = False
             jax.profiler.stop_trace()
-            print(f"profiler trace: {self._folder}", file=sys.stderr, flush=True)
+            say(f"profiler trace: {self._folder}")

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from crops_jax.config import Config
 from crops_jax.devices import processes, sharding
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
+from crops_jax.program.progress import ProgressLine
 from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.retrieval.attended import attended_top_k
 from crops_jax.retrieval.exact import exact_top_k
@@ -127,8 +127,8 @@ class DevRecall:
         layout = sharding.batch_sharding(self._mesh)
         size = batch_tokens(self._mesh.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         silent = not processes.current().is_first
-        with tqdm(
-            total=len(texts), desc=f"dev {tower} texts", unit="text", delay=5, leave=False, disable=silent
+        with ProgressLine(
+            total=len(texts), desc=f"embedding dev texts, {tower}", unit="texts", leave=False, disable=silent
         ) as bar:
             for batch in row_batches(
                 texts, widths=(self._width,), batch_tokens=size, multiple=sharding.num_groups(self._mesh)

@@ -5,7 +5,6 @@ evaluation, and the choice of the best checkpoint.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.models.dual_encoder import abstract_dual_encoder, random_dual_encoder
 from crops_jax.models.parameters import place_parameters, random_parameters
 from crops_jax.models.query_codes import QueryCodes
+from crops_jax.program.progress import say
 from crops_jax.runs import checksums
 from crops_jax.runs.checkpoints import Checkpoints, Progress, read_progress
 from crops_jax.runs.initial_run import read_weights
@@ -72,7 +72,7 @@ def train(
     with Checkpoints(run, config, keep_last=config.training.keep_last) as checkpoints:
         if (ended := _ended(checkpoints, config, steps)) is not None:
             if processes.current().is_first:
-                print(f"{run} is finished: {ended[0]} steps", file=sys.stderr)
+                say(f"{run} is finished: {ended[0]} steps")
             return _outcome(*ended, steps=steps)
         mesh = sharding.make_mesh(config.mesh)
         sharding.check_batch(config.data.queries_per_batch, mesh, flag=_BATCH_FLAG)

@@ -1,7 +1,7 @@
 """Guards for the events that end a training run before its last step: a signal, a full disk, and overflow."""
 
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from crops_jax.devices import notices, processes, sharding
-from crops_jax.errors import Interrupted, NamedFailure, is_full_disk
+from crops_jax.errors import CHAIN_VARIABLE, Interrupted, NamedFailure, is_full_disk
+from crops_jax.program.progress import say
 from crops_jax.runs.checkpoints import Checkpoints
 
 
@@ -36,9 +37,11 @@ def stop_signal() -> Iterator[threading.Event]:
         if event.is_set():
             raise Interrupted("interrupted twice; the checkpoint before this step is kept; call the same command again")
         event.set()
-        print("stopping after this step, with a checkpoint", file=sys.stderr, flush=True)
+        say("stopping after this step, with a checkpoint")
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A chain makes its programs ignore Ctrl-C, and sends them SIGTERM for it.
+    numbers = [signal.SIGTERM] if CHAIN_VARIABLE in os.environ else [signal.SIGTERM, signal.SIGINT]
+    previous = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield event
     finally:
@@ -164,7 +167,7 @@ class NonFiniteSteps:
             raise NamedFailure(f"{message}{before}; {self._checkpoints.last_good()}; {self._advice}")
         self.skipped += 1
         if processes.current().is_first:
-            print(f"{message}; skipped, {self.skipped} of at most {self._allowed}", file=sys.stderr, flush=True)
+            say(f"{message}; skipped, {self.skipped} of at most {self._allowed}")
         return True
 
 

@@ -3,7 +3,6 @@
 A Task defines the model and the data. A checkpoint also keeps the sums since the last line of metrics.jsonl.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from crops_jax.config import Config, CrossEncoderConfig
 from crops_jax.devices import processes
 from crops_jax.errors import InputError, Interrupted
+from crops_jax.program.progress import ProgressLine, say
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
@@ -176,7 +175,7 @@ class TrainingLoop:
             profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._training.profile_steps)))
             silent = not processes.current().is_first
             bar = stack.enter_context(
-                tqdm(total=steps, initial=self._first, unit="step", desc="training", disable=silent)
+                ProgressLine(total=steps, initial=self._first, unit="steps", desc="training", delay=0, disable=silent)
             )
             feed = self._task.batches(self._first)
             pending: tuple[int, Any] | None = None
@@ -197,7 +196,7 @@ class TrainingLoop:
                         last = self._check(*pending)
                     pending = None
                     self._finish_step(step, last, actions)
-                    bar.set_postfix(loss=f"{float(last.loss):.4f}", refresh=False)
+                    bar.show(loss=f"{float(last.loss):.4f}")
                 bar.update()
                 watchdog.step_done()
                 if self._ends_early:
@@ -234,7 +233,7 @@ class TrainingLoop:
         self._log.goodput({"event": "end", "step": step, **self._watch.read()})
         if processes.current().is_first:
             blocked = seconds_of(self._run, "checkpoint")
-            print(f"checkpoints blocked the training for {blocked:.1f} s", file=sys.stderr, flush=True)
+            say(f"checkpoints blocked the training for {blocked:.1f} s")
 
     def _actions_after(self, step: int, *, saving: bool) -> _Actions:
         """Returns the actions. saving: whether a checkpoint is requested, by the clock or by a signal to stop."""
@@ -297,11 +296,9 @@ class TrainingLoop:
     def _print_end(self, step: int) -> None:
         best = self._progress.best
         if best is not None and processes.current().is_first and step < self._task.steps:
-            print(
+            say(
                 f"stopped early at step {step} of {self._task.steps}: {self._progress.evaluations_since_best} "
-                f"evaluations since step {best.step} were not better than {best.metric:.4f}",
-                file=sys.stderr,
-                flush=True,
+                f"evaluations since step {best.step} were not better than {best.metric:.4f}"
             )
 
     def _print_header(self) -> None:
@@ -309,11 +306,9 @@ class TrainingLoop:
             return
         task, devices = self._task, self._task.mesh.devices.ravel()
         shape = " x ".join(f"{name} {size}" for name, size in task.mesh.shape.items())
-        print(
+        say(
             f"devices: {devices.size} x {devices[0].device_kind}, mesh: {shape}, {task.details}, steps: "
-            f"{self._first} to {task.steps} of {task.examples_per_step} {task.unit}",
-            file=sys.stderr,
-            flush=True,
+            f"{self._first} to {task.steps} of {task.examples_per_step} {task.unit}"
         )
 
 

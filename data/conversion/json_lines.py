@@ -15,9 +15,9 @@ from typing import BinaryIO, cast
 
 import duckdb
 import pyarrow as pa
-from tqdm import tqdm
 
 from crops_jax.errors import InputError, one_line
+from crops_jax.program.progress import ProgressLine
 
 LINE_BYTES = 1 << 26
 _BATCH_BYTES = 1 << 24
@@ -105,7 +105,12 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """
     with opened(file) as lines:
         for number, line in enumerate(
-            tqdm(iter(lambda: lines.readline(LINE_BYTES + 1), b""), desc=f"reading {file.name}", delay=3, leave=False),
+            ProgressLine(
+                iter(lambda: lines.readline(LINE_BYTES + 1), b""),
+                desc=f"reading {file.name}",
+                unit="lines",
+                leave=False,
+            ),
             start=1,
         ):
             if len(line) > LINE_BYTES:

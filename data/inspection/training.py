@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax.config.stored import CONFIG, read_sections
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
+from crops_jax.program.progress import ProgressLine
 
 
 def describe_records(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _describe_split(path: Path, split: str, vocabulary_size: int) -> dict[str, A
     levels = np.zeros(len(Level), np.int64)
     scored = 0
     documents = longest_query = longest_document = 0
-    for number in tqdm(range(len(source)), desc=f"reading {split}", unit=" records", delay=3, leave=False):
+    for number in ProgressLine(range(len(source)), desc=f"reading {split}", unit="records", leave=False):
         record = source[number]
         texts = [record.query_tokens, *record.document_tokens]
         if any(len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocabulary_size for tokens in texts):

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.program.progress import ProgressLine
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.document_schema import InvalidAnswer, parse_answer
 from data.language_model.endpoint import Endpoint, OutOfQuota, Refused, Transient
@@ -77,7 +76,7 @@ class Asker:
         self._terminated = False
         self._in_a_row = 0
         waiting = iter(questions)
-        with _on_sigterm(self._terminate), tqdm(total=total, desc="asking", unit="request", delay=3) as bar:
+        with _on_sigterm(self._terminate), ProgressLine(total=total, desc="asking", unit="requests") as bar:
             workers = [asyncio.create_task(self._work(waiting, bar)) for _ in range(self.concurrency)]
             stop: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
             gathered: asyncio.Future[Any] = asyncio.gather(*workers)
@@ -101,7 +100,7 @@ class Asker:
         self._terminated = True
         self._stop.set()
 
-    async def _work(self, waiting: Iterator[Question], bar: tqdm) -> None:
+    async def _work(self, waiting: Iterator[Question], bar: ProgressLine) -> None:
         for question in waiting:
             try:
                 await self._answer(question)

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from crops_jax.artifacts import replaced_file
 from crops_jax.discriminator import Discriminator
 from crops_jax.discriminator.similarity import Similarity
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from crops_jax.text.forms import distinct
 from data.backends.connection import Connection, arrow_batches
@@ -64,7 +64,7 @@ def theta_table(
     lengths = _run_lengths(found["doc_id"])
     queries = found["query"]
     first_document = first_pair = 0
-    with tqdm(total=len(found), desc="scoring pairs", unit="pair", delay=2) as bar:
+    with ProgressLine(total=len(found), desc="scoring pairs", unit="pairs") as bar:
         for texts in _texts(connection, wanted):
             counts = lengths[first_document : first_document + len(texts)]
             document_of = np.repeat(np.arange(len(texts)), counts)

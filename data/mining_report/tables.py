@@ -18,10 +18,10 @@ from typing import cast
 
 import duckdb
 import ibis
-from tqdm import tqdm
 
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
+from crops_jax.program.progress import ProgressLine
 from data.backends.connection import DuckDBConnection
 from data.labels.table import open_labels
 from data.perspectives.log_events import LogEvents, read_events
@@ -94,7 +94,7 @@ def open_tables(
         written = open_written_documents(knowledge_documents, logs=tables)
         read = [(of, name) for of, name in read if name not in written.names]
         read += [(written, name) for name in written.names]
-    progress = tqdm(total=4, desc="preparing labels and logs", unit=" steps", delay=3, leave=False)
+    progress = ProgressLine(total=4, desc="preparing labels and logs", unit="steps", leave=False)
     with progress, open_labels(labels) as (connection, label_files), named_lack_of_room():
         progress.update()
         if memory_limit is not None:

@@ -1,7 +1,6 @@
 """Reads the texts of documents from log tables, and turns them into tokens."""
 
 import collections
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int32, Int64
-from tqdm import tqdm
 
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text import DOCUMENT_FIELDS, document_text
 from crops_jax.text.tokenizer import Tokenizer
 from data.backends.connection import arrow_batches
@@ -107,7 +106,7 @@ def tokenize_documents(
 
     with (
         open(file, "wb") as spool,
-        tqdm(total=len(doc_ids), desc="documents", unit="document", file=sys.stderr, delay=2) as bar,
+        ProgressLine(total=len(doc_ids), desc="tokenizing documents", unit="documents") as bar,
     ):
         for tokens, sizes, cut_here in tokenize(tasks()):
             # The results are in the order of the tasks.

@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 import duckdb
 import pyarrow as pa
-from tqdm import tqdm
 
 from crops_jax.errors import InputError, InputErrors
+from crops_jax.program.progress import ProgressLine
 from crops_jax.text import normalise_query
 from data.tables.files import TableFiles, add_view, named_read_errors
 from data.tables.rules import REFERENCES, Rule, value_rules
@@ -51,7 +51,7 @@ def check_tables(
     rewrites = {}
     rows = sum(table.rows for table in tables.values())
     wrong: set[tuple[str, str]] = set()
-    with tqdm(total=rows, desc="checking log tables", unit=" rows", delay=3, leave=False) as progress:
+    with ProgressLine(total=rows, desc="checking log tables", unit="rows", leave=False) as progress:
         for table in tables.values():
             found, rewritten = _row_problems(connection, table)
             problems += [problem for _, problem in found]

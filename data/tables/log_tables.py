@@ -11,7 +11,6 @@ logs.quarantined                      # {"candidates": {"stage: unknown stage va
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.artifacts import replaced_file
 from crops_jax.errors import InputError, InputErrors
+from crops_jax.program.progress import say
 from data.tables.checks import check_tables
 from data.tables.days import DaySpan
 from data.tables.duckdb_session import connect_duckdb, duckdb_settings, duckdb_size
@@ -165,7 +165,7 @@ def _print_counts(rows: SetAside, quarantine: Path | str | None) -> None:
     for name, counts in rows.counts.items():
         reasons = ", ".join(f"{number} ({reason})" for reason, number in counts.items())
         written_to = f" and written to {quarantine}" if quarantine is not None else ""
-        print(f"table {name}: {sum(counts.values())} rows were set aside{written_to}: {reasons}", file=sys.stderr)
+        say(f"table {name}: {sum(counts.values())} rows were set aside{written_to}: {reasons}")
 
 
 def copy_table(logs: LogTables, name: str, directory: Path) -> None:

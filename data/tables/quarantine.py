@@ -23,11 +23,11 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from crops_jax import artifacts
 from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
+from crops_jax.program.progress import ProgressLine
 from data.tables.checks import (
     WRITTEN_IDS,
     broken_rules,
@@ -76,7 +76,7 @@ def set_aside(connection: duckdb.DuckDBPyConnection, directory: Path, tables: di
     kept = dict(tables)
     counts: dict[str, dict[str, int]] = {}
     rows = sum(table.rows for table in tables.values())
-    with tqdm(total=rows, desc="checking log tables", unit=" rows", delay=3, leave=False) as progress:
+    with ProgressLine(total=rows, desc="checking log tables", unit="rows", leave=False) as progress:
         for name, table in tables.items():
             with named_read_errors(table):
                 table, rewritten = _set_aside_rows(connection, table, tables)

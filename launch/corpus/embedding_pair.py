@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax import artifacts
 from crops_jax.embeddings import Embeddings, iterate, open_embeddings, read_layout, shard_is_finished
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine
 
 # Storing a unit vector in fewer bytes changes its length by less than this.
 _LENGTH_TOLERANCE = 1e-2
@@ -54,7 +54,7 @@ def _open(path: str, *, tower: Literal["query", "document"]) -> Embeddings:
             f"--{argument}-embeddings {path}: vectors of the {written_tower} tower; embed with launch.embed --tower "
             f"{tower}"
         )
-    with tqdm(total=layout.rows, desc=f"checking {tower} vectors", unit=" rows", delay=3, leave=False) as progress:
+    with ProgressLine(total=layout.rows, desc=f"checking {tower} vectors", unit="rows", leave=False) as progress:
         for shard, (ids, vectors) in enumerate(iterate(embeddings)):
             file = Path(path) / layout.file("embeddings", shard)
             if not shard_is_finished(Path(path), layout, shard, ids=ids):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from crops_jax.program.progress import ProgressLine
 from crops_jax.retrieval.reranking import reranked
 from launch.corpus.documents import Corpus
 from launch.evaluation.searching import DEPTH, Retrieved
@@ -41,7 +41,7 @@ def score_by_poly_encoder(
     seconds["contexts"] = time.perf_counter() - started
 
     started = time.perf_counter()
-    with tqdm(total=int((encoder.indices >= 0).sum()), desc="Poly-encoder, reranking", unit="pair") as bar:
+    with ProgressLine(total=int((encoder.indices >= 0).sum()), desc="Poly-encoder, reranking", unit="pairs") as bar:
         scores = attended_scores_at(
             contexts, documents, encoder.indices, temperature=model.temperature, progress=bar.update
         )
@@ -51,7 +51,7 @@ def score_by_poly_encoder(
     if every_document:
         started = time.perf_counter()
         pairs = len(queries) * len(documents)
-        with tqdm(total=pairs, desc="Poly-encoder, every document", unit="pair", unit_scale=True) as bar:
+        with ProgressLine(total=pairs, desc="Poly-encoder, every document", unit="pairs") as bar:
             lists[EXHAUSTIVE] = Retrieved(
                 *attended_top_k(
                     contexts,

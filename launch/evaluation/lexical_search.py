@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax.artifacts import replaced_file
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine
 from crops_jax.retrieval.bm25 import Bm25
 from launch.corpus.documents import Corpus
 from launch.evaluation.dev_queries import DevQueries
@@ -26,7 +26,7 @@ def search_bm25(queries: Sequence[str], corpus: Corpus, *, k1: float, b: float) 
     index, order = Bm25(corpus.texts, k1=k1, b=b), corpus.order
     parts = [
         index.search(queries[start : start + _QUERIES_AT_ONCE], min(DEPTH, len(corpus.doc_ids)), order=order)
-        for start in tqdm(range(0, len(queries), _QUERIES_AT_ONCE), desc="BM25", unit="batch")
+        for start in ProgressLine(range(0, len(queries), _QUERIES_AT_ONCE), desc="BM25", unit="batches")
     ]
     return Retrieved(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
@@ -39,7 +39,7 @@ def tune_bm25(dev: DevQueries, corpus: Corpus) -> Bm25Parameters:
     if dev.absent:
         raise InputError(f"--tune-bm25 needs dev queries, and there are none: {dev.absent}")
     curve = []
-    for k1, b in tqdm(GRID, desc="tuning BM25", unit="pair"):
+    for k1, b in ProgressLine(GRID, desc="tuning BM25", unit="pairs of k1 and b"):
         value = dev.mean(search_bm25(dev.queries, corpus, k1=k1, b=b).indices, corpus.doc_ids)
         curve.append({"k1": k1, "b": b, "value": value})
     best = max(curve, key=lambda one: one["value"])

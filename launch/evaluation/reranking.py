@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax.discriminator import DESCRIPTION, Discriminator
 from crops_jax.errors import InputError
+from crops_jax.program.progress import ProgressLine
 from crops_jax.retrieval.reranking import reranked
 from data.mining.relevance.theta import FOLDER, Theta, open_theta, refuse_seen_answers
 from data.tables import LogTables
@@ -90,7 +90,7 @@ def reranking_note(description: dict[str, Any]) -> str:
 def _scores(discriminator: Discriminator, queries: Sequence[str], indices: np.ndarray, corpus: Corpus) -> np.ndarray:
     scores = np.zeros(indices.shape, np.float32)
     places = np.argwhere(indices >= 0)
-    with tqdm(total=len(places), desc="reranking", unit="pair") as bar:
+    with ProgressLine(total=len(places), desc="reranking", unit="pairs") as bar:
         for start in range(0, len(places), discriminator.pairs_at_once):
             rows, ranks = places[start : start + discriminator.pairs_at_once].T
             documents = [corpus.texts[int(index)] for index in indices[rows, ranks]]

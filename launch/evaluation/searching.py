@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from crops_jax.embeddings import Embeddings
+from crops_jax.program.progress import ProgressLine
 from launch.corpus.documents import Corpus
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def search_exactly(query_vectors: np.ndarray, vectors: Embeddings, corpus: Corpu
 
     depth = min(DEPTH, len(corpus.doc_ids))
     pairs = len(query_vectors) * len(corpus.doc_ids)
-    with tqdm(total=pairs, desc="exact search", unit=" pairs", unit_scale=True) as bar:
+    with ProgressLine(total=pairs, desc="exact search", unit="pairs") as bar:
         scores, indices = mapped_top_k(
             query_vectors, vectors.shards, depth, order=corpus.order, mesh=local_mesh(), progress=bar.update
         )

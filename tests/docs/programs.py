@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 from crops_jax import program
@@ -90,7 +91,8 @@ def refusal(call: Call) -> str | None:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            program.parse(getattr(importlib.import_module(call.module), name), list(call.arguments))
+            function = getattr(importlib.import_module(call.module), name)
+            program.parse(function, list(call.arguments))
     except (SystemExit, InputError) as error:
         return f"{call.module} {' '.join(call.arguments)}: {told.getvalue() or error}"
     return None
@@ -109,13 +111,24 @@ def make_targets() -> set[str]:
 @functools.cache
 def _function_of(module: str) -> str | None:
     """The function that a module passes to `program.run`; None where it does not call it."""
+    found = _run_of(module)
+    return None if found is None else ast.unparse(found.args[0])
+
+
+def _run_of(module: str) -> ast.Call | None:
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not path.is_file():
         return None
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "program.run":
-            return ast.unparse(node.args[0])
+            return node
     return None
+
+
+def run_options(module: str) -> dict[str, Any]:
+    """The options that a module passes to `program.run`; empty where it does not call it."""
+    found = _run_of(module)
+    return {} if found is None else {str(word.arg): ast.literal_eval(word.value) for word in found.keywords}
 
 
 def _help(function) -> str:

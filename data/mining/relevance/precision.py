@@ -5,7 +5,6 @@ Theta is the relevance discriminator; alpha is the threshold that its probabilit
 
 import dataclasses
 import datetime
-import sys
 from typing import Any, NamedTuple
 
 import ibis
@@ -15,6 +14,7 @@ from jaxtyping import Float
 
 from crops_jax.discriminator import Discriminator
 from crops_jax.errors import InputError
+from crops_jax.program.progress import say
 from crops_jax.retrieval.intervals import bootstrap_ratio
 from data.backends.connection import Connection
 from data.mining.evidence import DECIDED_BY_THETA, Evidence, count
@@ -117,11 +117,10 @@ def measure_relevance(
 
 def _warn(passing: float | None, alpha: float) -> None:
     if passing is not None and passing > MAX_RANDOM_PASSING:
-        print(
+        say(
             f"warning: theta passes {passing:.1%} of random query-document pairs at alpha {alpha:g}, more than "
             f"{MAX_RANDOM_PASSING:.0%}; many of the positives that it decides are then irrelevant. Raise --alpha, give "
-            "--alpha-precision, or train a better discriminator",
-            file=sys.stderr,
+            "--alpha-precision, or train a better discriminator"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.program.chain import Chain, Step, read_steps
+from crops_jax.program.place import Place
 from tests.paths import ROOT
+from tests.pseudo_terminal import CTRL_C, on_terminal
 
 COPY = """
 import json, pathlib, sys
@@ -128,6 +131,123 @@ def test_a_step_ends_with_its_chain(here, number):
     os.kill(chain.pid, number)
     assert chain.wait(timeout=120) == (3 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_for(here / "stopped")
+
+
+def test_the_chain_says_how_much_time_is_left_as_far_as_programs_were_measured(here, capfd):
+    planned = [copy("a", "b"), copy("b", "c"), Step(name="d", module="x", arguments=(), inputs=(), output=Path("d"))]
+
+    def headings(steps):
+        chain = Chain(Path("work"), planned=planned)
+        for step in steps:
+            chain.run(step)
+        said = re.sub(r"\d\d:\d\d spent", "spent", capfd.readouterr().err)
+        return [line for line in said.splitlines() if line.startswith("[")]
+
+    assert headings(planned[:1]) == ["[1/3] b"]
+    memory = json.loads(Path("work/steps.json").read_text())
+    assert memory["b"]["seconds"] < 120
+    memory["b"]["seconds"] = 100
+    Path("work/steps.json").write_text(json.dumps(memory))
+    assert headings(planned[:2]) == ["[1/3] b: is already done", "[2/3] c (spent, over 01:40 left)"]
+    memory = json.loads(Path("work/steps.json").read_text())
+    memory["b"]["seconds"] = memory["c"]["seconds"] = 100
+    memory["d"] = {"step": {}, "output": None, "outcome": {}, "seconds": 3600}
+    Path("work/steps.json").write_text(json.dumps(memory))
+    Path("a").write_text("other")
+    assert headings(planned[:1]) == ["[1/3] b (about 1:03:20 left)"]
+
+
+def test_a_program_of_a_chain_knows_its_place(here):
+    (here / "placed.py").write_text("import os\nprint(os.environ['CROPS_JAX_STEP'])\n")
+    steps = [Step(name=name, module="placed", arguments=(), inputs=(), output=Path(name)) for name in "ab"]
+    chain = Chain(Path("work"), planned=steps)
+    first, second = (Place(**chain.run(step)) for step in steps)
+    assert (first.label, first.expected, first.same, first.unknown) == ("[1/2]", None, 1, 0)
+    assert (second.label, second.later, second.same, second.unknown) == ("[2/2]", 0, 0, 0)
+    assert second.expected is not None
+    assert second.started >= first.started
+
+
+PROGRAM = """
+import dataclasses, signal, sys, threading
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from crops_jax import errors, program
+from crops_jax.errors import Interrupted
+from crops_jax.program.chain import Chain, Step
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    output: str = "x"
+
+def work(arguments: Arguments) -> dict:
+    \"\"\"Works.\"\"\"
+    {work}
+    return {{}}
+"""
+CHILD = PROGRAM.format(
+    root=str(ROOT), work="print('working', file=sys.stderr, flush=True)\n    while True:\n        signal.pause()"
+)
+CHILD_THAT_IMPORTS = (
+    PROGRAM.format(root=str(ROOT), work="pass")
+    + """
+errors.end_at_once_on_signals()
+print('working', file=sys.stderr, flush=True)
+while True:
+    signal.pause()
+"""
+)
+CHILD_THAT_GOES_ON = PROGRAM.format(
+    root=str(ROOT),
+    work="stopped = threading.Event()\n    signal.signal(signal.SIGTERM, lambda *_: stopped.set())\n"
+    "    print('working', file=sys.stderr, flush=True)\n    stopped.wait()",
+)
+PARENT = PROGRAM.format(
+    root=str(ROOT),
+    work="Chain(Path('work'), total=2).run("
+    "Step(name='wait', module='waiting', arguments=(), inputs=(), output=Path('x')))",
+)
+RUN = "\nprogram.run(work, example='')\n"
+
+
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        (CHILD, "error: step 'wait': the program was terminated; nothing half-written is kept; call the same"),
+        (CHILD_THAT_IMPORTS, "error: step 'wait': interrupted; call the same command again to go on"),
+        (CHILD_THAT_GOES_ON, "error: interrupted after step 'wait'; call the same command again to go on"),
+    ],
+    ids=["working", "importing", "done in spite of it"],
+)
+def test_ctrl_c_reaches_parent_and_child_and_is_reported_once(here, child, message):
+    (here / "waiting.py").write_text(child + RUN)
+    (here / "parent.py").write_text(PARENT + RUN)
+    session = on_terminal([sys.executable, "parent.py"], answers={"working": CTRL_C}, folder=here)
+    assert session.status == 3
+    assert session.written.count("error:") == 1, session.written
+    assert message in session.written
+    assert "Traceback" not in session.written
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_chain_alone_is_passed_on_and_reported_once(here, number):
+    (here / "waiting.py").write_text(CHILD + RUN)
+    (here / "parent.py").write_text(PARENT + RUN)
+    chain = subprocess.Popen(
+        [sys.executable, "parent.py"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job inherits that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    lines = [line for line in iter(chain.stderr.readline, "working\n") if line]
+    os.kill(chain.pid, number)
+    out, err = chain.communicate(timeout=240)
+    assert chain.returncode == 3
+    assert out == ""
+    assert err.count("error:") == 1
+    assert "\r" not in "".join(lines) + err
 
 
 def wait_for(file, process=None):

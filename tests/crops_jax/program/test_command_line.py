@@ -17,6 +17,7 @@ from crops_jax.devices.processes import Processes
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
 from crops_jax.program.command_line import check_encoding
 from tests.paths import ROOT
+from tests.pseudo_terminal import CTRL_C, on_terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -269,3 +270,79 @@ def test_a_broken_configuration_file_is_status_2(text, tmp_path, capfd):
     status, _, err = run(configured, [str(file), "--output", "x"], capfd)
     assert status == 2
     assert "broken.py" in err
+
+
+ON_A_TERMINAL = f"""
+import dataclasses, os, signal, sys, threading
+sys.path.insert(0, {str(ROOT)!r})
+from crops_jax import program
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    output: str = "out"
+    waits: bool = False
+
+def main(arguments: Arguments) -> dict:
+    \"\"\"Says where.\"\"\"
+    print("for people")
+    if arguments.waits:
+        program.say("waiting")
+        threading.Event().wait(100)
+    return {{"output": arguments.output, "rows": {{"train": 1000, "dev": 20}}}}
+
+program.run(main, example="", then=("data.mine --logs {{output}} --output LABELS",))
+"""
+
+
+def test_a_terminal_shows_a_table_and_the_next_commands():
+    session = on_terminal([sys.executable, "-c", ON_A_TERMINAL, "--output", "a b"])
+    assert session.status == 0
+    assert session.lines == [
+        "for people",
+        "output  a b",
+        "rows    train 1,000, dev 20",
+        "",
+        "next:",
+        "    python -m data.mine --logs 'a b' --output LABELS",
+        "",
+    ]
+
+
+def test_json_is_the_last_line_with_its_flag_and_where_standard_output_is_no_terminal():
+    expected = {"output": "out", "rows": {"train": 1000, "dev": 20}}
+    asked = on_terminal([sys.executable, "-c", ON_A_TERMINAL, "--json"])
+    assert json.loads(asked.lines[-2]) == expected
+    assert "next:" not in asked.lines
+    piped = on_terminal(["sh", "-c", '"$0" -c "$1" | cat', sys.executable, ON_A_TERMINAL])
+    assert json.loads(piped.lines[-2]) == expected
+
+
+def test_ctrl_c_is_one_message_without_a_traceback():
+    command = [sys.executable, "-c", ON_A_TERMINAL, "--waits"]
+    session = on_terminal(command, answers={"waiting": CTRL_C})
+    assert session.status == 3
+    assert session.written.endswith("error: interrupted; call the same command again\r\n")
+    assert session.written.count("error:") == 1
+    assert "Traceback" not in session.written
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
+    def main(arguments: Arguments) -> dict:
+        """Is told to stop while garbage is collected."""
+        gc.callbacks.append(stop)
+        gc.collect()
+        threading.Event().wait(60)
+        return {}
+
+    def stop(*_):
+        gc.callbacks.remove(stop)
+        os.kill(os.getpid(), signal.SIGINT)
+        (lambda: None)()  # signals are answered between instructions
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, out, err = run(main, ["--output", "x"], capfd)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert (status, out) == (3, "")
+    assert "error: interrupted" in err
