@@ -113,6 +113,8 @@ def explained(error: BaseException) -> tuple[int, str] | None:
         if getattr(error, "errno", None) == errno.EFBIG or "File too large" in str(error):
             what, remedy = "a file has reached the largest size that is allowed", "raise the limit (ulimit -f)"
         return NamedFailure.status, f"{what} ({where}); {remedy} and call the same command again"
+    if isinstance(error, RuntimeError) and str(error).startswith("Unable to initialize backend"):
+        return InputError.status, f"JAX cannot use a device of this machine ({one_line(error)}); --device cpu avoids it"
     if isinstance(error, OSError) and error.filename is not None and error.errno in _WRONG_PATH:
         return InputError.status, f"{os.fsdecode(error.filename)}: {error.strerror}; check the path"
     return None

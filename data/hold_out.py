@@ -297,4 +297,5 @@ if __name__ == "__main__":
         hold_out,
         example="python -m data.hold_out --logs logs --from 2024-05-31 --output split",
         then=("data.mine --logs {output} --output LABELS",),
+        device=True,
     )

@@ -174,4 +174,5 @@ if __name__ == "__main__":
             "data.report --labels {output} --logs {logs} --output LABELS.html",
             "data.write_records --labels {output} --logs {logs} --output RECORDS",
         ),
+        device=True,
     )

@@ -258,4 +258,5 @@ if __name__ == "__main__":
         example="python -m data.synthesize --logs split --output docs --base-url http://localhost:8000/v1 "
         "--model Qwen/Qwen2.5-14B-Instruct",
         then=("data.mine --logs {logs} --knowledge-documents {output} --output LABELS",),
+        device=True,
     )

@@ -292,4 +292,5 @@ if __name__ == "__main__":
         write_records,
         example="python -m data.write_records --labels labels --logs split --output records --vocabulary-size 4096",
         then=("launch.train CONFIG --records {output} --output RUN",),
+        device=True,
     )

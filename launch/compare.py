@@ -269,4 +269,5 @@ if __name__ == "__main__":
         compare,
         example="python -m launch.compare --output table --systems bm25,nce,fs_lr,crops --seeds 3",
         uses_devices=True,
+        device=True,
     )

@@ -183,4 +183,5 @@ if __name__ == "__main__":
             "launch.evaluate --run {run} --logs SPLIT --document-embeddings {output} --output EVALUATION",
             "launch.search --run {run} --logs SPLIT --document-embeddings {output} QUERY",
         ),
+        device=True,
     )

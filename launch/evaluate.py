@@ -308,4 +308,5 @@ if __name__ == "__main__":
             "launch.report {output} --output REPORT.html",
             "launch.search --run {run} --logs {logs} QUERY",
         ),
+        device=True,
     )

@@ -234,4 +234,5 @@ if __name__ == "__main__":
         "documents --level 1 --relative-margin .05 --logs split --output mined",
         uses_devices=True,
         then=("data.write_records --labels {output} --logs SPLIT --output RECORDS",),
+        device=True,
     )

@@ -111,4 +111,5 @@ if __name__ == "__main__":
             "launch.search --run {output}/ARM/run --logs {logs} QUERY",
             "launch.export --run {output}/ARM/run --output FOLDER",
         ),
+        device=True,
     )

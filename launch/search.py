@@ -158,5 +158,6 @@ if __name__ == "__main__":
         search,
         example='python -m launch.search --run run --logs logs "red car"',
         uses_devices=True,
+        device=True,
         table=False,
     )

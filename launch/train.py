@@ -125,4 +125,5 @@ if __name__ == "__main__":
             "launch.evaluate --run {output} --logs SPLIT --output EVALUATION",
             "launch.export --run {output} --output FOLDER",
         ),
+        device=True,
     )

@@ -340,4 +340,5 @@ if __name__ == "__main__":
         example="python -m launch.train_discriminator --logs split --output run --weights minilm",
         uses_devices=True,
         then=("data.mine --logs {logs} --discriminator {output} --output LABELS",),
+        device=True,
     )

@@ -11,14 +11,12 @@ JAX_COORDINATOR_ADDRESS replaces the address that the other variables name. A pr
 started is one process.
 """
 
-import glob
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from crops_jax.devices import metadata_server
+from crops_jax.devices.platforms import has_tpu, set_platforms
 from crops_jax.errors import InputError
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -26,30 +24,6 @@ _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI_COUNT, _OPEN_MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 _OPEN_MPI_LAUNCHER = "OMPI_MCA_orte_hnp_uri"
-_GPU_PLUGINS = ("cuda12_plugin", "cuda13_plugin", "rocm60_plugin", "rocm7_plugin")
-
-
-def has_tpu() -> bool:
-    """Returns whether this machine seems to have TPU chips and the library for them; neither is opened."""
-    chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
-
-
-def skip_absent_tpu(environment: MutableMapping[str, str]) -> None:
-    """Keeps JAX on the CPU when libtpu is installed and the machine has no TPU.
-
-    It must be called before JAX creates its devices. libtpu would otherwise print warnings, and end the process when a
-    profiler starts. Nothing changes when JAX_PLATFORMS names a platform, or when a JAX plugin for GPUs is installed
-    too.
-
-    Args:
-      environment: os.environ, which the child processes of this one inherit.
-    """
-    if environment.get("JAX_PLATFORMS") or not importlib.util.find_spec("libtpu") or has_tpu():
-        return
-    if any(importlib.util.find_spec(f"jax_{name}") for name in _GPU_PLUGINS):
-        return
-    _stay_on_cpu(environment)
 
 
 def leave_shared_tpu(environment: MutableMapping[str, str]) -> None:
@@ -59,7 +33,7 @@ def leave_shared_tpu(environment: MutableMapping[str, str]) -> None:
     devices.
     """
     if tpu_machines(environment) > 1:
-        _stay_on_cpu(environment)
+        set_platforms(environment, "cpu")
 
 
 def tpu_machines(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> int:
@@ -79,12 +53,6 @@ def tpu_machines(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], 
     if names is None and not environment.get("TPU_SKIP_MDS_QUERY") and looks_for_tpu():
         names = metadata_server.read("attributes/worker-network-endpoints", environment)
     return len((names or "").split(",")) * (int(slices) if slices.isdecimal() else 1)
-
-
-def _stay_on_cpu(environment: MutableMapping[str, str]) -> None:
-    environment["JAX_PLATFORMS"] = "cpu"
-    if jax := sys.modules.get("jax"):  # JAX has already read its environment
-        jax.config.update("jax_platforms", "cpu")
 
 
 def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bool] = has_tpu) -> dict[str, Any] | None:

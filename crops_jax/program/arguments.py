@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import tyro
 
 from crops_jax.config import Config
+from crops_jax.devices.platforms import Device
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import help_rules
 
@@ -55,6 +56,15 @@ class OutputFlags:
     table and the next commands."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeviceFlags(OutputFlags):
+    """The flags of every program that computes with JAX."""
+
+    device: Device | None = None
+    """Compute on this kind of device, or refuse to start if there is none. By default JAX takes the fastest that it
+    finds."""
+
+
 def command_of(module: str) -> str:
     """Returns the words that call a program of this project, in the way in which this process was called."""
     if not _called_as:
@@ -62,12 +72,12 @@ def command_of(module: str) -> str:
     return f"{_called_as.partition(' ')[0]} {module.rpartition('.')[2].replace('_', '-')}"
 
 
-def parse(function: Callable, arguments: list[str], *, example: str = "") -> Any:
+def parse(function: Callable, arguments: list[str], *, example: str = "", device: bool = False) -> Any:
     """Returns the arguments that `parse_call` returns, without the flags that all programs have."""
-    return parse_call(function, arguments, example=example)[0]
+    return parse_call(function, arguments, example=example, device=device)[0]
 
 
-def parse_call(function: Callable, arguments: list[str], *, example: str) -> tuple[Any, OutputFlags]:
+def parse_call(function: Callable, arguments: list[str], *, example: str, device: bool) -> tuple[Any, OutputFlags]:
     """Returns the dataclass that `function` takes, filled from a command line, and the flags that all programs have.
 
     A wrong command line ends the program with status 2.
@@ -76,6 +86,7 @@ def parse_call(function: Callable, arguments: list[str], *, example: str) -> tup
       function: the main function of a program; its docstring is the help text.
       arguments: the command line, without the name of the program.
       example: one line for --help.
+      device: whether the program has the flag --device. Then the flags are DeviceFlags.
     """
     global _command_line
     kind = next(kind for name, kind in typing.get_type_hints(function).items() if name != "return")
@@ -86,11 +97,12 @@ def parse_call(function: Callable, arguments: list[str], *, example: str) -> tup
     shown: dict[str, Any] = {"config": markers, "registry": help_rules()}
     fields = {field.name for field in dataclasses.fields(kind)}
     arguments = _joined(arguments)
-    call: Any = dataclasses.make_dataclass("Call", [("arguments", _Unnamed[kind]), ("flags", _Unnamed[OutputFlags])])
+    flags = DeviceFlags if device else OutputFlags
+    call: Any = dataclasses.make_dataclass("Call", [("arguments", _Unnamed[kind]), ("flags", _Unnamed[flags])])
     with _config_errors_are_input_errors():
         if "config" not in fields:
             values = _starting_values(kind, arguments)
-            start = {"default": call(values, OutputFlags())} if values is not None else {}
+            start = {"default": call(values, flags())} if values is not None else {}
             filled = tyro.cli(call, prog=prog, description=description, args=arguments, **shown, **start)
             return filled.arguments, filled.flags
         named = bool(arguments) and not arguments[0].startswith("-")
@@ -98,7 +110,7 @@ def parse_call(function: Callable, arguments: list[str], *, example: str) -> tup
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
         defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
-        default = call(kind(**defaults), OutputFlags())
+        default = call(kind(**defaults), flags())
         filled = tyro.cli(call, prog=f"{prog} CONFIG", description=description, args=rest, default=default, **shown)
         return filled.arguments, filled.flags
 

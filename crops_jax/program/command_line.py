@@ -18,9 +18,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from crops_jax.devices import cluster_environment, notices, processes
+from crops_jax.devices import cluster_environment, notices, platforms, processes
 from crops_jax.errors import AnotherProcessFailed, InputError, Interrupted, NamedFailure, explained
-from crops_jax.program.arguments import parse_call
+from crops_jax.program.arguments import DeviceFlags, OutputFlags, parse_call
 from crops_jax.program.outcome import next_commands, outcome_table
 from crops_jax.program.place import INTERRUPTED, place_in_chain
 from crops_jax.program.progress import say
@@ -32,6 +32,7 @@ def run(
     *,
     example: str,
     then: Sequence[str] = (),
+    device: bool = False,
     table: bool = True,
     arguments: Sequence[str] | None = None,
     uses_devices: bool = False,
@@ -47,17 +48,17 @@ def run(
         `load_config`), and flags override its fields: `--optimizer.learning-rate 1e-5`.
       example: one line for --help.
       then: the commands that come next, which a terminal shows; `crops_jax.program.outcome.next_commands` takes them.
+      device: whether the program computes with JAX, and has the flag --device therefore.
       table: whether a terminal shows the outcome as a table; False for programs that print it themselves.
       arguments: the command line, by default sys.argv[1:].
       uses_devices: whether the program computes on accelerators. If not, it stays on the CPU of a machine whose TPU
         chips belong to a slice of several machines.
     """
-    cluster_environment.skip_absent_tpu(os.environ)
     if not uses_devices:
         cluster_environment.leave_shared_tpu(os.environ)
     given = list(sys.argv[1:] if arguments is None else arguments)
     with _stdout_for_outcome_only() as stdout:
-        sys.exit(_status(function, given, stdout, example=example, then=then, table=table))
+        sys.exit(_status(function, given, stdout, example=example, then=then, device=device, table=table))
 
 
 def _status(
@@ -67,6 +68,7 @@ def _status(
     *,
     example: str,
     then: Sequence[str],
+    device: bool,
     table: bool,
 ) -> int:
     previous = signal.signal(signal.SIGTERM, _raise_interrupted)
@@ -76,7 +78,8 @@ def _status(
     noticing = notices.watch(os.environ)
     try:
         check_encoding(given, sys.getfilesystemencoding())
-        arguments, flags = parse_call(function, given, example=example)
+        arguments, flags = parse_call(function, given, example=example, device=device)
+        _prepare_jax(flags)
         outcome = function(arguments)
         # Among several processes, process 0 prints the outcome for all.
         if processes.current().is_first:
@@ -107,6 +110,17 @@ def _status(
         noticing.set()
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)
+
+
+def _prepare_jax(flags: OutputFlags) -> None:
+    """Makes JAX compute where the user wants it to, before it creates its devices."""
+    if isinstance(flags, DeviceFlags):
+        if flags.device is not None:
+            alone = cluster_environment.membership(os.environ, looks_for_tpu=lambda: False) is None
+            platforms.insist_on(flags.device, os.environ, alone=alone)
+        elif warning := platforms.unused_gpu(os.environ):
+            say(warning)
+    platforms.skip_absent_tpu(os.environ)
 
 
 class _Stdout:

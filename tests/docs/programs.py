@@ -79,7 +79,7 @@ def flags(module: str, action: str = "") -> frozenset[str]:
         command = [sys.executable, "-m", module, *([action] if action else []), "--help"]
         text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     else:
-        text = _help(getattr(importlib.import_module(module), name))
+        text = _help(getattr(importlib.import_module(module), name), device=takes_device(module))
     return frozenset(_LISTED.findall(text))
 
 
@@ -92,7 +92,7 @@ def refusal(call: Call) -> str | None:
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
             function = getattr(importlib.import_module(call.module), name)
-            program.parse(function, list(call.arguments))
+            program.parse(function, list(call.arguments), device=takes_device(call.module))
     except (SystemExit, InputError) as error:
         return f"{call.module} {' '.join(call.arguments)}: {told.getvalue() or error}"
     return None
@@ -131,9 +131,14 @@ def run_options(module: str) -> dict[str, Any]:
     return {} if found is None else {str(word.arg): ast.literal_eval(word.value) for word in found.keywords}
 
 
-def _help(function) -> str:
+def takes_device(module: str) -> bool:
+    """Whether a program has the flag --device."""
+    return run_options(module).get("device", False)
+
+
+def _help(function, *, device: bool) -> str:
     printed = io.StringIO()
     with mock.patch.dict("os.environ", {"COLUMNS": "80"}), contextlib.redirect_stdout(printed):
         with contextlib.suppress(SystemExit):
-            program.parse(function, ["--help"])
+            program.parse(function, ["--help"], device=device)
     return printed.getvalue()

@@ -1,5 +1,3 @@
-import importlib.util
-
 import jax
 import pytest
 
@@ -35,26 +33,6 @@ def test_one_process_needs_nothing():
     assert found(dict.fromkeys(BY_HAND, "")) is None
     # A batch script, whose tasks srun starts.
     assert found({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NODELIST"}) is None
-
-
-@pytest.mark.parametrize(
-    ("installed", "platforms", "expected"),
-    [
-        ({"libtpu"}, "", [("jax_platforms", "cpu")]),
-        ({"libtpu"}, "tpu", []),
-        ({"libtpu", "jax_cuda13_plugin"}, "", []),
-        (set(), "", []),
-    ],
-)
-def test_a_library_for_tpus_without_a_tpu_is_left_alone(monkeypatch, installed, platforms, expected):
-    set_to = []
-    monkeypatch.setattr(jax.config, "update", lambda *value: set_to.append(value))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
-    monkeypatch.setattr(cluster_environment, "has_tpu", no_tpu)
-    environment = {"JAX_PLATFORMS": platforms} if platforms else {}
-    cluster_environment.skip_absent_tpu(environment)
-    assert set_to == expected
-    assert environment.get("JAX_PLATFORMS", "") == (expected[0][1] if expected else platforms)
 
 
 @pytest.mark.parametrize(

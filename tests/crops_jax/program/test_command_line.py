@@ -12,12 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops_jax import program
-from crops_jax.devices import processes
+from crops_jax.devices import platforms, processes
+from crops_jax.devices.platforms import Machine
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure
 from crops_jax.program.command_line import check_encoding
 from tests.paths import ROOT
 from tests.pseudo_terminal import CTRL_C, on_terminal
+
+NOTHING = Machine(nvidia_gpu=False, tpu=False, cuda=False, rocm=False, libtpu=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -346,3 +349,39 @@ def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
         signal.signal(signal.SIGINT, previous)
     assert (status, out) == (3, "")
     assert "error: interrupted" in err
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_done(capfd, monkeypatch):
+    monkeypatch.setattr(platforms, "this_machine", lambda: NOTHING)
+
+    def main(arguments: Arguments) -> dict:
+        """Computes."""
+        raise AssertionError("never reached")
+
+    with pytest.raises(SystemExit) as stopped:
+        program.run(main, example="", device=True, arguments=["--output", "x", "--device", "gpu"])
+    assert stopped.value.code == 2
+    assert "--device gpu: this machine has no NVIDIA GPU" in capfd.readouterr().err
+
+
+def test_a_gpu_that_jax_does_not_use_is_told_by_programs_that_compute_with_it(capfd, monkeypatch):
+    monkeypatch.setattr(platforms, "this_machine", lambda: NOTHING._replace(nvidia_gpu=True))
+    monkeypatch.setattr(platforms, "_set_platforms", lambda environment, platforms: None)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+
+    def main(arguments: Arguments) -> dict:
+        """Computes."""
+        return {}
+
+    for device, told in ((True, 1), (False, 0)):
+        with pytest.raises(SystemExit):
+            program.run(main, example="", device=device, arguments=["--output", "x"])
+        assert capfd.readouterr().err.count("JAX is installed without CUDA and computes on the CPU") == told
+
+
+def test_a_device_that_fails_when_jax_starts_it_is_status_2(capfd):
+    error = RuntimeError("Unable to initialize backend 'cuda': no supported devices found for platform CUDA")
+    status, out, err = run(raising(error), ["--output", "x"], capfd)
+    assert (status, out) == (2, "")
+    assert "no supported devices found" in err
+    assert "--device cpu" in err

@@ -89,5 +89,9 @@ def test_every_next_command_is_one_that_its_program_takes(module):
     assert [one for one in wrong if one] == []
 
 
-def test_every_program_has_the_flag_for_json():
+def test_the_programs_that_compute_with_jax_have_the_flag():
+    having = {module for module in PROGRAMS if "--device" in flags(module)}
+    assert having >= {"launch.train", "launch.train_discriminator", "launch.embed", "launch.evaluate", "launch.search"}
+    assert having >= {"launch.pipeline", "launch.compare", "launch.mine_negatives", "data.mine", "data.hold_out"}
+    assert not having & {"launch.report", "launch.status", "data.report", "data.simulate", "data.inspect"}
     assert all("--json" in flags(module) for module in PROGRAMS)
