@@ -24,8 +24,9 @@ from data.language_model.arguments import WAYS, SynthesizeArguments, check_argum
 from data.language_model.asked_queries import asked_queries
 from data.language_model.asking import Asker, Question, Tally
 from data.language_model.endpoint import Endpoint
+from data.language_model.extra import check_installed
 from data.language_model.filters import EchoDetector, NearDuplicates
-from data.language_model.limits import Backoff, Budget, Clock, Rate
+from data.language_model.limits import Budget, Clock, Rate
 from data.language_model.prompt import Prompt, Request, load_prompt
 from data.mining.relevance.theta import FOLDER, Theta, open_theta, reads_past
 from data.perspectives.log_events import parse_time
@@ -46,6 +47,7 @@ def synthesize(arguments: SynthesizeArguments, *, clock: Clock | None = None) ->
     tokens or money is reached, the table of the documents received so far is written, and the outcome names the limit.
     """
     check_arguments(arguments)
+    check_installed()
     prompt = load_prompt(arguments.prompt)
     logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     theta, folder = _theta(arguments, logs)
@@ -160,7 +162,6 @@ async def _ask(
         budget=budget,
         rate=Rate(arguments.requests_per_minute, clock),
         clock=clock,
-        backoff=Backoff(),
         concurrency=min(arguments.concurrency, total),
         max_retries=arguments.max_retries,
         max_wait_seconds=arguments.max_wait_seconds,

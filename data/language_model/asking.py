@@ -13,7 +13,8 @@ from crops_jax.program.progress import ProgressLine
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.document_schema import InvalidAnswer, parse_answer
 from data.language_model.endpoint import Endpoint, OutOfQuota, Refused, Transient
-from data.language_model.limits import Backoff, Budget, Clock, Rate
+from data.language_model.extra import require
+from data.language_model.limits import Budget, Clock, Rate
 
 # Open requests at a stop have been paid for, so their answers are awaited; but a preempted machine waits only 30 s.
 _GRACE_SECONDS = 10.0
@@ -55,7 +56,6 @@ class Asker:
     budget: Budget
     rate: Rate
     clock: Clock
-    backoff: Backoff
     concurrency: int
     max_retries: int
     max_wait_seconds: float
@@ -119,27 +119,39 @@ class Asker:
 
     async def _persist(self, question: Question) -> Answer | None:
         """Sends a question until an answer arrives; returns None if it is refused or fails in all attempts."""
-        failures = 0
-        while True:
-            try:
-                answer = await self._ask_once(question)
-                self._in_a_row = 0
-                self.tally.answered += 1
-                return answer
-            except Refused as error:
-                self.tally.refused += 1
-                self._count_in_a_row(InputError(f"the endpoint refuses every request, the last one with {error}"))
-                return None
-            except OutOfQuota as error:
-                raise NamedFailure(f"the endpoint says that the quota is used up ({error}); {self._kept()}") from error
-            except Transient as error:
-                failures += 1
-                self.tally.rate_limited += error.rate_limited
-                if failures > self.max_retries:
-                    await self._give_up(error)
-                    return None
-                self.tally.retries += 1
-                await self._wait_after(error, failures)
+        try:
+            answer = await self._attempts()(self._ask_once, question)
+        except Refused as error:
+            self.tally.refused += 1
+            self._count_in_a_row(InputError(f"the endpoint refuses every request, the last one with {error}"))
+            return None
+        except OutOfQuota as error:
+            raise NamedFailure(f"the endpoint says that the quota is used up ({error}); {self._kept()}") from error
+        except Transient as error:
+            self.tally.rate_limited += error.rate_limited
+            await self._give_up(error)
+            return None
+        self._in_a_row = 0
+        self.tally.answered += 1
+        return answer
+
+    def _attempts(self) -> Any:
+        """Returns the tenacity.AsyncRetrying of one question. Tasks cannot share one.
+
+        The wait after failure k is random in [1/2, 1] times min(2^(k-1), 60) seconds, and at least as long as the
+        endpoint requested.
+        """
+        tenacity = require("tenacity")
+        fixed = tenacity.wait_exponential(multiplier=0.5, max=30)
+        jitter = tenacity.wait_random_exponential(multiplier=0.5, max=30)
+        return tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            stop=tenacity.stop_after_attempt(1 + self.max_retries),
+            wait=lambda call: max(fixed(call) + jitter(call), call.outcome.exception().retry_after or 0.0),
+            sleep=self._pause,
+            before_sleep=lambda call: self._before_retry(call.outcome.exception()),
+            reraise=True,
+        )
 
     async def _ask_once(self, question: Question) -> Answer:
         await self._pause(self.rate.take())
@@ -159,15 +171,17 @@ class Asker:
         finally:
             await self.budget.settle(*reserved, used=used)
 
-    async def _wait_after(self, error: Transient, failures: int) -> None:
-        if error.retry_after is not None:
-            if error.retry_after > self.max_wait_seconds:
-                raise NamedFailure(
-                    f"the endpoint asks to wait {error.retry_after:.0f} s, longer than --max-wait-seconds "
-                    f"{self.max_wait_seconds:g} ({error}); {self._kept()}"
-                ) from error
-            self.rate.hold(error.retry_after)
-        await self._pause(self.backoff.seconds(failures, retry_after=error.retry_after))
+    def _before_retry(self, error: Transient) -> None:
+        self.tally.rate_limited += error.rate_limited
+        self.tally.retries += 1
+        if error.retry_after is None:
+            return
+        if error.retry_after > self.max_wait_seconds:
+            raise NamedFailure(
+                f"the endpoint asks to wait {error.retry_after:.0f} s, longer than --max-wait-seconds "
+                f"{self.max_wait_seconds:g} ({error}); {self._kept()}"
+            ) from error
+        self.rate.hold(error.retry_after)
 
     async def _give_up(self, error: Transient) -> None:
         """Counts a request that fails while the endpoint is up. Raises NamedFailure if the endpoint is down."""

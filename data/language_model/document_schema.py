@@ -1,12 +1,10 @@
 """The schema of a language model's answer: the metadata of one document, validated with pydantic."""
 
 import functools
-import importlib
 import json
-from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
-from crops_jax.errors import InputError
+from data.language_model.extra import require
 
 _LONGEST_TITLE = 300
 _LONGEST_TEXT = 5000
@@ -99,14 +97,3 @@ def _without_line_breaks(text: str) -> str:
 
 def _lines(texts: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for text in texts if (line := _without_line_breaks(text))))
-
-
-def require(name: str) -> ModuleType:
-    """Imports a package. Raises InputError, which says how to install it, if it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"data.synthesize needs the package {error.name}, which is not installed; run make setup again, or install "
-            "the dependency group data of pyproject.toml"
-        ) from error

@@ -1,7 +1,7 @@
 """Sends one request to an OpenAI-compatible endpoint through the official client: an answer or a kind of failure.
 
-The retries of the client are not used, because they could be neither counted nor tested; see
-data.language_model.asking.
+The retries of the client are not used: they are not counted, a stop does not end their waits, and they end at a
+Retry-After of more than two minutes; see data.language_model.asking.
 """
 
 import datetime
@@ -15,7 +15,8 @@ from typing import Any
 
 from crops_jax.errors import InputError, one_line
 from data.language_model.answer_cache import Answer
-from data.language_model.document_schema import json_schema, require
+from data.language_model.document_schema import json_schema
+from data.language_model.extra import require
 
 FORMATS: tuple[dict[str, Any] | None, ...] = (
     {"type": "json_schema", "json_schema": {"name": "document", "strict": True, "schema": json_schema()}},

@@ -1,10 +1,8 @@
-"""The limits of requests to the endpoint: requests per minute, tokens, money, and the wait after failures."""
+"""The limits of requests to the endpoint: requests per minute, tokens and money."""
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 _MILLION = 1_000_000
@@ -41,20 +39,6 @@ class Rate:
     def held_seconds(self) -> float:
         """The remaining seconds of a pause."""
         return max(0.0, self._held - self._clock.now())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backoff:
-    """Exponential backoff with jitter: the k-th wait is random in [1/2, 1] times min(first 2^(k-1), longest)."""
-
-    first_seconds: float = 1.0
-    longest_seconds: float = 60.0
-    jitter: random.Random = field(default_factory=random.Random)
-
-    def seconds(self, failures: int, *, retry_after: float | None = None) -> float:
-        """Returns the wait after a number of failures in a row, at least the wait that the endpoint requested."""
-        full = min(self.first_seconds * 2.0 ** min(failures - 1, 60), self.longest_seconds)
-        return max(full * self.jitter.uniform(0.5, 1.0), retry_after or 0.0)
 
 
 class Budget:

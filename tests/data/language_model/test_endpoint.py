@@ -42,6 +42,19 @@ def test_failures_that_pass_are_retried_with_backoff(run, server, status):
     assert [0.5 * 2**k <= wait <= 2**k for k, wait in enumerate(run.time.slept)] == [True] * 3
 
 
+def test_waits_double_up_to_a_minute_and_never_undercut_the_endpoint(run, server):
+    def behave(number, body):
+        if number == 1:
+            return error(503, Retry_After=45)
+        return error(503) if number < 9 else json.dumps(document(query_of(body)))
+
+    server.behave = behave
+    run(max_queries=1, max_retries=9)
+    assert run.time.slept.pop(1) == 45.0
+    full = [1.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert [most / 2 <= wait <= most for most, wait in zip(full, run.time.slept, strict=True)] == [True] * 8
+
+
 @pytest.mark.parametrize(
     "broken",
     [

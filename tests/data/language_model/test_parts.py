@@ -5,7 +5,6 @@ import contextlib
 import datetime
 import email.utils
 import json
-import random
 
 import numpy as np
 import pytest
@@ -14,12 +13,11 @@ from hypothesis import strategies as st
 
 from crops_jax.discriminator.similarity import TrigramSimilarity
 from crops_jax.errors import InputError
-from data.language_model import document_schema
 from data.language_model.answer_cache import Answer, AnswerCache
 from data.language_model.document_schema import InvalidAnswer, json_schema, parse_answer
 from data.language_model.endpoint import retry_after_seconds
 from data.language_model.filters import EchoDetector, NearDuplicates
-from data.language_model.limits import Backoff, Budget, Clock, Rate
+from data.language_model.limits import Budget, Clock, Rate
 from data.language_model.prompt import load_prompt
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -119,11 +117,6 @@ def test_texts_are_one_line_and_valid_unicode(pydantic):
         parse_answer(json.dumps(ANSWER | {"title": "a \ud83d"}))
 
 
-def test_a_missing_package_is_named(monkeypatch):
-    with pytest.raises(InputError, match="needs the package no_such_package"):
-        document_schema.require("no_such_package")
-
-
 def test_retry_after_is_a_number_or_a_date():
     assert retry_after_seconds("12") == 12.0
     assert retry_after_seconds("-3") == 0.0
@@ -131,14 +124,6 @@ def test_retry_after_is_a_number_or_a_date():
     assert 3000 < retry_after_seconds(email.utils.format_datetime(soon, usegmt=True)) <= 3600
     for header in (None, "", "later", "nan", "inf", "Wed, 99 Foo"):
         assert retry_after_seconds(header) is None
-
-
-def test_backoff_doubles_up_to_its_longest_and_never_undercuts_the_endpoint():
-    backoff = Backoff(first_seconds=1.0, longest_seconds=60.0, jitter=random.Random(0))
-    for failures in range(1, 100):
-        full = min(2.0 ** (failures - 1), 60.0)
-        assert full / 2 <= backoff.seconds(failures) <= full
-    assert backoff.seconds(1, retry_after=45.0) == 45.0
 
 
 def test_places_are_evenly_spaced_and_wait_for_a_pause():
