@@ -1,9 +1,11 @@
 """P2: what the feed showed around a query."""
 
+import random
+
 import pytest
 
 from data.perspectives.rows import count_supporters
-from data.perspectives.system_level import supports
+from data.perspectives.system_level import nearest_views, supports
 
 
 def found(events, **options):
@@ -129,3 +131,70 @@ def test_the_window_is_configuration(events_of, at):
         events_of, [search("s1", "u1", "a", at(1000))], [view("u1", "d1", at(940)), view("u1", "d2", at(939))]
     )
     assert found(events, feed_window_seconds=60) == [("a", "d1", 60.0, 1)]
+
+
+def reference(searches, views, *, window_seconds, max_documents, views_of_a_side, since):
+    """(user, query, document, gap) of every support by the definition; views_of_a_side None pairs with all views."""
+    gaps: dict[tuple[str, str], dict[str, float]] = {}
+    for one in searches:
+        counted = [
+            view
+            for view in views
+            if view["user_id"] == one["user_id"] and (since is None or max(view["time"], one["time"]) >= since)
+        ]
+        sides = (
+            [view for view in counted if view["time"] <= one["time"]],
+            [view for view in counted if view["time"] > one["time"]],
+        )
+        for side in sides:
+            near = sorted((abs((view["time"] - one["time"]).total_seconds()), view["doc_id"]) for view in side)
+            for gap, doc_id in near[:views_of_a_side]:
+                if gap <= window_seconds:
+                    documents = gaps.setdefault((one["user_id"], one["query"]), {})
+                    documents[doc_id] = min(gap, documents.get(doc_id, gap))
+    return sorted(
+        (*key, doc_id, gap)
+        for key, documents in gaps.items()
+        for gap, doc_id in sorted((gap, doc_id) for doc_id, gap in documents.items())[:max_documents]
+    )
+
+
+def drawn(chance, at, documents):
+    """Searches and views of two users at half seconds, so that many times are equal; the first user has two thirds."""
+    searches = [
+        search(f"s{i:03d}", f"u{chance.randrange(3) // 2}", chance.choice("abc"), at(chance.randrange(120) / 2))
+        for i in range(60)
+    ]
+    views = [view(f"u{chance.randrange(3) // 2}", doc_id, at(chance.randrange(120) / 2)) for doc_id in documents]
+    return searches, views
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+@pytest.mark.parametrize("since", [None, 30])
+@pytest.mark.parametrize("repeated", [False, True])
+def test_supports_are_those_of_the_definition(events_of, at, limit, since, repeated):
+    chance = random.Random(limit)
+    names = [f"d{i}" for i in range(10)]
+    catalogue = [{"doc_id": name, "title": "a"} for name in (*names, *(f"e{i:03d}" for i in range(120)))]
+    documents = [chance.choice(names) if repeated else f"e{i:03d}" for i in range(120)]
+    chance.shuffle(documents)
+    searches, views = drawn(chance, at, documents)
+    candidate = {"search_id": "s000", "doc_id": "d0", "stage": "shown", "clicked": True}
+    events = events_of(documents=catalogue, searches=searches, candidates=[candidate], feed_views=views)
+    since = None if since is None else at(since)
+    rows = supports(events, feed_window_seconds=9, max_feed_documents=limit, since=since).to_pyarrow().to_pylist()
+    found = sorted((r["user_id"], r["query"], r["doc_id"], r["gap_seconds"]) for r in rows)
+    # Documents that were viewed once are the same as if every view of the window was paired.
+    side = 2 * limit if repeated else None
+    expected = {"window_seconds": 9, "max_documents": limit, "views_of_a_side": side, "since": since}
+    assert found == reference(searches, views, **expected)
+    assert len(found) >= 6
+
+
+def test_the_pairs_of_a_shared_id_grow_with_its_searches_and_not_with_its_views(events_of, at):
+    searches = [search(f"s{i}", "shared", f"query {i % 7}", at(i / 50)) for i in range(500)]
+    views = [view("shared", f"d{i % 10}", at(i / 50)) for i in range(2000)]
+    events = feed(events_of, searches, views)
+    pairs = nearest_views(events.searches, events.feed_views, None, window_seconds=1800, limit=4)
+    count = pairs.count().to_pyarrow().as_py()
+    assert 500 * 4 <= count <= 500 * 8
