@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import ibis
 import pyarrow as pa
@@ -12,6 +12,7 @@ import tyro
 from crops_jax import program
 from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from data.backends.connection import Connection
 from data.mining.evidence import count, reformulation_supports
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
@@ -69,6 +70,13 @@ class HoldOutArguments:
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
     on_bad_rows: OnBadRows = "fail"
     """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("logs", "on_bad_rows"),
+        "output": ("output", "overwrite"),
+        "split": ("from_", "fraction", "by", "reformulations_by"),
+        "relevance": ("discriminator",),
+        "advanced": ("score_cache", "memory_limit"),
+    }
 
 
 def hold_out(arguments: HoldOutArguments) -> dict[str, Any]:

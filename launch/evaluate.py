@@ -8,13 +8,14 @@ if __name__ == "__main__":
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from crops_jax import artifacts, program
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import say
 from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.ties import TiedFigure, tied_figures
@@ -85,6 +86,13 @@ class EvaluateArguments:
     once. It is written if it does not exist."""
     overwrite: bool = False
     """Replaces the output if it exists."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("run", "logs", "document_embeddings", "dim", "relevant_grade"),
+        "output": ("output", "overwrite", "name"),
+        "lexical": ("k1", "b", "tune_bm25", "dev_queries", "bm25_results"),
+        "reranking": ("rerank", "reranker", "rerank_by", "every_document"),
+        "advanced": ("bootstrap_samples",),
+    }
 
 
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:

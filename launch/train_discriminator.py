@@ -14,7 +14,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import ibis
 
@@ -27,6 +27,7 @@ from crops_jax.devices import processes
 from crops_jax.discriminator import LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import say
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
@@ -111,6 +112,32 @@ class TrainDiscriminatorArguments:
     """The interval of checkpoints, in seconds. 0: no checkpoint by time."""
     memory_limit: str | None = None
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("logs", "until", "relevant_grade", "long_watch_seconds", "max_pairs", "on_bad_rows"),
+        "output": ("output", "log_every_steps", "checkpoint_every_steps", "checkpoint_every_seconds"),
+        "encoder": (
+            "weights",
+            "tokenizer",
+            "vocabulary_size",
+            "layers",
+            "width",
+            "heads",
+            "feed_forward_width",
+            "dropout",
+            "max_tokens",
+        ),
+        "training": (
+            "pairs_per_batch",
+            "epochs",
+            "steps",
+            "learning_rate",
+            "weight_decay",
+            "warmup_fraction",
+            "compute_dtype",
+            "seed",
+        ),
+        "advanced": ("memory_limit",),
+    }
 
 
 def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any]:

@@ -162,6 +162,8 @@ def undescribed_fields(file: Path) -> Iterator[str]:
         for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
             if not isinstance(statement, ast.AnnAssign) or NESTED.search(ast.unparse(statement.annotation)):
                 continue
+            if ast.unparse(statement.annotation).startswith("ClassVar"):  # no field
+                continue
             described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             if not described:
                 yield f"{node.name}.{ast.unparse(statement.target)}"

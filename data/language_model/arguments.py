@@ -1,8 +1,10 @@
 """The arguments of data.synthesize."""
 
 import dataclasses
+from typing import ClassVar
 
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from data.language_model.endpoint import check_url
 from data.perspectives.log_events import LONG_WATCH_SECONDS
 from data.tables import OnBadRows
@@ -89,6 +91,32 @@ class SynthesizeArguments:
     """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
     memory_limit: str | None = None
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": (
+            "logs",
+            "until",
+            "max_queries",
+            "zero_shot",
+            "documents_per_query",
+            "long_watch_seconds",
+            "on_bad_rows",
+        ),
+        "output": ("output", "overwrite"),
+        "endpoint": ("base_url", "model", "api_key_variable", "prompt", "temperature", "max_tokens", "max_answers"),
+        "filter": ("discriminator", "alpha", "duplicate_similarity", "with_related_queries"),
+        "limit": (
+            "concurrency",
+            "requests_per_minute",
+            "timeout_seconds",
+            "max_retries",
+            "max_wait_seconds",
+            "prompt_price",
+            "completion_price",
+            "max_spend",
+            "max_total_tokens",
+            "memory_limit",
+        ),
+    }
 
 
 def check_arguments(arguments: SynthesizeArguments) -> None:

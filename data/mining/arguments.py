@@ -1,10 +1,11 @@
 """The arguments of data.mine."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from crops_jax.program.help_rules import FlagGroups
 from data.mining.parameters import MiningParameters
 from data.tables import OnBadRows
 
@@ -65,3 +66,11 @@ class MineArguments:
     """The parameters of mining; each is a flag of its own."""
     on_bad_rows: OnBadRows = "fail"
     """With "quarantine", rows of the logs that break a rule are left out, counted, and written to OUTPUT.quarantine."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("logs", "knowledge_documents", "until", "judgements_as_labels", "grade_levels", "on_bad_rows"),
+        "output": ("output", "overwrite", "partitions"),
+        "perspective": ("perspectives",),
+        "relevance": ("discriminator",),
+        "daily": ("day", "state", "forget_before"),
+        "advanced": ("backend", "spark_master", "score_cache", "memory_limit"),
+    }

@@ -5,9 +5,10 @@ Theta is the relevance discriminator; alpha is the threshold that its probabilit
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from data.labels.assign_levels import parse_levels
 from data.perspectives import query_level, system_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS
@@ -59,6 +60,18 @@ class ReformulationParameters:
     grade above 0."""
     seed: int = 0
     """The seed of the lexical discriminator's random documents and, in data.hold_out, of the choice of groups."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "perspective": (
+            "window_seconds",
+            "max_later_searches",
+            "max_searches_per_hour",
+            "only_unsatisfied",
+            "long_watch_seconds",
+            "similarity_encoder",
+            "beta",
+        ),
+        "relevance": ("alpha", "relevant_grade", "seed"),
+    }
 
     def __post_init__(self) -> None:
         _check_range("alpha", self.alpha, 0, 1)
@@ -94,6 +107,17 @@ class MiningParameters(ReformulationParameters):
     levels: str = "hla"
     """The level that each source of labels gets: hla (hierarchical label assignment), query_level_at_4, binary, or
     SOURCE=LEVEL,... for the sources whose level differs from hla."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "perspective": (
+            *ReformulationParameters.FLAG_GROUPS["perspective"],
+            "min_supporters",
+            "feed_window_seconds",
+            "max_feed_documents",
+            "feed_long_watch_only",
+            "levels",
+        ),
+        "relevance": (*ReformulationParameters.FLAG_GROUPS["relevance"], "alpha_precision"),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,9 @@
 """The arguments of data.write_records."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from crops_jax.program.help_rules import FlagGroups
 from data.backends.connection import LOCAL_MASTER
 from data.tables import OnBadRows
 
@@ -68,6 +69,12 @@ class WriteRecordsArguments:
     checkpoint is the best."""
     seed: int = 0
     """The seed of the random choice of documents if a query has more than documents_per_query."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("labels", "logs", "knowledge_documents", "discriminator", "on_bad_rows"),
+        "output": ("output", "overwrite", "documents_per_query", "num_shards", "dev_fraction", "seed"),
+        "text": ("tokenizer", "vocabulary_from", "vocabulary_size", "max_tokens", "max_query_tokens"),
+        "advanced": ("backend", "spark_master", "workers"),
+    }
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "max_tokens", "max_query_tokens", "documents_per_query", "num_shards"):

@@ -5,7 +5,9 @@ They were chosen once as plausible values. They were never fitted to the results
 
 import datetime
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
+from crops_jax.program.help_rules import FlagGroups
 from data.world.vocabulary import FACETS, FIELDS
 
 # There are names for so many.
@@ -251,6 +253,72 @@ class WorldConstants:
     """The number of documents that the simulated language model writes for each of these queries."""
     knowledge_error_rate: float = 0.1
     """The share of the documents of the simulated language model that are written for a random intent."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "size": ("documents", "queries", "users", "days", "first_day"),
+        "catalogue": (
+            "topics",
+            "supply_exponent",
+            "entities_per_topic",
+            "entity_exponent",
+            "entity_word_share",
+            "entity_in_title_share",
+            "entity_query_share",
+            "initial_share",
+            "mean_initial_age_days",
+            "secondary_topic_share",
+            "synonym_loyalty",
+            "noise_word_share",
+            "vocabulary_gap",
+            "poor_quality",
+        ),
+        "query": ("query_exponent", "phrasings_per_need", "phrasing_loyalty"),
+        "session": (
+            "sessions_per_user_per_day",
+            "interests_per_user",
+            "interest_share",
+            "queries_per_session",
+            "patience",
+            "other_need_share",
+            "new_words_weight",
+            "reformulation_median_seconds",
+            "reformulation_spread",
+        ),
+        "engine": (
+            "recall_depth",
+            "prerank_depth",
+            "page_size",
+            "logged_not_shown_per_stage",
+            "popular_depth",
+            "similar_items_depth",
+            "clicked_words_depth",
+            "initial_clicks",
+            "category_depth",
+            "category_error_share",
+            "retriever_dimensions",
+            "ranker_dimensions",
+            "affinity_weight",
+            "prerank_lexical_weight",
+            "prerank_semantic_weight",
+            "prerank_popularity_weight",
+            "rank_lexical_weight",
+            "rank_semantic_weight",
+            "rank_popularity_weight",
+            "popularity_bias",
+            "prerank_noise",
+            "rank_noise",
+        ),
+        "click": ("click_noise", "click_ceiling", "position_exponent", "watch_spread", "satisfied_watch_seconds"),
+        "feed": (
+            "feed_with_search_share",
+            "feed_only_bursts_per_day",
+            "feed_views_per_burst",
+            "feed_need_share",
+            "feed_interest_share",
+            "feed_popular_share",
+        ),
+        "judgement": ("judged_query_share", "judged_depth", "judged_relevant", "judged_random"),
+        "knowledge": ("knowledge_query_share", "knowledge_documents_per_query", "knowledge_error_rate"),
+    }
 
     def __post_init__(self) -> None:
         for name in _POSITIVE_INTEGERS:

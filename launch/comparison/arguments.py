@@ -4,11 +4,12 @@ import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from launch.comparison.real.settings import RealSet, real_set
 
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
@@ -83,6 +84,13 @@ class CompareArguments:
     """The number of bootstrap samples of each interval."""
     keep: Literal["runs", "all"] = "runs"
     """The files of a finished cell that are kept: its run, or also its evaluation with the index."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("logs", "from_time", "real", "world", "weights"),
+        "output": ("output", "results", "from_results", "keep"),
+        "comparison": ("fast", "systems", "seeds", "reference", "bootstrap_samples"),
+        "training": ("transformer", "hashed", "steps", "learning_rate_factors", "discriminator", "warm_start"),
+        "advanced": ("discriminator_flags", "warm_start_flags", "mine_flags", "records_flags", "evaluate_flags"),
+    }
 
     def __post_init__(self) -> None:
         self._check_real()

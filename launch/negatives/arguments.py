@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crops_jax.labels import Level
 from crops_jax.negatives import Sampler, SimAns, TriSampler
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.retrieval.hard_negatives import Selection
 
 
@@ -81,6 +82,31 @@ class MineNegativesArguments:
     and two runs can differ."""
     memory_limit: str = "1GB"
     """The limit of DuckDB's memory, such as 4GB; more is spilled to disk."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("labels", "query_embeddings", "document_embeddings", "ranked_by", "logs", "missing_queries"),
+        "output": ("output", "overwrite", "level", "replace_negatives"),
+        "sampling": (
+            "top",
+            "skip",
+            "per_query",
+            "sampling",
+            "temperature",
+            "simans_a",
+            "simans_b",
+            "trisampler_scale",
+            "trisampler_candidates",
+            "seed",
+        ),
+        "exclusion": (
+            "absolute_margin",
+            "relative_margin",
+            "margin_to",
+            "relevant_grade",
+            "exclude_same_text",
+            "dev_fraction",
+        ),
+        "advanced": ("search", "memory_limit"),
+    }
 
     def __post_init__(self) -> None:
         if not Level.IN_BATCH_NEGATIVE <= self.level <= Level.SHOWN_NOT_CLICKED:

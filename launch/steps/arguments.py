@@ -2,12 +2,13 @@
 
 import shlex
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from crops_jax import program
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from data.tables import OnBadRows
 
 ARMS: dict[str, tuple[str, ...] | None] = {
@@ -64,6 +65,19 @@ class PipelineArguments:
     evaluate_flags: str = ""
     """Further flags of launch.evaluate, in one string."""
     config: program.ConfigArgument
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("logs", "from_time", "fraction", "by", "tokenizer", "on_bad_rows"),
+        "output": ("output",),
+        "system": ("arms", "discriminator", "warm_start"),
+        "advanced": (
+            "hold_out_flags",
+            "discriminator_flags",
+            "warm_start_flags",
+            "mine_flags",
+            "records_flags",
+            "evaluate_flags",
+        ),
+    }
 
 
 def check(arguments: PipelineArguments) -> None:

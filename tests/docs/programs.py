@@ -74,13 +74,17 @@ def exists(module: str) -> bool:
 @functools.cache
 def flags(module: str, action: str = "") -> frozenset[str]:
     """The flags that a program takes."""
+    return frozenset(_LISTED.findall(help_page(module, action)))
+
+
+@functools.cache
+def help_page(module: str, action: str = "") -> str:
+    """What a program prints with --help, in a terminal of 80 columns."""
     name = _function_of(module)
     if name is None:
         command = [sys.executable, "-m", module, *([action] if action else []), "--help"]
-        text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    else:
-        text = _help(getattr(importlib.import_module(module), name), device=takes_device(module))
-    return frozenset(_LISTED.findall(text))
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return _help(getattr(importlib.import_module(module), name), device=takes_device(module))
 
 
 def refusal(call: Call) -> str | None:
@@ -98,10 +102,15 @@ def refusal(call: Call) -> str | None:
     return None
 
 
+def all_programs() -> list[str]:
+    """The modules of all programs of data/ and launch/."""
+    modules = [f"{package}.{file.stem}" for package in ("data", "launch") for file in (ROOT / package).glob("*.py")]
+    return [module for module in modules if _function_of(module)]
+
+
 def all_flags() -> frozenset[str]:
     """The flags of all programs of data/ and launch/."""
-    modules = [f"{package}.{file.stem}" for package in ("data", "launch") for file in (ROOT / package).glob("*.py")]
-    return frozenset().union(*(flags(module) for module in modules if _function_of(module)))
+    return frozenset().union(*(flags(module) for module in all_programs()))
 
 
 def make_targets() -> set[str]:

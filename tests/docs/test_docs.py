@@ -8,7 +8,7 @@ from benchmarks.figures.comparisons import COMPARISONS
 from benchmarks.figures.pages import rewritten, stale
 from benchmarks.figures.registry import FIGURES, markdown
 from tests.docs.markdown import PAGES, ROOT, parsed, read
-from tests.docs.programs import all_flags, calls, exists, flags, make_targets, refusal
+from tests.docs.programs import all_flags, all_programs, calls, exists, flags, help_page, make_targets, refusal
 
 PAGE_NAMES = [page.name for page in PAGES]
 PATH = re.compile(r"(?:\.ci|benchmarks|configs|crops_jax|data|docs|launch|requirements|tests)/[\w./-]*")
@@ -71,6 +71,13 @@ def test_every_flag_that_stands_alone_is_one_of_some_program(page):
     alone = {found[1] for code in read(page).inline_code if (found := own.fullmatch(code))}
     known = all_flags() | flags("benchmarks.figures", "store")
     assert alone - known <= {"--help", "--no-deps"}
+
+
+def test_programs_of_more_than_ten_flags_show_them_in_groups():
+    many = [program for program in all_programs() if len(flags(program)) > 10]
+    assert len(many) > 8
+    titles = {program: set(re.findall(r"^[╭─ ]+(\w+) options\b", help_page(program), re.MULTILINE)) for program in many}
+    assert {program: found for program, found in titles.items() if len(found) < 2} == {}
 
 
 @pages()
