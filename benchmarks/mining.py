@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.made_up_log import write_log
 from crops_jax import program
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.storage import InputPath, LocalPath
 from crops_jax.text import document_text
 
 _MIN_EVENTS = 10_000
@@ -39,9 +40,9 @@ class BenchmarkArguments:
     """The memory limit of DuckDB. The memory of Python is additional."""
     seed: int = 0
     """The seed of the logs."""
-    folder: str | None = None
+    folder: LocalPath | None = None
     """The folder to keep the logs and labels in. The default is a temporary folder that is removed."""
-    discriminator: str | None = None
+    discriminator: InputPath | None = None
     """The folder of a cross-encoder (or of another discriminator), whose rate is measured."""
     scored_pairs: int = 2_000
     """The number of pairs that --discriminator scores."""

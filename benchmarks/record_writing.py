@@ -21,6 +21,7 @@ import duckdb
 
 from crops_jax import program
 from crops_jax.errors import NamedFailure
+from crops_jax.storage import InputPath
 
 _SAMPLE_SECONDS = 0.1
 _MIB = 1 << 20
@@ -40,7 +41,7 @@ class BenchmarkArguments:
     """The numbers of workers to compare."""
     rounds: int = 2
     """The number of runs for each number of workers."""
-    tokenizer: str | None = None
+    tokenizer: InputPath | None = None
     """A tokenizer folder. By default a vocabulary of 4096 tokens is learnt once, before the clock starts."""
 
 

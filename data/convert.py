@@ -11,6 +11,7 @@ from typing import Any, Literal
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
+from crops_jax.storage import InputPath, OutputPath
 from data.conversion.acceptance import accept, check_rows_remain
 from data.conversion.raw import Conversion
 from data.conversion.streamed import Streamed
@@ -42,11 +43,11 @@ class ConvertArguments:
 
     source: Source
     """The data set of the input. "mapping" reads any JSONL, CSV, TSV or Parquet files; see data/sources/mapping.py."""
-    input: str
+    input: InputPath
     """The folder of the source's files, as they are published."""
-    output: str
+    output: OutputPath
     """The directory to write the log tables to."""
-    mapping: str | None = None
+    mapping: InputPath | None = None
     """The TOML file that maps the columns, for --source mapping. The default is INPUT/mapping.toml."""
     overwrite: bool = False
     """Replace the output if it exists."""

@@ -13,6 +13,7 @@ from crops_jax import program
 from crops_jax.artifacts import check_output, new_manifest, write_manifest
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, LocalPath, OutputPath
 from data.backends.connection import Connection
 from data.mining.evidence import count, reformulation_supports
 from data.mining.output import mining_inputs, mining_output, open_mined_logs
@@ -38,9 +39,9 @@ from data.tables.truth import copy_truth, has_truth, read_truth
 class HoldOutArguments:
     """The arguments of data.hold_out: the logs, the output and the part that is held out."""
 
-    logs: str
+    logs: InputPath
     """The directory of log tables."""
-    output: str
+    output: OutputPath
     """The directory to write: log tables of the training part, and the test tables."""
     overwrite: bool = False
     """Replace the output if it exists."""
@@ -52,14 +53,14 @@ class HoldOutArguments:
     """With "group", whole groups are held out: the group is the column group of searches, or the query if a search has
     no group or the logs have no searches. With "split", the test part is the split test of the judgements; this is for
     sources without a search log."""
-    discriminator: str | None = None
+    discriminator: InputPath | None = None
     """The folder of a relevance discriminator (theta) that was not fitted on the held-out part. By default a lexical
     discriminator is fitted on the training part."""
     reformulations_by: Literal["discriminator", "truth"] = "discriminator"
     """Who decides which documents that were consumed after a reformulation are relevant and enter test_reformulations.
     "truth" is for a generated world: the test then depends neither on the discriminator, which also decides the
     positives of the training part, nor on beta, the minimum similarity of the two queries."""
-    score_cache: str | None = None
+    score_cache: LocalPath | None = None
     """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
     does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
     parameters: Annotated[ReformulationParameters, tyro.conf.arg(name="")] = dataclasses.field(

@@ -15,6 +15,7 @@ from crops_jax import artifacts, program
 from crops_jax.artifacts.json_fields import read_json, read_object, typed
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
+from crops_jax.storage import InputPath
 from data.inspection import knowledge_documents, tables, training
 
 # The kinds of directories that are written once. Directories that programs work in have another kind of fingerprint.
@@ -26,7 +27,7 @@ _MAX_LINE_LENGTH = 200
 class InspectArguments:
     """The arguments of data.inspect."""
 
-    path: Annotated[str, tyro.conf.Positional]
+    path: Annotated[InputPath, tyro.conf.Positional]
     """The directory to inspect."""
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from crops_jax import artifacts, program
 from crops_jax.errors import InputError
+from crops_jax.storage import InputPath, OutputPath
 from crops_jax.text import DOCUMENT_FIELDS
 from data.backends.connection import Connection, arrow_batches
 from data.perspectives.catalogue import catalogue_pair
@@ -29,9 +30,9 @@ _COLUMNS = {"documents": ("doc_id", "title", "text"), "judgements": ("query", "d
 class PretrainingPairsArguments:
     """The arguments of data.pretraining_pairs."""
 
-    logs: str
+    logs: InputPath
     """The directory of log tables. Only the table documents is read."""
-    output: str
+    output: OutputPath
     """The directory to write: log tables with the documents without their titles, and with the pairs as judgements of
     grade 1 and split train."""
     overwrite: bool = False

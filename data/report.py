@@ -13,6 +13,7 @@ from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.pages.page import LEVELS, check_page, share, write_page
 from crops_jax.program.progress import ProgressLine, say
+from crops_jax.storage import InputPath, OutputPath
 from data.labels.table import check_mined_from
 from data.mining.relevance.precision import MAX_RANDOM_PASSING
 from data.mining_report import figures as figures
@@ -44,13 +45,13 @@ _MIN_PRECISION = 0.8
 class ReportArguments:
     """The arguments of data.report."""
 
-    labels: str
+    labels: InputPath
     """The directory of a label table: labels.parquet, or a folder labels of files."""
-    logs: str
+    logs: InputPath
     """The log tables that the labels were mined from."""
-    output: str
+    output: OutputPath
     """The file of the page, such as report.html."""
-    knowledge_documents: str | None = None
+    knowledge_documents: InputPath | None = None
     """The directory of the table knowledge_documents that data.mine was called with, if any. The page shows the titles
     of its documents."""
     overwrite: bool = False

@@ -11,6 +11,7 @@ import tyro
 
 from crops_jax import artifacts, program
 from crops_jax.program.progress import ProgressLine
+from crops_jax.storage import OutputPath
 from data.tables import open_logs, write_table
 from data.tables.truth import write_truth
 from data.world.behaviour.day import Day, serve_day
@@ -32,7 +33,7 @@ from data.world.world import RELEVANT_GRADE, World, draw_world
 class SimulateArguments:
     """The settings of one run: the constants of a world, and the directory for its log."""
 
-    output: str
+    output: OutputPath
     """The directory that the log tables are written to."""
     overwrite: bool = False
     """Replaces the output if it exists."""

@@ -22,6 +22,7 @@ from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
 from crops_jax.program.progress import ProgressLine
 from crops_jax.runs.encoder import open_encoder
+from crops_jax.storage import InputPath, OutputPath
 from launch.corpus.text_table import TextTable, open_text_table
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ _SPEED = {"batch_tokens", "cluster"}
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedArguments:
-    run: str
+    run: InputPath
     """A run, the folder of an untrained encoder, or the name of a repository on the Hugging Face hub."""
-    texts: str
+    texts: InputPath
     """A Parquet file or folder that has the columns id and text or the columns of documents, or log tables with
     documents. --tower query also accepts a directory of labels: its distinct queries are embedded, and the id of a
     query is the query."""
     tower: Literal["query", "document"]
     """The side of the dual encoder. It decides the token limit and the prompt."""
-    output: str
+    output: OutputPath
     """The directory for the shards. crops_jax.embeddings.open_embeddings reads it."""
     dtype: VectorType = "float32"
     """The type of stored vectors: float32 takes 4 bytes for each component, bfloat16 2 and int8 1

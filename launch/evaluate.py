@@ -20,6 +20,7 @@ from crops_jax.program.progress import say
 from crops_jax.retrieval.evaluation import TestSet, Value, values
 from crops_jax.retrieval.ties import TiedFigure, tied_figures
 from crops_jax.runs.encoder import open_encoder, open_poly_encoder
+from crops_jax.storage import InputPath, LocalPath, OutputPath
 from data.tables import LogTables, open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
 from launch.evaluation.attending import score_by_poly_encoder
@@ -44,13 +45,13 @@ from launch.evaluation.test_sets import log_queries, read_test_sets
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
-    run: str
+    run: InputPath
     """A run of launch.train, or the folder or the Hugging Face hub name of an untrained encoder."""
-    logs: str
+    logs: InputPath
     """SPLIT, the log tables with test_clicks, test_reformulations, or judgements of split test."""
-    output: str
+    output: OutputPath
     """EVAL, the directory for metrics.json, per_query.parquet, retrieved.parquet, relevant.parquet and index/."""
-    document_embeddings: str = ""
+    document_embeddings: InputPath = ""
     """The vectors of the documents, as launch.embed writes them. By default they are computed."""
     dim: int | None = None
     """The number of leading components of each vector. The default is that of --document-embeddings, or all."""
@@ -71,9 +72,9 @@ class EvaluateArguments:
     rerank: int = 0
     """The number of documents of the encoder that a relevance discriminator (theta) reranks for each query: the system
     reranked. 0: it is omitted, because a cross-encoder is slow."""
-    reranker: str = ""
+    reranker: InputPath = ""
     """The folder of the discriminator that reranks. The default is the one that data.hold_out kept in SPLIT."""
-    rerank_by: str = ""
+    rerank_by: InputPath = ""
     """A run of a Poly-encoder (launch.train with --encoder.query-codes), which reranks the first 200 documents of the
     encoder for each query: the system poly_encoder."""
     every_document: bool = False
@@ -81,7 +82,7 @@ class EvaluateArguments:
     bound of what it can rerank. It takes seconds where the encoder takes milliseconds."""
     bootstrap_samples: int = 2000
     """The number of bootstrap samples for each interval."""
-    bm25_results: str = ""
+    bm25_results: LocalPath = ""
     """A file that keeps what BM25 retrieves, so that several evaluations on the same queries and documents search
     once. It is written if it does not exist."""
     overwrite: bool = False

@@ -7,13 +7,14 @@ from typing import Any
 from crops_jax import artifacts, pretrained, program
 from crops_jax.devices import processes
 from crops_jax.runs.encoder import open_encoder
+from crops_jax.storage import InputPath, OutputPath
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments:
-    run: str
+    run: InputPath
     """A run (its best checkpoint is exported), or the folder or the Hugging Face hub name of an encoder."""
-    output: str
+    output: OutputPath
     """The new folder. It has one Transformer for shared towers, and a Router with query and document routes for two."""
     overwrite: bool = False
     """Replaces the output if it exists and a program of this project wrote it."""

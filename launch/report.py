@@ -15,6 +15,7 @@ from crops_jax.pages.histogram import histogram
 from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.line_chart import Curve, line_chart
 from crops_jax.pages.page import LEVELS, check_page, write_page
+from crops_jax.storage import InputPath, OutputPath
 from launch.run_report.combinations import combinations
 from launch.run_report.comparison import SUBSETS, TESTS, System, compare, systems_of
 from launch.run_report.conclusion import against_bm25, shared_runs, shared_sentences
@@ -28,9 +29,9 @@ _TEMPLATE = Path(__file__).parent / "run_report" / "report.html.j2"
 
 @dataclass(frozen=True, kw_only=True)
 class RunReportArguments:
-    paths: Annotated[tuple[str, ...], tyro.conf.Positional]
+    paths: Annotated[tuple[InputPath, ...], tyro.conf.Positional]
     """The directories of runs, evaluations and label tables, or a work directory of launch.pipeline."""
-    output: str
+    output: OutputPath
     """The file of the page, such as report.html."""
     overwrite: bool = False
     """Replaces the page if it exists."""

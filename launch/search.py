@@ -18,6 +18,7 @@ from crops_jax.program.terminal import printable
 from crops_jax.retrieval.bm25 import Bm25
 from crops_jax.retrieval.fusion import reciprocal_rank_fusion
 from crops_jax.runs.encoder import open_encoder
+from crops_jax.storage import InputPath
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
@@ -34,11 +35,11 @@ class SearchArguments:
     query: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """The words of the first query. Further queries are read from standard input, one for each line, if it is not a
     terminal. Without a query, all are read from standard input."""
-    run: str
+    run: InputPath
     """A run of launch.train, or the folder or the Hugging Face hub name of an encoder."""
-    logs: str
+    logs: InputPath
     """The log tables whose documents are searched."""
-    document_embeddings: str = ""
+    document_embeddings: InputPath = ""
     """The vectors of the documents, as launch.embed writes them. By default they are computed."""
     dim: int | None = None
     """The number of leading components of each vector. The default is that of --document-embeddings, or all."""

@@ -15,6 +15,7 @@ from crops_jax.devices import processes
 from crops_jax.devices.processes import ClusterConfig
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
+from crops_jax.storage import InputPath, LocalPath
 
 if TYPE_CHECKING:
     from crops_jax.training.frozen_documents import FrozenDocuments
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 class TrainArguments:
     config: program.ConfigArgument
     """The configuration of the experiment; a flag overrides each field."""
-    records: str
+    records: InputPath
     """RECORDS, the directory that data.write_records wrote."""
-    initial_run: str | None = None
+    initial_run: InputPath | None = None
     """A run whose best weights a new RUN starts from. Its architecture must be that of the configuration, and its
     tokenizer that of the records. The temperature starts anew. A RUN that has a checkpoint does not read it again."""
-    document_embeddings: str | None = None
+    document_embeddings: InputPath | None = None
     """The vectors of all documents by the run of --initial-run (launch.embed --tower document). If they are given, the
     document tower is frozen and the query tower alone is trained: the loss of a query is over its first
     --loss.corpus-top documents of these, found again at every step (ADORE, arXiv 2104.08051)."""
-    output: str
+    output: LocalPath
     """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 

@@ -29,6 +29,7 @@ from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import say
+from crops_jax.storage import InputPath, LocalPath
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import Connection
@@ -52,14 +53,14 @@ _FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "checkpoint_every_
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainDiscriminatorArguments:
-    logs: str
+    logs: InputPath
     """The log tables; normally those of the training part that data.hold_out wrote."""
-    output: str
+    output: LocalPath
     """RUN, the directory of the run. When it is finished, it is the folder of the discriminator."""
-    weights: str = ""
+    weights: InputPath = ""
     """The folder or the Hugging Face hub name of a BERT-family encoder or cross-encoder to start from. If it is empty,
     the model starts from random parameters, with the sizes below."""
-    tokenizer: str = ""
+    tokenizer: InputPath = ""
     """The folder of a Hugging Face tokenizer. The default is that of --weights, or else a WordPiece vocabulary that is
     learnt from the logs."""
     vocabulary_size: int = 30_000

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from crops_jax.storage import InputPath
+
 
 def _require(condition: bool, rule: str, value: object) -> None:
     if not condition:
@@ -95,7 +97,7 @@ class EncoderConfig:
     """The attention of training steps. "plain" multiplies matrices and takes a softmax; "flash" uses kernels in which
     scores never leave the chip (TPU, NVIDIA GPU). "auto" is flash on TPUs for rows of at least 512 tokens without
     dropout, and otherwise plain. Evaluation and embedding always use plain attention."""
-    weights: str = ""
+    weights: InputPath = ""
     """The Hugging Face folder or hub name whose weights and sizes training starts from. Empty: random weights."""
 
     def __post_init__(self) -> None:

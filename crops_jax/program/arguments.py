@@ -23,6 +23,8 @@ from crops_jax.config import Config
 from crops_jax.devices.platforms import Device
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import help_rules
+from crops_jax.storage.arguments import refuse_remote_paths
+from crops_jax.storage.schemes import refuse_scheme
 
 ConfigArgument = typing.Annotated[Config, tyro.conf.arg(name="")]
 """The type of the field `config` of a program's arguments. The configuration's fields are flags without a prefix."""
@@ -104,7 +106,7 @@ def parse_call(function: Callable, arguments: list[str], *, example: str, device
             values = _starting_values(kind, arguments)
             start = {"default": call(values, flags())} if values is not None else {}
             filled = tyro.cli(call, prog=prog, description=description, args=arguments, **shown, **start)
-            return filled.arguments, filled.flags
+            return _checked(filled.arguments), filled.flags
         named = bool(arguments) and not arguments[0].startswith("-")
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
@@ -112,7 +114,13 @@ def parse_call(function: Callable, arguments: list[str], *, example: str, device
         defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
         default = call(kind(**defaults), flags())
         filled = tyro.cli(call, prog=f"{prog} CONFIG", description=description, args=rest, default=default, **shown)
-        return filled.arguments, filled.flags
+        return _checked(filled.arguments), filled.flags
+
+
+def _checked(arguments: Any) -> Any:
+    """Returns the arguments of a program. Raises InputError when one that is a path has a scheme, such as gs://."""
+    refuse_remote_paths(arguments)
+    return arguments
 
 
 def _starting_values(kind: type, arguments: Sequence[str]) -> Any:
@@ -142,6 +150,7 @@ def load_config(name: str) -> Config:
 
     Raises InputError when there is none.
     """
+    refuse_scheme("configuration", name)
     path = Path(name)
     try:
         if path.suffix == ".py":

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, LocalPath
 from data.language_model.endpoint import check_url
 from data.perspectives.log_events import LONG_WATCH_SECONDS
 from data.tables import OnBadRows
@@ -29,9 +30,9 @@ WAYS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthesizeArguments:
-    logs: str
+    logs: InputPath
     """The directory of log tables."""
-    output: str
+    output: LocalPath
     """The directory to write knowledge_documents.parquet and the answers into."""
     base_url: str
     """The OpenAI-compatible endpoint, such as http://localhost:8000/v1."""
@@ -42,7 +43,7 @@ class SynthesizeArguments:
     are the same."""
     api_key_variable: str | None = None
     """The name of the environment variable that holds the key. By default no key is sent."""
-    prompt: str | None = None
+    prompt: InputPath | None = None
     """A prompt file. The default is data/language_model/one_shot_prompt.txt."""
     until: str | None = None
     """Read only searches before this time (exclusive, ISO 8601; UTC if it has no offset)."""
@@ -58,7 +59,7 @@ class SynthesizeArguments:
     """The maximum number of tokens in an answer."""
     max_answers: int = 2
     """The maximum number of answers to one request; another one is requested only if the earlier ones are not valid."""
-    discriminator: str | None = None
+    discriminator: InputPath | None = None
     """The folder of a relevance discriminator (theta), which gives the probability that a document answers a query. The
     default is LOGS/discriminator; if that does not exist, no document is filtered."""
     alpha: float = 0.6

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, LocalPath, OutputPath
 from data.mining.parameters import MiningParameters
 from data.tables import OnBadRows
 
@@ -14,9 +15,9 @@ from data.tables import OnBadRows
 class MineArguments:
     """The arguments of data.mine: the input, the output and the parameters of mining."""
 
-    logs: str
+    logs: InputPath
     """The directory of log tables."""
-    output: str
+    output: OutputPath
     """The directory to write labels.parquet and alpha_sweep.json into. With --day, labels of the same state are
     replaced."""
     overwrite: bool = False
@@ -37,20 +38,20 @@ class MineArguments:
     perspectives: str | None = None
     """The perspectives, separated by commas: search_log (clicks and all negatives), query_level, system_level,
     knowledge_level. The default is every perspective whose tables are present."""
-    discriminator: str | None = None
+    discriminator: InputPath | None = None
     """The folder of a relevance discriminator (theta), which gives the probability that a document answers a query. The
     default is LOGS/discriminator; if that does not exist, a lexical discriminator is fitted on LOGS."""
-    score_cache: str | None = None
+    score_cache: LocalPath | None = None
     """The directory of a cache of a cross-encoder's scores, which several calls can share. With it, an interrupted call
     does not score the same pairs again. The default is OUTPUT.scores, which is removed when the output is complete."""
-    knowledge_documents: str | None = None
+    knowledge_documents: InputPath | None = None
     """A directory with a table knowledge_documents, as data.synthesize writes it. It is read instead of the table in
     the logs."""
     day: str | None = None
     """Mine only this UTC day (YYYY-MM-DD) into --state, and write the labels of all days in the state. If the state
     already has the day, it is replaced. Of tables in folders day=YYYY-MM-DD, only the folders of the days that are
     needed are opened."""
-    state: str | None = None
+    state: LocalPath | None = None
     """The private directory (mode 0700) that keeps the evidence between days, with users as keyed hashes. It is needed
     with --day."""
     forget_before: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath
 from data.labels.assign_levels import parse_levels
 from data.perspectives import query_level, system_level
 from data.perspectives.log_events import LONG_WATCH_SECONDS
@@ -34,7 +35,7 @@ class ReformulationParameters:
     Raises InputError, which names the flag, if a value is out of range.
     """
 
-    similarity_encoder: str | None = None
+    similarity_encoder: InputPath | None = None
     """A RUN or model folder. The cosine of its query embeddings is the similarity of two queries; by default character
     trigrams are compared."""
     alpha: float = 0.6

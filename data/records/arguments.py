@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, OutputPath
 from data.backends.connection import LOCAL_MASTER
 from data.tables import OnBadRows
 
@@ -19,16 +20,16 @@ _MAX_WORKERS = 1024
 class WriteRecordsArguments:
     """The arguments of data.write_records."""
 
-    labels: str
+    labels: InputPath
     """The directory of the label table, as data.mine writes it."""
-    logs: str
+    logs: InputPath
     """The log tables that the labels were mined from. The texts of the documents come from them."""
-    output: str
+    output: OutputPath
     """The directory to write the records to."""
-    knowledge_documents: str | None = None
+    knowledge_documents: InputPath | None = None
     """The output directory of data.synthesize, with documents that a language model wrote. It is needed for labels that
     were mined with these documents."""
-    discriminator: str | None = None
+    discriminator: InputPath | None = None
     """The directory of a relevance discriminator (theta), such as SPLIT/discriminator or a run of
     launch.train_discriminator. The records then hold its score of every document whose tokens are written, which
     launch.train can distil (--loss.distillation). One that read what LOGS hold out is refused. By default the records
@@ -48,10 +49,10 @@ class WriteRecordsArguments:
     default is the number of usable cores minus one, or 1 for a small number of labels and documents."""
     overwrite: bool = False
     """Replace the output if it exists."""
-    tokenizer: str | None = None
+    tokenizer: InputPath | None = None
     """A Hugging Face tokenizer folder, or the name of a hub repository. By default a WordPiece vocabulary is learnt
     from the documents."""
-    vocabulary_from: str | None = None
+    vocabulary_from: InputPath | None = None
     """The log tables from whose documents the vocabulary is learnt, without --tokenizer. The default is LOGS."""
     vocabulary_size: int = 4096
     """The number of tokens of the vocabulary that is learnt."""

@@ -10,6 +10,7 @@ import tyro
 
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, LocalPath, OtherFlags
 from launch.comparison.real.settings import RealSet, real_set
 
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
@@ -19,10 +20,10 @@ _FAST_WORLD = "--documents 400 --queries 150 --users 400"
 class CompareArguments:
     """The arguments of launch.compare."""
 
-    output: str
+    output: LocalPath
     """TABLE, the directory for all outputs. A second call with the same arguments continues the first. A call with
     other --systems or more --seeds adds to the table."""
-    results: str = ""
+    results: LocalPath = ""
     """The folder of the results of finished cells, which may be committed. Cells whose result there was made from the
     present inputs are not run. One comparison at a time can use it. The default is TABLE/results."""
     from_results: bool = False
@@ -34,7 +35,7 @@ class CompareArguments:
     """The systems to train, separated by commas. The default is all of them."""
     seeds: int | None = None
     """The number of seeds of each system. The default is 3, or 2 with --fast."""
-    logs: str = ""
+    logs: InputPath = ""
     """Log tables to compare on, instead of a generated world; --from is needed with it."""
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
     """The start of the test period of --logs (ISO 8601; UTC if it has no offset)."""
@@ -42,14 +43,14 @@ class CompareArguments:
     """The public data set whose log tables are --logs: bestbuy, trec_session, homedepot, icecat or scifact. Its
     settings decide the test part, the labels, the batches and the tuning grid, and its systems include BM25 and
     sentence-transformers. --weights is needed with it."""
-    weights: str = ""
+    weights: InputPath = ""
     """The folder of the encoder that every system of --real starts from, such as that of MiniLM-L6."""
-    world: str | None = None
+    world: OtherFlags | None = None
     """Further flags of data.simulate, in one string. The default is "--world large", or a small world with --fast."""
-    transformer: str | None = None
+    transformer: LocalPath | None = None
     """The base configuration of the transformer towers: a module of configs/, or a path to one. The default is
     generated_world for the default world, and tiny_cpu with --world, --logs or --fast."""
-    hashed: str | None = None
+    hashed: LocalPath | None = None
     """The base configuration of the towers of hashed IDs. The default is generated_world_hashed for the default world,
     and tiny_hashed with --world, --logs or --fast."""
     steps: int | None = None
@@ -61,21 +62,21 @@ class CompareArguments:
     --real, or 1 with --fast."""
     discriminator: Literal["lexical", "cross_encoder"] = "lexical"
     """The relevance discriminator (theta), which decides which documents become positives."""
-    discriminator_flags: str = ""
+    discriminator_flags: OtherFlags = ""
     """Further flags of launch.train_discriminator, in one string."""
     warm_start: Literal["catalogue", "none"] | None = None
     """With "catalogue", an encoder of each architecture is first trained on pairs of titles and documents
     (data.pretraining_pairs). Every system then starts from it, and the one of the transformer towers also gives the
     similarity of two queries in mining. The default is catalogue for the default world, and none with --world,
     --logs or --fast."""
-    warm_start_flags: str | None = None
+    warm_start_flags: OtherFlags | None = None
     """Further flags of launch.train for the encoders that every system starts from, in one string. For the
     default world it is by default 5 epochs with 128 pairs in a batch."""
-    mine_flags: str = ""
+    mine_flags: OtherFlags = ""
     """Further flags of data.mine for every system, in one string."""
-    records_flags: str = ""
+    records_flags: OtherFlags = ""
     """Further flags of data.write_records for every system, in one string."""
-    evaluate_flags: str = ""
+    evaluate_flags: OtherFlags = ""
     """Further flags of launch.evaluate for every system, in one string."""
     reference: str = ""
     """The system that all others are compared with, each with the one of its own architecture. The default is crops,
@@ -148,11 +149,11 @@ class CompareArguments:
 class Budget:
     """The settings that all systems share: the world, towers, first weights, seeds, steps and the tuning grid."""
 
-    world: str
+    world: OtherFlags
     transformer: str
     hashed: str
     warm_start: bool
-    warm_start_flags: str
+    warm_start_flags: OtherFlags
     seeds: int
     steps: int
     """The number of training steps. 0: the number that the epochs of a real data set take."""

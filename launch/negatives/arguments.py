@@ -8,24 +8,25 @@ from crops_jax.labels import Level
 from crops_jax.negatives import Sampler, SimAns, TriSampler
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.retrieval.hard_negatives import Selection
+from crops_jax.storage import InputPath, OutputPath
 
 
 @dataclass(frozen=True, kw_only=True)
 class MineNegativesArguments:
     """The arguments of launch.mine_negatives."""
 
-    labels: str
+    labels: InputPath
     """The directory of the label table, as data.mine writes it."""
-    query_embeddings: str = ""
+    query_embeddings: InputPath = ""
     """The vectors of the queries of LABELS, from launch.embed --texts LABELS --tower query. --ranked-by bm25 takes
     none."""
-    document_embeddings: str = ""
+    document_embeddings: InputPath = ""
     """The vectors of the documents by the same run, from launch.embed --texts LOGS --tower document. --ranked-by bm25
     takes none."""
     ranked_by: Literal["embeddings", "bm25"] = "embeddings"
     """The ranking of the documents: cosines of the embeddings, or BM25 (k1 = 1.2, b = 0.75) over the documents of
     --logs."""
-    output: str
+    output: OutputPath
     """The directory for the label table with the mined rows added."""
     overwrite: bool = False
     """Replaces the output if it exists."""
@@ -67,7 +68,7 @@ class MineNegativesArguments:
     dev_fraction: float = 0.0
     """The share of the queries for which nothing is mined: those that data.write_records --dev-fraction keeps for the
     split dev. With the same number in both programs, the dev split does not depend on what is mined."""
-    logs: str | None = None
+    logs: InputPath | None = None
     """The log tables that LABELS were mined from. Their judgements of split train show how many of the mined negatives
     are false."""
     relevant_grade: float | None = None

@@ -9,6 +9,7 @@ import tyro
 from crops_jax import program
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
+from crops_jax.storage import InputPath, LocalPath, OtherFlags
 from data.tables import OnBadRows
 
 ARMS: dict[str, tuple[str, ...] | None] = {
@@ -23,9 +24,9 @@ ARMS: dict[str, tuple[str, ...] | None] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineArguments:
-    logs: str
+    logs: InputPath
     """The directory of log tables in Parquet."""
-    output: str
+    output: LocalPath
     """WORK, the directory for all outputs. A second call with the same arguments continues the first."""
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
     """Hold out the events at this time or later (ISO 8601; UTC if it has no offset)."""
@@ -38,31 +39,31 @@ class PipelineArguments:
     """The arms, separated by commas. An arm is one system of the comparison: a set of labels, and the encoder that is
     trained on it. The arms are search_log, query_level, system_level, knowledge_level and cross_perspective, which has
     all perspectives."""
-    tokenizer: str = ""
+    tokenizer: InputPath = ""
     """The folder of a Hugging Face tokenizer. The default is that of --encoder.weights, or else one that is learnt from
     the documents."""
     on_bad_rows: OnBadRows = "fail"
     """With "quarantine", rows of the logs that break a rule are left out, counted, and written to
     WORK/split.quarantine."""
-    hold_out_flags: str = ""
+    hold_out_flags: OtherFlags = ""
     """Further flags of data.hold_out, in one string."""
     discriminator: Literal["lexical", "cross_encoder"] = "lexical"
     """The relevance discriminator (theta), which gives the probability that a document answers a query and so decides
     which documents become positives. With "cross_encoder", one is trained on the part that is not held out, and then
     the hold-out is made again with it."""
-    discriminator_flags: str = ""
+    discriminator_flags: OtherFlags = ""
     """Further flags of launch.train_discriminator, in one string."""
     warm_start: bool = False
     """First trains an encoder on pairs of titles and documents of the catalogue (data.pretraining_pairs), from which
     every arm then starts. It is for encoders without --encoder.weights."""
-    warm_start_flags: str = ""
+    warm_start_flags: OtherFlags = ""
     """Further flags of launch.train for the encoder that every arm starts from, in one string, such as
     "--training.epochs 5"."""
-    mine_flags: str = ""
+    mine_flags: OtherFlags = ""
     """Further flags of data.mine for every arm, in one string."""
-    records_flags: str = ""
+    records_flags: OtherFlags = ""
     """Further flags of data.write_records, in one string."""
-    evaluate_flags: str = ""
+    evaluate_flags: OtherFlags = ""
     """Further flags of launch.evaluate, in one string."""
     config: program.ConfigArgument
     FLAG_GROUPS: ClassVar[FlagGroups] = {

@@ -1,0 +1,35 @@
+"""The types of the arguments that are paths. Each says what the program does with the path.
+
+    logs: InputPath
+    output: OutputPath
+    state: LocalPath | None = None
+
+A field whose type is plain `str` is no path and is never looked at. An argument that takes a folder or a name on the
+Hugging Face hub is a path too.
+"""
+
+import enum
+from typing import Annotated
+
+
+class Role(enum.Enum):
+    """The use that a program makes of a path."""
+
+    INPUT = "input"
+    """The program reads a file or a folder."""
+    OUTPUT = "output"
+    """The program writes a file or a folder that is published whole when the program ends."""
+    LOCAL = "local"
+    """The program works in the file or folder for a long time: it locks, renames and continues files in it."""
+    FLAGS = "flags"
+    """The program hands the text, which is flags, to another program."""
+
+
+InputPath = Annotated[str, Role.INPUT]
+"""The type of a path that a program reads."""
+OutputPath = Annotated[str, Role.OUTPUT]
+"""The type of a path that a program publishes whole when it ends."""
+LocalPath = Annotated[str, Role.LOCAL]
+"""The type of a path that a program works in."""
+OtherFlags = Annotated[str, Role.FLAGS]
+"""The type of further flags of another program, in one string."""

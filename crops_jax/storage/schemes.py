@@ -1,0 +1,56 @@
+"""Recognises the paths that are not on a file system of this machine, such as gs://BUCKET/logs.
+
+Python's Path takes such a text for a folder: Path("gs://b/records") is the folder records in b in "gs:" in the working
+directory. So every argument that is a path is checked before a program begins.
+"""
+
+import re
+from collections.abc import Iterable
+
+from crops_jax.errors import InputError
+
+_KNOWN = ("abfs", "abfss", "adl", "az", "file", "ftp", "gcs", "gs", "hdfs", "hf", "http", "https", "s3", "s3a", "s3n")
+_SCHEME = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]+):(?=/)|(?P<known>{'|'.join(_KNOWN)}):", re.IGNORECASE)
+_MOUNTS = {"gs": "with gcsfuse", "s3": "with mountpoint-s3"}
+_ANY_MOUNT = "gs:// with gcsfuse, s3:// with mountpoint-s3"
+
+
+def scheme_of(path: str) -> str | None:
+    """Returns the scheme of a path in lower case; None for a path on a file system.
+
+    A scheme ends with a colon and a slash, however many slashes there are, because gs:/b/logs is a misspelt bucket and
+    no folder that anyone would name so. The common schemes are recognised without a slash too.
+    """
+    matched = _SCHEME.match(path)
+    return (matched["scheme"] or matched["known"]).lower() if matched else None
+
+
+def refuse_scheme(name: str, path: str) -> None:
+    """Raises InputError when a path has a scheme.
+
+    Args:
+      name: the argument for the message, such as --output.
+      path: its value.
+    """
+    if (scheme := scheme_of(path)) is None:
+        return
+    if scheme == "file":
+        raise InputError(f"{name} {path}: paths have no scheme; leave {path[:5]} and the slashes after it out")
+    raise InputError(
+        f"{name} {path}: a path must be on a file system of this machine, not behind {scheme}:; mount the bucket "
+        f"({_MOUNTS.get(scheme, _ANY_MOUNT)}) and give the path below the mount, or copy it to a local disk. "
+        f"A local folder of this very name is ./{path}"
+    )
+
+
+def refuse_schemes_in(words: Iterable[str], name: str) -> None:
+    """Raises InputError when a word, or what follows the = in a word --FLAG=VALUE, has one of the common schemes.
+
+    Args:
+      words: flags for another program, whose paths are not known here. An address such as spark://HOST passes.
+      name: the argument that holds the words, for the message.
+    """
+    for word in words:
+        value = word.partition("=")[2] if word.startswith("--") else word
+        if scheme_of(value) in _KNOWN:
+            refuse_scheme(name, value)
