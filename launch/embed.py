@@ -22,7 +22,7 @@ from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
 from crops_jax.program.progress import ProgressLine
 from crops_jax.runs.encoder import open_encoder
-from crops_jax.storage import InputPath, OutputPath
+from crops_jax.storage import InputPath, ResumedPath
 from launch.corpus.text_table import TextTable, open_text_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class EmbedArguments:
     query is the query."""
     tower: Literal["query", "document"]
     """The side of the dual encoder. It decides the token limit and the prompt."""
-    output: OutputPath
+    output: ResumedPath
     """The directory for the shards. crops_jax.embeddings.open_embeddings reads it."""
     dtype: VectorType = "float32"
     """The type of stored vectors: float32 takes 4 bytes for each component, bfloat16 2 and int8 1

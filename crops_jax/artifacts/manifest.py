@@ -16,6 +16,7 @@ from crops_jax import __version__
 from crops_jax.artifacts.atomic import write_text
 from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.errors import InputError
+from crops_jax.storage.names import shown
 
 MANIFEST = "manifest.json"
 _FIELDS = {"program": str, "kind": str, "version": str, "fingerprint": str, "inputs": dict, "arguments": dict}
@@ -129,9 +130,11 @@ def content_fingerprint(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value in the types that JSON has."""
+    """Returns a value in the types that JSON has. Paths are those that the user gave."""
     if isinstance(value, Path):
-        return str(value)
+        value = str(value)
+    if isinstance(value, str):
+        return shown(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

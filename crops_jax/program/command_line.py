@@ -25,6 +25,8 @@ from crops_jax.program.outcome import next_commands, outcome_table
 from crops_jax.program.place import INTERRUPTED, place_in_chain
 from crops_jax.program.progress import say
 from crops_jax.program.terminal import columns, is_terminal
+from crops_jax.storage import names
+from crops_jax.storage.staging import staged
 
 
 def run(
@@ -80,7 +82,8 @@ def _status(
         check_encoding(given, sys.getfilesystemencoding())
         arguments, flags = parse_call(function, given, example=example, device=device)
         _prepare_jax(flags)
-        outcome = function(arguments)
+        with staged(arguments) as local_arguments:
+            outcome = names.shown_in(function(local_arguments))
         # Among several processes, process 0 prints the outcome for all.
         if processes.current().is_first:
             if flags.json or not stdout.is_terminal:
@@ -98,6 +101,7 @@ def _status(
         if explanation is None:
             raise
         status, message = explanation
+        message = names.shown(message)
         if status == Interrupted.status:
             if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process without a traceback
@@ -108,6 +112,7 @@ def _status(
         return status
     finally:
         noticing.set()
+        names.forget()
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGTERM, previous)
 

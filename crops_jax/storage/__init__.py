@@ -1,5 +1,11 @@
-"""The paths that programs take: which arguments are paths, and which of them may lie in an object store."""
+"""Paths of programs in buckets (gs://, s3://): inputs become verified local copies, outputs are published whole.
 
-from crops_jax.storage.roles import InputPath, LocalPath, OtherFlags, OutputPath, Role
+roles, arguments, schemes    which arguments are paths, and which paths are refused
+staging, names               local paths for the program, and the paths of the user for messages
+inputs, outputs, marker      copies in the cache; claim, upload and commit marker
+object_store                 the objects of a bucket, over fsspec
+"""
 
-__all__ = ["InputPath", "LocalPath", "OtherFlags", "OutputPath", "Role"]
+from crops_jax.storage.roles import InputPath, LocalPath, OtherFlags, OutputPath, ResumedPath, Role
+
+__all__ = ["InputPath", "LocalPath", "OtherFlags", "OutputPath", "ResumedPath", "Role"]

@@ -19,6 +19,8 @@ class Role(enum.Enum):
     """The program reads a file or a folder."""
     OUTPUT = "output"
     """The program writes a file or a folder that is published whole when the program ends."""
+    RESUMED = "resumed"
+    """The program writes a folder that is published when it ends, and continues what an earlier call wrote."""
     LOCAL = "local"
     """The program works in the file or folder for a long time: it locks, renames and continues files in it."""
     FLAGS = "flags"
@@ -29,6 +31,8 @@ InputPath = Annotated[str, Role.INPUT]
 """The type of a path that a program reads."""
 OutputPath = Annotated[str, Role.OUTPUT]
 """The type of a path that a program publishes whole when it ends."""
+ResumedPath = Annotated[str, Role.RESUMED]
+"""The type of a path that a program publishes when it ends, and continues."""
 LocalPath = Annotated[str, Role.LOCAL]
 """The type of a path that a program works in."""
 OtherFlags = Annotated[str, Role.FLAGS]

@@ -11,6 +11,7 @@ from crops_jax.errors import InputError
 
 _KNOWN = ("abfs", "abfss", "adl", "az", "file", "ftp", "gcs", "gs", "hdfs", "hf", "http", "https", "s3", "s3a", "s3n")
 _SCHEME = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]+):(?=/)|(?P<known>{'|'.join(_KNOWN)}):", re.IGNORECASE)
+_BUCKET = re.compile(r"(gs|s3)://[^/]+(/+[^/]+)*/?")
 _MOUNTS = {"gs": "with gcsfuse", "s3": "with mountpoint-s3"}
 _ANY_MOUNT = "gs:// with gcsfuse, s3:// with mountpoint-s3"
 
@@ -25,20 +26,31 @@ def scheme_of(path: str) -> str | None:
     return (matched["scheme"] or matched["known"]).lower() if matched else None
 
 
-def refuse_scheme(name: str, path: str) -> None:
+def is_bucket(path: str) -> bool:
+    """Returns whether a path lies in a bucket that programs read and write: gs://BUCKET/... or s3://BUCKET/..."""
+    return _BUCKET.fullmatch(path) is not None
+
+
+def refuse_scheme(name: str, path: str, *, buckets: bool = False) -> None:
     """Raises InputError when a path has a scheme.
 
     Args:
       name: the argument for the message, such as --output.
       path: its value.
+      buckets: whether gs://BUCKET/... and s3://BUCKET/... are taken.
     """
-    if (scheme := scheme_of(path)) is None:
+    if (scheme := scheme_of(path)) is None or (buckets and is_bucket(path)):
         return
     if scheme == "file":
         raise InputError(f"{name} {path}: paths have no scheme; leave {path[:5]} and the slashes after it out")
+    if buckets:
+        raise InputError(
+            f"{name} {path}: a path is on a file system of this machine, or it is gs://BUCKET/PATH or "
+            f"s3://BUCKET/PATH; give one of these, or mount the bucket. A local folder of this very name is ./{path}"
+        )
     raise InputError(
-        f"{name} {path}: a path must be on a file system of this machine, not behind {scheme}:; mount the bucket "
-        f"({_MOUNTS.get(scheme, _ANY_MOUNT)}) and give the path below the mount, or copy it to a local disk. "
+        f"{name} {path}: a path must be on a file system of this machine here, not behind {scheme}:; mount the bucket "
+        f"({_MOUNTS.get(scheme, _ANY_MOUNT)}) and give the path below the mount, or give a local path. "
         f"A local folder of this very name is ./{path}"
     )
 

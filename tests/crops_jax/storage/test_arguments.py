@@ -12,8 +12,9 @@ from crops_jax import program
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.program.crops import STAGES
-from crops_jax.storage.arguments import path_arguments, role_of
+from crops_jax.storage.arguments import path_arguments, role_of, with_paths
 from crops_jax.storage.roles import Role
+from crops_jax.storage.schemes import refuse_scheme
 from tests.docs.programs import _function_of as function_of
 from tests.paths import ROOT
 
@@ -51,6 +52,15 @@ def flags_of(role_wanted) -> list[tuple[str, str]]:
         for flag, _, hint in fields_of(arguments_of(module))
         if (role := role_of(hint)) is not None and role_wanted(role)
     ]
+
+
+IN_BUCKETS = flags_of(lambda role: role not in (Role.LOCAL, Role.FLAGS))
+LOCAL = set(flags_of(lambda role: role is Role.LOCAL))
+"""The paths that are on a file system in every case."""
+
+
+FIRST_IN_BUCKETS = set({module: (module, flag) for module, flag in reversed(IN_BUCKETS)}.values())
+"""One path of each program that may lie in a bucket."""
 
 
 def is_text(hint: Any) -> bool:
@@ -113,21 +123,38 @@ def test_a_path_with_a_scheme_is_refused_by_every_program_and_nothing_is_made(mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
     function = getattr(importlib.import_module(module), function_of(module))
-    for value in ("hdfs://cluster/x", "gs:/bucket/x", "S3:bucket", "file:///x", "made-up+scheme://x"):
-        with pytest.raises(InputError, match=r"mount the bucket|paths have no scheme") as refused:
+    is_local = (module, flag) in LOCAL
+    for value in ["gs:/bucket/x", *(["s3://bucket/x"] if is_local else [])]:
+        with pytest.raises(InputError, match="mount the bucket") as refused:
             program.parse(function, command(module, flag, value))
         named = str(refused.value).split()
         assert named[0] == flag or (flag == "" and named[0] in ("PATH", "PATHS", "RUN"))
         assert named[1] == f"{value}:"
+    if (module, flag) in FIRST_IN_BUCKETS:
+        arguments = program.parse(function, command(module, flag, "s3://bucket/x/"))
+        assert "s3://bucket/x/" in [argument.value for argument in path_arguments(arguments)]
+        replaced = with_paths(arguments, lambda argument: f"local {argument.flag}")
+        assert {argument.value for argument in path_arguments(replaced)} == {
+            f"local {argument.flag}" for argument in path_arguments(arguments)
+        }
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["hdfs://host/x", "gs:/b/x", "gs://", "gs:///x", "S3:b", "S3://b/x", "file:///x", "made-up+x://y", "az://b/x"],
+)
+def test_other_schemes_and_misspelt_buckets_are_refused_everywhere(path):
+    for buckets in (False, True):
+        with pytest.raises(InputError, match=r"mount the bucket|paths have no scheme"):
+            refuse_scheme("--output", path, buckets=buckets)
 
 
 @pytest.mark.parametrize(("module", "flag"), flags_of(lambda role: role is Role.FLAGS))
 def test_a_path_with_a_scheme_in_further_flags_is_refused(module, flag):
     function = getattr(importlib.import_module(module), function_of(module))
-    for text in ("--score-cache gs://b/c", "--tokenizer=s3://b/t"):
-        with pytest.raises(InputError, match=f"{flag} (gs|s3)://b/.*mount the bucket"):
-            program.parse(function, command(module, flag, text))
+    with pytest.raises(InputError, match=f"{flag} s3://b/t: .*mount the bucket"):
+        program.parse(function, command(module, flag, "--tokenizer=s3://b/t"))
     program.parse(function, command(module, flag, "--spark-master spark://host:7077"))
 
 

@@ -1,0 +1,143 @@
+"""Local copies of inputs in buckets. A copy is whole and verified, or there is none.
+
+    CROPS_CACHE/inputs/KEY/NAME        the copy; KEY follows from the path and from the version of every object
+
+The key changes when an object changes, so a copy is never out of date. Copies may be removed whenever no program runs.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from crops_jax.artifacts.atomic import appears_whole
+from crops_jax.artifacts.lock import exclusive
+from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_manifest
+from crops_jax.errors import InputError
+from crops_jax.storage.marker import MARKER, Content, claims, content_of, data_files, read_marker
+from crops_jax.storage.object_store import Entry, ObjectStore
+
+THREADS = 16
+_CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
+"""The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
+_NEVER_READ = ("compilation_cache", "tensorboard")
+"""Folders of a run that no program reads again elsewhere."""
+_DAY_SECONDS = 86_400.0
+
+
+def cache_folder() -> Path:
+    """Returns the folder of local copies: CROPS_CACHE, by default ~/.cache/crops_jax."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crops_jax"
+    return Path(os.environ.get("CROPS_CACHE") or default).absolute()
+
+
+def local_copy(url: str) -> Path:
+    """Returns a verified local copy of a file or folder in a bucket, and makes it unless there is one.
+
+    Raises InputError when there is nothing at the path, when a program has not finished writing it, or when its bytes
+    are not those that were published.
+
+    Args:
+      url: gs://BUCKET/PATH or s3://BUCKET/PATH.
+    """
+    store = ObjectStore(url)
+    listing = store.listing()
+    if not listing:
+        raise InputError(f"{url}: no such file or folder in the bucket; check the path")
+    refuse_unfinished(store, listing)
+    known = read_marker(store) if MARKER in listing else {}
+    wanted = _wanted(store, listing, known)
+    key = hashlib.sha256(json.dumps([store.url, sorted(wanted.items())]).encode()).hexdigest()[:20]
+    folder = cache_folder() / "inputs" / key
+    copy = folder / store.url.rpartition("/")[2]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes of one machine need the same copy, and one of them makes it.
+    refusal = f"another process has been copying {url} for a day; stop it"
+    with exclusive(folder.with_suffix(".lock"), refusal=refusal, patience_seconds=_DAY_SECONDS):
+        if not _is_whole(copy, wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            with appears_whole(folder) as temporary:
+                _download(store, wanted, known, temporary / copy.name)
+    return copy
+
+
+def refuse_unfinished(store: ObjectStore, listing: Mapping[str, Entry]) -> None:
+    """Raises InputError when a folder, or one that it lies in, was claimed by a writer and not published."""
+    if MARKER in listing:
+        return
+    if claims(listing):
+        raise _unfinished(store.url)
+    scheme, _, path = store.url.partition("://")
+    parts = path.split("/")
+    for length in range(len(parts) - 1, 1, -1):
+        above = ObjectStore(f"{scheme}://{'/'.join(parts[:length])}")
+        names: list[str] = []
+        with contextlib.suppress(InputError):  # the user can have access to the folder alone
+            names = above.names_here()
+        if claims(names) and MARKER not in names:
+            raise _unfinished(above.url)
+
+
+def _unfinished(url: str) -> InputError:
+    return InputError(
+        f"{url} is not whole: a program is publishing it, or was stopped while it did; wait, or write it again"
+    )
+
+
+def _wanted(store: ObjectStore, listing: dict[str, Entry], known: Mapping[str, Content]) -> dict[str, Entry]:
+    """Returns the objects to copy. Raises InputError when one of a published folder is missing or has another size."""
+    if not known:
+        return {name: entry for name, entry in data_files(listing).items() if name.split("/")[0] not in _NEVER_READ}
+    for name, content in known.items():
+        if name not in listing or listing[name].size != content.size:
+            raise _damaged(store, name)
+    return {name: listing[name] for name in known if name.split("/")[0] not in _NEVER_READ}
+
+
+def _damaged(store: ObjectStore, name: str) -> InputError:
+    return InputError(
+        f"{store.url}/{name} is not the file that was published: it is missing, or was replaced or damaged; write "
+        f"{store.url} again"
+    )
+
+
+def _is_whole(copy: Path, wanted: Mapping[str, Entry]) -> bool:
+    files = {name: copy / name if name else copy for name in wanted}
+    return all(file.is_file() and file.stat().st_size == wanted[name].size for name, file in files.items())
+
+
+def _download(store: ObjectStore, wanted: Mapping[str, Entry], known: Mapping[str, Content], copy: Path) -> None:
+    def get(name: str) -> None:
+        file = copy / name if name else copy
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            store.download(name, file, size=wanted[name].size)
+        except FileNotFoundError as error:
+            raise _damaged(store, name) from error
+        if name in known and content_of(file) != known[name]:
+            raise _damaged(store, name)
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(get, name) for name in wanted]:
+            done.result()
+    if not known:
+        _check_unpublished(store, wanted, copy)
+
+
+def _check_unpublished(store: ObjectStore, wanted: Mapping[str, Entry], copy: Path) -> None:
+    """Raises InputError when a folder that another tool copied changed meanwhile, or is not what its manifest says."""
+    now = store.listing()
+    if any(now.get(name) != entry for name, entry in wanted.items()):
+        raise InputError(f"{store.url} was changed while it was read; call the same command again")
+    if not (copy / MANIFEST).is_file():
+        return
+    manifest = read_manifest(copy)
+    if manifest["kind"] not in _CHECKED_BY_READERS and content_fingerprint(copy) != manifest["fingerprint"]:
+        raise InputError(
+            f"{store.url} is not whole: its files are not those of its {MANIFEST}; copy it again, or write it with a "
+            "program of crops_jax"
+        )

@@ -1,0 +1,69 @@
+"""The commit marker of a folder in a bucket. What programs of crops_jax write there is whole only if it has one.
+
+    _COMMITTED        JSON: size and SHA-256 of every file of the folder. It is written last, and removed first.
+    _CLAIM-000001     the writer that publishes the folder: host, process and time. It is created by a conditional put.
+
+Spark, DuckDB and TensorFlow leave out files whose names begin with an underscore, and so do local copies.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from crops_jax.errors import InputError
+from crops_jax.storage.object_store import Entry, ObjectStore
+
+MARKER = "_COMMITTED"
+_CLAIM = re.compile(r"_CLAIM-(\d{6})")
+
+
+class Content(NamedTuple):
+    """The bytes of a file of a published folder, as its marker describes them."""
+
+    size: int
+    """The number of bytes."""
+    sha256: str
+    """The SHA-256 of the bytes, as hexadecimal digits."""
+
+
+def content_of(file: Path) -> Content:
+    """Returns the content of a local file."""
+    with open(file, "rb") as opened:
+        return Content(file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest())
+
+
+def marker_text(files: dict[str, Content]) -> bytes:
+    """Returns the text of the marker of a folder with these files."""
+    listed = {name: content._asdict() for name, content in sorted(files.items())}
+    return (json.dumps({"files": listed}, indent=1) + "\n").encode()
+
+
+def read_marker(store: ObjectStore) -> dict[str, Content]:
+    """Returns the files of a published folder. Raises InputError when the marker cannot be read."""
+    try:
+        stored = json.loads(store.read(MARKER))["files"]
+        return {str(name): Content(int(one["size"]), str(one["sha256"])) for name, one in stored.items()}
+    except FileNotFoundError as error:
+        raise InputError(f"{store.url} is being replaced by a program; call the same command again later") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{store.url}/{MARKER}: not a marker of crops_jax ({error}); write the folder again"
+        ) from error
+
+
+def claim_name(number: int) -> str:
+    """Returns the name of the object by which writer `number` claims a folder."""
+    return f"_CLAIM-{number:06}"
+
+
+def claims(names: Iterable[str]) -> list[int]:
+    """Returns the numbers of the claims among names of objects, in ascending order."""
+    return sorted(int(matched[1]) for name in names if (matched := _CLAIM.fullmatch(name)))
+
+
+def data_files(listing: dict[str, Entry]) -> dict[str, Entry]:
+    """Returns the objects of a listing without the marker and the claims."""
+    return {name: entry for name, entry in listing.items() if name != MARKER and not _CLAIM.fullmatch(name)}

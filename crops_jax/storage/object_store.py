@@ -1,0 +1,217 @@
+"""Objects of a bucket behind gs:// or s3://: list, read, write, create once, remove.
+
+Every call is tried again with growing waits when the server or the connection fails. Credentials, buckets and objects
+that are missing are errors of the user, which say what to do.
+"""
+
+import contextlib
+import functools
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from crops_jax.errors import InputError, NamedFailure, one_line
+
+T = TypeVar("T")
+
+WAITS = [0.5, 2.0, 8.0, 30.0]
+"""The seconds before the second, third, ... attempt of a call, each multiplied by a random number from 0.5 to 1.5."""
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
+_CREDENTIALS = {
+    "gs": "call `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
+    "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
+}
+_PASSING = {408, 409, 425, 429}
+"""The statuses of the client's errors that another attempt can mend."""
+_NO_CREDENTIALS = {
+    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"),
+    *("TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError"),
+}
+
+
+class Entry(NamedTuple):
+    """One object below a path."""
+
+    size: int
+    """The number of bytes."""
+    version: str
+    """A text that changes when the object is written again with other bytes: its generation or ETag."""
+
+
+class ObjectStore:
+    """The objects at and below one path in a bucket. Names of objects are relative to the path; "" is the path itself.
+
+    Every method raises InputError when the user can help (credentials, bucket), FileNotFoundError when there is no such
+    object, and NamedFailure when the server fails again and again.
+    """
+
+    def __init__(self, url: str):
+        """Opens a path.
+
+        Args:
+          url: gs://BUCKET/PATH or s3://BUCKET/PATH.
+        """
+        self.url = url.rstrip("/")
+        self.scheme, _, self._path = self.url.partition("://")
+        self._file_system = self._attempt(lambda: _open(self.scheme))
+
+    def listing(self) -> dict[str, Entry]:
+        """Returns the objects at and below the path by their names, in the order of the names.
+
+        Raises InputError when the bucket does not exist.
+        """
+        found = self._attempt(self._find)
+        if not found:
+            self._check_bucket()
+        entries = {}
+        for path, info in sorted(found.items()):
+            version = info.get("generation") or info.get("ETag") or info.get("etag") or ""
+            entries[path[len(self._path) :].lstrip("/")] = Entry(int(info["size"]), str(version).strip('"'))
+        return entries
+
+    def names_here(self) -> list[str]:
+        """Returns the names of the objects directly below the path."""
+
+        def find() -> list[str]:
+            with contextlib.suppress(FileNotFoundError):
+                return self._file_system.ls(self._path, detail=False)
+            return []
+
+        return [path.rpartition("/")[2] for path in self._attempt(find)]
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of an object."""
+        return self._attempt(lambda: self._file_system.cat_file(self._full(name)))
+
+    def download(self, name: str, file: Path, *, size: int) -> None:
+        """Writes an object to a file whose folder exists; an answer that is cut short is asked for again.
+
+        Args:
+          name: the object.
+          file: the file to write.
+          size: the number of bytes that the object has.
+        """
+
+        def get() -> None:
+            self._file_system.get_file(self._full(name), str(file))
+            if (found := file.stat().st_size) != size:
+                raise OSError(f"{found} of {size} bytes arrived")
+
+        self._attempt(get)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes an object, whatever was there."""
+        self._attempt(lambda: self._file_system.pipe_file(self._full(name), data))
+
+    def upload(self, name: str, file: Path) -> None:
+        """Writes a file as an object, whatever was there."""
+        self._attempt(lambda: self._file_system.put_file(str(file), self._full(name)))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes an object unless there is one (a conditional put), and returns whether it is there with these bytes.
+
+        An object with these very bytes counts as written by this call, because an answer can be lost.
+        """
+        try:
+            self._attempt(lambda: self._file_system.pipe_file(self._full(name), data, mode="create"))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                return self.read(name) == data
+            return False
+        return True
+
+    def age_seconds(self, name: str) -> float:
+        """Returns the seconds since an object was written, by the clocks of the server and of this machine."""
+        return time.time() - self._attempt(lambda: self._file_system.modified(self._full(name))).timestamp()
+
+    def remove(self, names: list[str]) -> None:
+        """Removes objects; those that do not exist are left out."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._attempt(lambda name=name: self._file_system.rm_file(self._full(name)))
+
+    def _full(self, name: str) -> str:
+        return f"{self._path}/{name}" if name else self._path
+
+    def _find(self) -> dict[str, Any]:
+        try:
+            found = self._file_system.find(self._path, detail=True)
+        except FileNotFoundError:
+            return {}
+        # Consoles mark folders by empty objects whose names end with a slash.
+        return {path: info for path, info in found.items() if info["type"] == "file" and not path.endswith("/")}
+
+    def _check_bucket(self) -> None:
+        bucket = self._path.partition("/")[0]
+        try:
+            with contextlib.suppress(InputError):  # the user can have access to the path alone
+                self._attempt(lambda: self._file_system.ls(bucket))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.url}: there is no bucket {bucket}; check the name, or make the bucket first"
+            ) from error
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        for wait in (*WAITS, None):
+            try:
+                return call()
+            except (FileNotFoundError, FileExistsError, InputError):
+                raise
+            except Exception as error:
+                status = _http_status(error)
+                if status == 412:
+                    raise FileExistsError(self.url) from error
+                if status in (401, 403) or _lacks_credentials(error):
+                    raise InputError(
+                        f"{self.url}: access is refused ({one_line(error)}); {_CREDENTIALS[self.scheme]}, and check "
+                        "the permissions of the bucket"
+                    ) from error
+                if status is not None and 400 <= status < 500 and status not in _PASSING:
+                    raise InputError(
+                        f"{self.url}: the server refuses this ({one_line(error)}); check the path and the settings"
+                    ) from error
+                if wait is None:
+                    raise NamedFailure(
+                        f"{self.url}: {len(WAITS) + 1} attempts failed ({one_line(error)}); call the same command again"
+                    ) from error
+            time.sleep(wait * random.uniform(0.5, 1.5))
+        raise AssertionError("the last attempt returns or raises")
+
+
+@functools.cache
+def _open(scheme: str) -> Any:
+    """Returns the fsspec file system of a scheme. It keeps no listings, and leaves repeated attempts to the caller."""
+    try:
+        if scheme == "s3":
+            import s3fs
+
+            once = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+            opened = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
+            opened.retries = 1
+            return opened
+        import gcsfs
+
+        return gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
+    except ImportError as error:
+        raise InputError(
+            f"{scheme}:// needs the package {_PACKAGES[scheme]} ({one_line(error)}); install it: make storage, or "
+            "pip install 'crops_jax[storage]'"
+        ) from error
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Returns the status of the answer that an error of s3fs or gcsfs is about; None when there was no answer."""
+    for one in (error, error.__cause__):
+        answer = getattr(one, "response", None)  # of botocore
+        if isinstance(answer, dict):
+            return answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        # gcsfs. The errors of aiohttp have codes too, which are not those of an answer.
+        if type(one).__name__ == "HttpError" and str(code := getattr(one, "code", "")).isdigit():
+            return int(str(code))
+    return 403 if str(error).startswith("Forbidden") else None
+
+
+def _lacks_credentials(error: BaseException) -> bool:
+    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS

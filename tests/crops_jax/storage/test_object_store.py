@@ -1,0 +1,98 @@
+import sys
+
+import pytest
+
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.storage import object_store
+from crops_jax.storage.object_store import ObjectStore
+
+
+@pytest.fixture(params=["s3", "gs"])
+def server(request):
+    """The proxy before a server of each kind, and its scheme."""
+    return request.getfixturevalue("gcs" if request.param == "gs" else "s3"), request.param
+
+
+def test_objects_are_written_listed_read_and_removed(server, tmp_path):
+    store = ObjectStore(f"{server[1]}://bucket/a")
+    assert store.listing() == {}
+    (tmp_path / "file").write_bytes(b"12345")
+    store.upload("deep/in/file", tmp_path / "file")
+    store.write("b", b"")
+    assert {name: entry.size for name, entry in store.listing().items()} == {"b": 0, "deep/in/file": 5}
+    assert store.read("deep/in/file") == b"12345"
+    store.download("deep/in/file", tmp_path / "copy", size=5)
+    assert (tmp_path / "copy").read_bytes() == b"12345"
+    assert sorted(store.names_here()) == ["b", "deep"]
+    one = ObjectStore(f"{server[1]}://bucket/a/b").listing()
+    assert list(one) == [""]
+    before = store.listing()
+    store.write("b", b"1")
+    assert store.listing()["b"] != before["b"]
+    store.remove(["b", "deep/in/file", "never there"])
+    assert store.listing() == {}
+
+
+def test_a_conditional_put_writes_once(s3):
+    store = ObjectStore("s3://bucket/a")
+    assert store.create("claim", b"one")
+    assert not store.create("claim", b"two")
+    assert store.create("claim", b"one")  # as when the answer of the first call was lost
+    assert store.read("claim") == b"one"
+    assert 0 <= store.age_seconds("claim") < 60
+
+
+def test_the_conditional_put_of_gcs_asks_for_generation_0(gcs):
+    """The emulator writes whatever the generation is, so only the request is looked at."""
+    ObjectStore("gs://bucket/a").create("claim", b"one")
+    assert any("ifGenerationMatch=0" in path for method, path in gcs.requests if method == "POST")
+
+
+@pytest.mark.parametrize(("fixture", "kind"), [("s3", "unavailable"), ("s3", "cut"), ("s3", "dead"), ("gcs", "dead")])
+def test_a_read_is_tried_again(fixture, kind, request, tmp_path):
+    """gcsfs waits for seconds after other faults before it gives up, so it meets only this one here."""
+    proxy, scheme = request.getfixturevalue(fixture), "gs" if fixture == "gcs" else "s3"
+    store = ObjectStore(f"{scheme}://bucket/a")
+    store.write("file", b"0123456789" * 100)
+    proxy.faults(kind, method="GET", containing="a/file", times=2)
+    store.download("file", tmp_path / "file", size=1000)
+    assert (tmp_path / "file").read_bytes() == b"0123456789" * 100
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "dead"])
+def test_a_write_is_tried_again(s3, kind):
+    store = ObjectStore("s3://bucket/a")
+    s3.faults(kind, method="PUT", containing="a/file", times=2)
+    store.write("file", b"1")
+    assert store.read("file") == b"1"
+
+
+def test_a_server_that_stays_down_is_a_named_failure(s3):
+    store = ObjectStore("s3://bucket/a")
+    s3.faults("unavailable", method="GET", times=100)
+    with pytest.raises(NamedFailure, match=r"s3://bucket/a: 4 attempts failed .*call the same command again"):
+        store.listing()
+
+
+def test_a_bucket_that_does_not_exist_is_named(s3):
+    with pytest.raises(InputError, match="s3://nowhere/a: there is no bucket nowhere; check the name"):
+        ObjectStore("s3://nowhere/a").listing()
+
+
+def test_missing_credentials_say_what_to_do(s3, monkeypatch):
+    object_store._open.cache_clear()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(InputError, match=r"s3://bucket/a: access is refused .*set AWS_PROFILE"):
+        ObjectStore("s3://bucket/a").listing()
+    object_store._open.cache_clear()
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    object_store._open.cache_clear()
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(InputError, match=r"s3:// needs the package s3fs .*pip install 'crops_jax\[storage\]'"):
+        ObjectStore("s3://bucket/a")
