@@ -11,6 +11,7 @@ import tyro
 
 from crops_jax import program
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.storage import LocalPath
 
 # The image of the machines of each generation, as Google names them.
 _RUNTIMES = {
@@ -45,7 +46,7 @@ class TpuArguments:
     """create: whether the slices are spot capacity, which costs less and can be taken away at any time."""
     runtime: str | None = None
     """create: the image of the machines. The default is the one that Google names for the generation."""
-    startup_script: str | None = None
+    startup_script: LocalPath | None = None
     """create: a file with commands that each machine runs when it starts, such as mounting the shared disk."""
     command: str = ""
     """run: the program with its arguments, as one text: "launch.train minilm --records RECORDS --output RUN"."""

@@ -22,6 +22,7 @@ PROGRAMS = [*(name for names in STAGES.values() for name in names), "benchmarks.
 NO_PATHS = {
     *("from_", "from_time", "until", "day", "forget_before", "memory_limit", "spark_master", "perspectives"),
     *("grade_levels", "levels", "base_url", "model", "api_key_variable", "name", "query", "arms", "by", "systems"),
+    *("zone", "project", "runtime", "command", "folder", "log"),  # on the machines of launch.tpu
     *("real", "reference", "first_day", "topology", "workers"),
 }
 """The fields that are texts and no paths. A new field is one of these, or has a type of crops_jax.storage.roles."""
@@ -92,6 +93,7 @@ REQUIRED = {
     "launch.train": "tiny_cpu --records x --output x",
     "launch.status": "x",
     "launch.compile": "tiny_cpu --topology v5e:2x2",
+    "launch.tpu": "create --name x --zone x --topology v5e:2x2",
     "launch.embed": "--run x --texts x --tower query --output x",
     "launch.evaluate": "--run x --logs x --output x",
     "launch.report": "x --output x",
