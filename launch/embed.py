@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from crops_jax.devices.processes import ClusterConfig, Processes
 from crops_jax.embeddings import Layout, shard_is_finished, write_shard
 from crops_jax.embeddings.stored_vectors import VectorType
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import ProgressLine
 from crops_jax.runs.encoder import open_encoder
 from crops_jax.storage import InputPath, ResumedPath
@@ -60,6 +61,11 @@ class EmbedArguments:
     overwrite: bool = False
     """Replaces the directory at --output and starts from the first shard."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("run", "texts", "tower"),
+        "output": ("output", "dtype", "dim", "shard_size", "overwrite"),
+        "advanced": ("batch_tokens",),
+    }
 
 
 def embed(arguments: EmbedArguments) -> dict[str, Any]:

@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from crops_jax import program
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.storage import LocalPath
 
 # The image of the machines of each generation, as Google names them.
@@ -58,6 +59,11 @@ class TpuArguments:
     """stop: whether the slices are deleted too."""
     dry_run: bool = False
     """Whether the commands are only printed, one a line, as a shell takes them."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "create": ("topology", "slices", "spot", "runtime", "startup_script"),
+        "run": ("command", "folder", "log"),
+        "stop": ("delete",),
+    }
 
 
 def tpu(arguments: TpuArguments) -> dict[str, Any]:

@@ -86,13 +86,14 @@ def test_dims_ascend_from_1(dims):
 
 
 def test_dims_are_below_the_width(tmp_path):
-    with pytest.raises(ValueError, match=r"matryoshka_dims must be below encoder.width = 384, found \(64, 384\)"):
+    told = r"matryoshka_dims must be below the length of the vectors, 384, found \(64, 384\)"
+    with pytest.raises(ValueError, match=told):
         Config().replace(loss={"matryoshka_dims": (64, 384)})
     folder = write_bert(tmp_path / "bert", layers=1)
     config = Config().replace(
         encoder={"weights": str(folder), "max_document_tokens": 40}, loss={"matryoshka_dims": (8, 30)}
     )
-    with pytest.raises(InputError, match=r"loss.matryoshka_dims: 30 is not below 30, the width of"):
+    with pytest.raises(InputError, match=r"loss.matryoshka_dims: 30 is not below 30, the length of the vectors of"):
         pretrained.resolve_config(config)
     fits = dataclasses.replace(config, loss=LossConfig(matryoshka_dims=(8, 16)))
     assert pretrained.resolve_config(fits).encoder.width == 30

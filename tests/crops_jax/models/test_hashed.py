@@ -211,7 +211,7 @@ def test_tables_lie_over_the_mesh():
         ({"hash_buckets": 0}, "hash_buckets must lie in"),
         ({"feature_width": 0}, "feature_width must be positive"),
         ({"pooling": "last"}, "hashed features are pooled by their mean"),
-        ({"head_width": 4}, "key_value_heads and head_width are those of Qwen and Mistral"),
+        ({"head_width": 4}, "key_value_heads and head_width are those of Qwen, Mistral and Gemma"),
     ],
 )
 def test_configurations_that_make_no_sense_are_refused(encoder, message):

@@ -123,7 +123,7 @@ def test_remat_changes_no_gradient():
         ({"key_value_heads": 4}, "heads must be a multiple of key_value_heads"),
         ({"head_width": 7}, "heads of even width"),
         ({"rotary_base": 0.0}, "rotary_base must be positive"),
-        ({"family": "bert"}, "key_value_heads and head_width are those of Qwen and Mistral"),
+        ({"family": "bert"}, "key_value_heads and head_width are those of Qwen, Mistral and Gemma"),
     ],
 )
 def test_sizes_that_no_tower_has_are_refused(wrong, rule):

@@ -366,7 +366,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_done(capfd, mo
 
 def test_a_gpu_that_jax_does_not_use_is_told_by_programs_that_compute_with_it(capfd, monkeypatch):
     monkeypatch.setattr(platforms, "this_machine", lambda: NOTHING._replace(nvidia_gpu=True))
-    monkeypatch.setattr(platforms, "_set_platforms", lambda environment, platforms: None)
+    monkeypatch.setattr(platforms, "set_platforms", lambda environment, platforms: None)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
 
     def main(arguments: Arguments) -> dict:

@@ -107,7 +107,7 @@ def test_flags_are_shown_in_their_groups(capsys):
         elif flag := re.match(r"[│ ]+(--[a-z]\S*)", line):
             box.append(flag[1])
     assert {title: sorted(flags) for title, flags in boxes.items()} == {
-        "options": ["--share"],
+        "options": ["--json", "--share"],
         "input options": ["--from", "--logs"],
         "advanced options": ["--memory", "--seed"],
     }
