@@ -16,6 +16,7 @@ from tests.paths import ROOT
 ORDER = ["crops_jax", "configs", "data", "launch"]
 HEAVY = ["tensorflow", "tensorflow_datasets", "scann", "torch", "sentence_transformers", "ibis", "pyspark"]
 SLOW = ["jax", "flax", "orbax.checkpoint", "transformers", "tensorflow", "scann", "torch", "scipy.optimize"]
+SLOW += ["pandas", "tensorboardX"]
 """The packages that take a second and more to load."""
 FLAT = {"crops_jax": {"errors.py", "hashing.py", "lazy_exports.py"}, "data": set(), "launch": set()}
 """The files directly in a package that are no programs. A new file belongs into a folder, or is a program."""

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
-
 from crops_jax import artifacts
 from crops_jax.devices import processes
 from crops_jax.errors import InputError
@@ -40,6 +38,8 @@ class RunLog:
         _keep_lines(run / GOODPUT, last_step=None)
         self._metrics = open(run / METRICS, "a", encoding="utf-8")  # noqa: SIM115
         self._goodput = open(run / GOODPUT, "a", encoding="utf-8")  # noqa: SIM115
+        from tensorboardX import SummaryWriter  # here, because programs that only read logs need no writer
+
         self._tensorboard = SummaryWriter(str(run / TENSORBOARD), purge_step=resumed_at + 1)
 
     def metrics(self, line: dict[str, Any]) -> None:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from crops_jax import artifacts
@@ -18,6 +17,9 @@ from crops_jax.program.chain import COMMAND, STEPS, read_steps
 from crops_jax.retrieval.evaluation import Value
 from crops_jax.runs.log import read_goodput, read_metrics
 from crops_jax.runs.status import run_status
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 KINDS = ("evaluation", "run", "labels")
 # The fields that every metrics.json has.
@@ -233,7 +235,9 @@ def _labels(path: Path) -> Labels:
     )
 
 
-def _label_files(path: Path) -> pyarrow.dataset.Dataset:
+def _label_files(path: Path) -> "Dataset":
+    import pyarrow.dataset  # here, because it loads pandas
+
     single = path / "labels.parquet"
     return pyarrow.dataset.dataset(single if single.exists() else path / "labels", format="parquet")
 

@@ -10,7 +10,7 @@ from data.world.world import World
 # The shares of searches that start with a capital letter, and that have white space which normalisation removes.
 _CAPITAL_SHARE = 0.1
 _SPACES_SHARE = 0.03
-_STAGES = pa.array(["shown", "ranked_not_shown", "filtered_before_ranking"])
+_STAGES = ("shown", "ranked_not_shown", "filtered_before_ranking")
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -77,7 +77,7 @@ def _candidates_table(searches: Searches, search_id: pa.Array, doc_id: pa.Array)
         {
             "search_id": search_id.take(pa.array(row)),
             "doc_id": doc_id.take(pa.array(documents[row, column])),
-            "stage": _STAGES.take(pa.array(stage[column])),
+            "stage": pa.array(_STAGES).take(pa.array(stage[column])),
             "position": masked(is_shown, column + 1, pa.int32()),
             "clicked": masked(is_shown, clicked, pa.bool_()),
             "liked": masked(is_shown, searches.liked[row, position], pa.bool_()),
