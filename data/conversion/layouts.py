@@ -5,16 +5,18 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError, one_line
 from data.conversion.json_lines import LINE_BYTES, text_lines
 from data.tables.files import sql_text
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
 
@@ -103,7 +105,7 @@ def _described(
                 schema = pq.read_schema(file)
                 return tuple(schema.names), tuple(schema.types), ""
             case "feather":
-                schema = pyarrow.dataset.dataset(file, format="feather").schema
+                schema = _feather(file).schema
                 return tuple(schema.names), tuple(schema.types), ""
             case "csv":
                 header = next(text_lines(file), (0, ""))[1]
@@ -123,7 +125,7 @@ def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: 
         case "parquet":
             return f"read_parquet({paths}, hive_partitioning = false)"
         case "feather":
-            connection.register(f"files {name} {number}", pyarrow.dataset.dataset(part.files, format="feather"))
+            connection.register(f"files {name} {number}", _feather(part.files))
             return quoted(f"files {name} {number}")
         case "csv":
             return (
@@ -135,6 +137,12 @@ def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: 
         f"read_csv({paths}, header = false, auto_detect = false, delim = '\t', quote = '', escape = '', "
         f"columns = {{{columns}}}, max_line_size = {LINE_BYTES})"
     )
+
+
+def _feather(files: Path | Sequence[Path]) -> "Dataset":
+    import pyarrow.dataset  # here, because it loads pandas
+
+    return pyarrow.dataset.dataset(files, format="feather")
 
 
 def quoted(name: str) -> str:
