@@ -125,7 +125,9 @@ def _without_users(content: bytes) -> bytes:
     return "\n".join([str(table.schema), *sorted(map(str, table.to_pylist()))]).encode()
 
 
-_SPEEDS = _blank(r'("(?:examples_per_second|tokens_per_second|model_flops_utilization|checkpoint_seconds)": )[^,}\n]+')
+_SPEEDS = _blank(
+    r'("(?:(?:examples|tokens)_per_second|model_flops_utilization|(?:checkpoint|compilation)_seconds)": )[^,}\n]+'
+)
 # The name of a state, and its fingerprint, which is computed from the name.
 _STATE = _blank(
     r'("state": (?:\{\s+"fingerprint": )?|"fingerprint": (?="\w{64}",\s+"inputs": \{\},\s+"kind": "mining_state"))'

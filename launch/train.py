@@ -84,8 +84,8 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
             initial_run=arguments.initial_run,
             documents=documents,
         )
-    blocked = {"checkpoint_seconds": seconds_of(run, "checkpoint")}
-    return {"run": str(Path(arguments.output)), **outcome, **blocked}
+    seconds = {f"{part}_seconds": seconds_of(run, part) for part in ("compilation", "checkpoint")}
+    return {"run": str(Path(arguments.output)), **outcome, **seconds}
 
 
 def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocuments":

@@ -358,8 +358,8 @@ def _outcome(run: Path) -> dict[str, Any]:
     from crops_jax.runs.status import seconds_of
 
     fitted = json.loads((run / FITTED).read_text(encoding="utf-8"))
-    blocked = {"checkpoint_seconds": seconds_of(run, "checkpoint")}
-    return {"run": str(run), **fitted, **describe(run)["report"], **blocked}
+    seconds = {f"{part}_seconds": seconds_of(run, part) for part in ("compilation", "checkpoint")}
+    return {"run": str(run), **fitted, **describe(run)["report"], **seconds}
 
 
 if __name__ == "__main__":

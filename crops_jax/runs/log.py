@@ -97,6 +97,10 @@ class Stopwatch:
             self.part, self.entered = before, self.entered + 1
             self._spent["compute" if computing() else part] += time.monotonic() - begin
 
+    def spent(self, part: str) -> float:
+        """Returns the seconds of a part since the last reading."""
+        return self._spent[part]
+
     def read(self) -> dict[str, float]:
         """Returns the seconds since the last reading, in total and by part, and goodput: the share of compute."""
         now = time.monotonic()

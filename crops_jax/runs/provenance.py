@@ -1,5 +1,6 @@
 """When, on which devices and from which commit a process trains: the facts of a run that are not in its manifest."""
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
@@ -38,6 +39,17 @@ def provenance(devices: Iterable[Device]) -> dict[str, Any]:
         "processes": processes.current().count,
         "commit": source_commit(Path(crops_jax.__file__).parents[1]),
     }
+
+
+def process_age() -> float | None:
+    """Returns the seconds since this process was started, before Python was loaded; None where /proc does not tell."""
+    try:
+        # The fields after the name of the program, which stands in brackets and can have spaces in it.
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+        return max(0.0, up - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def source_commit(root: Path) -> str | None:

@@ -19,7 +19,7 @@ from crops_jax.program.progress import ProgressLine, say
 from crops_jax.runs.checkpoints import Best, Checkpoints, Progress
 from crops_jax.runs.log import RunLog, Stopwatch
 from crops_jax.runs.profiling import ProfiledSteps
-from crops_jax.runs.provenance import provenance
+from crops_jax.runs.provenance import process_age, provenance
 from crops_jax.runs.status import seconds_of
 from crops_jax.runs.step_times import gathered_times
 from crops_jax.runs.watchdog import Watchdog
@@ -248,10 +248,22 @@ class TrainingLoop:
     def _check(self, step: int, metrics: Any) -> Any:
         """Adds up the metrics of a step and returns them on the host. Raises NamedFailure as NonFiniteSteps.check."""
         metrics = jax.device_get(metrics)
+        if step == self._first + 1:
+            self._note_first_step(step)
         skipped = self._nonfinite.check(step, metrics.loss, metrics.grad_norm)
         for name, value in self._task.sums(metrics, skipped=skipped).items():
             self._sums[name] = self._sums.get(name, 0) + value
         return metrics
+
+    def _note_first_step(self, step: int) -> None:
+        """Says how long the first step took since the start of the process, and how much of it was compilation."""
+        age = process_age()
+        if age is not None and processes.current().is_first:
+            compilation = self._watch.spent("compilation")
+            self._log.goodput({"event": "first_step", "step": step, "since_start_seconds": round(age, 3)})
+            say(
+                f"the first step ended {age:.1f} s after the start of the program; {compilation:.1f} s were compilation"
+            )
 
     def _finish_step(self, step: int, metrics: Any, actions: _Actions) -> None:
         """Evaluates, logs and saves after a step, as its actions say."""

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from crops_jax.runs import checkpoints
-from crops_jax.runs.log import TIMING_FIELDS, read_metrics
+from crops_jax.runs.log import TIMING_FIELDS, read_goodput, read_metrics
 from tests.metadata import MetadataServer
 from tests.paths import ROOT
 from tests.tiny_run import tiny_records
@@ -93,7 +94,7 @@ def kill_at(job: Job, run: Path, step: int) -> None:
 
 def untimed(line: dict) -> dict:
     """A line of metrics.jsonl, or an outcome, without what the clock decides."""
-    return {name: value for name, value in line.items() if name not in TIMING_FIELDS}
+    return {name: value for name, value in line.items() if name not in (*TIMING_FIELDS, "compilation_seconds")}
 
 
 def assert_same_run(run: Path, other: Path) -> None:
@@ -139,6 +140,13 @@ def test_the_first_line_of_the_log_and_the_outcome(uninterrupted):
     assert outcome["steps"] == STEPS
     assert outcome["best_step"] % 10 == 0
     assert outcome["checkpoint_seconds"] > 0
+    assert outcome["compilation_seconds"] > 0
+    told = re.search(r"the first step ended ([\d.]+) s after the start of the program; ([\d.]+) s were comp", errors)
+    (first,) = [line for line in read_goodput(run) if line.get("event") == "first_step"]
+    assert first["step"] == 1
+    assert float(told[1]) == pytest.approx(first["since_start_seconds"], abs=0.06)
+    # The process also loads JAX and the records before its first step.
+    assert float(told[1]) > float(told[2]) > 0
 
 
 def test_wrong_arguments_are_refused_in_one_line(job, uninterrupted):

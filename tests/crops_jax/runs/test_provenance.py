@@ -1,11 +1,15 @@
 """The facts of a run that are not in its manifest."""
 
 import subprocess
+import sys
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 from crops_jax.devices.processor import processor
-from crops_jax.runs.provenance import provenance, source_commit
+from crops_jax.runs.provenance import process_age, provenance, source_commit
+from tests.paths import ROOT
 
 
 def git(folder, *arguments):
@@ -21,6 +25,19 @@ def test_the_start_of_a_run_names_its_time_devices_and_processes():
     assert before <= datetime.fromisoformat(found["time"]) <= datetime.now(UTC)
     assert (found["devices"], found["processes"]) == ("8 x TPU v5 lite", 1)
     assert provenance([SimpleNamespace(device_kind="cpu")])["devices"] == f"1 x cpu ({processor()})"
+
+
+def test_the_age_of_a_process_counts_from_its_start():
+    script = "from crops_jax.runs.provenance import process_age; print(process_age())"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    lasted = time.monotonic() - started
+    if not Path("/proc/self/stat").exists():
+        assert done.stdout.strip() == "None"
+    else:
+        # Linux counts the start of a process in hundredths of a second.
+        assert 0 < float(done.stdout) <= lasted + 0.02
+        assert process_age() > float(done.stdout)
 
 
 def test_a_commit_is_named_with_whether_files_changed_since(tmp_path):
