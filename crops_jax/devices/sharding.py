@@ -208,8 +208,11 @@ def path_name(path: tuple) -> str:
 
 
 def _tpu_slices(devices: Sequence[Any]) -> int:
-    """Returns the number of TPU slices that devices belong to; devices of other platforms are one slice."""
-    return len({device.slice_index if device.platform == "tpu" else 0 for device in devices})
+    """Returns the number of TPU slices that devices belong to.
+
+    Devices of other platforms, and those of one slice that is not attached, have no index: they are one slice.
+    """
+    return len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) or 1
 
 
 def _check_slices(shape: tuple[int, ...], devices: Sequence[Any], slices: int) -> None:
