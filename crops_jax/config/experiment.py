@@ -415,6 +415,9 @@ class TrainingConfig:
     """The number of steps between lines of metrics.jsonl."""
     evaluate_every_steps: int = 100
     """The number of steps between evaluations on the dev split, which choose the best checkpoint. 0: no evaluation."""
+    dev_documents: int = 0
+    """The number of documents of the training records among which the dev queries also search, beside the documents of
+    the dev records. In a small dev split, nearly every encoder finds the few documents of the dev records."""
     early_stopping_evaluations: int = 0
     """The number of evaluations in a row without a better dev metric after which the run ends; its best checkpoint is
     the one before them. 0: the run never ends early. The learning rate follows the schedule of the whole run."""
@@ -446,6 +449,7 @@ class TrainingConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         for name in (
             "evaluate_every_steps",
+            "dev_documents",
             "early_stopping_evaluations",
             "checkpoint_every_steps",
             "skip_nonfinite_steps",

@@ -1,5 +1,6 @@
 """Recall@10 on the dev split. It decides which checkpoint is the best one."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,20 +27,30 @@ _QUERIES_OF_A_GROUP = 64
 
 
 class DevRecall:
-    """Recall@10 of the dev queries, over all documents whose text the dev records hold, by the score of the model.
+    """Recall@10 of the dev queries by the score of the model.
 
-    A positive is a labelled document of level 4 or 5 whose text the records hold; queries without a positive do not
-    count. The value is a function of the parameters alone: the documents and their order are fixed, and of documents
-    with equal scores the one with the lower id comes first.
+    The documents are all whose text the dev records hold, and the first training.dev_documents others of the training
+    records. A positive is a labelled document of level 4 or 5 whose text is among them; queries without a positive do
+    not count. The value is a function of the parameters alone: the documents and their order are fixed, and of
+    documents with equal scores the one with the lower id comes first.
     """
 
-    def __init__(self, source: RecordSource, model: nnx.Module, config: Config, *, mesh: Mesh):
+    def __init__(
+        self,
+        source: RecordSource,
+        model: nnx.Module,
+        config: Config,
+        *,
+        mesh: Mesh,
+        training_source: RecordSource | None = None,
+    ):
         """
         Args:
           source: the records of the dev split.
           model: the model, of which only the structure is used.
           config: the configuration, for the token limits and the width.
           mesh: the devices that encode.
+          training_source: the records of the training split, from which training.dev_documents are read.
         """
         self._mesh = mesh
         self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
@@ -49,8 +60,12 @@ class DevRecall:
         queries = []
         for record in source:
             queries.append(record)
-            for words, tokens in zip(record.document_ids, record.document_tokens, strict=True):
-                texts.setdefault((int(words[0]), int(words[1])), tokens)
+            _add_documents(record, texts)
+        wanted = len(texts) + config.training.dev_documents
+        for record in training_source or ():
+            if len(texts) >= wanted:
+                break
+            _add_documents(record, texts, at_most=wanted)
         column = {words: index for index, words in enumerate(sorted(texts))}
         positives = [_positives(record, column) for record in queries]
         kept = [index for index, columns in enumerate(positives) if columns]
@@ -138,6 +153,13 @@ class DevRecall:
                 vectors[batch.texts] = encoded.reshape(-1, self._dim)[batch.places]
                 bar.update(len(batch.texts))
         return vectors
+
+
+def _add_documents(record: QueryRecord, texts: dict[tuple[int, int], np.ndarray], *, at_most: float = math.inf) -> None:
+    """Adds the documents of a record to `texts`, id -> tokens, until there are `at_most`."""
+    for words, tokens in zip(record.document_ids, record.document_tokens, strict=True):
+        if len(texts) < at_most:
+            texts.setdefault((int(words[0]), int(words[1])), tokens)
 
 
 def _positives(record: QueryRecord, column: dict[tuple[int, int], int]) -> set[int]:

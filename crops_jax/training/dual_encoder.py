@@ -210,7 +210,9 @@ class _DualEncoderTask:
     def _evaluation(self, records_path: Path | str) -> Evaluation | None:
         if self.config.training.evaluate_every_steps == 0 or "dev" not in records.splits(records_path):
             return None
-        dev = DevRecall(records.RecordSource(records_path, split="dev"), self.model, self.config, mesh=self.mesh)
+        of_training = records.RecordSource(records_path) if self.config.training.dev_documents else None
+        of_dev = records.RecordSource(records_path, split="dev")
+        dev = DevRecall(of_dev, self.model, self.config, mesh=self.mesh, training_source=of_training)
         return Evaluation(DEV_METRIC, dev) if len(dev) else None
 
 

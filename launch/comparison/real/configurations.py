@@ -11,6 +11,9 @@ from launch.comparison.real.systems import PEER
 _NO_LEARNING_RATE = 1e-30
 """A learning rate whose step is too small to change a weight in float32."""
 _CHECKPOINTS = 5
+_DEV_DOCUMENTS = 10_000
+"""The number of training documents among which the dev queries also search. The dev records of SciFact hold so few
+documents that every encoder finds all positives."""
 
 
 def base_config(settings: RealSet, weights: str) -> Config:
@@ -19,7 +22,11 @@ def base_config(settings: RealSet, weights: str) -> Config:
     A query and a document have the same token limit, because sentence-transformers has one limit for both.
     """
     limits = {"max_query_tokens": settings.max_tokens, "max_document_tokens": settings.max_tokens}
-    return MINILM.replace(encoder={"weights": weights, **limits}, optimizer={"learning_rate": settings.learning_rate})
+    return MINILM.replace(
+        encoder={"weights": weights, **limits},
+        optimizer={"learning_rate": settings.learning_rate},
+        training={"dev_documents": _DEV_DOCUMENTS},
+    )
 
 
 def documents_to_present(settings: RealSet, *, pairs: int, steps: int) -> int:

@@ -12,14 +12,28 @@ from tests.tiny_run import CONFIG, BagEncoder, tiny_records
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return RecordSource(tiny_records(tmp_path_factory.mktemp("dev") / "records", dev=14), split="dev")
+def folder(tmp_path_factory):
+    return tiny_records(tmp_path_factory.mktemp("dev") / "records", dev=14)
 
 
-def test_recall_equals_a_plain_ranking_of_all_dev_documents(source):
+@pytest.fixture(scope="module")
+def source(folder):
+    return RecordSource(folder, split="dev")
+
+
+def texts_of(records):
+    return {tuple(words): tokens for r in records for words, tokens in zip(r.document_ids.tolist(), r.document_tokens)}
+
+
+@pytest.mark.parametrize("further", [0, 5, 10**6])
+def test_recall_equals_a_plain_ranking_of_all_dev_documents(folder, source, further):
     model = BagEncoder(CONFIG, seed=0)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    texts = {tuple(words): tokens for r in source for words, tokens in zip(r.document_ids.tolist(), r.document_tokens)}
+    config, training = CONFIG.replace(training={"dev_documents": further}), RecordSource(folder)
+    texts = texts_of(source)
+    others = {words: tokens for words, tokens in texts_of(training).items() if words not in texts}
+    texts |= dict(list(others.items())[:further])
+    assert len(others) > 5
     ids = sorted(texts)
 
     def embed(texts, limit):
@@ -43,6 +57,8 @@ def test_recall_equals_a_plain_ranking_of_all_dev_documents(source):
         if positives:
             recalls.append(len(first & positives) / len(positives))
     for mesh_config in (MeshConfig(data=1), MeshConfig(data=8)):
-        dev = DevRecall(source, model, CONFIG, mesh=sharding.make_mesh(mesh_config))
+        dev = DevRecall(
+            source, model, config, mesh=sharding.make_mesh(mesh_config), training_source=training if further else None
+        )
         assert len(dev) == len(recalls)
         assert dev(parameters) == pytest.approx(np.mean(recalls))
