@@ -87,4 +87,4 @@ def test_the_whole_road_survives_a_kill_and_is_done_once(tmp_path, trained_first
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file() and path.name != ".lock"}
     assert run(*command) == outcome
     after = {path: path.stat().st_mtime_ns for path in before}
-    assert {path for path in before if before[path] != after[path]} <= {work / "config.py"}
+    assert {path for path in before if before[path] != after[path]} <= {work / "config.py", work / "command.txt"}
