@@ -118,7 +118,7 @@ def _section(sources: Sources, split: str) -> dict[str, Any]:
         "documents": documents,
         "headline": figures,
         "verdict": verdict_of(systems, figures, differences),
-        "next_steps": next_steps(systems, figures, differences, combined, sources),
+        "next_steps": next_steps(systems, figures, differences, combined, sources, shared),
         "against_bm25": concluded,
         "shared_runs": shared,
         "shared": shared_sentences(shared, sources.labels),

@@ -105,22 +105,21 @@ def parse_call(function: Callable, arguments: list[str], *, example: str, device
         if "config" not in fields:
             values = _starting_values(kind, arguments)
             start = {"default": call(values, flags())} if values is not None else {}
-            filled = tyro.cli(call, prog=prog, description=description, args=arguments, **shown, **start)
-            return _checked(filled.arguments), filled.flags
+            return _checked(tyro.cli(call, prog=prog, description=description, args=arguments, **shown, **start))
         named = bool(arguments) and not arguments[0].startswith("-")
         if not named and not {"-h", "--help"} & set(arguments):
             raise InputError(f"name a configuration first: {prog} CONFIG ... (a module of configs/, or a path to one)")
         config, rest = (load_config(arguments[0]), arguments[1:]) if named else (Config(), arguments)
         defaults = {f.name: _default(f) for f in dataclasses.fields(kind)} | {"config": config}
         default = call(kind(**defaults), flags())
-        filled = tyro.cli(call, prog=f"{prog} CONFIG", description=description, args=rest, default=default, **shown)
-        return _checked(filled.arguments), filled.flags
+        prog = f"{prog} CONFIG"
+        return _checked(tyro.cli(call, prog=prog, description=description, args=rest, default=default, **shown))
 
 
-def _checked(arguments: Any) -> Any:
-    """Returns the arguments of a program. Raises InputError when one that is a path has a scheme, such as gs://."""
-    refuse_remote_paths(arguments)
-    return arguments
+def _checked(filled: Any) -> tuple[Any, OutputFlags]:
+    """Returns the arguments and the flags of a call. Raises InputError when a path has a scheme, such as hdfs://."""
+    refuse_remote_paths(filled.arguments)
+    return filled.arguments, filled.flags
 
 
 def _starting_values(kind: type, arguments: Sequence[str]) -> Any:

@@ -170,10 +170,12 @@ class TrainingLoop:
                 save_seconds=self._training.checkpoint_every_seconds,
             )
             self._log = stack.enter_context(closing(RunLog(self._run, resumed_at=self._first)))
-            begun = {"event": "start", "step": self._first, "steps": steps}
-            self._log.goodput({**begun, **provenance(self._task.mesh.devices.flat), **self._watch.read()})
-            profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._training.profile_steps)))
             silent = not processes.current().is_first
+            begun = {"event": "start", "step": self._first, "steps": steps}
+            # Only the first process writes the line, so the others do not call Git.
+            made = {} if silent else provenance(self._task.mesh.devices.flat)
+            self._log.goodput({**begun, **made, **self._watch.read()})
+            profile = stack.enter_context(closing(ProfiledSteps(self._run, *self._training.profile_steps)))
             bar = stack.enter_context(
                 ProgressLine(total=steps, initial=self._first, unit="steps", desc="training", delay=0, disable=silent)
             )

@@ -7,7 +7,6 @@ from typing import Any
 
 from launch.run_report.combinations import Combination
 from launch.run_report.comparison import System
-from launch.run_report.conclusion import shared_runs
 from launch.run_report.headline import Figure
 from launch.run_report.sources import Evaluation, Labels, Run, Sources, Work
 
@@ -25,19 +24,27 @@ def verdict_of(systems: Sequence[System], headline: Sequence[Figure], rows: Sequ
       rows: the rows of `launch.run_report.comparison.compare`.
     """
     encoders = [system for system in systems if not system.is_bm25]
-    measured = [(one, [system for system in encoders if system.figure(one)]) for one in headline]
-    chosen = next(((one, having) for one, having in measured if having), None)
-    if chosen is None:
+    found = _best(systems, headline)
+    if found is None:
         return "No test set has a query, so the systems cannot be compared."
-    figure, having = chosen
-    best = max(having, key=lambda system: (system.figure(figure) or {})["value"])
+    figure, best = found
     first = encoders[0]
-    opponents = [system.name for system in systems if system.is_bm25][:1] + ([first.name] if first != best else [])
+    opponents = [system.name for system in systems if system.is_bm25][:1]
+    opponents += [first.name] if first is not best else []
     parts = [_against(best.name, opponent, rows) for opponent in opponents]
     named = f"Of the {len(encoders)} encoders, {best.name} has the highest {figure.label}"
     if len(encoders) == 1:
         named = f"{best.name} is the only encoder of this page"
     return f"{named}; it is {', and '.join(part for part in parts if part)}." if any(parts) else f"{named}."
+
+
+def _best(systems: Sequence[System], headline: Sequence[Figure]) -> tuple[Figure, System] | None:
+    """Returns the first headline figure that encoders have, and the encoder that has its highest value."""
+    for figure in headline:
+        values = [(found["value"], one) for one in systems if not one.is_bm25 and (found := one.figure(figure))]
+        if values:
+            return figure, max(values, key=lambda pair: pair[0])[1]
+    return None
 
 
 def _against(name: str, opponent: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -145,6 +152,7 @@ def next_steps(
     rows: Sequence[Mapping[str, Any]],
     combined: Sequence[Combination],
     sources: Sources,
+    shared: Mapping[str, str],
 ) -> list[tuple[str, str]]:
     """Returns what to do next, as (sentence, command), by the measured differences; the command can be empty.
 
@@ -154,16 +162,17 @@ def next_steps(
       systems, headline, rows: as in `verdict_of`.
       combined: the systems on top of the encoders.
       sources: the sources of the page.
+      shared: from an arm that has no run of its own to the arm whose run it shares.
     """
-    ranked = [(found["value"], one.name) for one in systems if not one.is_bm25 and (found := _first(one, headline))]
-    if not ranked:
+    found = _best(systems, headline)
+    if found is None:
         return []
-    best = max(ranked, key=lambda pair: pair[0])[1]
+    best = found[1].name
     against = [row for row in rows if (row["system"], row["against"]) == (best, "bm25")]
     worse = [row["label"] for row in against if row["verdict"] == "worse"]
     unclear = [row for row in against if row["verdict"] == "no difference shown"]
     split = str(sources.works[0].path / "split") if sources.works else "SPLIT"
-    run = _path_of(best, sources.runs, shared_runs(sources.evaluations), "RUN")
+    run = _path_of(best, sources.runs, shared, "RUN")
     steps = [
         (
             f"Look at what {best} finds for your own queries.",
@@ -206,10 +215,6 @@ def _path_of(name: str, sources: Sequence[Run] | Sequence[Labels], shared: Mappi
 
 def _command(program: str, *arguments: str) -> str:
     return shlex.join(["python", "-m", f"launch.{program}", *arguments])
-
-
-def _first(system: System, headline: Sequence[Figure]) -> dict[str, Any] | None:
-    return next((figure for one in headline if (figure := system.figure(one))), None)
 
 
 def _only_better(differences: Mapping[str, Mapping[str, Any]]) -> bool:

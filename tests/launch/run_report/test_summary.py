@@ -77,7 +77,7 @@ def test_a_single_encoder_is_compared_with_bm25_alone():
 def test_no_query_gives_no_verdict():
     bare = [System(name=name, figures={}, subsets={}, values=[]) for name in ("log", "bm25")]
     assert verdict_of(bare, HEADLINE, []) == "No test set has a query, so the systems cannot be compared."
-    assert next_steps(bare, HEADLINE, [], [], sources()) == []
+    assert next_steps(bare, HEADLINE, [], [], sources(), {}) == []
 
 
 START = {
@@ -140,7 +140,7 @@ def test_an_encoder_that_is_nowhere_worse_is_exported():
     work = Work(path=Path("my work"), command="", seconds={})
     given = sources(runs=[run("cross", [])], labels=[table], works=[work])
     fused = combination(["better", "better", "no difference shown"])
-    assert next_steps([LOG, CROSS, BM25], HEADLINE, found, [fused], given) == [
+    assert next_steps([LOG, CROSS, BM25], HEADLINE, found, [fused], given, {}) == [
         (
             "Look at what cross finds for your own queries.",
             "python -m launch.search --run work/cross/run --logs 'my work/split' 'a query'",
@@ -157,13 +157,13 @@ def test_an_encoder_that_is_nowhere_worse_is_exported():
 @pytest.mark.parametrize("verdicts", [["worse", "better", "better"], ["no difference shown"] * 3])
 def test_a_fusion_that_loses_somewhere_or_gains_nothing_is_not_recommended(verdicts):
     found = rows("cross", "bm25", ["better"] * 3)
-    steps = next_steps([LOG, CROSS, BM25], HEADLINE, found, [combination(verdicts)], sources())
+    steps = next_steps([LOG, CROSS, BM25], HEADLINE, found, [combination(verdicts)], sources(), {})
     assert not any("Serve" in sentence for sentence, _ in steps)
 
 
 def test_where_bm25_leads_the_labels_are_looked_at_and_nothing_is_exported():
     found = rows("cross", "bm25", ["worse", "better", "better"])
-    steps = next_steps([LOG, CROSS, BM25], HEADLINE, found, [], sources())
+    steps = next_steps([LOG, CROSS, BM25], HEADLINE, found, [], sources(), {})
     assert steps[0][1] == "python -m launch.search --run RUN --logs SPLIT 'a query'"
     assert steps[1] == (
         "Find out why BM25 leads in Judged Recall@100. The page of the labels shows how many of them are relevant and "
