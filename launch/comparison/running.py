@@ -276,11 +276,12 @@ def _query_seconds(cell: Cell, evaluation: Path) -> dict[str, float]:
 def _training_figures(folder: Path, trained: Mapping[str, Any], factor: float) -> dict[str, float]:
     """Returns the numbers of a run: rate, best step, dev recall, and the seconds that a step computes.
 
-    The seconds are the median over the lines of goodput.jsonl, without the first one, whose steps are compiled.
+    The seconds are the median over the lines of goodput.jsonl that cover steps, without the first one, whose steps are
+    compiled.
     """
     figures = {"learning_rate_factor": factor}
     figures |= {name: trained[name] for name in ("best_step", _DEV) if name in trained}
-    lines = read_goodput(folder / "run")
+    lines = [line for line in read_goodput(folder / "run") if "event" not in line]
     steps = [(line["step"] - before["step"], line) for before, line in itertools.pairwise(lines)]
     seconds = [line["compute_seconds"] / count for count, line in steps if count > 0]
     return figures | ({"step_seconds": round(statistics.median(seconds), 5)} if seconds else {})

@@ -83,7 +83,9 @@ class Programs:
     def launch_train(self, step) -> dict:
         config = Path(step.arguments[0]).read_text()
         (step.output / "checkpoint").write_text(config)
-        lines = [{"step": 10 * n, "compute_seconds": 1.0 if n > 1 else 60.0} for n in (1, 2, 3)]
+        lines = [{"event": "start", "step": 0, "compute_seconds": 0.0}, {"event": "first_step", "step": 1}]
+        lines += [{"step": 10 * n, "compute_seconds": 1.0 if n > 1 else 60.0} for n in (1, 2, 3)]
+        lines += [{"event": "end", "step": 31, "compute_seconds": 9.0}]
         (step.output / "goodput.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         fast = "learning_rate=0.002" in config or "learning_rate=0.02" in config
         return {"steps": 30, "best_step": 20, "dev_recall_at_10": 0.75 if fast else 0.5}

@@ -97,7 +97,7 @@ def starts(run: Path) -> int:
 
 
 def without_times(line: dict) -> dict:
-    return {name: value for name, value in line.items() if name not in TIMING_FIELDS}
+    return {name: value for name, value in line.items() if name not in (*TIMING_FIELDS, "compilation_seconds")}
 
 
 def said_by(ended: clusters.Ended) -> dict:
