@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from crops_jax.labels import Level
-from crops_jax.negatives import Sampler, SimAns, TriSampler
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.retrieval.hard_negatives import Selection
 from crops_jax.storage import InputPath, OutputPath
+
+if TYPE_CHECKING:
+    from crops_jax.negatives import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,13 @@ class MineNegativesArguments:
     temperature: float = 0.05
     """The temperature by which cosines are divided for the samplers simans and trisampler, as in the loss. With 1, they
     would draw almost uniformly."""
-    simans_a: float = SimAns.a
+    simans_a: float = 1.0
     """The factor a of SimANS: p is proportional to exp(-a (s(q, d) - s(q, d+) - b)^2)."""
-    simans_b: float = SimAns.b
+    simans_b: float = 0.0
     """The difference b of SimANS, at which a document is most probable."""
-    trisampler_scale: float = TriSampler.scale
+    trisampler_scale: float = 4.0
     """The scale of the first stage of TriSampler: p is proportional to exp(-(s(q, d) - s(q, d+))^2 / scale)."""
-    trisampler_candidates: int = TriSampler.first_stage
+    trisampler_candidates: int = 50
     """The number of documents that the first stage of TriSampler draws."""
     absolute_margin: float | None = Selection.absolute_margin
     """The score of a negative must be below that of the positive by more than this difference."""
@@ -141,13 +143,15 @@ class MineNegativesArguments:
             )
 
     @property
-    def sampler(self) -> Sampler | None:
+    def sampler(self) -> "Sampler | None":
         """The sampler that draws; None for sampling by rank alone."""
+        if not self.selection.has_sampler:
+            return None
+        from crops_jax.negatives import SimAns, TriSampler  # here, because --help needs no JAX
+
         if self.sampling == "simans":
             return SimAns(a=self.simans_a, b=self.simans_b)
-        if self.sampling == "trisampler":
-            return TriSampler(first_stage=self.trisampler_candidates, scale=self.trisampler_scale)
-        return None
+        return TriSampler(first_stage=self.trisampler_candidates, scale=self.trisampler_scale)
 
     @property
     def selection(self) -> Selection:

@@ -23,6 +23,11 @@ def test_simans_takes_the_document_whose_score_is_that_of_the_positive(folders):
     assert new_rows(folders / "mined") == ["b", "c", "f"]  # f is a negative of the table, which is raised
 
 
+def test_the_flags_have_the_defaults_of_the_samplers(folders):
+    assert arguments(folders, sampling="simans").sampler == SimAns()
+    assert arguments(folders, sampling="trisampler").sampler == TriSampler()
+
+
 def test_simans_prefers_the_difference_b(folders):
     """At b = -20 the most probable score is 0.9 - 20 * 0.01 = 0.7, that of d; b, c and e differ by 10 from it."""
     mine_negatives(arguments(folders, sampling="simans", temperature=0.01, simans_b=-20.0, per_query=1))
