@@ -71,6 +71,7 @@ class Processes:
         exit_process: Callable[[int], Any] = os._exit,
         grace_seconds: float = 5.0,
         poll_seconds: float = 1.0,
+        last_seconds: float = 1.0,
     ):
         """
         Args:
@@ -79,8 +80,10 @@ class Processes:
           grace_seconds: the time in seconds that a process that failed waits for the failures of the others. One that
             fails alone also waits this long for the others to acknowledge its report.
           poll_seconds: the interval in seconds at which a process looks for failures of the others.
+          last_seconds: the time in seconds that process 0, which runs the service, waits before it ends, so that the
+            others end before it. JAX's client ends a process that has lost the service with SIGABRT.
         """
-        self._grace_seconds, self._poll_seconds = grace_seconds, poll_seconds
+        self._grace_seconds, self._poll_seconds, self._last_seconds = grace_seconds, poll_seconds, last_seconds
         self.index, self.count = index, count
         self._service, self._exit = service, exit_process
         self._rounds = 0
@@ -182,7 +185,7 @@ class Processes:
         with contextlib.suppress(RuntimeError):
             self._report("end", failure)
             self._wait_for_reports("heard", self.count - 1)
-        self._exit(failure[0])
+        self._exit_after_others(failure[0])
         return error
 
     def listen(self) -> None:
@@ -208,7 +211,13 @@ class Processes:
                 self._report("heard", None)
             except RuntimeError:  # the service is gone, and JAX's client ends this process
                 return
-            self._exit(status)
+            self._exit_after_others(status)
+
+    def _exit_after_others(self, status: int) -> None:
+        """Ends this process; process 0 gives the others, which have heard of the failure, time to end before it."""
+        if self.is_first:
+            self._ended.wait(self._last_seconds)
+        self._exit(status)
 
     def _print_failure(self, error: BaseException) -> None:
         explanation = explained(error)

@@ -96,6 +96,27 @@ def test_a_failure_of_one_in_a_common_part_ends_all_with_its_status():
     assert all(isinstance(error, AnotherProcessFailed) and error.status == 2 for error in (first, third))
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_first_process_runs_the_service_and_ends_last(failing):
+    service, ended, both = Service(2), [], threading.Event()
+
+    def exit_of(index):
+        def exit_process(status):
+            ended.append((index, status))
+            here[0]._ended.set()  # ends the wait of the first process, which would take minutes
+            if len(ended) == 2:
+                both.set()
+
+        return exit_process
+
+    times = {"grace_seconds": 0.1, "poll_seconds": 0.01, "last_seconds": 300}
+    here = [Processes(index, 2, service, exit_process=exit_of(index), **times) for index in (0, 1)]
+    here[1 - failing].listen()
+    threading.Thread(target=here[failing].failing, args=[InputError("wrong")], daemon=True).start()
+    assert both.wait(60)
+    assert ended == [(1, 2), (0, 2)]
+
+
 def test_failures_of_several_in_a_common_part_are_said_by_the_first_of_each_status():
     def act(here):
         with here.together():
