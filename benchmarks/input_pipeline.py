@@ -3,6 +3,10 @@
 Records are made up and have the size of the records of a small search log: 8 documents with 20 tokens of text, and 12
 labels for each query. Each rate is printed by the clock and by processor time. On a busy machine only the rate by
 processor time measures the work of one core; it does not include worker processes.
+
+With --processes, the batches are those of the first of so many processes, and the records that it reads are counted.
+With --delay-ms, every read waits as long, as on a file system of the network, and the share of time is measured that a
+step of --step-seconds waits for its batch.
 """
 
 import sys
@@ -37,6 +41,14 @@ class BenchmarkArguments:
     """The number of queries in a batch."""
     workers: int = 0
     """The number of worker processes of the batches."""
+    processes: int = 1
+    """The number of processes that share a batch."""
+    read_threads: int = 1
+    """The number of records that a process reads at once."""
+    delay_ms: float = 0.0
+    """The time in milliseconds that every read of a record waits."""
+    step_seconds: float = 0.0
+    """The time in seconds that a step of training takes between two batches."""
 
 
 def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
@@ -51,21 +63,67 @@ def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
         rates["index"] = _rate(lambda: sum(len(scan(files.locate(i)[0])) - 1 for i in _first_records(files)))
         rates["read"] = _rate(lambda: sum(1 for i in range(len(files)) if files[i]))
         rates["parse"] = _rate(lambda: sum(1 for content in data if decode_record(content)))
-        rates["batches"] = _batches(source, arguments)
+        rates["batches"], a_batch = _batches(path, arguments)
     return {
         "records": arguments.records,
         "bytes_per_record": size + len(frame(b"")),
         "workers": arguments.workers,
+        "a_batch": a_batch,
         "records_per_second": {name: round(clock) for name, (clock, _) in rates.items()},
         "records_per_processor_second": {name: round(processor) for name, (_, processor) in rates.items()},
     }
 
 
-def _batches(source: RecordSource, arguments: BenchmarkArguments) -> tuple[float, float]:
-    data = {"queries_per_batch": arguments.queries_per_batch, "workers": arguments.workers}
-    feed = batches(source, Config().replace(data=data), num_steps=arguments.records // arguments.queries_per_batch + 1)
+class _SlowSource(RecordSource):
+    """Records of which every read waits and is counted."""
+
+    delay_seconds: float = 0.0
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.read_records = 0
+
+    def __getitem__(self, index: int) -> QueryRecord:
+        if self.delay_seconds:
+            time.sleep(self.delay_seconds)
+        self.read_records += 1
+        return super().__getitem__(index)
+
+
+def _batches(path: str, arguments: BenchmarkArguments) -> tuple[tuple[float, float], dict[str, float]]:
+    """Returns the rates of the batches of the first process, and what a batch takes."""
+    source = _SlowSource(path)
+    source.delay_seconds = arguments.delay_ms / 1000
+    names = ("queries_per_batch", "workers", "read_threads")
+    config = Config().replace(data={name: getattr(arguments, name) for name in names})
+    steps = arguments.records // arguments.queries_per_batch + 1
+    share = {"groups": arguments.processes, "own_groups": [0]}
+    feed = batches(source, config, num_steps=steps, **share)
     next(feed)  # The first batch starts threads or processes.
-    return _rate(lambda: sum(len(batch.query_tokens) for batch in feed))
+    waited = 0.0
+
+    def read() -> int:
+        nonlocal waited
+        queries = 0
+        for _ in range(steps - 1):
+            if arguments.step_seconds:
+                time.sleep(arguments.step_seconds)
+            before = time.perf_counter()
+            queries += len(next(feed).query_tokens)
+            waited += time.perf_counter() - before
+        return queries
+
+    started = time.perf_counter()
+    rates = _rate(read)
+    return rates, {
+        "processes": arguments.processes,
+        "read_threads": arguments.read_threads,
+        "delay_ms": arguments.delay_ms,
+        "step_seconds": arguments.step_seconds,
+        "records": round(source.read_records / (steps + 1)),
+        "seconds": round((time.perf_counter() - started) / (steps - 1), 4),
+        "wait_share": round(waited / (time.perf_counter() - started), 4),
+    }
 
 
 def _examples(arguments: BenchmarkArguments) -> list[QueryRecord]:

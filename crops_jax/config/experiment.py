@@ -218,9 +218,12 @@ class DataConfig:
     """Whether each epoch reads the records in another order, which the seed decides."""
     workers: int = 0
     """The number of worker processes that read ahead. 0: the training process reads. It never changes what is read."""
+    read_threads: int = 1
+    """The number of records that a process reads at once. More than 1 pays where a read waits, as on a file system of
+    the network. It never changes what is read."""
 
     def __post_init__(self) -> None:
-        for name in ("queries_per_batch", "documents_per_query", "labels_per_query"):
+        for name in ("queries_per_batch", "documents_per_query", "labels_per_query", "read_threads"):
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         positives = self.positives_per_query
         _require(positives >= 0, "positives_per_query must not be negative", positives)
@@ -415,9 +418,12 @@ class TrainingConfig:
     """The number of steps between lines of metrics.jsonl."""
     evaluate_every_steps: int = 100
     """The number of steps between evaluations on the dev split, which choose the best checkpoint. 0: no evaluation."""
+    dev_queries: int = 4096
+    """The maximum number of dev queries. Of a larger dev split, queries at equal distances are evaluated, with the
+    documents of their records. 0: all."""
     dev_documents: int = 0
     """The number of documents of the training records among which the dev queries also search, beside the documents of
-    the dev records. In a small dev split, nearly every encoder finds the few documents of the dev records."""
+    their own records. In a small dev split, nearly every encoder finds the few documents of the dev records."""
     early_stopping_evaluations: int = 0
     """The number of evaluations in a row without a better dev metric after which the run ends; its best checkpoint is
     the one before them. 0: the run never ends early. The learning rate follows the schedule of the whole run."""
@@ -449,6 +455,7 @@ class TrainingConfig:
             _require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         for name in (
             "evaluate_every_steps",
+            "dev_queries",
             "dev_documents",
             "early_stopping_evaluations",
             "checkpoint_every_steps",

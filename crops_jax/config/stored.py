@@ -35,6 +35,7 @@ _FREE_FIELDS = {
     "training.profile_steps",
     "training.skip_nonfinite_steps",
     "data.workers",
+    "data.read_threads",
 }
 
 
@@ -44,7 +45,7 @@ def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str
     An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field
     that a section of the run lacks has its default. Every other field that one of the two lacks is "(absent)". The
     mesh, the intervals of logs, evaluations and checkpoints, profiling, the number of steps that can be skipped, and
-    the number of reading workers can change.
+    the numbers of reading workers and threads can change.
 
     Args:
       stored: the content of the run's config.json, or what `binding_sections` returned for it.

@@ -1,6 +1,7 @@
 """Lays out the records of one global batch as arrays: texts packed into rows, with their ids and levels."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,8 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from crops_jax.config import Config
+from crops_jax.errors import InputError
 from crops_jax.input_pipeline.document_choice import choose_documents
 from crops_jax.records import QueryRecord, RecordSource
+from crops_jax.records.text_index import DOCUMENT_COLUMNS, RecordTexts, text_index_path
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, packed_row_width, row_counts
 
 _NO_TOKENS = np.zeros(0, np.int32)
@@ -48,11 +51,27 @@ class _Chosen(NamedTuple):
     documents: list[int]
 
 
+class _Plan(NamedTuple):
+    """The layout of a global batch, which follows from the text index alone.
+
+    documents: the numbers of the documents of each query that enter the batch.
+    texts: the texts of all records without their tokens.
+    document_tokens: the number of tokens of each document column; 0 for a column without tokens.
+    rows: for each PackedTexts of the batch, the rows of the texts of each group.
+    """
+
+    documents: list[list[int]]
+    texts: RecordTexts
+    document_tokens: Int32[np.ndarray, "groups columns"]
+    rows: list[list[Rows]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchReader:
-    """Reads the records of one global batch and lays out the groups of this process.
+    """Reads the records of this process's groups of a global batch and lays them out.
 
-    Every process reads the whole batch, so that all of them use the same number of rows.
+    All processes must use the same number of rows. Each of them therefore assigns all texts of the batch to rows, by
+    the numbers of tokens in the text index, and reads no records of other processes.
     """
 
     source: RecordSource
@@ -66,6 +85,7 @@ class BatchReader:
     scored: bool
     groups: int
     own_groups: tuple[int, ...]
+    read_threads: int = 1
     rows: tuple[tuple[int, ...], ...] = ()
     """For each PackedTexts of a batch the numbers of rows that it can have, ascending."""
 
@@ -91,6 +111,7 @@ class BatchReader:
             scored=scored,
             groups=groups,
             own_groups=own_groups,
+            read_threads=config.data.read_threads,
         )
 
     def __call__(self, queries: Int64[np.ndarray, "B 2"]) -> Batch:
@@ -99,11 +120,20 @@ class BatchReader:
         Args:
           queries: for each query of the global batch its position in the run and the number of its record.
         """
-        chosen = self._choose(queries)
-        packs = self._packs(chosen)
-        texts = tuple(self._packed(pack, counts) for pack, counts in zip(packs, self.rows, strict=True))
-        size = len(chosen) // self.groups
-        own = [entry for group in self.own_groups for entry in chosen[group * size : (group + 1) * size]]
+        plan = self._plan(queries)
+        size = len(queries) // self.groups
+        mine = [place for group in self.own_groups for place in range(group * size, (group + 1) * size)]
+        records = self._read(queries[:, 1].tolist(), plan.texts, mine)
+        own = [_Chosen(record, plan.documents[place]) for record, place in zip(records, mine, strict=True)]
+        packs = zip(
+            *(
+                self._pack(own[first : first + size], plan.document_tokens[group] > 0)
+                for group, first in zip(self.own_groups, range(0, len(own), size), strict=True)
+            )
+        )
+        texts = tuple(
+            self._packed(pack, rows, counts) for pack, rows, counts in zip(packs, plan.rows, self.rows, strict=True)
+        )
         rows, labelled = len(own), self.source.labelled_per_query
         batch = Batch(
             texts=texts,
@@ -133,7 +163,7 @@ class BatchReader:
           multiple: each number of rows is a multiple of this.
         """
         measured = [
-            [max(rows.count for _, rows in pack) for pack in self._packs(self._choose(sample))] for sample in samples
+            [max(rows.count for rows in of_groups) for of_groups in self._plan(sample).rows] for sample in samples
         ]
         queries = len(samples[0]) // self.groups
         documents = queries * self.columns
@@ -144,44 +174,68 @@ class BatchReader:
         ]
         return dataclasses.replace(self, rows=tuple(counts))
 
-    def _choose(self, queries: Int64[np.ndarray, "B 2"]) -> list[_Chosen]:
-        records = [self.source[number] for number in queries[:, 1].tolist()]
-        levels = [record.document_levels for record in records]
+    def _plan(self, queries: Int64[np.ndarray, "B 2"]) -> _Plan:
+        texts = self.source.text_index.texts(queries[:, 1])
+        levels, starts = texts.documents[:, 2], texts.starts.tolist()
         chosen = choose_documents(
-            levels, positions=queries[:, 0], seed=self.seed, columns=self.columns, positives=self.positives
+            [levels[first:last] for first, last in itertools.pairwise(starts)],
+            positions=queries[:, 0],
+            seed=self.seed,
+            columns=self.columns,
+            positives=self.positives,
         )
-        return [_Chosen(record, documents) for record, documents in zip(records, chosen, strict=True)]
+        counts = np.fromiter(map(len, chosen), np.int64, len(chosen))
+        entering = np.fromiter(itertools.chain.from_iterable(chosen), np.int64, counts.sum())
+        row = np.repeat(np.arange(len(chosen)), counts)
+        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        columns = np.zeros((len(chosen), self.columns, DOCUMENT_COLUMNS), np.int32)
+        columns[row, column] = texts.documents[texts.starts[row] + entering]
+        columns = columns.reshape(self.groups, -1, DOCUMENT_COLUMNS)
+        document_tokens = np.minimum(columns[:, :, 3], self.document_tokens)
+        for group, ids in enumerate(columns[:, :, :2]):
+            document_tokens[group, ~_first_copies(ids)] = 0
+        query_tokens = np.minimum(texts.query_tokens, self.query_tokens).reshape(self.groups, -1)
+        lengths = [query_tokens, document_tokens]
+        if self.shared_towers:
+            lengths = [np.concatenate(lengths, axis=1)]
+        rows = [[assign_rows(group, row_tokens=self.row_tokens) for group in of_pack] for of_pack in lengths]
+        return _Plan(chosen, texts, document_tokens, rows)
 
-    def _packs(self, chosen: Sequence[_Chosen]) -> list[list[tuple[list[np.ndarray], Rows]]]:
-        """Returns the texts and their rows, for each PackedTexts of the batch and each group."""
-        size = len(chosen) // self.groups
-        packs = []
-        for group in range(self.groups):
-            part = chosen[group * size : (group + 1) * size]
-            queries, documents = self._query_texts(part), self._document_texts(part)
-            packs.append([queries + documents] if self.shared_towers else [queries, documents])
-        return [
-            [(texts, assign_rows([len(text) for text in texts], row_tokens=self.row_tokens)) for texts in pack]
-            for pack in zip(*packs)
-        ]
+    def _read(self, numbers: list[int], texts: RecordTexts, places: list[int]) -> list[QueryRecord]:
+        """Reads the records at some places of a batch. Raises InputError if they are not those of the text index."""
+        starts, document_tokens = texts.starts.tolist(), texts.documents[:, 3].tolist()
+        records = self.source.read([numbers[place] for place in places], threads=self.read_threads)
+        for place, record in zip(places, records, strict=True):
+            tokens = [len(document) for document in record.document_tokens]
+            indexed = document_tokens[starts[place] : starts[place + 1]]
+            if tokens != indexed or len(record.query_tokens) != texts.query_tokens[place]:
+                file, at = self.source.locate(numbers[place])
+                raise InputError(
+                    f"{file}: record {at} has other texts than {text_index_path(file).name} says; remove that file, "
+                    "or write the records again"
+                )
+        return records
 
-    def _packed(self, pack: list[tuple[list[np.ndarray], Rows]], counts: tuple[int, ...]) -> PackedTexts:
-        needed = max(rows.count for _, rows in pack)
+    def _pack(
+        self, part: Sequence[_Chosen], has_tokens: Bool[np.ndarray, "columns"]
+    ) -> list[list[Int32[np.ndarray, "tokens"]]]:
+        """Returns the texts of a group, for each PackedTexts of the batch, in the order of _Plan.rows."""
+        queries = [self._cut(entry.record.query_tokens, self.query_tokens) for entry in part]
+        documents, wanted = [_NO_TOKENS] * len(has_tokens), has_tokens.tolist()
+        for row, (record, chosen) in enumerate(part):
+            for column, document in enumerate(chosen, start=row * self.columns):
+                if wanted[column]:
+                    documents[column] = self._cut(record.document_tokens[document], self.document_tokens)
+        return [queries + documents] if self.shared_towers else [queries, documents]
+
+    def _packed(self, texts: Sequence[list[np.ndarray]], rows: list[Rows], counts: tuple[int, ...]) -> PackedTexts:
+        needed = max(of_group.count for of_group in rows)
         num_rows = next(count for count in counts if count >= needed)
-        laid_out = [lay_out(*pack[group], row_tokens=self.row_tokens, num_rows=num_rows) for group in self.own_groups]
+        laid_out = [
+            lay_out(of_group, rows[group], row_tokens=self.row_tokens, num_rows=num_rows)
+            for group, of_group in zip(self.own_groups, texts, strict=True)
+        ]
         return PackedTexts(*map(np.stack, zip(*laid_out)))
-
-    def _query_texts(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
-        return [self._cut(entry.record.query_tokens, self.query_tokens) for entry in part]
-
-    def _document_texts(self, part: Sequence[_Chosen]) -> list[np.ndarray]:
-        texts = [_NO_TOKENS] * (len(part) * self.columns)
-        ids = np.zeros((len(texts), 2), np.int32)
-        for row, (record, documents) in enumerate(part):
-            for column, document in enumerate(documents, start=row * self.columns):
-                ids[column] = record.document_ids[document]
-                texts[column] = self._cut(record.document_tokens[document], self.document_tokens)
-        return [text if first else _NO_TOKENS for text, first in zip(texts, _first_copies(ids), strict=True)]
 
     def _cut(self, tokens: Int32[np.ndarray, "tokens"], limit: int) -> Int32[np.ndarray, "cut"]:
         return cut(tokens, limit, closing_token=self.source.closing_token)

@@ -6,7 +6,8 @@ reads it without TensorFlow and tensorflow_datasets.
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from crops_jax.records.dataset_info import (
     write_dataset_info,
 )
 from crops_jax.records.query_record import QueryRecord, decode_record, feature_values, serialise
+from crops_jax.records.text_index import RecordTexts, TextIndex, write_text_index
 
 
 class EncodedRecords(NamedTuple):
@@ -32,11 +34,13 @@ class EncodedRecords(NamedTuple):
 
     frames: the bytes of the records in a TFRecord file.
     sizes: the number of these bytes that each record takes.
+    texts: the texts of these records without their tokens, for the text index.
     info: the counts of these records.
     """
 
     frames: bytes
     sizes: Int64[np.ndarray, "records"]
+    texts: RecordTexts
     info: SplitInfo
 
 
@@ -71,13 +75,13 @@ def write_records(
     with tempfile.TemporaryDirectory(prefix=f".{split}-", dir=path) as temporary:
         info = SplitInfo()
         spool = Path(temporary) / "records"
-        offsets = _spool(spool, examples, info)
+        offsets, texts = _spool(spool, examples, info)
         records = len(offsets) - 1
         if not records:
             raise InputError(f"{path}: there are no examples for split {split}; nothing is written")
         bounds = shard_bounds(records, num_shards)
         for name, first, last in zip(shard_names(split, len(bounds) - 1), bounds, bounds[1:]):
-            _cut(spool, offsets[first : last + 1], Path(temporary) / name)
+            _cut(spool, offsets[first : last + 1], texts.part(first, last), Path(temporary) / name)
         for file in sorted(Path(temporary).glob(f"{DATASET}-*")):
             os.replace(file, path / file.name)
     info.shard_lengths = np.diff(bounds).tolist()
@@ -100,27 +104,32 @@ def encode_records(examples: Iterable[QueryRecord], *, first: int = 0) -> Encode
     Raises InputError when a field is not of the form that QueryRecord declares. The message names the field and the
     example's number, counted from `first`.
     """
-    info, frames = SplitInfo(), []
+    info, frames, features = SplitInfo(), [], []
     for number, example in enumerate(examples, first):
-        frames.append(tfrecord.frame(_serialised(number, example, info)))
-    return EncodedRecords(b"".join(frames), np.array(list(map(len, frames)), np.int64), info)
+        values, data = _serialised(number, example, info)
+        frames.append(tfrecord.frame(data))
+        features.append(values)
+    sizes = np.array(list(map(len, frames)), np.int64)
+    return EncodedRecords(b"".join(frames), sizes, RecordTexts.of(features), info)
 
 
 def write_shard(file: Path, parts: Iterable[EncodedRecords]) -> SplitInfo:
-    """Writes one shard and its index, each whole, and returns the counts of the shard, which `add_split` needs.
+    """Writes one shard and its indices, each whole, and returns the counts of the shard, which `add_split` needs.
 
     Args:
       file: the path of the shard, whose name is one of `dataset_info.shard_names`.
       parts: the records of the shard, in order.
     """
-    info, sizes = SplitInfo(), [np.zeros(0, np.int64)]
+    info, sizes, texts = SplitInfo(), [np.zeros(0, np.int64)], []
     with replaced_file(file) as temporary, open(temporary, "wb") as opened:
         for part in parts:
             opened.write(part.frames)
             sizes.append(part.sizes)
+            texts.append(part.texts)
             info.merge(part.info)
     ends = np.cumsum(np.concatenate(sizes))
     tfrecord.write_index(file, np.concatenate([[0], ends]))
+    write_text_index(file, RecordTexts.joined(texts))
     info.shard_lengths = [len(ends)]
     return info
 
@@ -155,6 +164,7 @@ class RecordSource:
       labelled_per_query: the maximum number of labelled ids of a record in any split of the folder.
       closing_token: the token that ends every text of this split (such as [SEP]), or None.
       scored: whether the records have the scores of the relevance discriminator (QueryRecord.labelled_scores).
+      text_index: the numbers of tokens of all texts, which can be read without the records.
 
     Raises:
       InputError: a file is missing, cut off or damaged. The message names the file, and the record in it.
@@ -170,7 +180,9 @@ class RecordSource:
         self.scored: bool = infos[split].scored
         lengths = infos[split].shard_lengths
         names = shard_names(split, len(lengths))
-        self._files = tfrecord.TFRecordFiles([self.path / name for name in names], counts=lengths)
+        paths = [self.path / name for name in names]
+        self._files = tfrecord.TFRecordFiles(paths, counts=lengths)
+        self.text_index = TextIndex(paths, lengths, self)
         if self._files.data_bytes != infos[split].data_bytes:
             raise InputError(
                 f"{self.path}: the shards of split {split} hold {self._files.data_bytes} bytes of records, not the "
@@ -188,6 +200,13 @@ class RecordSource:
         except InputError as error:
             file, record = self._files.locate(index)
             raise InputError(f"{file}: record {record}: {error}; write the records again") from error
+
+    def read(self, numbers: Sequence[int], *, threads: int = 1) -> list[QueryRecord]:
+        """Returns the records with these numbers, in this order, of which `threads` are read at once."""
+        if threads == 1:
+            return [self[number] for number in numbers]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.__getitem__, numbers))
 
     def locate(self, index: int) -> tuple[Path, int]:
         """Returns the shard that holds a record, and the number of the record in it, from 0."""
@@ -210,31 +229,35 @@ def _other_splits(path: Path, split: str) -> dict[str, SplitInfo]:
     return infos
 
 
-def _spool(file: Path, examples: Iterable[QueryRecord], info: SplitInfo) -> Int64[np.ndarray, "records+1"]:
-    """Writes all examples to one file, because their number is only known afterwards, and returns their offsets."""
-    offsets = [0]
+def _spool(
+    file: Path, examples: Iterable[QueryRecord], info: SplitInfo
+) -> tuple[Int64[np.ndarray, "records+1"], RecordTexts]:
+    """Writes all examples to one file, because their number is only known afterwards; returns offsets and texts."""
+    offsets, features = [0], []
     with open(file, "wb") as opened:
         for number, example in enumerate(examples):
-            data = _serialised(number, example, info)
+            values, data = _serialised(number, example, info)
             offsets.append(offsets[-1] + opened.write(tfrecord.frame(data)))
-    return np.array(offsets, np.int64)
+            features.append({name: values[name] for name in ("query_tokens", "documents")})
+    return np.array(offsets, np.int64), RecordTexts.of(features)
 
 
-def _serialised(number: int, example: QueryRecord, info: SplitInfo) -> bytes:
+def _serialised(number: int, example: QueryRecord, info: SplitInfo) -> tuple[dict[str, np.ndarray], bytes]:
     try:
         values = feature_values(QueryRecord(*example))
         data = serialise(values)
         info.add(values, data)
     except InputError as error:
         raise InputError(f"example {number}: {error}") from error
-    return data
+    return values, data
 
 
-def _cut(spool: Path, offsets: np.ndarray, shard: Path) -> None:
-    """Copies the records between the first and the last offset to a shard, and writes its index."""
+def _cut(spool: Path, offsets: np.ndarray, texts: RecordTexts, shard: Path) -> None:
+    """Copies the records between the first and the last offset to a shard, and writes its indices."""
     with open(spool, "rb") as source, open(shard, "wb") as target:
         source.seek(offsets[0])
         remaining = int(offsets[-1] - offsets[0])
         while remaining:
             remaining -= target.write(source.read(min(remaining, 1 << 24)))
     tfrecord.write_index(shard, offsets - offsets[0])
+    write_text_index(shard, texts)

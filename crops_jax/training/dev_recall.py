@@ -27,12 +27,12 @@ _QUERIES_OF_A_GROUP = 64
 
 
 class DevRecall:
-    """Recall@10 of the dev queries by the score of the model.
+    """Recall@10 of at most training.dev_queries dev queries by the score of the model.
 
-    The documents are all whose text the dev records hold, and the first training.dev_documents others of the training
-    records. A positive is a labelled document of level 4 or 5 whose text is among them; queries without a positive do
-    not count. The value is a function of the parameters alone: the documents and their order are fixed, and of
-    documents with equal scores the one with the lower id comes first.
+    The documents are all whose text the records of these queries hold, and the first training.dev_documents others of
+    the training records. A positive is a labelled document of level 4 or 5 whose text is among them; queries without a
+    positive do not count. The value is a function of the parameters alone: the documents and their order are fixed, and
+    of documents with equal scores the one with the lower id comes first.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class DevRecall:
         self._has_codes = config.encoder.query_codes > 0
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = []
-        for record in source:
-            queries.append(record)
-            _add_documents(record, texts)
+        for number in _at_equal_distances(len(source), config.training.dev_queries):
+            queries.append(source[number])
+            _add_documents(queries[-1], texts)
         wanted = len(texts) + config.training.dev_documents
         for record in training_source or ():
             if len(texts) >= wanted:
@@ -153,6 +153,12 @@ class DevRecall:
                 vectors[batch.texts] = encoded.reshape(-1, self._dim)[batch.places]
                 bar.update(len(batch.texts))
         return vectors
+
+
+def _at_equal_distances(count: int, at_most: int) -> list[int]:
+    """Returns the numbers of at most so many of `count` things, at equal distances; all of them if `at_most` is 0."""
+    chosen = min(count, at_most or count)
+    return [number * count // chosen for number in range(chosen)]
 
 
 def _add_documents(record: QueryRecord, texts: dict[tuple[int, int], np.ndarray], *, at_most: float = math.inf) -> None:

@@ -1,4 +1,5 @@
 import collections
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,9 @@ from crops_jax.errors import InputError
 from crops_jax.input_pipeline import Batch, batches, describe_batch, records_of_step
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.records import QueryRecord, RecordSource, write_records
+from crops_jax.records.query_record import feature_values
+from crops_jax.records.text_index import RecordTexts, write_text_index
+from crops_jax.records.tfrecord import read_index
 from crops_jax.text.packing import MAX_SHAPES, PADDING_TOKEN
 from tests.record_examples import CLS, SEP, example
 from tests.unpacking import unpacked
@@ -182,6 +186,46 @@ def test_the_parts_of_several_processes_make_up_the_global_batch(source, process
         for p in range(processes)
     ]
     assert_same([jax.tree.map(in_turn, *step) for step in zip(*parts, strict=True)], whole)
+
+
+def damage_all_but(source: RecordSource, kept: list[int]) -> None:
+    """Changes a byte of every other record; a process that reads such a record ends with an error."""
+    for number in set(range(len(source))) - set(kept):
+        file, record = source.locate(number)
+        content = bytearray(file.read_bytes())
+        content[read_index(file)[record + 1] - 5] ^= 1
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("processes", "data"),
+    [(1, {}), (2, {}), (4, {"read_threads": 3}), (8, {}), pytest.param(4, {"workers": 1}, marks=pytest.mark.slow)],
+)
+def test_each_of_several_processes_reads_the_records_of_its_own_groups_alone(source, tmp_path, processes, data):
+    settings = config(queries_per_batch=8, shuffle=False, **data)
+    [whole] = batches(source, settings, num_steps=1, groups=8)
+    parts = []
+    for own in np.arange(8).reshape(processes, -1).tolist():
+        damaged = RecordSource(shutil.copytree(source.path, tmp_path / f"of {own}"))
+        damage_all_but(damaged, own)
+        parts += batches(damaged, settings, num_steps=1, groups=8, own_groups=own)
+    assert_same([jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)], [whole])
+
+
+def test_the_text_index_of_other_records_is_named(tmp_path):
+    write_records(tmp_path, map(example, range(4)), num_shards=1)
+    [file] = [RecordSource(tmp_path).locate(0)[0]]
+    for wrong in (
+        example(1, tokens=5),
+        example(1)._replace(query_tokens=np.arange(9, dtype=np.int32)),
+        example(1, documents=2),
+    ):
+        texts = [feature_values(record) for record in (example(0), wrong, example(2), example(3))]
+        write_text_index(file, RecordTexts.of(texts))
+        with pytest.raises(
+            InputError, match=r"record 1 has other texts than crops-train.*texts says; remove that file"
+        ):
+            list(batches(RecordSource(tmp_path), config(shuffle=False), num_steps=1))
 
 
 def test_fewer_records_than_a_batch_are_repeated(tmp_path):

@@ -25,12 +25,15 @@ def texts_of(records):
     return {tuple(words): tokens for r in records for words, tokens in zip(r.document_ids.tolist(), r.document_tokens)}
 
 
-@pytest.mark.parametrize("further", [0, 5, 10**6])
-def test_recall_equals_a_plain_ranking_of_all_dev_documents(folder, source, further):
+@pytest.mark.parametrize(("further", "queries"), [(0, 0), (5, 4096), (10**6, 0), (5, 4)])
+def test_recall_equals_a_plain_ranking_of_all_dev_documents(folder, source, further, queries):
     model = BagEncoder(CONFIG, seed=0)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    config, training = CONFIG.replace(training={"dev_documents": further}), RecordSource(folder)
-    texts = texts_of(source)
+    config = CONFIG.replace(training={"dev_documents": further, "dev_queries": queries})
+    training = RecordSource(folder)
+    assert len(source) == 14
+    evaluated = [source[number] for number in (0, 3, 7, 10)] if queries == 4 else list(source)
+    texts = texts_of(evaluated)
     others = {words: tokens for words, tokens in texts_of(training).items() if words not in texts}
     texts |= dict(list(others.items())[:further])
     assert len(others) > 5
@@ -46,7 +49,7 @@ def test_recall_equals_a_plain_ranking_of_all_dev_documents(folder, source, furt
 
     documents = embed([texts[words] for words in ids], 12)
     recalls = []
-    for record in source:
+    for record in evaluated:
         positives = {
             tuple(words)
             for words, level in zip(record.labelled_ids.tolist(), record.labelled_levels)
