@@ -120,7 +120,7 @@ def _batches(path: str, arguments: BenchmarkArguments) -> tuple[tuple[float, flo
         "read_threads": arguments.read_threads,
         "delay_ms": arguments.delay_ms,
         "step_seconds": arguments.step_seconds,
-        "records": round(source.read_records / (steps + 1)),
+        "records": round(source.read_records / steps),
         "seconds": round((time.perf_counter() - started) / (steps - 1), 4),
         "wait_share": round(waited / (time.perf_counter() - started), 4),
     }

@@ -6,12 +6,17 @@ from typing import Any
 
 from benchmarks.figures.markdown import ABSENT, amount, number, reached, table
 from benchmarks.figures.results import Result
+from crops_jax.devices.accelerators import accelerator_of
 
 _GIB = 1 << 30
 _LOSS_MEMORY_AIMS = {(1 << 15, 256): 0.3, (1 << 15, 768): 0.5, (1 << 17, 256): 1.2}
 _GRADING_AIM = 1.1
 _MICRO_BATCHES_AIM = 1.35
 _FAISS_AIM = 0.9
+_UTILISATION = 0.4
+"""The share of the peak at which the cost of a billion examples is told. It is an assumption and no measurement."""
+_CHIP_HOUR_DOLLARS = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
+"""The list prices of a chip-hour on demand in regions of the USA, cloud.google.com/tpu/pricing in 2025."""
 _MINING_SECONDS_AIM, _MINING_GIGABYTES_AIM, _MINING_RATIO_AIM = 300, 4, 1.15
 
 
@@ -139,6 +144,25 @@ def input_pipeline(result: Result) -> str:
     return table(header, rows)
 
 
+def input_shares(result: Result) -> str:
+    rows = []
+    for one in result.values["outcomes"]:
+        batch = one["a_batch"]
+        waits = f"{100 * batch['wait_share']:.2f} %" if batch["step_seconds"] else ABSENT
+        names = ("processes", "read_threads", "delay_ms", "step_seconds", "records", "seconds")
+        rows.append([*(number(batch[name], digits=3 if name == "seconds" else 0) for name in names), waits])
+    header = [
+        "processes",
+        "records read at once",
+        "delay of a read, ms",
+        "step, s",
+        "records a process reads for a batch",
+        "time from batch to batch, s",
+        "share of the time that a step waits",
+    ]
+    return table(header, rows)
+
+
 def mining(result: Result) -> str:
     outcome = result.values["outcomes"][0]
     largest = max(run["events"] for run in outcome["runs"])
@@ -229,6 +253,36 @@ def compilation(result: Result) -> str:
         for one in result.values["outcomes"]
     ]
     header = ["slice", "memory a chip", "FLOPs a chip", "estimated step", "utilisation that this implies"]
+    return table(header, rows)
+
+
+def a_billion_examples(result: Result) -> str:
+    """The chip-hours of 10^9 queries from the model FLOPs of a step, at a share of the peak that good runs reach."""
+    rows = []
+    for one in result.values["outcomes"]:
+        chip = accelerator_of(one["device_kind"])
+        assert chip is not None, one["device_kind"]
+        flops = one["model_flops"] * one["devices"] / one["queries"]
+        chip_hours = 1e9 * flops / (_UTILISATION * chip.peak_flops) / 3600
+        price = _CHIP_HOUR_DOLLARS[one["topology"].partition(":")[0]]
+        rows.append([
+            f"`{one['topology']}`",
+            f"{flops:.1e}".replace("e+", "e"),
+            f"{chip.peak_flops / 1e12:.0f}e12",
+            amount(chip_hours),
+            number(chip_hours / one["devices"], digits=1),
+            number(price, digits=2),
+            amount(chip_hours * price),
+        ])
+    header = [
+        "slice",
+        "model FLOPs of an example",
+        "peak FLOPs of a chip in a second",
+        "chip-hours",
+        "hours on the slice",
+        "dollars a chip-hour",
+        "dollars",
+    ]
     return table(header, rows)
 
 
