@@ -265,15 +265,17 @@ def a_billion_examples(result: Result) -> str:
         flops = one["model_flops"] * one["devices"] / one["queries"]
         chip_hours = 1e9 * flops / (_UTILISATION * chip.peak_flops) / 3600
         price = _CHIP_HOUR_DOLLARS[one["topology"].partition(":")[0]]
-        rows.append([
-            f"`{one['topology']}`",
-            f"{flops:.1e}".replace("e+", "e"),
-            f"{chip.peak_flops / 1e12:.0f}e12",
-            amount(chip_hours),
-            number(chip_hours / one["devices"], digits=1),
-            number(price, digits=2),
-            amount(chip_hours * price),
-        ])
+        rows.append(
+            [
+                f"`{one['topology']}`",
+                f"{flops:.1e}".replace("e+", "e"),
+                f"{chip.peak_flops / 1e12:.0f}e12",
+                amount(chip_hours),
+                number(chip_hours / one["devices"], digits=1),
+                number(price, digits=2),
+                amount(chip_hours * price),
+            ]
+        )
     header = [
         "slice",
         "model FLOPs of an example",

@@ -182,7 +182,7 @@ class RecordSource:
         names = shard_names(split, len(lengths))
         paths = [self.path / name for name in names]
         self._files = tfrecord.TFRecordFiles(paths, counts=lengths)
-        self.text_index = TextIndex(paths, lengths, self)
+        self.text_index = TextIndex(paths, lengths, self.__getitem__)
         if self._files.data_bytes != infos[split].data_bytes:
             raise InputError(
                 f"{self.path}: the shards of split {split} hold {self._files.data_bytes} bytes of records, not the "

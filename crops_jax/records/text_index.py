@@ -12,7 +12,7 @@ If the file is missing, broken or older than its shard, the numbers are read fro
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,11 +84,11 @@ class TextIndex:
     Args:
       shards: the TFRecord files of the split, in order.
       counts: the number of records of each of them.
-      records: all records of the split, for shards without a text index.
+      read: reads the record with a number in the split, for shards without a text index.
     """
 
-    def __init__(self, shards: Sequence[Path], counts: Sequence[int], records: Sequence[QueryRecord]):
-        self._shards, self._records = list(shards), records
+    def __init__(self, shards: Sequence[Path], counts: Sequence[int], read: Callable[[int], QueryRecord]):
+        self._shards, self._read = list(shards), read
         self._ends = np.cumsum(np.array(counts, np.int64)).tolist()
         self._all: RecordTexts | None = None
 
@@ -109,7 +109,7 @@ class TextIndex:
         first, last = self._ends[shard - 1] if shard else 0, self._ends[shard]
         found = _read_text_index(self._shards[shard], records=last - first)
         if found is None:
-            found = RecordTexts.of([feature_values(self._records[number]) for number in range(first, last)])
+            found = RecordTexts.of([feature_values(self._read(number)) for number in range(first, last)])
         return found
 
 

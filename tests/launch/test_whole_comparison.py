@@ -35,6 +35,12 @@ WORLD = "--documents 200 --queries 60 --users 150"
 ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_compilation_cache(tmp_path_factory):
+    """The tables of all tests train the same tiny encoder, so that most programs are compiled once."""
+    ENVIRONMENT["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compilation_cache"))
+
+
 def command(folder: Path, *more: str) -> list[str]:
     (folder / "small.py").write_text(CONFIG)
     given = ("--output", folder / "table", "--world", WORLD, "--transformer", folder / "small.py", "--seeds", 2)
