@@ -205,7 +205,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, source: Streamed) -> dict[str, 
         if name in source.queries
     }
     if rows.get("judgements"):
-        rows = {name: number for name, number in rows.items() if number}
+        rows = {name: number for name, number in rows.items() if number or name == "documents"}
     elif rows.get("judgements") == 0 and rows.get("candidates"):
         del rows["judgements"]
     if not rows.get("feed_views", 1):

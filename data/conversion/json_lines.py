@@ -22,6 +22,7 @@ from crops_jax.program.progress import ProgressLine
 LINE_BYTES = 1 << 26
 _BATCH_BYTES = 1 << 24
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SHOWN = 60
 _IS_OBJECT = "json_valid(text) AND json_type(text) = 'OBJECT'"
 
@@ -102,6 +103,9 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yields (number from 1, text) of the lines that are not blank, without a byte order mark.
 
     The text of a line that is no UTF-8 is no JSON: it begins with a control character.
+
+    Raises:
+      InputError: the file is damaged or in UTF-16, or a line is too long.
     """
     with opened(file) as lines:
         for number, line in enumerate(
@@ -115,6 +119,8 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
         ):
             if len(line) > LINE_BYTES:
                 raise InputError(f"{file}, line {number}: longer than {LINE_BYTES} bytes; write one object on a line")
+            if number == 1 and line.startswith(_UTF_16):
+                raise InputError(f"{file} is UTF-16; write it in UTF-8, such as with iconv -f UTF-16 -t UTF-8")
             content = line.removeprefix(_BOM) if number == 1 else line
             if not content.isspace() and content:
                 try:

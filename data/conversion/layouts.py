@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["csv", "tsv", "jsonl", "parquet", "feather"]
 
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
 _EXACT_DOUBLES = 1 << 53
 
 
@@ -30,6 +30,7 @@ class Part:
 
     types: the Arrow type of each column; none for the layouts whose values are text.
     delimiter: what separates the values of csv.
+    skip: the number of blank lines before the header of csv.
     """
 
     files: tuple[Path, ...]
@@ -37,17 +38,34 @@ class Part:
     columns: tuple[str, ...]
     types: tuple[pa.DataType, ...] = ()
     delimiter: str = ","
+    skip: int = 0
 
     def found(self, column: str) -> list[str]:
-        """Returns the columns of the files that `a|b` means; case counts only if several differ by nothing else."""
+        """Returns the columns of the files that `a|b` means; case counts only in the keys of jsonl.
+
+        Raises:
+          InputError: the files have a column more than once.
+        """
+        if self.layout == "jsonl":
+            return [name for name in column.split("|") if name in self.columns]
         found = []
         for name in column.split("|"):
             folded = [other for other in self.columns if other.casefold() == name.casefold()]
-            if name in self.columns:
-                found.append(name)
-            elif len(folded) == 1 and self.layout != "jsonl":
-                found.append(folded[0])
+            if len(folded) > 1:
+                raise InputError(
+                    f"{self.files[0]}: column {name} is there more than once if case is ignored "
+                    f"({', '.join(folded)}); keep one of them, or rename the others"
+                )
+            found += folded
         return found
+
+    def distinct_columns(self) -> list[str]:
+        """Returns the columns with other names for those that are empty or repeat an earlier one."""
+        names: dict[str, str] = {}
+        for number, column in enumerate(self.columns):
+            free = column if column and column.casefold() not in names else f"column {number} of {len(self.columns)}"
+            names[free.casefold()] = free
+        return list(names.values())
 
     def value(self, column: str) -> str:
         """Returns the SQL of a column; a column that was written without any value has the type of none."""
@@ -82,6 +100,8 @@ def parts(files: Sequence[Path], layout: Layout, fields: Sequence[str]) -> list[
     Raises:
       InputError: a file cannot be read.
     """
+    if layout == "csv":  # a day without rows can be a file without a header
+        files = [file for file in files if next(text_lines(file), None) is not None] or files
     described = [(file, _described(file, layout, fields)) for file in files]
     return [
         Part(
@@ -90,36 +110,38 @@ def parts(files: Sequence[Path], layout: Layout, fields: Sequence[str]) -> list[
             columns=tuple(columns),
             types=tuple(types),
             delimiter=delimiter,
+            skip=skip,
         )
-        for (columns, types, delimiter), run in itertools.groupby(described, key=lambda pair: pair[1])
+        for (columns, types, delimiter, skip), run in itertools.groupby(described, key=lambda pair: pair[1])
     ]
 
 
 def _described(
     file: Path, layout: Layout, fields: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[pa.DataType, ...], str]:
-    """Returns the columns of a file, their types, and the delimiter of its values."""
+) -> tuple[tuple[str, ...], tuple[pa.DataType, ...], str, int]:
+    """Returns the columns of a file, their types, the delimiter of its values, and the blank lines at its beginning."""
     try:
         match layout:
             case "parquet":
                 schema = pq.read_schema(file)
-                return tuple(schema.names), tuple(schema.types), ""
+                return tuple(schema.names), tuple(schema.types), "", 0
             case "feather":
                 schema = _feather(file).schema
-                return tuple(schema.names), tuple(schema.types), ""
+                return tuple(schema.names), tuple(schema.types), "", 0
             case "csv":
-                header = next(text_lines(file), (0, ""))[1]
+                number, header = next(text_lines(file), (0, ""))
                 if not header:
                     raise InputError(f"{file} is empty; get it again")
                 delimiter = max(_DELIMITERS, key=lambda mark: (mark == "\t" and mark in header, header.count(mark)))
-                return tuple(next(csv.reader([header], delimiter=delimiter))), (), delimiter
-        return tuple(fields), (), "\t"
+                lines = (text for _, text in text_lines(file))  # a name in quotes can go on in the next line
+                return tuple(next(csv.reader(lines, delimiter=delimiter))), (), delimiter, number - 1
+        return tuple(fields), (), "\t", 0
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise InputError(f"{file} is not {layout} or is cut off ({one_line(error)}); get it again") from error
 
 
 def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: Part) -> str:
-    """Returns the SQL that reads a part; values of csv and tsv are text."""
+    """Returns the SQL that reads a part, but not of jsonl and csv; values of tsv are text."""
     paths = "[" + ", ".join(f"'{sql_text(file)}'" for file in part.files) + "]"
     match part.layout:
         case "parquet":
@@ -127,11 +149,6 @@ def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: 
         case "feather":
             connection.register(f"files {name} {number}", _feather(part.files))
             return quoted(f"files {name} {number}")
-        case "csv":
-            return (
-                f"read_csv({paths}, header = true, delim = '{part.delimiter}', quote = '\"', escape = '\"', "
-                f"all_varchar = true, max_line_size = {LINE_BYTES})"
-            )
     columns = ", ".join(f"'{column}': 'VARCHAR'" for column in part.columns)
     return (
         f"read_csv({paths}, header = false, auto_detect = false, delim = '\t', quote = '', escape = '', "

@@ -1,7 +1,7 @@
 """Sources that can be larger than memory: raw files are DuckDB views, and log tables are queries over them.
 
 An adapter names the files, the columns it needs, and one query for each log table. Files are scanned, not loaded; of
-JSON Lines, the columns that are needed are kept in DuckDB. Intermediate tables spill to the system's temporary
+JSON Lines and CSV, the columns that are needed are kept in DuckDB. Intermediate tables spill to the system's temporary
 directory, and accepted rows are written batch by batch.
 """
 
@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from crops_jax.errors import InputError, one_line
+from data.conversion.csv_rows import load_csv_rows
 from data.conversion.json_lines import has_key, json_keys, load_json_lines
 from data.conversion.layouts import Layout, Part, parts, quoted, reader
 
@@ -30,10 +31,10 @@ class RawTable:
     columns: name in the view -> SQL type. The name `a|b` reads the first of a and b that has a value, as column a.
     optional: the same for columns that the files can lack; the view then has typed nulls.
     required: False if the files themselves can be missing.
-    layout: "csv" has a header and double quotes, and commas, semicolons or tabs between values; "tsv" has neither
+    layout: "csv" has a header and double quotes, and commas, semicolons, tabs or bars between values; "tsv" has neither
       header nor quotes, and `columns` are its fields in order; "jsonl" has one object on each line, in which `a.b` is
       the key b of the object a. csv, tsv and jsonl can be gzipped.
-    feeds: the log table under which lines of jsonl that are left out are counted.
+    feeds: the log table under which lines of jsonl and csv that are left out are counted.
     mapped_by: the user's file that names the columns, for messages; None if the source is published with them.
     """
 
@@ -83,10 +84,10 @@ def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str,
     values.
 
     Returns:
-      reason -> the number of lines of JSON Lines that are left out.
+      reason -> the number of lines of JSON Lines and CSV that are left out.
 
     Raises:
-      InputError: a file is damaged, or a required column is in none of the files.
+      InputError: a file is damaged, a required column is in none of the files, or a file has a column twice.
     """
     files = raw_files(folder, table)
     types = {**table.columns, **table.optional}
@@ -103,7 +104,10 @@ def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str,
     branches = []
     for number, part in enumerate(runs):
         view = quoted(f"as read {name} {number}")
-        if table.layout != "jsonl":
+        if table.layout == "csv":
+            needed = dict.fromkeys(found for column in types for found in part.found(column))
+            left_out |= load_csv_rows(connection, view, part, list(needed))
+        elif table.layout != "jsonl":
             connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {reader(connection, name, number, part)}")
         selected = ", ".join(
             f"{_cast(part, column, kind)} AS {quoted(_shown(column))}" for column, kind in types.items()
@@ -196,7 +200,7 @@ def reading_error(connection: duckdb.DuckDBPyConnection, source: Streamed, error
                         )
     # DuckDB's message ends with advice about its own options, followed by the name of a CSV file.
     file = re.search(r"^\s*file\s*=\s*(.+)$", str(error), re.MULTILINE)
-    message = one_line(str(error).split("Possible fixes")[0], limit=400)
+    message = one_line(re.split("Possible (?:fixes|Solution)|\nLINE 1:", str(error))[0], limit=400)
     place = file.group(1).strip() if file else source.folder
     return f"{place}: does not hold what the source publishes ({message}); get it again"
 

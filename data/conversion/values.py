@@ -1,7 +1,15 @@
 """SQL that reads the values of log tables from text: flags, numbers and times. A value that it cannot read is null."""
 
-_YEAR_2000 = 946_684_800_000_000  # microseconds since 1970
+from data.tables.stored import YEAR_2000, YEAR_2100
+
 _UNIX_TIME = r"\s*[0-9]+(\.[0-9]+)?\s*"
+_ZONE = r"([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
+# DuckDB's cast accepts more, but takes no notice of what follows: the name of another zone, or PM.
+_ISO_8601 = (
+    r"\s*[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}([T ]\s*[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?\s*"
+    + _ZONE
+    + r"?)?\s*"
+)
 
 NOUNS = {
     "time": "time",
@@ -29,26 +37,32 @@ def unix_time(number: str) -> str:
     """Returns the SQL of a TIMESTAMPTZ from a number since 1970 in a unit that its size tells.
 
     Below 10^11 the unit is seconds, below 10^14 milliseconds, below 10^17 microseconds, and above it nanoseconds. Times
-    before 2000 are null: they come from another unit or from a clock that was not set.
+    before 2000 and from 2100 on are null: they come from another unit, from a clock that was not set, or from the
+    digits of a date (20240531120000).
     """
     microseconds = (
         f"CAST(CASE WHEN {number} < 1e11 THEN {number} * 1e6 WHEN {number} < 1e14 THEN {number} * 1e3 "
         f"WHEN {number} < 1e17 THEN {number} ELSE {number} / 1e3 END AS BIGINT)"
     )
-    return f"CASE WHEN {microseconds} >= {_YEAR_2000} THEN make_timestamptz({microseconds}) END"
+    plausible = f"{microseconds} >= {YEAR_2000} AND {microseconds} < {YEAR_2100}"
+    return f"CASE WHEN {plausible} THEN make_timestamptz({microseconds}) END"
 
 
 def time(value: str, zone: str = "'UTC'") -> str:
     """Returns the SQL of a TIMESTAMPTZ from text: ISO 8601 with any fraction, or a number as in `unix_time`.
 
+    Slashes between the parts of a date, and UTC or GMT as the zone are taken too.
+
     Args:
       value: the SQL of the text.
       zone: the SQL of the time zone of times without a zone of their own.
     """
-    iso = rf"regexp_replace({value}, '([0-9]),([0-9])', '\1.\2')"
-    with_zone = f"regexp_matches({value}, '([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)\\s*$') AND {value} LIKE '%:%'"
+    iso = rf"regexp_replace(regexp_replace({value}, '([0-9]),([0-9])', '\1.\2'), '\s*(UTC|GMT)\s*$', 'Z')"
+    iso = rf"regexp_replace({iso}, '\s+([+-][0-9:]+)\s*$', '\1')"
+    with_zone = f"regexp_matches({value}, '{_ZONE}\\s*$') AND {value} LIKE '%:%'"
     return (
         f"CASE WHEN regexp_full_match({value}, '{_UNIX_TIME}') THEN {unix_time(f'TRY_CAST({value} AS DOUBLE)')} "
+        f"WHEN NOT regexp_full_match({value}, '{_ISO_8601}') THEN NULL "
         f"WHEN {with_zone} THEN TRY_CAST({iso} AS TIMESTAMPTZ) ELSE timezone({zone}, TRY_CAST({iso} AS TIMESTAMP)) END"
     )
 

@@ -58,14 +58,16 @@ _RAW = {
     ),
 }
 _TIME = since_2000(time('"timestamp"'))
+_USER = "CASE WHEN trim(client_id) <> '' THEN client_id ELSE session_id END"
 _LOGGED = "SELECT *, row_number() OVER () AS place FROM ubi_queries"
-_EVENTS = """
+_ACTIONS = """
     SELECT query_id, "event_attributes.object.object_id" AS doc_id, "event_attributes.object.name" AS title,
         "event_attributes.object.description" AS text,
         regexp_full_match(lower(action_name), '(.*_)?click(_?through)?') AS clicked,
         regexp_full_match(lower(action_name), '(.*_)?impression') AS seen
-    FROM ubi_events WHERE "event_attributes.object.object_id" IS NOT NULL
+    FROM ubi_events
 """
+_EVENTS = f"SELECT * FROM ({_ACTIONS}) WHERE doc_id IS NOT NULL"
 _HITS = """
     SELECT query_id, doc_id, CAST(min(position) AS INTEGER) AS position FROM (
         SELECT query_id, unnest(query_response_object_ids) AS doc_id,
@@ -86,7 +88,7 @@ _QUERIES = {
         )
     """,
     "searches": f"""
-        SELECT query_id AS search_id, arg_min(coalesce(client_id, session_id), place) AS user_id,
+        SELECT query_id AS search_id, arg_min({_USER}, place) AS user_id,
             arg_min(user_query, place) AS query, arg_min({_TIME}, place) AS time,
             CASE WHEN min_by({_TIME}, place) IS NULL THEN arg_min({unread('"timestamp"', _TIME)}, place) END
             AS "unread time"
@@ -109,7 +111,10 @@ _QUERIES = {
 _COUNTS = {
     ("candidates", "clicks and impressions without a query_id"): f"""
         SELECT count(*) FROM ({_EVENTS}) WHERE query_id IS NULL AND (clicked OR seen)
-    """
+    """,
+    ("candidates", "clicks and impressions without an object_id"): f"""
+        SELECT count(*) FROM ({_ACTIONS}) WHERE doc_id IS NULL AND (clicked OR seen)
+    """,
 }
 
 

@@ -87,7 +87,7 @@ def _column_rules(column: Column) -> Iterator[Rule]:
             yield rule(
                 f"{stored} IS NOT NULL AND {name} IS NULL",
                 "{found} is no time",
-                "write ISO 8601, such as 2024-05-31T23:59:59Z, a timestamp column, or an epoch that is not before 2000",
+                "write ISO 8601, such as 2024-05-31T23:59:59Z, a timestamp column, or an epoch from 2000 to 2099",
             )
             yield rule(
                 f"{name} < TIMESTAMPTZ '0001-01-01 00:00:00+00' OR {name} >= TIMESTAMPTZ '9999-12-31 00:00:00+00'",

@@ -17,6 +17,8 @@ EXACT_DOUBLES = 1 << 53
 """Whole numbers up to this one have a double of their own."""
 YEAR_2000 = 946_684_800_000_000
 """The first microsecond of 2000 since 1970; an earlier number is no time, since its unit is another."""
+YEAR_2100 = 4_102_444_800_000_000
+"""The first microsecond of 2100; a number from it on is no time, but the digits of a date, such as 20240531120000."""
 # This is a regular expression of RE2. It refuses the forms beyond ISO 8601 that DuckDB's cast accepts (slashes, zone
 # names, "infinity").
 _ISO_8601 = r"\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*([Zz]|[+-]\d{2}(:?\d{2})?)?)?\s*"
@@ -67,13 +69,17 @@ def is_list_of_text(stored: pa.DataType) -> bool:
     return (pa.types.is_list(stored) or pa.types.is_large_list(stored)) and is_text(plain(stored.value_type))
 
 
+def _is_whole_decimal(stored: pa.DataType) -> bool:
+    return pa.types.is_decimal128(stored) and stored.scale == 0
+
+
 def accepts(column: Column, stored: pa.DataType) -> bool:
     """Returns whether a file can store a column as `stored`. A column of only nulls fits every type."""
     kind = plain(stored)
     if pa.types.is_null(kind):
         return True
     if column.kind == "time":
-        whole = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        whole = pa.types.is_integer(kind) or pa.types.is_floating(kind) or _is_whole_decimal(kind)
         return is_text(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind) or whole
     if column.kind == "flag" and pa.types.is_boolean(kind):
         return True
@@ -163,7 +169,7 @@ def _time_sql(kind: pa.DataType, name: str, target: str) -> str:
     whole = f" AND {is_whole_double(name)}" if pa.types.is_floating(kind) else ""
     return (
         f"CASE WHEN {number} >= 0{whole} THEN CASE WHEN {microseconds} >= {YEAR_2000} "
-        f"THEN make_timestamptz({microseconds}) END END"
+        f"AND {microseconds} < {YEAR_2100} THEN make_timestamptz({microseconds}) END END"
     )
 
 

@@ -59,7 +59,7 @@ def test_keys_of_the_second_file_are_keys_of_the_input(tmp_path):
         (b"\n \n", "is empty"),
         (b'{"id": 1\n[2]\n', r"a\.jsonl is not jsonl or is cut off \(line 1 is no JSON object"),
         ('{"id": "é"}\n'.encode("latin-1"), "line 1 is no UTF-8"),
-        ('{"id": 1}\n'.encode("utf-16"), "no UTF-8"),
+        ('{"id": 1}\n'.encode("utf-16"), r"a\.jsonl is UTF-16; write it in UTF-8"),
     ],
 )
 def test_a_file_without_any_object_is_refused(tmp_path, content, message):

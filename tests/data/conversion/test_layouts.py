@@ -51,6 +51,24 @@ def test_typed_files_differ_in_columns_and_types(tmp_path, layout):
     ]
 
 
+def test_a_day_without_rows_can_be_a_file_without_a_header(tmp_path):
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "b.csv").write_text("id|name\n1|one, two\n")
+    rows, _ = viewed(tmp_path, table_of("*.csv", "csv", {"id": "VARCHAR", "name": "VARCHAR"}))
+    assert rows == [{"id": "1", "name": "one, two"}]
+
+
+@pytest.mark.parametrize("names", [["id", "Name", "name"], ["id", "name", "name"]])
+def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path, names):
+    (tmp_path / "a.csv").write_text(f"{','.join(names)}\n1,first,second\n")
+    columns = [pa.array(["1"]), pa.array(["first"]), pa.array(["second"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "a.parquet")
+    for layout in ("csv", "parquet"):
+        with pytest.raises(InputError, match=rf"a\.{layout}: column name is there more than once if case is ignored"):
+            viewed(tmp_path, table_of(f"*.{layout}", layout, {"id": "VARCHAR", "name": "VARCHAR"}))
+        assert viewed(tmp_path, table_of(f"*.{layout}", layout, {"id": "VARCHAR"})) == ([{"id": "1"}], {})
+
+
 def test_of_two_names_the_first_with_a_value_counts_in_every_row(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"new": ["1"]}\n{"old": ["2"], "new": null}\n{"old": "3", "new": ["4", "5"]}\n')
     rows, _ = viewed(tmp_path, table_of("*.jsonl", "jsonl", {"new|old": "VARCHAR[]"}))

@@ -62,6 +62,10 @@ def test_whole_numbers():
         "2024-05-31T17:30:00+05:30",
         "2024-05-31T17:30:00+0530",
         "2024-05-31 12:00",
+        "2024/5/31 12:00",
+        "2024-05-31 12:00:00 UTC",
+        "2024-05-31T12:00:00 GMT",
+        "2024-05-31 17:30:00 +0530",
     ],
 )
 def test_units_of_times_are_told_by_size(text):
@@ -80,7 +84,23 @@ def test_numbers_before_2000_and_other_texts_are_no_times(text):
     assert read(values.time("v"), "946684800")[0] == datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
+@pytest.mark.parametrize(
+    "text", ["4102444800", "20240531120000", "20240531120000123", "9999999999999", "999999999999999999999"]
+)
+def test_numbers_from_2100_on_are_the_digits_of_dates_and_no_times(text):
+    assert read(values.time("v"), text) == (None, text)
+    assert read(values.time("v"), "4102444799")[0] == datetime.datetime(2099, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-05-31 12:00:00 Asia/Shanghai", "2024-05-31 01:00:00 PM", "epoch", "infinity", "2024-05-31 12:00 EST"]
+)
+def test_a_time_is_read_whole_or_not_at_all(text):
+    assert read(values.time("v"), text) == (None, text)
+
+
 def test_zones_and_the_earliest_time_of_a_source():
     assert read(values.time("v", "'Asia/Shanghai'"), "2024-05-31 20:00:00") == (NOON, None)
+    assert read(values.time("v", "'Asia/Shanghai'"), "2024-05-31 12:00:00 UTC") == (NOON, None)
     assert read(values.since_2000(values.time("v")), "1970-01-01T00:00:00Z") == (None, "1970-01-01T00:00:00Z")
     assert read(values.time("v"), "1998-01-01")[0] == datetime.datetime(1998, 1, 1, tzinfo=datetime.UTC)

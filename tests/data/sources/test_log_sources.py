@@ -145,6 +145,15 @@ def test_ubi_queries_lack_users_and_hits_in_single_lines(tmp_path):
     assert outcome["dropped"] == {"searches": {"user_id: null in a required column": 1}}
 
 
+def test_ubi_clicks_without_an_object_are_counted_and_an_empty_client_is_none(tmp_path):
+    events = [clicked(1, "d1"), clicked(1, "d0", event_attributes={"object.object_id": "d0"}), {"action_name": "login"}]
+    queries = [logged_query(1, client_id="", session_id="s")]
+    logs, outcome = converted("ubi", exported_ubi(tmp_path / "raw", queries, events), tmp_path)
+    assert [(row["doc_id"], row["clicked"]) for row in rows(logs, "candidates")] == [("d0", False), ("d1", True)]
+    assert [row["user_id"] for row in rows(logs, "searches")] == ["s"]
+    assert outcome["dropped"] == {"candidates": {"clicks and impressions without an object_id": 1}}
+
+
 def test_ubi_as_export_tools_of_opensearch_write_it(tmp_path):
     times = [
         MS // 1000,

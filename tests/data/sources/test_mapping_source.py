@@ -150,6 +150,18 @@ def test_a_table_of_which_nothing_remains_is_refused_with_reasons_and_examples(t
     )
 
 
+def test_documents_without_rows_are_refused_beside_judgements(tmp_path):
+    mapping = "".join(
+        f'[{name}]\nfiles = "{name}.csv"\n[{name}.columns]\n'
+        + "".join(f'{column} = "{column}"\n' for column in columns)
+        for name, columns in {"documents": ["doc_id", "title"], "judgements": ["query", "doc_id", "grade"]}.items()
+    )
+    files = {"documents.csv": "doc_id,title\n", "judgements.csv": "query,doc_id,grade\ntv,d1,1\n"}
+    raw = put(tmp_path / "raw", {"mapping.toml": mapping} | files)
+    with pytest.raises(InputError, match=r"table documents: --input .*raw has no rows for it; correct the files"):
+        converted("mapping", raw, tmp_path)
+
+
 def test_keys_of_later_lines_and_columns_of_later_files_are_read(tmp_path):
     found = {"search_id": "s1", "stage": "shown"}
     raw = equal_names(

@@ -160,6 +160,20 @@ def test_units_of_epochs_are_told_by_size(tmp_path, unit, kind):
     assert read == [NOON, NOON + datetime.timedelta(seconds=1)]
 
 
+def test_whole_decimals_are_epochs_and_digits_of_dates_are_not(tmp_path):
+    content = {"documents": {"doc_id": ["a"], "title": ["a"]}}
+    content["judgements"] = {"query": ["a"], "doc_id": ["a"], "grade": [1]}
+    content["documents"]["published_at"] = pa.array([decimal.Decimal(SECONDS)], pa.decimal128(38, 0))
+    assert open_logs(write(tmp_path, content)).read("documents")["published_at"].to_pylist() == [NOON]
+    for number in (20240531120000, 20240531120000123, 4102444800):
+        content["documents"]["published_at"] = [number]
+        with pytest.raises(InputError, match=rf'"{number}" is no time; .* an epoch from 2000 to 2099'):
+            open_logs(write(tmp_path, content))
+    content["documents"]["published_at"] = pa.array([decimal.Decimal(f"{SECONDS}.5")], pa.decimal128(38, 1))
+    with pytest.raises(InputError, match=r"holds it as decimal128\(38, 1\)"):
+        open_logs(write(tmp_path, content))
+
+
 def test_names_that_differ_in_case_are_taken_and_said(tmp_path):
     content = tables()
     content["candidates"]["Clicked"] = content["candidates"].pop("clicked")
