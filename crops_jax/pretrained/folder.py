@@ -36,9 +36,25 @@ _OLD_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# modules.json names classes by paths that changed between versions; only their last part is constant.
+_POOLING_READ = {"pooling_mode", "include_prompt", "word_embedding_dimension", "embedding_dimension"}
+# modules.json names classes by paths that changed between versions; only their first and last parts are constant.
+_PACKAGE = "sentence_transformers."
 _KNOWN_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
 _ORDER = re.compile("Transformer Pooling( Dense)*( Normalize)*")
+# The fields of sentence_bert_config.json. Those of these values change nothing, and neither does the layout of batches.
+_TRANSFORMER_EXPECTED: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+_TRANSFORMER_READ = {"max_seq_length", "do_lower_case", "unpad_inputs"}
+# Fields that hold arguments of transformers, with those that change no vector, and the older names of these fields.
+_TRANSFORMER_ARGUMENTS = {
+    "model_kwargs": {"dtype", "torch_dtype", "attn_implementation", "trust_remote_code"},
+    "processor_kwargs": {"model_max_length", "use_fast", "padding_side", "trust_remote_code"},
+    "config_kwargs": {"use_cache", "trust_remote_code"},
+}
+_OLD_ARGUMENTS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +221,7 @@ def _check_order(file: Path, names: list[str]) -> None:
     if unknown := [name for name in names if name not in _KNOWN_MODULES]:
         raise InputError(
             f"{file}: module {unknown[0]} is not supported; the modules must be Transformer, Pooling, optionally Dense "
-            "and Normalize"
+            "and Normalize of sentence-transformers"
         )
     if not _ORDER.fullmatch(" ".join(names)):
         raise InputError(
@@ -229,12 +245,17 @@ def _routes(path: Path) -> list[list[tuple[str, Path]]]:
             typed(file, f"structure.{route}", part, str, remedy=REMEDY)
             for part in typed(file, f"structure.{route}", structure[route], list, remedy=REMEDY)
         ]
-        routes.append([(str(types.get(part, part)).rpartition(".")[2], _inside(file, path, part)) for part in parts])
+        routes.append([(_module_name(str(types.get(part, part))), _inside(file, path, part)) for part in parts])
     return routes
 
 
 def _class_name(file: Path, module: Mapping[str, Any]) -> str:
-    return typed(file, "a module's type", module.get("type"), str, remedy=REMEDY).rpartition(".")[2]
+    return _module_name(typed(file, "a module's type", module.get("type"), str, remedy=REMEDY))
+
+
+def _module_name(path: str) -> str:
+    """Returns the name of a class of sentence-transformers; of another class, whose code is not run, the whole path."""
+    return path.rpartition(".")[2] if path.startswith(_PACKAGE) else path
 
 
 def _inside(file: Path, folder: Path, name: str) -> Path:
@@ -256,6 +277,8 @@ def _pooling(folder: Path, *, has_prompts: bool) -> str:
         raise InputError(
             f"{file}: pooling {' and '.join(map(str, modes))} is not supported; it must be one of {', '.join(_POOLING)}"
         )
+    if unread := [name for name in settings if name not in _POOLING_READ and not name.startswith("pooling_mode_")]:
+        raise InputError(f"{file}: field {unread[0]} of a Pooling module is not known; remove it if it has no effect")
     if has_prompts and not settings.get("include_prompt", True):
         raise InputError(
             f"{file}: include_prompt false is not supported; an encoder whose pooling omits the prompt cannot be used"
@@ -270,6 +293,7 @@ def _longest(sizes: Mapping[str, Any]) -> int:
 def _max_tokens(folder: Path, *, longest: int) -> int:
     file = folder / "sentence_bert_config.json"
     settings = _json(file) if file.is_file() else {}
+    _check_transformer(file, settings)
     if settings.get("do_lower_case") and b'"lowercase":true' not in _tokenizer_bytes(folder).replace(b" ", b""):
         raise InputError(
             f"{file}: do_lower_case is not supported if the tokenizer keeps capitals; put "
@@ -285,6 +309,21 @@ def _max_tokens(folder: Path, *, longest: int) -> int:
     if not limit >= 1:
         raise InputError(f"{file}: the maximum number of tokens must be at least 1, found {limit}; {REMEDY}")
     return int(min(limit, longest))
+
+
+def _check_transformer(file: Path, settings: Mapping[str, Any]) -> None:
+    """Raises InputError for a field that changes the vectors, or that may, since it is not known."""
+    for name, value in settings.items():
+        if harmless := _TRANSFORMER_ARGUMENTS.get(_OLD_ARGUMENTS.get(name, name)):
+            given = optional(file, settings, name, dict, default={})
+            if unread := [key for key in given if key not in harmless and given[key] is not None]:
+                raise InputError(
+                    f"{file}: {name}.{unread[0]} is not supported; write it into config.json or tokenizer_config.json"
+                )
+        elif value and name not in _TRANSFORMER_READ and value != _TRANSFORMER_EXPECTED.get(name):
+            raise InputError(
+                f"{file}: {name} {value} is not supported, since it may change the vectors; remove it if it does not"
+            )
 
 
 def _tokenizer_bytes(folder: Path) -> bytes:

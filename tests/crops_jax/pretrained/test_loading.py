@@ -136,15 +136,40 @@ def test_prompts_are_the_folders(tmp_path):
         ("config_sentence_transformers.json", {"default_prompt_name": "p"}, "default_prompt_name 'p' is none of the"),
         ("1_Pooling/config.json", {"pooling_mode_middle": True}, "pooling_mode_middle is not supported"),
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling max is not supported"),
+        ("1_Pooling/config.json", {"scale": 2.0}, "field scale of a Pooling module is not known"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling max and mean is not supported"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt false"),
+        (
+            "sentence_bert_config.json",
+            {"config_args": {"num_hidden_layers": 1}},
+            "config_args.num_hidden_layers is not",
+        ),
+        ("sentence_bert_config.json", {"processor_kwargs": {"truncation_side": "left"}}, "truncation_side is not supp"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task fill-mask is not supported"),
+        ("sentence_bert_config.json", {"query_expansion": {"k": 1}}, "query_expansion .* may change the vectors"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path, file, fields, message):
-    folder = add_modules(write_bert(tmp_path / "bert"), prompts={"query": "q: "})
+    folder = add_modules(write_bert(tmp_path / "bert"), max_seq_length=9, prompts={"query": "q: "})
     edit(folder / file, **fields)
     with pytest.raises(InputError, match=message):
         pretrained.load_encoder(folder)
+
+
+def test_settings_of_a_transformer_that_change_no_vector_are_taken(tmp_path):
+    folder = add_modules(write_bert(tmp_path / "bert"))
+    whole = pretrained.load_encoder(folder)
+    settings = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        "module_output_name": "token_embeddings",
+        "unpad_inputs": False,
+        "query_length": None,
+        "processing_kwargs": {},
+        "model_args": {"torch_dtype": "float32", "trust_remote_code": True},
+    }
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    np.testing.assert_array_equal(pretrained.load_encoder(folder).encode(["hose"]), whole.encode(["hose"]))
 
 
 @pytest.mark.parametrize(
@@ -402,6 +427,10 @@ def test_modules_that_are_not_supported_are_named(tmp_path):
     other = {**dense, "type": "sentence_transformers.models.LayerNorm"}
     (folder / "modules.json").write_text(json.dumps([*modules[:2], other, modules[2]]))
     with pytest.raises(InputError, match=r"modules.json: module LayerNorm is not supported"):
+        pretrained.load_encoder(folder)
+    own = {**modules[0], "type": "custom_st.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([own, *modules[1:]]))
+    with pytest.raises(InputError, match=r"modules.json: module custom_st.Transformer is not supported"):
         pretrained.load_encoder(folder)
     (folder / "modules.json").write_text(json.dumps(modules[1:]))
     with pytest.raises(InputError, match="found Pooling, Normalize"):
