@@ -129,6 +129,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     tied = {
         system: tied_figures(tests, answers, results.corpus.doc_ids) for system, answers in results.answers().items()
     }
+    decided_by_ids = tie_notes(tied)
+    for note in decided_by_ids:
+        say(f"warning: {note}")
     tables = _figures(results, per_query, samples=arguments.bootstrap_samples)
     metrics = {
         **_setting(arguments, results, trained),
@@ -136,7 +139,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         **tables,
         **_ties(tied),
         "notes": [
-            *tie_notes(tied),
+            *decided_by_ids,
             *judging_notes(tables["systems"]),
             *evaluation_notes(arguments.logs, results.index, trained),
             *_reranking_notes(results, tests),
@@ -157,7 +160,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
         "metrics": {system: headline(tables) for system, tables in metrics["systems"].items()},
         "index_recall@100": metrics["index"][f"recall@{index_depth(corpus)}"]["value"],
         "absent": absent,
-    }
+    } | ({"decided_by_ids": decided_by_ids} if decided_by_ids else {})
 
 
 def _ties(tied: Mapping[str, Mapping[str, Mapping[str, TiedFigure]]]) -> dict[str, Any]:

@@ -102,4 +102,6 @@ def _shown(value: Any) -> str:
 
 
 def _words(name: Any) -> str:
-    return printable(str(name)).replace("_", " ")
+    """Returns the name of a field in words; a reason, which has blanks, names columns as they are."""
+    shown = printable(str(name))
+    return shown if " " in shown else shown.replace("_", " ")

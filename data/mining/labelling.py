@@ -88,7 +88,10 @@ def write_evidence_labels(
     labels = labels.cache()
     if not may_be_empty and not count(labels):
         few = f" that {least} users support (--min-supporters)" if least > 1 else ""
-        raise InputError(f"nothing was mined: the rows of the logs give neither positives nor negatives{few}")
+        raise InputError(
+            f"nothing was mined: the rows of the logs give neither positives nor negatives{few}; bring clicks or other "
+            "perspectives, or judgements of split train with --judgements-as-labels"
+        )
     write_labels(connection, labels, out, partitions=partitions)
     return {**_counts(labels), **outcome, "support": {"min_supporters": least, "left_out": left_out}}
 

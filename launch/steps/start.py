@@ -14,13 +14,17 @@ def check_start(arguments: PipelineArguments) -> None:
     """Checks what a later step would refuse after hours.
 
     Raises:
-      InputError: the logs, the folder of --encoder.weights or the tokenizer cannot be used, or the weights contradict
-        the rest of the configuration.
+      InputError: the logs, the time of --from, the folder of --encoder.weights or the tokenizer cannot be used, or the
+        weights contradict the rest of the configuration.
       NamedFailure: the disk of WORK has less free space than the log tables take, of which the split is a copy.
     """
     logs = Path(arguments.logs)
     if not logs.is_dir():
         raise InputError(f"--logs {logs}: no such directory; give the directory of the log tables")
+    if arguments.from_time:
+        from data.perspectives.log_events import parse_time  # here, because it loads Ibis
+
+        parse_time(arguments.from_time, argument="--from")
     if arguments.config.encoder.weights:
         from crops_jax.pretrained import resolve_config
 

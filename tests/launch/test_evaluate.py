@@ -120,6 +120,19 @@ def test_every_figure_has_its_queries_and_interval(arguments):
     assert metrics["differences"]["encoder - bm25"]["ct"]["recall@10"]["queries"] == 2
 
 
+def test_figures_that_equal_scores_decide_are_told_in_the_outcome(arguments, monkeypatch, capsys):
+    class Collapsed(HashingEncoder):
+        def encode(self, *texts, **options):
+            vectors = super().encode(*texts, **options)
+            return np.full_like(vectors, vectors.shape[1] ** -0.5)
+
+    monkeypatch.setattr(module, "open_encoder", lambda _: Collapsed())
+    note = evaluate(arguments)["decided_by_ids"][0]
+    assert note.startswith("Documents with equal scores are ranked by their ids, which decides figures of encoder.")
+    assert "ct recall@10 0.000 to 1.000" in note
+    assert f"warning: {note}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_stored_results_of_bm25_change_nothing(arguments, tmp_path, monkeypatch):
     stored = tmp_path / "bm25.npz"
     evaluate(arguments)

@@ -41,6 +41,7 @@ def test_what_fits_is_accepted(arguments):
     ("changes", "message"),
     [
         ({"logs": "log"}, "--logs log: no such directory"),
+        ({"from_time": "soon"}, "--from 'soon' is not an ISO 8601 time"),
         ({"sections": {"encoder": {"weights": "./nowhere"}}}, r"nowhere is no folder"),
         ({"sections": {"encoder": {"weights": "short"}}}, r"max_document_tokens must lie in \[3, .* found 128"),
         ({"tokenizer": "nowhere"}, "nowhere: no such tokenizer folder"),

@@ -40,6 +40,11 @@ def test_a_dictionary_is_one_line_where_it_fits_and_else_one_for_each_value():
     assert outcome_table({"queries": [{"query": "a"}, {"query": "b"}]}, width=80) == ["queries  2 entries"]
 
 
+def test_reasons_name_columns_as_they_are():
+    table = outcome_table({"dropped": {"feed_views": {"user_id: an empty id": 3}}}, width=80)
+    assert table == ["dropped: feed views  user_id: an empty id 3"]
+
+
 def test_a_long_outcome_is_cut_where_it_is_longest():
     outcome = {"run": "r", "curve": {str(n): {"x": [[n]]} for n in range(30)}, "best": 0.5}
     table = outcome_table(outcome, width=80)
