@@ -73,9 +73,10 @@ def _status(
     device: bool,
     table: bool,
 ) -> int:
-    previous = signal.signal(signal.SIGTERM, _raise_interrupted)
+    received: list[BaseException] = []
+    previous = signal.signal(signal.SIGTERM, _raising(Interrupted(_TERMINATED), received))
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a chain ignores it for its programs
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _raising(KeyboardInterrupt(), received))
     previous_hook, sys.unraisablehook = sys.unraisablehook, _raises_again(sys.unraisablehook)
     noticing = notices.watch(os.environ)
     try:
@@ -97,7 +98,8 @@ def _status(
     except BrokenPipeError:
         return NamedFailure.status
     except (Exception, Interrupted, KeyboardInterrupt) as error:
-        explanation = explained(error)
+        # Native code may raise its own error in place of the signal's, such as DuckDB with "Query interrupted".
+        explanation = explained(received[0] if received else error)
         if explanation is None:
             raise
         status, message = explanation
@@ -189,8 +191,17 @@ _SIGNALS = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 """The signals by the exceptions that their handlers raise."""
 
 
-def _raise_interrupted(*_: Any) -> None:
-    raise Interrupted("the program was terminated; nothing half-written is kept; call the same command again")
+_TERMINATED = "the program was terminated; nothing half-written is kept; call the same command again"
+
+
+def _raising(error: BaseException, received: list[BaseException]) -> Callable[..., None]:
+    """Returns a signal handler that adds an exception to `received` and raises it."""
+
+    def handle(*_: Any) -> None:
+        received.append(error)
+        raise error
+
+    return handle
 
 
 def _raises_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -351,6 +351,31 @@ def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
     assert "error: interrupted" in err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_a_query_of_duckdb_is_the_interrupt_that_it_is(number, capfd):
+    import duckdb
+
+    def send(value: int) -> int:
+        os.kill(os.getpid(), number)
+        return value
+
+    def main(arguments: Arguments) -> dict:
+        """Is told to stop within a query."""
+        with duckdb.connect() as connection:
+            connection.create_function("send", send, ["BIGINT"], "BIGINT")
+            connection.execute("SELECT sum(send(a)) FROM range(3) AS numbers(a)").fetchall()
+        raise AssertionError("the signal was lost")
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status, out, err = run(main, ["--output", "x"], capfd)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert (status, out) == (3, "")
+    assert "interrupted" in err or "terminated" in err
+    assert "Traceback" not in err
+
+
 def test_a_device_that_is_not_there_is_refused_before_anything_is_done(capfd, monkeypatch):
     monkeypatch.setattr(platforms, "this_machine", lambda: NOTHING)
 
