@@ -6,7 +6,7 @@ So no perspective can be mined; its judgements become labels with `data.mine --j
 
 The score is the grade; negative scores become 0. A pair that is judged in several splits keeps the judgement of test,
 else of dev, so that no pair of the test split is used for training. Queries without judgements are left out.
-Lines that are no JSON object are dropped and counted.
+Lines that are no JSON object and documents without an _id are dropped and counted; a title or a text can be missing.
 Files: corpus.jsonl or corpus.jsonl.gz, queries.jsonl or queries.jsonl.gz, and at least one of qrels/train.tsv,
 qrels/dev.tsv, qrels/test.tsv (a header line, then query-id, corpus-id, score).
 """
@@ -30,12 +30,8 @@ def convert(folder: Path) -> Conversion:
     """Returns the log tables of the source's folder. Raises InputError, which names file and line."""
     dropped: dict[str, dict[str, int]] = {}
     documents = _documents(raw_file(folder, "corpus.jsonl", "corpus.jsonl.gz"), dropped)
-    queries = {
-        _text(record, "_id", place): _text(record, "text", place)
-        for place, record in _json_lines(
-            raw_file(folder, "queries.jsonl", "queries.jsonl.gz"), dropped.setdefault("judgements", {})
-        )
-    }
+    lines = _json_lines(raw_file(folder, "queries.jsonl", "queries.jsonl.gz"), dropped.setdefault("judgements", {}))
+    queries = {_text(record, "_id", place): _text(record, "text", place) or "" for place, record in lines}
     files = [(split, folder / "qrels" / f"{split}.tsv") for split in _SPLITS]
     if not any(file.is_file() for _, file in files):
         raise InputError(f"{folder}: no qrels/train.tsv, qrels/dev.tsv or qrels/test.tsv in it; check --input")
@@ -58,8 +54,9 @@ def _documents(file: Path, dropped: dict[str, dict[str, int]]) -> pa.Table:
     schema = pa.schema([(name, pa.string()) for name in ("doc_id", "title", "text")])
     batches, rows = [], []
     for place, record in _json_lines(file, dropped.setdefault("documents", {})):
-        title = _text(record, "title", place) if record.get("title") is not None else ""
-        rows.append({"doc_id": _text(record, "_id", place), "title": title, "text": _text(record, "text", place)})
+        fields = {"doc_id": "_id", "title": "title", "text": "text"}
+        row = {name: _text(record, field, place) for name, field in fields.items()}
+        rows.append(row | {"title": row["title"] or ""})
         if len(rows) == _BATCH:
             batches.append(pa.RecordBatch.from_pylist(rows, schema=schema))
             rows = []
@@ -83,11 +80,12 @@ def _json_lines(file: Path, dropped: dict[str, int]) -> Iterator[tuple[str, dict
         dropped[f"no JSON object (first: {file.name}, line {line})"] = len(left_out)
 
 
-def _text(record: dict[str, Any], field: str, place: str) -> str:
+def _text(record: dict[str, Any], field: str, place: str) -> str | None:
+    """Returns a field as text; None if it is null, which writers of JSON Lines leave out."""
     value = record.get(field)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise InputError(f"{place}: field {field} is {value!r}, not text; correct it")
     return value
 
@@ -95,7 +93,7 @@ def _text(record: dict[str, Any], field: str, place: str) -> str:
 def _qrels(file: Path) -> Iterator[tuple[str, str, float]]:
     number = 0
     try:
-        with open(file, encoding="utf-8") as lines:
+        with open(file, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if number == 1:
                     if line.split() != ["query-id", "corpus-id", "score"]:

@@ -32,6 +32,7 @@ _RAW = {
             "item_id": "VARCHAR",
             "click_cnt": "DOUBLE",
         },
+        feeds="candidates",
     ),
     "rec_inter": RawTable(
         files=("rec_inter.csv", "rec_inter.csv.gz"),
@@ -43,6 +44,7 @@ _RAW = {
             "timestamp": "DOUBLE",
             "like": "DOUBLE",
         },
+        feeds="feed_views",
     ),
     "item_features": RawTable(
         files=("item_features.csv", "item_features.csv.gz"),

@@ -78,10 +78,11 @@ _QUERIES = {
     "judgements": f"SELECT query, {_GRADED_ID} AS doc_id, score AS grade FROM relevance",
 }
 _COUNTS = {
-    ("candidates", "clicked items that were not impressed"): """
-        SELECT coalesce(sum(len(list_filter(clicked_item_ids, lambda item: NOT list_contains(impressed_item_ids, item)
-        ))), 0)::BIGINT FROM recall
+    ("candidates", f"{name} items that were not impressed"): f"""
+        SELECT coalesce(sum(len(list_filter({name}_item_ids, lambda item: NOT list_contains(
+            coalesce(impressed_item_ids, []), item)))), 0)::BIGINT FROM recall
     """
+    for name in ("clicked", "purchased")
 }
 
 

@@ -21,6 +21,7 @@ def _csv(name: str, *columns: str, optional: tuple[str, ...] = ()) -> RawTable:
         layout="csv",
         columns=dict.fromkeys(columns, "VARCHAR"),
         optional=dict.fromkeys(optional, "VARCHAR"),
+        feeds="documents" if name == "product" else "judgements",
     )
 
 

@@ -24,6 +24,16 @@ def test_kuaisearch_rows_are_searches_and_graded_texts_documents(tmp_path):
     }
 
 
+def test_kuaisearch_counts_purchases_that_were_not_impressed(tmp_path):
+    raw = kuaisearch(tmp_path / "raw")
+    lines = (raw / "recall.jsonl").read_text(encoding="utf-8")
+    (raw / "recall.jsonl").write_text(
+        lines.replace('"purchased_item_ids": [7]', '"purchased_item_ids": [7, 6]'), "utf-8"
+    )
+    _, outcome = converted("kuaisearch", raw, tmp_path)
+    assert outcome["dropped"]["candidates"]["purchased items that were not impressed"] == 1
+
+
 def test_qilin_has_searches_and_the_clicked_feed(tmp_path):
     logs, outcome = converted("qilin", qilin(tmp_path / "raw"), tmp_path)
     assert rows(logs, "searches") == [{"search_id": "3", "user_id": "1", "query": "beach", "time": T0}]

@@ -215,7 +215,7 @@ def test_beir_keeps_the_test_judgement_of_a_pair(tmp_path):
     [
         ({"corpus": ["", "{"]}, r"corpus\.jsonl\.gz, line 2: not a JSON object"),
         ({"corpus": ["[1]"]}, r"line 1: not a JSON object \(list instead"),
-        ({"corpus": ['{"_id": "d1"}']}, r"line 1: field text is None"),
+        ({"corpus": ['{"_id": "d1", "text": ["x"]}']}, r"line 1: field text is \['x'\], not text"),
         ({"corpus": ['{"_id": "d1", "text": "\\ud800"}']}, r"line 1: not a JSON object \(half a surrogate"),
         ({"test": "q1\td1\t1\n"}, r"test\.tsv, line 1: .*header"),
         ({"test": "query-id\tcorpus-id\tscore\nq1 d1 1\n"}, r"test\.tsv, line 2: .*between tabs"),
@@ -234,6 +234,20 @@ def test_beir_drops_and_counts_lines_that_are_broken(tmp_path):
     assert [row["doc_id"] for row in rows(logs, "documents")] == ["d1", "2"]
     assert outcome["dropped"]["documents"] == {"no JSON object (first: corpus.jsonl.gz, line 2)": 2}
     assert outcome["dropped"]["judgements"]["no JSON object (first: queries.jsonl, line 2)"] == 1
+
+
+def test_beir_takes_lines_that_leave_out_what_is_null(tmp_path):
+    corpus = ['{"_id": "d1", "title": "T"}', '{"text": "x"}', '{"_id": 2, "title": null, "text": "y"}']
+    raw = beir(tmp_path / "raw", corpus=corpus, test="\ufeffquery-id\tcorpus-id\tscore\nq1\td1\t1\nq3\td1\t1\n")
+    (raw / "queries.jsonl").write_text('{"_id": "q1", "text": "A claim"}\n{"_id": "q3"}\n{"text": "no id"}\n')
+    logs, outcome = converted("beir", raw, tmp_path)
+    assert rows(logs, "documents") == [
+        {"doc_id": "d1", "title": "T"},
+        {"doc_id": "2", "title": "", "text": "y"},
+    ]
+    assert [(row["query"], row["doc_id"]) for row in rows(logs, "judgements")] == [("a claim", "d1"), ("a claim", "2")]
+    assert outcome["dropped"]["documents"] == {"doc_id: null in a required column": 1}
+    assert outcome["dropped"]["judgements"] == {"query: an empty query (value)": 1, "repeated query, doc_id": 1}
 
 
 def test_beir_refuses_a_corpus_that_is_cut_off(tmp_path):
