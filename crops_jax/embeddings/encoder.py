@@ -167,11 +167,17 @@ class Encoder:
           progress: whether to show a progress bar on standard error.
 
         Raises:
+          TypeError: texts is no sequence of strings.
+          ValueError: the tower is not "query" or "document".
           InputError: the tokenizer has more tokens than the model, or vectors of `dim` components were not trained.
           NamedFailure: a vector is not finite, so the weights are damaged or have diverged; it names the first text.
         """
         if isinstance(texts, str):
             raise TypeError(f"texts must be a sequence of strings, found one string: {texts[:40]!r}")
+        if others := sorted({type(text).__name__ for text in texts if not isinstance(text, str)}):
+            raise TypeError(f"texts must be a sequence of strings, found {others[0]} in it")
+        if tower is not None and tower not in _PROMPT_NAMES:
+            raise ValueError(f"tower must be {' or '.join(_PROMPT_NAMES)}, found {tower!r}")
         if batch_tokens is None:
             batch_tokens = packing.batch_tokens(self._devices.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
         if batch_tokens <= 0:
@@ -200,8 +206,10 @@ class Encoder:
     ) -> Float32[np.ndarray, "queries documents"]:
         """Returns the cosine of every query and document, whose vectors have unit length.
 
-        Raises ValueError if the vectors do not have two dimensions and one length.
+        Raises ValueError if the vectors are no arrays or do not have two dimensions and one length.
         """
+        if other := next((type(v).__name__ for v in (queries, documents) if not hasattr(v, "ndim")), None):
+            raise ValueError(f"similarity: vectors must be arrays of JAX or NumPy, found {other}")
         if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
             raise ValueError(
                 f"similarity: vectors must be [queries, dim] and [documents, dim], found {queries.shape} and "

@@ -78,8 +78,10 @@ def load_encoder(folder_or_hub_name: str | Path, *, max_tokens: int | None = Non
             "(--encoder.weights), but it cannot be used unchanged"
         )
     longest = folder.sizes["max_positions"] - folder.sizes["position_offset"]
-    if max_tokens is not None and not 3 <= max_tokens <= longest:
-        raise InputError(f"max_tokens must lie in [3, {longest}] for {folder_or_hub_name}, found {max_tokens}")
+    if max_tokens is not None and not (isinstance(max_tokens, int) and 3 <= max_tokens <= longest):
+        raise InputError(
+            f"max_tokens must be a whole number in [3, {longest}] for {folder_or_hub_name}, found {max_tokens}"
+        )
     limits = {
         "max_query_tokens": max_tokens or folder.max_query_tokens,
         "max_document_tokens": max_tokens or folder.max_document_tokens,

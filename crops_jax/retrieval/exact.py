@@ -122,6 +122,8 @@ def inner_products(queries: Float[Any, "pairs dim"], docs: Float[Any, "pairs dim
 
 
 def _check(queries: Any, docs: Any, k: int) -> None:
+    if other := next((type(v).__name__ for v in (queries, docs) if not hasattr(v, "ndim")), None):
+        raise ValueError(f"queries and docs must be arrays of JAX or NumPy, found {other}")
     if queries.ndim != 2 or docs.ndim != 2 or queries.shape[1] != docs.shape[1] or not docs.shape[1]:
         raise ValueError(
             f"queries and docs must be [queries, dim] and [docs, dim], found {queries.shape} and {docs.shape}"

@@ -69,6 +69,11 @@ def test_no_texts_and_one_string(small):
     assert small.encode([]).shape == (0, 30)
     with pytest.raises(TypeError, match="found one string"):
         small.encode("lamp")
+    for texts in ([None], ["lamp", 0]):
+        with pytest.raises(TypeError, match=r"texts must be a sequence of strings, found (NoneType|int) in it"):
+            small.encode(texts)
+    with pytest.raises(ValueError, match="tower must be query or document, found 'passage'"):
+        small.encode(["lamp"], tower="passage")
     with pytest.raises(ValueError, match="batch_tokens must be positive"):
         small.encode(["lamp"], batch_tokens=0)
 
@@ -203,6 +208,8 @@ def test_the_two_sides_have_functions_of_their_own_and_a_similarity(small):
         small.similarity(queries[0], documents)
     with pytest.raises(ValueError, match=r"similarity: .* found \(2, 5\) and"):
         small.similarity(queries[:, :5], documents)
+    with pytest.raises(ValueError, match="similarity: vectors must be arrays of JAX or NumPy, found list"):
+        small.similarity(queries, documents.tolist())
 
 
 def test_an_encoder_shows_its_sizes_in_one_line(small):

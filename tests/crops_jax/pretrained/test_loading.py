@@ -102,6 +102,8 @@ def test_token_limits_are_those_of_sentence_transformers(tmp_path):
     assert pretrained.load_encoder(tmp_path / "limits", max_tokens=9).max_tokens("query") == 9
     with pytest.raises(InputError, match=r"\[3, 77\].*found 78"):
         pretrained.load_encoder(tmp_path / "limits", max_tokens=78)
+    with pytest.raises(InputError, match=r"max_tokens must be a whole number in \[3, 77\].*, found 5.5"):
+        pretrained.load_encoder(tmp_path / "limits", max_tokens=5.5)
     shutil.rmtree(tmp_path / "limits")
     assert pretrained.load_encoder(write_bert(tmp_path / "limits", position_offset=2)).max_tokens("query") == 75
 

@@ -138,6 +138,7 @@ def test_very_small_embeddings_are_told_apart():
     ("queries", "docs", "k", "order", "words"),
     [
         (np.zeros((2, 3)), np.zeros((4, 5)), 1, None, "dim"),
+        ([[0.0, 1.0]], np.zeros((4, 2)), 1, None, "must be arrays of JAX or NumPy, found list"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 5, None, "number of documents"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 0, None, "number of documents"),
         (np.zeros((2, 3)), np.full((4, 3), np.nan), 1, None, "docs holds"),
