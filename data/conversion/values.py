@@ -2,6 +2,7 @@
 
 from data.tables.stored import YEAR_2000, YEAR_2100
 
+_LOST_DIGITS = r"[+-]?[0-9](\.[0-9]+)?[eE]\+(1[1-9]|[2-9][0-9])"
 _UNIX_TIME = r"\s*[0-9]+(\.[0-9]+)?\s*"
 _ZONE = r"([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
 # DuckDB's cast accepts more, but takes no notice of what follows: the name of another zone, or PM.
@@ -12,6 +13,7 @@ _ISO_8601 = (
 )
 
 NOUNS = {
+    "id": "id, since digits of the number are lost",
     "time": "time",
     "flag": "flag (true, false, 1 or 0)",
     "position": "whole number",
@@ -19,6 +21,11 @@ NOUNS = {
     "grade": "number",
 }
 """The words for messages by the kind of a column; other kinds are text, of which every value can be read."""
+
+
+def identifier(value: str) -> str:
+    """Returns the SQL of an id from text; null for one like 1.15292E+18, of which a spreadsheet lost digits."""
+    return f"CASE WHEN NOT regexp_full_match({value}, '{_LOST_DIGITS}') THEN {value} END"
 
 
 def flag(value: str) -> str:

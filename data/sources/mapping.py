@@ -46,8 +46,9 @@ no perspective, but they become labels with `data.mine --judgements-as-labels`.
     watch_seconds = 0.001                   # numbers are multiplied by it
 
 Tables and columns are those of the log tables; in JSON Lines, `a.b` is the key b of the object a. Rows that break a
-rule of the log tables, such as an unknown stage, and rows with a time, number or flag that cannot be read, are dropped
-and counted by column and reason. A column of which no value can be read is refused. Files are scanned, not loaded.
+rule of the log tables, such as an unknown stage, and rows with a time, number or flag that cannot be read, or with an
+id like 1.15292E+18, whose digits are lost, are dropped and counted by column and reason. A column of which no value can
+be read is refused. Of JSON Lines and CSV, the mapped columns are kept in DuckDB; Parquet files are scanned.
 """
 
 import tomllib
@@ -175,6 +176,8 @@ def _typed(file: Path, name: str, fields: dict[str, Any], column: Column, value:
             raise InputError(f"{file}: {name}.scale.{column.name} is {scale!r}; give a number")
         value = f"(TRY_CAST({value} AS DOUBLE) * {scale!r}::DOUBLE)"
     match column.kind:
+        case "id":
+            return values.identifier(f"CAST({value} AS VARCHAR)")
         case "flag":
             return values.flag(value)
         case "position":

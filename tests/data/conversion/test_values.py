@@ -40,6 +40,13 @@ def test_what_is_not_there_is_null_and_is_not_named(text):
         assert read(expression, text) == (None, None)
 
 
+def test_ids_whose_digits_are_lost_are_named():
+    for text in ("1.15292E+18", "1.152921504606847e+18", "1e+11"):
+        assert read(values.identifier("v"), text) == (None, text)
+    for text in ("1152921504606846976", "7", "2.5", "12e+18", "1e5", "e+18", "B1.5e+18"):
+        assert read(values.identifier("v"), text) == (text, None)
+
+
 def test_whole_numbers():
     assert read(values.whole("v"), "3") == (3, None)
     assert read(values.whole("v"), "3.0") == (3, None)

@@ -120,6 +120,20 @@ def test_values_that_cannot_be_read_are_counted_by_column_and_reason(tmp_path):
     }
 
 
+def test_ids_that_a_spreadsheet_shortened_are_refused_or_counted(tmp_path):
+    searches = f"search_id,user_id,query,time\ns1,1.15292E+18,tv,{MS}\n"
+    files = {"documents.csv": DOCUMENTS, "searches.csv": searches, "candidates.csv": CANDIDATES + "s1,d1,shown,1,1,\n"}
+    with pytest.raises(
+        InputError, match=r"column user_id: none of 1 values can be read; .*digits of the number are lo"
+    ):
+        converted("mapping", equal_names(tmp_path / "raw", ".csv", **files), tmp_path)
+    files["searches.csv"] = searches + f"s2,7,tv,{MS}\n"
+    files["candidates.csv"] += "s2,d1,shown,1,1,\n"
+    logs, outcome = converted("mapping", equal_names(tmp_path / "more", ".csv", **files), tmp_path)
+    assert [row["user_id"] for row in rows(logs, "searches")] == ["7"]
+    assert outcome["dropped"]["searches"] == {"user_id: value is no id, since digits of the number are lost": 1}
+
+
 def test_columns_of_which_nothing_can_be_read_are_refused_together(tmp_path):
     lines = ['s1,d1,shown,first,yes!,"40,0"', "s1,d2,shown,,no!,"]
     files = {"documents.csv": DOCUMENTS, "searches.csv": SEARCHES, "candidates.csv": CANDIDATES + "\n".join(lines)}
