@@ -1,13 +1,11 @@
-"""The Python code of the pages runs, from top to bottom, with a tiny encoder as FOLDER."""
-
-import pytest
+"""The Python code of docs/python.md runs, from top to bottom, with a tiny encoder as FOLDER."""
 
 from tests.docs.markdown import ROOT, read
 from tests.model_folders import add_modules, write_bert
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    page = "docs/python.md"
     monkeypatch.chdir(tmp_path)
     add_modules(write_bert(tmp_path / "FOLDER"))
     blocks = [text for language, text in read(ROOT / page).blocks if language == "python"]
