@@ -277,7 +277,7 @@ def test_a_work_directory_of_other_arguments_is_refused_with_the_difference(aske
 
 
 def test_arguments_may_be_mended_until_a_step_is_done(asked):
-    asked(from_time="2026-31-31")
+    asked(from_time="2026-01-31")
     asked(from_time="2026-01-05")
 
 
