@@ -77,14 +77,12 @@ def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
 class _SlowSource(RecordSource):
     """Records of which every read waits and is counted."""
 
-    delay_seconds: float = 0.0
-
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, delay_seconds: float):
         super().__init__(path)
-        self.read_records = 0
+        self.delay_seconds, self.read_records = delay_seconds, 0
 
     def __getitem__(self, index: int) -> QueryRecord:
-        if self.delay_seconds:
+        if self.delay_seconds:  # a sleep of 0 s would still give the processor away
             time.sleep(self.delay_seconds)
         self.read_records += 1
         return super().__getitem__(index)
@@ -92,8 +90,7 @@ class _SlowSource(RecordSource):
 
 def _batches(path: str, arguments: BenchmarkArguments) -> tuple[tuple[float, float], dict[str, float]]:
     """Returns the rates of the batches of the first process, and what a batch takes."""
-    source = _SlowSource(path)
-    source.delay_seconds = arguments.delay_ms / 1000
+    source = _SlowSource(path, delay_seconds=arguments.delay_ms / 1000)
     names = ("queries_per_batch", "workers", "read_threads")
     config = Config().replace(data={name: getattr(arguments, name) for name in names})
     steps = arguments.records // arguments.queries_per_batch + 1
@@ -115,14 +112,15 @@ def _batches(path: str, arguments: BenchmarkArguments) -> tuple[tuple[float, flo
 
     started = time.perf_counter()
     rates = _rate(read)
+    seconds = time.perf_counter() - started
     return rates, {
         "processes": arguments.processes,
         "read_threads": arguments.read_threads,
         "delay_ms": arguments.delay_ms,
         "step_seconds": arguments.step_seconds,
         "records": round(source.read_records / steps),
-        "seconds": round((time.perf_counter() - started) / (steps - 1), 4),
-        "wait_share": round(waited / (time.perf_counter() - started), 4),
+        "seconds": round(seconds / (steps - 1), 4),
+        "wait_share": round(waited / seconds, 4),
     }
 
 

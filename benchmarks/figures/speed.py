@@ -246,7 +246,7 @@ def compilation(result: Result) -> str:
         [
             f"`{one['topology']}`",
             f"{one['needed_bytes'] / _GIB:.2f} of {one['memory_bytes'] / _GIB:.0f} GiB",
-            f"{one['compiler_flops']:.1e}".replace("e+", "e"),
+            _power(one["compiler_flops"]),
             f"{1000 * one['estimated_seconds']:.0f} ms ({one['estimate']})",
             number(one["model_flops_utilization"], digits=2),
         ]
@@ -268,7 +268,7 @@ def a_billion_examples(result: Result) -> str:
         rows.append(
             [
                 f"`{one['topology']}`",
-                f"{flops:.1e}".replace("e+", "e"),
+                _power(flops),
                 f"{chip.peak_flops / 1e12:.0f}e12",
                 amount(chip_hours),
                 number(chip_hours / one["devices"], digits=1),
@@ -296,6 +296,10 @@ def page_faults(result: Result) -> str:
 def _parts(result: Result, name: str) -> Iterator[Mapping[str, Any]]:
     """The entries of one list, over all outcomes."""
     return (part for outcome in result.values["outcomes"] for part in outcome.get(name, []))
+
+
+def _power(value: float) -> str:
+    return f"{value:.1e}".replace("e+", "e")
 
 
 def _pair(texts: Any) -> str:

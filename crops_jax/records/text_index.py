@@ -21,11 +21,11 @@ from jaxtyping import Int32, Int64
 
 from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.errors import InputError
-from crops_jax.records.query_record import QueryRecord, feature_values
+from crops_jax.records.query_record import FEATURE_COLUMNS, QueryRecord, feature_values
 from crops_jax.records.tfrecord import TFRecordFiles, frame
 
-DOCUMENT_COLUMNS = 4
-"""The numbers of a document: its id (two words), its level and its number of tokens."""
+DOCUMENT_COLUMNS = FEATURE_COLUMNS["documents"]
+"""The count of the numbers of a document: its id (two words), its level and its number of tokens."""
 
 
 class RecordTexts(NamedTuple):

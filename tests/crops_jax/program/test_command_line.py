@@ -329,7 +329,15 @@ def test_ctrl_c_is_one_message_without_a_traceback():
     assert "Traceback" not in session.written
 
 
-def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
+@pytest.fixture
+def default_ctrl_c():
+    """Gives Ctrl-C its default handler during a test."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd, default_ctrl_c):
     def main(arguments: Arguments) -> dict:
         """Is told to stop while garbage is collected."""
         gc.callbacks.append(stop)
@@ -342,17 +350,13 @@ def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd):
         os.kill(os.getpid(), signal.SIGINT)
         (lambda: None)()  # signals are answered between instructions
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        status, out, err = run(main, ["--output", "x"], capfd)
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    status, out, err = run(main, ["--output", "x"], capfd)
     assert (status, out) == (3, "")
     assert "error: interrupted" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_within_a_query_of_duckdb_is_the_interrupt_that_it_is(number, capfd):
+def test_a_signal_within_a_query_of_duckdb_is_the_interrupt_that_it_is(number, capfd, default_ctrl_c):
     import duckdb
 
     def send(value: int) -> int:
@@ -366,11 +370,7 @@ def test_a_signal_within_a_query_of_duckdb_is_the_interrupt_that_it_is(number, c
             connection.execute("SELECT sum(send(a)) FROM range(3) AS numbers(a)").fetchall()
         raise AssertionError("the signal was lost")
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        status, out, err = run(main, ["--output", "x"], capfd)
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    status, out, err = run(main, ["--output", "x"], capfd)
     assert (status, out) == (3, "")
     assert "interrupted" in err or "terminated" in err
     assert "Traceback" not in err
