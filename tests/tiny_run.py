@@ -25,6 +25,7 @@ from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
 from crops_jax.models.parameters import place_parameters
 from crops_jax.records import QueryRecord, write_records
+from crops_jax.runs.log import TIMING_FIELDS
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import segments_per_row
 from crops_jax.training import dual_encoder
@@ -104,6 +105,11 @@ def use_bag_encoder(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(dual_encoder, "abstract_dual_encoder", abstract)
     patch.setattr(dual_encoder, "initial_parameters", parameters)
+
+
+def without_times(line: dict) -> dict:
+    """A line of metrics.jsonl, or an outcome of launch.train, without what the clock decides."""
+    return {name: value for name, value in line.items() if name not in (*TIMING_FIELDS, "compilation_seconds")}
 
 
 def tiny_records(

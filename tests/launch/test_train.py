@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from crops_jax.runs import checkpoints
-from crops_jax.runs.log import TIMING_FIELDS, read_goodput, read_metrics
+from crops_jax.runs.log import read_goodput, read_metrics
 from tests.metadata import MetadataServer
 from tests.paths import ROOT
-from tests.tiny_run import tiny_records
+from tests.tiny_run import tiny_records, without_times
 
 STEPS = 60
 CONFIGURATION = f"""
@@ -92,18 +92,13 @@ def kill_at(job: Job, run: Path, step: int) -> None:
     assert starts(run) == before + 1
 
 
-def untimed(line: dict) -> dict:
-    """A line of metrics.jsonl, or an outcome, without what the clock decides."""
-    return {name: value for name, value in line.items() if name not in (*TIMING_FIELDS, "compilation_seconds")}
-
-
 def assert_same_run(run: Path, other: Path) -> None:
     for which in ("last", "best"):
         one, two = (jax.tree.leaves(checkpoints.restore_parameters(path, which=which)) for path in (run, other))
         assert len(one) == len(two) > 0
         for left, right in zip(one, two):
             np.testing.assert_array_equal(left, right)
-    lines = [[untimed(line) for line in read_metrics(path)] for path in (run, other)]
+    lines = [[without_times(line) for line in read_metrics(path)] for path in (run, other)]
     assert lines[0] == lines[1]
     assert len(lines[0]) == STEPS
 
@@ -127,7 +122,7 @@ def test_killed_once_and_resumed_equals_never_killed(job, uninterrupted):
     status, output, errors = job.finish(run)
     assert status == 0, errors
     assert_same_run(run, uninterrupted[0])
-    assert untimed(json.loads(output)) == {**untimed(uninterrupted[1]), "run": str(run)}
+    assert without_times(json.loads(output)) == {**without_times(uninterrupted[1]), "run": str(run)}
 
 
 def test_the_first_line_of_the_log_and_the_outcome(uninterrupted):

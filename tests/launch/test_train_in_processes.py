@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from crops_jax.runs import checkpoints
-from crops_jax.runs.log import TIMING_FIELDS, read_metrics
+from crops_jax.runs.log import read_metrics
 from tests import clusters
-from tests.tiny_run import tiny_records
+from tests.tiny_run import tiny_records, without_times
 
 STEPS = 15
 CONFIGURATION = f"""
@@ -94,10 +94,6 @@ def when_at_step(started: list[subprocess.Popen], run: Path, step: int, act: Cal
 def starts(run: Path) -> int:
     goodput = run / "goodput.jsonl"
     return goodput.read_text().count('"event": "start"') if goodput.exists() else 0
-
-
-def without_times(line: dict) -> dict:
-    return {name: value for name, value in line.items() if name not in (*TIMING_FIELDS, "compilation_seconds")}
 
 
 def said_by(ended: clusters.Ended) -> dict:
