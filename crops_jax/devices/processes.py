@@ -80,8 +80,8 @@ class Processes:
           grace_seconds: the time in seconds that a process that failed waits for the failures of the others. One that
             fails alone also waits this long for the others to acknowledge its report.
           poll_seconds: the interval in seconds at which a process looks for failures of the others.
-          last_seconds: the time in seconds that process 0, which runs the service, waits before it ends, so that the
-            others end before it. JAX's client ends a process that has lost the service with SIGABRT.
+          last_seconds: the time in seconds that process 0, which runs the service, gives the others to end after their
+            last report. JAX's client ends a process that has lost the service with SIGABRT.
         """
         self._grace_seconds, self._poll_seconds, self._last_seconds = grace_seconds, poll_seconds, last_seconds
         self.index, self.count = index, count
@@ -128,7 +128,7 @@ class Processes:
         if self.count == 1:
             return
         try:
-            self._service.key_value_set(f"{_PREFIX}/{name}/{self.index}", json.dumps(value), allow_overwrite=True)
+            self._report(name, value)
         except RuntimeError as error:
             raise _lost(error) from error
 
@@ -185,8 +185,22 @@ class Processes:
         with contextlib.suppress(RuntimeError):
             self._report("end", failure)
             self._wait_for_reports("heard", self.count - 1)
-        self._exit_after_others(failure[0])
+        self.end(failure[0])
         return error
+
+    def end(self, status: int) -> None:
+        """Ends this process at once with an exit status, process 0 after the others.
+
+        The caller knows that all processes end. Process 0 waits at most the grace time for those that do not.
+        """
+        if self.count > 1:
+            with contextlib.suppress(RuntimeError):
+                self._report("gone", None)
+                if self.is_first:
+                    self._wait_for_reports("gone", self.count)
+            if self.is_first:
+                self._ended.wait(self._last_seconds)
+        self._exit(status)
 
     def listen(self) -> None:
         """Starts a thread that ends this process when another process has failed alone."""
@@ -211,13 +225,7 @@ class Processes:
                 self._report("heard", None)
             except RuntimeError:  # the service is gone, and JAX's client ends this process
                 return
-            self._exit_after_others(status)
-
-    def _exit_after_others(self, status: int) -> None:
-        """Ends this process; process 0 gives the others, which have heard of the failure, time to end before it."""
-        if self.is_first:
-            self._ended.wait(self._last_seconds)
-        self._exit(status)
+            self.end(status)
 
     def _print_failure(self, error: BaseException) -> None:
         explanation = explained(error)
@@ -228,7 +236,7 @@ class Processes:
         sys.stderr.flush()
 
     def _report(self, name: str, value: Any) -> None:
-        self._service.key_value_set(f"{_PREFIX}/{name}/{self.index}", json.dumps(value))
+        self._service.key_value_set(f"{_PREFIX}/{name}/{self.index}", json.dumps(value), allow_overwrite=True)
 
     def _read(self, directory: str) -> dict[int, Any]:
         """Returns the values below a directory of the service, by the number of the process that set them."""

@@ -6,7 +6,6 @@ worker process or a collective operation. For that, each process watches its own
 
 import contextlib
 import faulthandler
-import os
 import statistics
 import sys
 import threading
@@ -55,7 +54,6 @@ class Watchdog:
         watch: Stopwatch,
         *,
         limit_seconds: float,
-        end: Callable[[int], Any] = os._exit,
         poll_seconds: float = 5.0,
         now: Callable[[], float] = time.monotonic,
     ):
@@ -64,11 +62,10 @@ class Watchdog:
           run: the folder of the run, in which hang-PROCESS.txt is written.
           watch: the stopwatch of the training loop, which knows the part that is being done.
           limit_seconds: the shortest time in seconds without progress after which a run counts as hung; 0: never.
-          end: ends this process at once, with an exit status.
           poll_seconds: the longest time in seconds between two looks.
           now: the clock, in seconds.
         """
-        self._run, self._watch, self._limit_seconds, self._end, self._now = run, watch, limit_seconds, end, now
+        self._run, self._watch, self._limit_seconds, self._now = run, watch, limit_seconds, now
         self._poll_seconds = min(limit_seconds / 10, poll_seconds)
         self._steps: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._last_step: float | None = None
@@ -162,4 +159,4 @@ class Watchdog:
             self._wait_for_stacks()
             cluster.failing(error)  # ends this process, unless all of them hang
         print(f"error: {error}", file=sys.stderr, flush=True)
-        self._end(error.status)
+        cluster.end(error.status)

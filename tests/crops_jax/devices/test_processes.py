@@ -117,6 +117,37 @@ def test_the_first_process_runs_the_service_and_ends_last(failing):
     assert ended == [(1, 2), (0, 2)]
 
 
+def test_when_all_are_told_to_end_the_first_waits_until_the_others_have_said_so():
+    service, ended, second_may_end = Service(2), [], threading.Event()
+    first, second = (
+        Processes(
+            index,
+            2,
+            service,
+            exit_process=lambda status, index=index: ended.append((index, status)),
+            grace_seconds=300,
+            last_seconds=0.01,
+        )
+        for index in (0, 1)
+    )
+
+    def end_second():
+        second_may_end.wait(60)
+        second.end(4)
+
+    threads = [threading.Thread(target=first.end, args=[4]), threading.Thread(target=end_second)]
+    for thread in threads:
+        thread.start()
+    while not first.published("gone"):  # the first one has begun to wait
+        second_may_end.wait(0.01)
+    assert ended == []
+    second_may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ended) == [(0, 4), (1, 4)]
+    assert service.key_value_dir_get("crops_jax/gone/1")
+
+
 def test_failures_of_several_in_a_common_part_are_said_by_the_first_of_each_status():
     def act(here):
         with here.together():

@@ -65,7 +65,7 @@ def test_any_progress_begins_the_wait_again(tmp_path):
     assert watchdog.look(11)
 
 
-def test_a_hang_leaves_the_stacks_of_all_threads_and_ends_with_status_4(tmp_path, capfd):
+def test_a_hang_leaves_the_stacks_of_all_threads_and_ends_with_status_4(tmp_path, monkeypatch, capfd):
     ended, statuses, release = threading.Event(), [], threading.Event()
 
     def end(status):
@@ -75,11 +75,12 @@ def test_a_hang_leaves_the_stacks_of_all_threads_and_ends_with_status_4(tmp_path
     def waits_for_a_batch():
         release.wait(PATIENCE_SECONDS)
 
+    monkeypatch.setattr(processes, "_current", Processes(0, 1, exit_process=end))
     hanging = threading.Thread(target=waits_for_a_batch)
     hanging.start()
     watch = Stopwatch()
     with watch.measure("input_wait"):
-        watchdog = Watchdog(tmp_path, watch, limit_seconds=0.05, end=end).start()
+        watchdog = Watchdog(tmp_path, watch, limit_seconds=0.05).start()
         assert ended.wait(PATIENCE_SECONDS)
     watchdog.close()
     release.set()
