@@ -60,6 +60,7 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
     # The imports are here because they are slow: an error in the environment is reported before them.
     from crops_jax import pretrained, training
     from crops_jax.runs import folder
+    from crops_jax.runs.initial_run import has_checkpoint
     from crops_jax.runs.status import seconds_of
 
     config = pretrained.resolve_config(arguments.config)
@@ -76,6 +77,9 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
         obstacle = pretrained.export_obstacle(config.encoder, run / folder.TOKENIZER)
         if obstacle and processes.current().is_first:
             say(f"launch.export will refuse this run: {obstacle}")
+        from_nothing = not (config.encoder.weights or arguments.initial_run or has_checkpoint(run))
+        if from_nothing and processes.current().is_first:
+            say("the encoder starts from random weights; --encoder.weights names a pretrained one, --initial-run a run")
         training.enable_compilation_cache(run)
         outcome = training.train(
             config,

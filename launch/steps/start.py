@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.program import say
 from crops_jax.text import tokenizer
 from launch.steps.arguments import PipelineArguments
 
@@ -11,7 +12,7 @@ _MEBIBYTE = 1 << 20
 
 
 def check_start(arguments: PipelineArguments) -> None:
-    """Checks what a later step would refuse after hours.
+    """Checks what a later step would refuse after hours, and says when the arms start from random weights.
 
     Raises:
       InputError: the logs, the time of --from, the folder of --encoder.weights or the tokenizer cannot be used, or the
@@ -34,6 +35,11 @@ def check_start(arguments: PipelineArguments) -> None:
     work = Path(arguments.output)
     if not work.exists():  # a later call continues with what is there already
         _check_space(logs, work)
+        if not (arguments.config.encoder.weights or arguments.warm_start):
+            say(
+                "every arm starts from random weights; --encoder.weights names a pretrained encoder, and --warm-start "
+                "trains one on the catalogue first"
+            )
 
 
 def _check_space(logs: Path, work: Path) -> None:

@@ -37,6 +37,18 @@ def test_what_fits_is_accepted(arguments):
     assert not Path("new").exists()
 
 
+def test_arms_that_start_from_random_weights_are_said(arguments, capsys):
+    write_bert(Path("folder"), max_positions=512)
+    for others in ({"sections": {"encoder": {"weights": "folder"}}}, {"warm_start": True}):
+        check_start(arguments(**others))
+        assert "random" not in capsys.readouterr().err
+    check_start(arguments())
+    assert "every arm starts from random weights; --encoder.weights names" in capsys.readouterr().err
+    Path("new/work").mkdir(parents=True)
+    check_start(arguments())  # a later call goes on with the same arms
+    assert "random" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -178,7 +178,7 @@ def test_a_qwen_tokenizer_is_no_obstacle(tmp_path):
     assert pretrained.export_obstacle(config, tmp_path / "tokenizer") is None
 
 
-def test_training_says_at_once_what_will_not_be_exported(tmp_path, monkeypatch, capsys):
+def test_training_says_at_once_what_it_starts_from_and_what_will_not_be_exported(tmp_path, monkeypatch, capsys):
     import contextlib
 
     from crops_jax import training
@@ -195,15 +195,16 @@ def test_training_says_at_once_what_will_not_be_exported(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(folder, "open_run", opened)
 
-    def said(**encoder):
+    def said(initial_run=None, **encoder):
         arguments = train_program.TrainArguments(
-            config=small_config(**encoder), records="r", output=str(tmp_path / "run")
+            config=small_config(**encoder), records="r", output=str(tmp_path / "run"), initial_run=initial_run
         )
         assert train_program.train(arguments)["steps"] == 1
         return capsys.readouterr().err
 
     assert "launch.export will refuse this run" in said(**QWEN, family="qwen2")
-    assert said() == ""
+    assert said().startswith("the encoder starts from random weights; --encoder.weights names a pretrained one")
+    assert said(initial_run="other") == ""
 
 
 def test_dims_that_may_be_chosen_go_with_the_folder(tmp_path):
