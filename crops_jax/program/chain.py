@@ -10,7 +10,6 @@ chain passes each SIGINT and SIGTERM on as SIGTERM, and a program returns its me
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -19,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,12 @@ from crops_jax.program.progress import duration, say
 STEPS = "steps.json"
 COMMAND = "command.txt"
 """The command line of the whole chain, in the folder of the chain."""
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+_CHILD = (
+    *(sys.executable, "-I", "-S", "-c"),
+    "import runpy, sys; runpy.run_path(sys.argv[1])['become'](int(sys.argv[2]), sys.argv[3:])",
+    str(Path(__file__).with_name("child.py")),
+)
+"""The words before the number of this process and the command of a step (crops_jax.program.child)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,14 +179,14 @@ class _DoneWhenInterrupted(Interrupted):
 def _run_process(command: list[str], name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """Runs a program, passes its standard error through, and returns its outcome line as a dictionary."""
     with _SignalsPassedOn() as signals:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            close_fds=False,
-            preexec_fn=_prepare_child(),
-            env=dict(environment),
-        )
+        with _blocked(signal.SIGINT):
+            process = subprocess.Popen(
+                [*_CHILD, str(os.getpid()), *command],
+                stdout=subprocess.PIPE,
+                text=True,
+                close_fds=False,
+                env=dict(environment),
+            )
         signals.pass_to(process)
         output, _ = process.communicate()
     status = process.returncode
@@ -244,19 +248,14 @@ class _SignalsPassedOn:
             signal.signal(number, handler)
 
 
-def _prepare_child() -> Callable[[], None]:
-    """Returns a function that a child process calls before its program starts.
-
-    It ignores Ctrl-C, and on Linux gets SIGTERM when its parent dies. Without it, a step would go on unnoticed.
-    """
-    library = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if library is not None:
-            library.prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-
-    return prepare
+@contextlib.contextmanager
+def _blocked(number: int) -> Iterator[None]:
+    """Holds a signal back until the block ends. A process that is started in the block begins with it blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fingerprint_or_none(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from crops_jax.errors import InputError, Interrupted, NamedFailure
+from crops_jax.program import chain
 from crops_jax.program.chain import Chain, Step, read_steps
 from crops_jax.program.place import Place
 from tests.paths import ROOT
@@ -105,6 +106,7 @@ CHAIN = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
+from crops_jax.program import chain
 from crops_jax.program.chain import Chain, Step, read_steps
 from crops_jax.errors import Interrupted
 try:
@@ -174,6 +176,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from crops_jax import errors, program
 from crops_jax.errors import Interrupted
+from crops_jax.program import chain
 from crops_jax.program.chain import Chain, Step
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +274,40 @@ def test_a_broken_memory_is_named(here, content):
 def test_an_empty_memory_runs_every_step(here):
     Path("work/steps.json").write_text(json.dumps({}))
     assert run_all()[1] == {"copied": "c"}
+
+
+def test_a_launcher_that_is_not_there_is_refused(here, capfd):
+    step = Step(name="w", module="m", arguments=(), inputs=(), output=Path("x"), launcher=("nowhere/python", "w.py"))
+    with pytest.raises(InputError, match="step 'w' was refused; see its message above"):
+        Chain(Path("work"), total=1).run(step)
+    assert "error: nowhere/python: No such file or directory" in capfd.readouterr().err
+
+
+FORKING = f"""
+import os
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from crops_jax.program import chain
+from crops_jax.program.chain import Chain, Step
+os.register_at_fork(before=lambda: Path("forked").touch())
+Chain(Path("work"), total=1).run(Step(name="b", module="copying", arguments=("a", "b"), inputs=(), output=Path("b")))
+"""
+
+
+def test_a_chain_runs_no_python_in_a_fork_of_itself(here):
+    """JAX warns before a fork of a process with threads, because Python code in it can wait forever."""
+    subprocess.run([sys.executable, "-c", FORKING], check=True)
+    assert Path("b").read_text() == "TEXT"
+    assert not Path("forked").exists()
+
+
+@pytest.mark.parametrize("parent", [-1, 0])
+def test_a_step_whose_chain_has_ended_already_is_not_run(here, parent):
+    """The process that started it is another one than the chain, as when the chain died in between."""
+    ended = subprocess.run([*chain._CHILD, str(parent), "touch", "ran"])
+    assert ended.returncode == -signal.SIGTERM
+    assert not Path("ran").exists()
 
 
 def test_a_launcher_stands_before_the_arguments(here):
