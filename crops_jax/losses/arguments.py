@@ -55,7 +55,11 @@ class ScoreInputs(NamedTuple):
 
 
 def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
-    """Raises ValueError if an array breaks a rule; the message names the loss, the rule and the value."""
+    """Raises ValueError if an array breaks a rule; the message names the loss, the rule and the value.
+
+    The values of labels are checked where they are arrays of NumPy. Those of JAX arrays are not read, since they may be
+    traced, or be computed by a device that is not waited for.
+    """
 
     def require(condition: bool, rule: str, value: object) -> None:
         if not condition:
@@ -83,6 +87,7 @@ def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
     else:
         require(labels.shape == (queries, docs), f"labels must be [queries, docs] = {(queries, docs)}", labels.shape)
         require(jnp.issubdtype(labels.dtype, jnp.signedinteger), "labels must be signed integers", labels.dtype)
+    _validate_labels(labels, docs, require)
     if query_weights is not None:
         require(query_weights.shape == (queries,), f"query_weights must be [{queries}]", query_weights.shape)
     if doc_mask is not None:
@@ -97,6 +102,17 @@ def validate(name: str, inputs: LossInputs | ScoreInputs) -> None:
         require(teacher_scores.shape == pairs, f"teacher_scores must be {pairs}, as labels", teacher_scores.shape)
         floating = jnp.issubdtype(teacher_scores.dtype, jnp.floating)
         require(floating, "teacher_scores must be floating-point numbers", teacher_scores.dtype)
+
+
+def _validate_labels(labels: SparseLabels | Array, docs: int, require: Callable[[bool, str, object], None]) -> None:
+    """Checks the levels and the columns that are in arrays of NumPy."""
+    level, highest = labels.level if isinstance(labels, SparseLabels) else labels, max(Level)
+    if isinstance(level, np.ndarray) and level.size:
+        lies = bool(level.min() >= -1 and level.max() <= highest)
+        require(lies, f"levels must lie in [-1, {highest}]", [int(level.min()), int(level.max())])
+    if isinstance(labels, SparseLabels) and isinstance(index := labels.doc_index, np.ndarray) and index.size:
+        lies = bool(index.min() >= -1 and index.max() < docs)
+        require(lies, f"labels.doc_index must lie in [-1, {docs - 1}]", [int(index.min()), int(index.max())])
 
 
 def _validate_types(inputs: LossInputs | ScoreInputs, require: Callable[[bool, str, object], None]) -> None:

@@ -345,6 +345,35 @@ def test_errors_name_the_rule():
             h_infonce(q, d, labels, **keywords)
 
 
+def test_levels_and_columns_of_numpy_must_exist():
+    matrix = np.zeros((2, 3), np.int32)
+    sparse_levels = SparseLabels(np.array([[0], [2]], np.int32), np.array([[4], [5]], np.int32))
+    q, d = np.ones((2, 4), np.float32), np.ones((3, 4), np.float32)
+    for labels in (
+        matrix,
+        matrix - 1,
+        matrix + 5,
+        sparse_levels,
+        sparse_levels._replace(level=np.full_like(matrix[:, :1], -1)),
+    ):
+        assert np.isfinite(h_infonce(q, d, labels, temperature=0.05))
+    for labels, rule in [
+        (matrix + 6, r"h_infonce: levels must lie in \[-1, 5\], found \[6, 6\]"),
+        (matrix - 2, r"levels must lie in \[-1, 5\], found \[-2, -2\]"),
+        (sparse_levels._replace(level=np.array([[4], [9]], np.int32)), r"levels must lie in \[-1, 5\], found \[4, 9\]"),
+        (
+            sparse_levels._replace(doc_index=np.array([[3], [0]], np.int32)),
+            r"labels.doc_index must lie in \[-1, 2\], .*3\]",
+        ),
+        (
+            sparse_levels._replace(doc_index=np.array([[-2], [0]], np.int32)),
+            r"labels.doc_index must lie in .*\[-2, 0\]",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=rule):
+            h_infonce(q, d, labels, temperature=0.05)
+
+
 def test_auto_streams_only_what_is_sparse_and_large():
     labels = sparse(np.zeros((2, 3), np.int32))
     runs = api.implementation_that_runs
