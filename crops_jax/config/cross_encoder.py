@@ -6,7 +6,8 @@ The sections encoder, optimizer, mesh and training are those of crops_jax.config
 import dataclasses
 from dataclasses import dataclass, field
 
-from crops_jax.config.experiment import EncoderConfig, MeshConfig, OptimizerConfig, TrainingConfig
+from crops_jax.config.encoder import EncoderConfig
+from crops_jax.config.experiment import MeshConfig, OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

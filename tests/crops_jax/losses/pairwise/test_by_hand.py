@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crops_jax.config import LossConfig
-from crops_jax.config.experiment import PAIRWISE_LOSSES
+from crops_jax.config.loss import PAIRWISE_LOSSES
 from crops_jax.labels import SparseLabels
 from crops_jax.losses import LossOptions, binary_nce, lambda_loss, pairwise_log, ranknet
 from crops_jax.losses.configured import _FORMULAS, _PAIR_FORMULAS, configured_implementation
