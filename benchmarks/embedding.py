@@ -4,7 +4,8 @@
 
 The program prints one line of JSON. Both systems are measured in turn, and in bfloat16 on a GPU. "unpadded" is
 sentence-transformers with FlashAttention 2, if it is installed. "unlocked" is sentence-transformers with a matrix
-library that uses all features of an AMD processor. Without --texts, texts are made up with a mean length of --tokens.
+library that uses all features of an AMD processor. representax is measured too, in float32, if `make representax`
+installed it. Without --texts, texts are made up with a mean length of --tokens.
 """
 
 import argparse
@@ -17,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import representax_peer
 from benchmarks.interleaved import (
     alternate,
     medians,
     our_system,
     peer_model,
     peer_systems,
+    representax_systems,
     serve,
     with_torch_unlocked,
 )
@@ -63,6 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     flags = [f"--count={arguments.count}", f"--tokens={arguments.tokens}"]
     flags += [f"--texts={arguments.texts}"] if arguments.texts else []
     systems = {"crops_jax": our_system(__file__, flags), **peer_systems(__file__, flags)}
+    systems |= representax_systems(__file__, flags)
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
@@ -81,11 +85,10 @@ def measure(arguments: argparse.Namespace) -> dict:
             if name != "crops_jax"
         },
     }
-    if "sentence_transformers" in median_seconds:
-        vectors, peer_vectors = (
-            np.asarray(answers[name][-1]["some"]) for name in ("crops_jax", "sentence_transformers")
-        )
-        outcome["least_cosine"] = float((vectors * peer_vectors).sum(axis=1).min())
+    vectors = {name: np.asarray(turns[-1]["some"]) for name, turns in answers.items()}
+    for name, key in (("sentence_transformers", "least_cosine"), ("representax", "least_cosine_of_representax")):
+        if name in vectors:
+            outcome[key] = float((vectors["crops_jax"] * vectors[name]).sum(axis=1).min())
     return outcome
 
 
@@ -102,6 +105,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.serve == "crops_jax":
         serve_crops_jax(read_texts(arguments))
+    elif arguments.serve == "representax":
+        serve(representax_peer.embedding(read_texts(arguments), weights(), max_tokens=MAX_TOKENS))
     elif arguments.serve:
         serve_peer(read_texts(arguments), arguments.serve)
     else:

@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+REPRESENTAX_PYTHON = ROOT / ".venv-representax" / "bin" / "python"
 # MKL calls this function, and uses slower kernels if the processor is not from Intel.
 _UNLOCK = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
 _KEEP_MEMORY = """
@@ -110,6 +111,15 @@ def peer_systems(script: str, flags: Sequence[str]) -> dict[str, System]:
     if _peer_check("torch.cuda.is_available() and importlib.util.find_spec('flash_attn') is not None"):
         names.append("sentence_transformers_unpadded")
     return {name: System(python=PEER_PYTHON, command=[script, f"--serve={name}", *flags]) for name in names}
+
+
+def representax_systems(script: str, flags: Sequence[str]) -> dict[str, System]:
+    """Returns the system `script --serve=representax`; none without .venv-representax."""
+    if not REPRESENTAX_PYTHON.exists():
+        return {}
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [script, "--serve=representax", *flags]
+    return {"representax": System(python=REPRESENTAX_PYTHON, command=command, environment=environment)}
 
 
 def _peer_check(condition: str) -> bool:

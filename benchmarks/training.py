@@ -7,7 +7,8 @@ other documents as level 0, and AdamW. sentence-transformers uses MultipleNegati
 that are computed before and padded to the longest text of the batch. Both systems are measured in turn. Texts per
 second count queries and documents. "unlocked" is sentence-transformers with a matrix library that uses all features of
 an AMD processor. On a GPU, crops_jax computes in bfloat16, and sentence-transformers has bfloat16 weights: padded with
-SDPA, and "unpadded" with FlashAttention 2, if flash-attn is installed in .venv-peers. Without --pairs, texts are made
+SDPA, and "unpadded" with FlashAttention 2, if flash-attn is installed in .venv-peers. representax is measured too, in
+float32 and with its own loss, if `make representax` installed it. Without --pairs, texts are made
 up with a mean length of --tokens, or with 128 tokens each with --full. --micro-batches N also measures crops_jax with N
 parts of a batch (gradients of the whole batch); the speed_against of that system is its time relative to a plain step.
 """
@@ -23,12 +24,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import representax_peer
 from benchmarks.interleaved import (
     alternate,
     medians,
     our_system,
     peer_model,
     peer_systems,
+    representax_systems,
     serve,
     with_torch_unlocked,
 )
@@ -209,7 +212,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     systems = {"crops_jax": our_system(__file__, flags)}
     if (parts := arguments.micro_batches) > 1:
         systems["crops_jax_micro_batched"] = our_system(__file__, [*flags, f"--micro-batches={parts}"])
-    systems |= peer_systems(__file__, flags)
+    systems |= peer_systems(__file__, flags) | representax_systems(__file__, flags)
     with tempfile.TemporaryDirectory() as folder:
         systems = with_torch_unlocked(systems, "sentence_transformers", Path(folder))
         answers = alternate(systems, rounds=arguments.rounds)
@@ -264,7 +267,11 @@ def main() -> None:
         pairs = read_pairs(arguments.pairs)[:count]
     else:
         pairs = made_up_pairs(count, tokens=arguments.tokens, full=arguments.full)
-    (serve_crops_jax if arguments.serve == "crops_jax" else serve_peer)(pairs, arguments)
+    if arguments.serve == "representax":
+        sizes = {"batch": arguments.batch, "steps": arguments.steps, "max_tokens": MAX_TOKENS}
+        serve(representax_peer.training(pairs, weights(), **sizes))
+    else:
+        (serve_crops_jax if arguments.serve == "crops_jax" else serve_peer)(pairs, arguments)
 
 
 if __name__ == "__main__":
