@@ -15,7 +15,7 @@ from crops_jax.devices import processes
 from crops_jax.devices.processes import ClusterConfig
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
-from crops_jax.storage import InputPath, LocalPath
+from crops_jax.storage import InputPath, LocalPath, RecordsPath
 
 if TYPE_CHECKING:
     from crops_jax.training.frozen_documents import FrozenDocuments
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class TrainArguments:
     config: program.ConfigArgument
     """The configuration of the experiment; a flag overrides each field."""
-    records: InputPath
-    """RECORDS, the directory that data.write_records wrote."""
+    records: RecordsPath
+    """RECORDS, the directory that data.write_records wrote. Large records in a bucket are read by ranges; see
+    --data.cache."""
     initial_run: InputPath | None = None
     """A run whose best weights a new RUN starts from. Its architecture must be that of the configuration, and its
     tokenizer that of the records. The temperature starts anew. A RUN that has a checkpoint does not read it again."""
@@ -66,6 +67,7 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
     config = pretrained.resolve_config(arguments.config)
     documents = _frozen_documents(arguments, config) if arguments.document_embeddings else None
     training.check_machine(config)  # before RUN is made, because a run keeps its first configuration
+    _copy_small_shards(arguments)
     with folder.open_run(
         arguments.output,
         config=config,
@@ -90,6 +92,20 @@ def _train(arguments: TrainArguments) -> dict[str, Any]:
         )
     seconds = {f"{part}_seconds": seconds_of(run, part) for part in ("compilation", "checkpoint")}
     return {"run": str(Path(arguments.output)), **outcome, **seconds}
+
+
+def _copy_small_shards(arguments: TrainArguments) -> None:
+    """Copies the shards of records in a bucket as --data.cache says, and prints which are read by ranges."""
+    from crops_jax.storage.inputs import copy_shards
+
+    cluster = processes.current()
+    with cluster.together():
+        remote = copy_shards(arguments.records, arguments.config.data.cache)
+    if remote is not None and cluster.is_first:
+        say(
+            f"{remote.url}: {len(remote.entries)} shards of {remote.total_bytes / 1e9:.1f} GB are read by ranges; "
+            "--data.cache shards copies them to CROPS_CACHE first"
+        )
 
 
 def _frozen_documents(arguments: TrainArguments, config: Config) -> "FrozenDocuments":

@@ -33,16 +33,21 @@ class DataConfig:
     """Whether each epoch reads the records in another order, which the seed decides."""
     workers: int = 0
     """The number of worker processes that read ahead. 0: the training process reads. It never changes what is read."""
-    read_threads: int = 1
-    """The number of records that a process reads at once. More than 1 pays where a read waits, as on a file system of
-    the network. It never changes what is read."""
+    read_threads: int = 0
+    """The number of records, or of ranges of records in a bucket, that a process reads at once. 0: 1 record, or 32
+    ranges. More than 1 pays where a read waits, as on a file system of the network. It never changes what is read."""
+    cache: Literal["auto", "shards", "off"] = "auto"
+    """Whether the shards of records in a bucket are copied to CROPS_CACHE before the first step (shards), or the
+    records are read by ranges (off). auto: shards of at most 1 GiB together are copied. It never changes what is
+    read."""
 
     def __post_init__(self) -> None:
-        for name in ("queries_per_batch", "documents_per_query", "labels_per_query", "read_threads"):
+        for name in ("queries_per_batch", "documents_per_query", "labels_per_query"):
             require(getattr(self, name) > 0, f"{name} must be positive", getattr(self, name))
         positives = self.positives_per_query
         require(positives >= 0, "positives_per_query must not be negative", positives)
-        require(self.workers >= 0, "workers must not be negative", self.workers)
+        for name in ("workers", "read_threads"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative", getattr(self, name))
         require(self.row_tokens >= 0, "row_tokens must not be negative", self.row_tokens)
 
 

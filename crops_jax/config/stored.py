@@ -36,6 +36,7 @@ _FREE_FIELDS = {
     "training.skip_nonfinite_steps",
     "data.workers",
     "data.read_threads",
+    "data.cache",
 }
 
 
@@ -44,8 +45,8 @@ def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str
 
     An entry is such as "optimizer.learning_rate: 1e-05 there, 2e-05 here", with the value of the run first. A field
     that a section of the run lacks has its default. Every other field that one of the two lacks is "(absent)". The
-    mesh, the intervals of logs, evaluations and checkpoints, profiling, the number of steps that can be skipped, and
-    the numbers of reading workers and threads can change.
+    mesh, the intervals of logs, evaluations and checkpoints, profiling, the number of steps that can be skipped, the
+    numbers of reading workers and threads, and the cache of shards can change.
 
     Args:
       stored: the content of the run's config.json, or what `binding_sections` returned for it.

@@ -85,7 +85,7 @@ class BatchReader:
     scored: bool
     groups: int
     own_groups: tuple[int, ...]
-    read_threads: int = 1
+    read_threads: int = 0
     rows: tuple[tuple[int, ...], ...] = ()
     """For each PackedTexts of a batch the numbers of rows that it can have, ascending."""
 

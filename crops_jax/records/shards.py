@@ -27,6 +27,11 @@ from crops_jax.records.dataset_info import (
 )
 from crops_jax.records.query_record import QueryRecord, decode_record, feature_values, serialise
 from crops_jax.records.text_index import RecordTexts, TextIndex, write_text_index
+from crops_jax.storage.remote_files import RemoteFiles
+
+_RANGES_AT_ONCE = 32
+_READ_TOGETHER = 256
+"""The number of successive records of a bucket that are read at once by a reader that takes one after the other."""
 
 
 class EncodedRecords(NamedTuple):
@@ -157,7 +162,8 @@ class RecordSource:
     """One split of a folder of records: a grain random-access source of `QueryRecord`.
 
     Opening it checks that every shard exists and holds its number of records. Every read checks both checksums. It can
-    be pickled, so that worker processes can read it too.
+    be pickled, so that worker processes can read it too. The shards that a local copy of records in a bucket leaves out
+    (crops_jax.storage.remote_files) are read by ranges; the records and their order are the same.
 
     Attributes:
       path, split: the folder and the split that were opened.
@@ -168,6 +174,7 @@ class RecordSource:
 
     Raises:
       InputError: a file is missing, cut off or damaged. The message names the file, and the record in it.
+      NamedFailure: a shard in a bucket is no longer the one that was there at the start, or the server is down.
     """
 
     def __init__(self, path: Path | str, *, split: str = "train"):
@@ -181,8 +188,13 @@ class RecordSource:
         lengths = infos[split].shard_lengths
         names = shard_names(split, len(lengths))
         paths = [self.path / name for name in names]
-        self._files = tfrecord.TFRecordFiles(paths, counts=lengths)
-        self.text_index = TextIndex(paths, lengths, self.__getitem__)
+        self._remote = RemoteFiles.of(self.path)
+        if self._remote is None:
+            self._files = tfrecord.TFRecordFiles(paths, counts=lengths)
+            self.text_index = TextIndex(paths, lengths, self.read)
+        else:
+            self._files = tfrecord.RemoteTFRecordFiles(paths, counts=lengths, remote=self._remote)
+            self.text_index = TextIndex(paths, lengths, self.read, self._remote.size_of)
         if self._files.data_bytes != infos[split].data_bytes:
             raise InputError(
                 f"{self.path}: the shards of split {split} hold {self._files.data_bytes} bytes of records, not the "
@@ -194,16 +206,20 @@ class RecordSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> QueryRecord:
-        data = self._files[index]
-        try:
-            return decode_record(data)
-        except InputError as error:
-            file, record = self._files.locate(index)
-            raise InputError(f"{file}: record {record}: {error}; write the records again") from error
+        return self._decoded(index, self._files[index])
 
-    def read(self, numbers: Sequence[int], *, threads: int = 1) -> list[QueryRecord]:
-        """Returns the records with these numbers, in this order, of which `threads` are read at once."""
-        if threads == 1:
+    def read(self, numbers: Sequence[int], *, threads: int = 0) -> list[QueryRecord]:
+        """Returns the records with these numbers, in this order.
+
+        Args:
+          numbers: the numbers of the records.
+          threads: the number of records, or of ranges of shards in a bucket, that are read at once. 0: one record, or
+            32 ranges.
+        """
+        if isinstance(self._files, tfrecord.RemoteTFRecordFiles):
+            found = self._files.read(numbers, threads=threads or _RANGES_AT_ONCE)
+            return [self._decoded(number, data) for number, data in zip(numbers, found, strict=True)]
+        if threads <= 1:
             return [self[number] for number in numbers]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self.__getitem__, numbers))
@@ -213,10 +229,19 @@ class RecordSource:
         return self._files.locate(index)
 
     def __iter__(self) -> Iterator[QueryRecord]:
-        return (self[index] for index in range(len(self)))
+        step = 1 if self._remote is None else _READ_TOGETHER
+        for first in range(0, len(self), step):
+            yield from self.read(range(first, min(first + step, len(self))))
 
     def __repr__(self) -> str:
         return f"RecordSource({str(self.path)!r}, split={self.split!r})"
+
+    def _decoded(self, index: int, data: bytes) -> QueryRecord:
+        try:
+            return decode_record(data)
+        except InputError as error:
+            file, record = self._files.locate(index)
+            raise InputError(f"{file}: record {record}: {error}; write the records again") from error
 
 
 def _other_splits(path: Path, split: str) -> dict[str, SplitInfo]:

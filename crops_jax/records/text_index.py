@@ -84,11 +84,18 @@ class TextIndex:
     Args:
       shards: the TFRecord files of the split, in order.
       counts: the number of records of each of them.
-      read: reads the record with a number in the split, for shards without a text index.
+      read: reads the records with some numbers in the split, for shards without a text index.
+      size: gives the size of a shard in bytes.
     """
 
-    def __init__(self, shards: Sequence[Path], counts: Sequence[int], read: Callable[[int], QueryRecord]):
-        self._shards, self._read = list(shards), read
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        counts: Sequence[int],
+        read: Callable[[Sequence[int]], list[QueryRecord]],
+        size: Callable[[Path], int] = os.path.getsize,
+    ):
+        self._shards, self._read, self._size = list(shards), read, size
         self._ends = np.cumsum(np.array(counts, np.int64)).tolist()
         self._all: RecordTexts | None = None
 
@@ -107,20 +114,21 @@ class TextIndex:
 
     def _of_shard(self, shard: int) -> RecordTexts:
         first, last = self._ends[shard - 1] if shard else 0, self._ends[shard]
-        found = _read_text_index(self._shards[shard], records=last - first)
+        path = self._shards[shard]
+        found = _read_text_index(path, records=last - first, size=self._size(path))
         if found is None:
-            found = RecordTexts.of([feature_values(self._read(number)) for number in range(first, last)])
+            found = RecordTexts.of(list(map(feature_values, self._read(range(first, last)))))
         return found
 
 
-def _read_text_index(shard: Path, *, records: int) -> RecordTexts | None:
+def _read_text_index(shard: Path, *, records: int, size: int) -> RecordTexts | None:
     """Returns the text index of a shard, or None when it has none that is intact and fits the shard."""
     try:
         files = TFRecordFiles([text_index_path(shard)], counts=[2])
         numbers, documents = np.frombuffer(files[0], "<i8"), np.frombuffer(files[1], "<i4")
     except (InputError, OSError, ValueError):
         return None
-    if len(numbers) != 2 * records + 2 or numbers[0] != os.path.getsize(shard):
+    if len(numbers) != 2 * records + 2 or numbers[0] != size:
         return None
     starts, query_tokens = numbers[1 : records + 2], numbers[records + 2 :]
     fits = starts[0] == 0 and (np.diff(starts) >= 0).all() and starts[-1] * DOCUMENT_COLUMNS == len(documents)

@@ -12,7 +12,7 @@ than its file, the offsets are read from the frames of the file.
 import functools
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from jaxtyping import Int64
 
 from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.errors import InputError
+from crops_jax.storage.remote_files import RemoteFiles
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
@@ -52,8 +53,13 @@ def write_index(path: Path, offsets: Int64[np.ndarray, "records+1"]) -> None:
         temporary.write_bytes(frame(offsets.astype("<i8").tobytes()))
 
 
-def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:
-    """Returns the offsets in the index of `path`, or None when it has no index that is intact and fits its size."""
+def read_index(path: Path, *, size: int | None = None) -> Int64[np.ndarray, "records+1"] | None:
+    """Returns the offsets in the index of `path`, or None when it has no index that is intact and fits its size.
+
+    Args:
+      path: the TFRecord file.
+      size: its size in bytes; None: that of the file on this machine.
+    """
     try:
         content = index_path(path).read_bytes()
         if len(content) < FRAME_BYTES or content != frame(content[_HEADER.size : -_CHECKSUM.size]):
@@ -64,7 +70,8 @@ def read_index(path: Path) -> Int64[np.ndarray, "records+1"] | None:
     if len(data) % 8 or not data:
         return None
     offsets = np.frombuffer(data, "<i8").astype(np.int64)
-    fits = offsets[0] == 0 and offsets[-1] == os.path.getsize(path) and (np.diff(offsets) >= FRAME_BYTES).all()
+    size = os.path.getsize(path) if size is None else size
+    fits = offsets[0] == 0 and offsets[-1] == size and (np.diff(offsets) >= FRAME_BYTES).all()
     return offsets if fits else None
 
 
@@ -106,7 +113,7 @@ class TFRecordFiles:
         self._counts = np.array(list(counts), np.int64)
         self._ends = np.cumsum(self._counts)
         self._offsets = [
-            _offsets(path, count=int(count), first=int(end - count))
+            self._read_offsets(path, count=int(count), first=int(end - count))
             for path, count, end in zip(self._paths, self._counts, self._ends, strict=True)
         ]
         self._open = _opener(self._open_files)
@@ -138,7 +145,7 @@ class TFRecordFiles:
         try:
             return self._read(file, record)
         except (_StaleIndex, IndexError) as error:
-            raise InputError(f"{self._paths[file]}: record {record} is damaged; {_REMEDY}") from error
+            raise _damaged(self._paths[file], record) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_open"}
@@ -160,13 +167,91 @@ class TFRecordFiles:
         content = os.pread(opened.descriptor, end - start, start)
         if len(content) != end - start:
             raise InputError(f"{path}: record {record} is cut off at byte {start + len(content)}; {_REMEDY}")
-        header, data = content[: _HEADER.size], content[_HEADER.size : -_CHECKSUM.size]
-        length, length_crc = _HEADER.unpack(header)
-        if length != len(data) or length_crc != masked_crc32c(header[:8]):
-            raise _StaleIndex
-        if _CHECKSUM.unpack(content[-_CHECKSUM.size :])[0] != masked_crc32c(data):
-            raise InputError(f"{path}: the data of record {record} does not match its checksum; {_REMEDY}")
-        return data
+        return _unframed(content, path=path, record=record)
+
+    def _read_offsets(self, path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:
+        """Returns the offsets of a file with `count` records, whose first one has the number `first` among all."""
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, it should hold records {first} to {first + count - 1}; {_REMEDY}")
+        offsets = read_index(path)
+        if offsets is None or len(offsets) - 1 != count:
+            offsets = scan(path)
+        if (records := len(offsets) - 1) != count:
+            raise InputError(
+                f"{path}: {records} records found, {count} expected, so record {min(records, count)} is the first in "
+                f"doubt; {_REMEDY}"
+            )
+        return offsets
+
+
+class RemoteTFRecordFiles(TFRecordFiles):
+    """Random access to TFRecord files of which only the indices are on this machine; see TFRecordFiles.
+
+    Args:
+      paths: the files, in order, as if they were beside their indices.
+      counts: the number of records that each file must hold.
+      remote: reads the files by their names.
+
+    Raises:
+      InputError: an index is missing or damaged, or is that of another file.
+    """
+
+    def __init__(self, paths: Iterable[Path], *, counts: Iterable[int], remote: RemoteFiles):
+        self._remote = remote
+        super().__init__(paths, counts=counts)
+
+    def __getitem__(self, index: int) -> bytes:
+        """Returns the data of a record; see `read` for errors."""
+        return self.read([index], threads=1)[0]
+
+    def read(self, numbers: Sequence[int], *, threads: int) -> list[bytes]:
+        """Returns the data of records after checking both checksums, in the order of their numbers.
+
+        Raises InputError when a record is damaged, and NamedFailure when a file is no longer the one that was listed.
+
+        Args:
+          numbers: the numbers of the records.
+          threads: the maximum number of ranges that are read at once.
+        """
+        places = [self._locate(number) for number in numbers]
+        contents = self._remote.read(
+            [(self._paths[file].name, *self._offsets[file][record : record + 2].tolist()) for file, record in places],
+            threads=threads,
+        )
+        return [
+            self._checked(content, self._paths[file], record)
+            for content, (file, record) in zip(contents, places, strict=True)
+        ]
+
+    def _checked(self, content: bytes, path: Path, record: int) -> bytes:
+        try:
+            return _unframed(content, path=path, record=record)
+        except _StaleIndex as error:
+            raise _damaged(path, record) from error
+
+    def _read_offsets(self, path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:
+        offsets = read_index(path, size=self._remote.size_of(path))
+        if offsets is None or len(offsets) - 1 != count:
+            raise InputError(
+                f"{index_path(path)} is missing or damaged, or is not that of {count} records, so {path.name} cannot "
+                "be read by ranges; copy the shards first (--data.cache shards), or write the records again"
+            )
+        return offsets
+
+
+def _unframed(content: bytes, *, path: Path, record: int) -> bytes:
+    """Returns the data of a record with its frame. Raises InputError or _StaleIndex when a checksum is not right."""
+    header, data = content[: _HEADER.size], content[_HEADER.size : -_CHECKSUM.size]
+    length, length_crc = _HEADER.unpack(header)
+    if length != len(data) or length_crc != masked_crc32c(header[:8]):
+        raise _StaleIndex
+    if _CHECKSUM.unpack(content[-_CHECKSUM.size :])[0] != masked_crc32c(data):
+        raise InputError(f"{path}: the data of record {record} does not match its checksum; {_REMEDY}")
+    return data
+
+
+def _damaged(path: Path, record: int) -> InputError:
+    return InputError(f"{path}: record {record} is damaged; {_REMEDY}")
 
 
 class _StaleIndex(Exception):
@@ -187,20 +272,6 @@ class _OpenFile:
 
 def _opener(open_files: int) -> Callable[[Path], _OpenFile]:
     return functools.lru_cache(maxsize=open_files)(_OpenFile)
-
-
-def _offsets(path: Path, *, count: int, first: int) -> Int64[np.ndarray, "records+1"]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, it should hold records {first} to {first + count - 1}; {_REMEDY}")
-    offsets = read_index(path)
-    if offsets is None or len(offsets) - 1 != count:
-        offsets = scan(path)
-    if (records := len(offsets) - 1) != count:
-        raise InputError(
-            f"{path}: {records} records found, {count} expected, so record {min(records, count)} is the first in "
-            f"doubt; {_REMEDY}"
-        )
-    return offsets
 
 
 def _length(header: bytes, *, path: Path, record: int) -> int:

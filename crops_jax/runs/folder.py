@@ -222,6 +222,6 @@ def _check_same_run(run: Path, config: Config, records: Path) -> None:
     if differing := differing_fields(read_sections(run / CONFIG, remedy="choose another --output"), config):
         raise InputError(
             f"{run} was trained with another configuration: {'; '.join(differing)}. Only mesh, the intervals of "
-            "logs, evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps, data.workers "
-            "and data.read_threads can change; choose another --output"
+            "logs, evaluations and checkpoints, training.profile_steps, training.skip_nonfinite_steps, data.workers, "
+            "data.read_threads and data.cache can change; choose another --output"
         )

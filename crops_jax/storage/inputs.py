@@ -3,6 +3,7 @@
     CROPS_CACHE/inputs/KEY/NAME        the copy; KEY follows from the path and from the version of every object
 
 The key changes when an object changes, so a copy is never out of date. Copies may be removed whenever no program runs.
+A copy of records can leave their shards out (crops_jax.storage.remote_files); they are added when they are wanted.
 """
 
 import concurrent.futures
@@ -10,8 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from crops_jax.artifacts.atomic import appears_whole
@@ -20,12 +22,17 @@ from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_man
 from crops_jax.errors import InputError
 from crops_jax.storage.marker import MARKER, Content, claims, content_of, data_files, read_marker
 from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.remote_files import RemoteFiles, note_path
 
 THREADS = 16
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
 """The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
 _NEVER_READ = ("compilation_cache", "tensorboard")
 """Folders of a run that no program reads again elsewhere."""
+_SHARD = re.compile(r"[^/]+\.tfrecord-\d{5}-of-\d{5}")
+"""The names of shards of records, as tensorflow_datasets gives them."""
+SMALL_BYTES = 1 << 30
+"""The size of shards in bytes up to which they are copied unless the user decides otherwise."""
 _DAY_SECONDS = 86_400.0
 
 
@@ -35,7 +42,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CROPS_CACHE") or default).absolute()
 
 
-def local_copy(url: str) -> Path:
+def local_copy(url: str, *, shards: bool = True) -> Path:
     """Returns a verified local copy of a file or folder in a bucket, and makes it unless there is one.
 
     Raises InputError when there is nothing at the path, when a program has not finished writing it, or when its bytes
@@ -43,6 +50,8 @@ def local_copy(url: str) -> Path:
 
     Args:
       url: gs://BUCKET/PATH or s3://BUCKET/PATH.
+      shards: whether a copy of records has their shards. If not, they are left out unless they are there already, and
+        RemoteFiles.of(copy) reads them.
     """
     store = ObjectStore(url)
     listing = store.listing()
@@ -58,11 +67,37 @@ def local_copy(url: str) -> Path:
     # Several processes of one machine need the same copy, and one of them makes it.
     refusal = f"another process has been copying {url} for a day; stop it"
     with exclusive(folder.with_suffix(".lock"), refusal=refusal, patience_seconds=_DAY_SECONDS):
-        if not _is_whole(copy, wanted):
+        remote = RemoteFiles.of(copy)
+        left_out = {} if remote is None else remote.entries
+        if not _is_whole(copy, _without(left_out, wanted)):
+            left_out = {} if shards else {name: entry for name, entry in wanted.items() if _SHARD.fullmatch(name)}
             shutil.rmtree(folder, ignore_errors=True)
             with appears_whole(folder) as temporary:
-                _download(store, wanted, known, temporary / copy.name)
+                _download(store, _without(left_out, wanted), known, temporary / copy.name)
+                if left_out:
+                    RemoteFiles(store.url, left_out).write(temporary / copy.name)
+                _check_copy(store, wanted, known, temporary / copy.name, is_whole=not left_out)
+        elif shards and left_out:
+            _download(store, left_out, known, copy)
+            _check_copy(store, wanted, known, copy, is_whole=True)
+            note_path(copy).unlink()
     return copy
+
+
+def copy_shards(copy: Path | str, cache: str) -> RemoteFiles | None:
+    """Adds the shards to a local copy of records that leaves them out, and returns those that stay in the bucket.
+
+    It returns None when the copy, or any other folder, has all its shards. Raises InputError as `local_copy` does.
+
+    Args:
+      copy: the folder of records.
+      cache: "shards" to copy them, "off" to leave them, and "auto" to copy at most SMALL_BYTES.
+    """
+    remote = RemoteFiles.of(Path(copy))
+    if remote is None or cache == "off" or (cache == "auto" and remote.total_bytes > SMALL_BYTES):
+        return remote
+    local_copy(remote.url)
+    return RemoteFiles.of(Path(copy))
 
 
 def refuse_unfinished(store: ObjectStore, listing: Mapping[str, Entry]) -> None:
@@ -105,6 +140,10 @@ def _damaged(store: ObjectStore, name: str) -> InputError:
     )
 
 
+def _without(names: Container[str], entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {name: entry for name, entry in entries.items() if name not in names}
+
+
 def _is_whole(copy: Path, wanted: Mapping[str, Entry]) -> bool:
     files = {name: copy / name if name else copy for name in wanted}
     return all(file.is_file() and file.stat().st_size == wanted[name].size for name, file in files.items())
@@ -124,16 +163,18 @@ def _download(store: ObjectStore, wanted: Mapping[str, Entry], known: Mapping[st
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         for done in [pool.submit(get, name) for name in wanted]:
             done.result()
-    if not known:
-        _check_unpublished(store, wanted, copy)
 
 
-def _check_unpublished(store: ObjectStore, wanted: Mapping[str, Entry], copy: Path) -> None:
+def _check_copy(
+    store: ObjectStore, wanted: Mapping[str, Entry], known: Mapping[str, Content], copy: Path, *, is_whole: bool
+) -> None:
     """Raises InputError when a folder that another tool copied changed meanwhile, or is not what its manifest says."""
+    if known:  # each file has been compared with the marker
+        return
     now = store.listing()
     if any(now.get(name) != entry for name, entry in wanted.items()):
         raise InputError(f"{store.url} was changed while it was read; call the same command again")
-    if not (copy / MANIFEST).is_file():
+    if not is_whole or not (copy / MANIFEST).is_file():
         return
     manifest = read_manifest(copy)
     if manifest["kind"] not in _CHECKED_BY_READERS and content_fingerprint(copy) != manifest["fingerprint"]:

@@ -1,4 +1,4 @@
-"""Objects of a bucket behind gs:// or s3://: list, read, write, create once, remove.
+"""Objects of a bucket behind gs:// or s3://: list, read whole or in part, write, create once, remove.
 
 Every call is tried again with growing waits when the server or the connection fails. Credentials, buckets and objects
 that are missing are errors of the user, which say what to do.
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 WAITS = [0.5, 2.0, 8.0, 30.0]
 """The seconds before the second, third, ... attempt of a call, each multiplied by a random number from 0.5 to 1.5."""
+_CONNECTIONS = 256
+"""The maximum number of requests to a server of S3 at the same time; botocore has 10 unless it is told otherwise."""
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 _CREDENTIALS = {
     "gs": "call `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
@@ -84,6 +86,33 @@ class ObjectStore:
     def read(self, name: str) -> bytes:
         """Returns the bytes of an object."""
         return self._attempt(lambda: self._file_system.cat_file(self._full(name)))
+
+    def read_range(self, name: str, start: int, end: int, *, listed: Entry) -> bytes:
+        """Returns bytes `start` to `end` - 1 of an object; an answer that is cut short is asked for again.
+
+        Args:
+          name: the object.
+          start: the first byte.
+          end: the byte after the last one.
+          listed: the object as a listing had it.
+
+        Raises FileNotFoundError when the object is gone, or has another version or size than `listed`.
+        """
+
+        def get() -> bytes:
+            read = _s3_range if self.scheme == "s3" else _gs_range
+            data, answered = read(self._file_system, self._full(name), f"bytes={start}-{end - 1}", listed.version)
+            size = answered.rpartition("/")[2]
+            if size != str(listed.size) and size.isdigit():
+                raise FileNotFoundError(f"{size} bytes instead of {listed.size}")
+            if len(data) != end - start or not answered:
+                raise OSError(f"{len(data)} bytes arrived instead of the {end - start} that were asked for")
+            return data
+
+        try:
+            return self._attempt(get)
+        except FileExistsError as error:
+            raise FileNotFoundError(f"{self.url}/{name} is another version") from error
 
     def download(self, name: str, file: Path, *, size: int) -> None:
         """Writes an object to a file whose folder exists; an answer that is cut short is asked for again.
@@ -161,7 +190,7 @@ class ObjectStore:
                 raise
             except Exception as error:
                 status = _http_status(error)
-                if status == 412:
+                if status in (412, 416):  # a condition, or a range, that the object does not meet
                     raise FileExistsError(self.url) from error
                 if status in (401, 403) or _lacks_credentials(error):
                     raise InputError(
@@ -187,7 +216,8 @@ def _open(scheme: str) -> Any:
         if scheme == "s3":
             import s3fs
 
-            once = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+            once: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+            once["max_pool_connections"] = _CONNECTIONS
             opened = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
             opened.retries = 1
             return opened
@@ -199,6 +229,30 @@ def _open(scheme: str) -> Any:
             f"{scheme}:// needs the package {_PACKAGES[scheme]} ({one_line(error)}); install it: make storage, or "
             "pip install 'crops_jax[storage]'"
         ) from error
+
+
+def _s3_range(file_system: Any, path: str, wanted: str, version: str) -> tuple[bytes, str]:
+    """Returns a range of the version of an object that has this ETag, and the Content-Range of the answer."""
+    from fsspec.asyn import sync
+
+    bucket, key, _ = file_system.split_path(path)
+    condition = {"IfMatch": f'"{version}"'} if version else {}
+
+    async def get() -> tuple[bytes, str]:
+        # cat_file of s3fs takes no condition.
+        answer = await file_system._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **condition)
+        async with answer["Body"] as body:
+            return await body.read(), answer.get("ContentRange", "")
+
+    found: Any = sync(file_system.loop, get)  # its annotation says None
+    return found
+
+
+def _gs_range(file_system: Any, path: str, wanted: str, version: str) -> tuple[bytes, str]:
+    """Returns a range of the version of an object that has this generation, and the Content-Range of the answer."""
+    url = file_system.url(path, generation=version or None)
+    headers, data = file_system.call("GET", url, headers={"Range": wanted})
+    return data, headers.get("Content-Range", "")
 
 
 def _http_status(error: BaseException) -> int | None:

@@ -17,6 +17,8 @@ class Role(enum.Enum):
 
     INPUT = "input"
     """The program reads a file or a folder."""
+    RECORDS = "records"
+    """The program reads training records, whose shards in a bucket can be read by ranges."""
     OUTPUT = "output"
     """The program writes a file or a folder that is published whole when the program ends."""
     RESUMED = "resumed"
@@ -29,6 +31,8 @@ class Role(enum.Enum):
 
 InputPath = Annotated[str, Role.INPUT]
 """The type of a path that a program reads."""
+RecordsPath = Annotated[str, Role.RECORDS]
+"""The type of a path of training records that a program reads in part."""
 OutputPath = Annotated[str, Role.OUTPUT]
 """The type of a path that a program publishes whole when it ends."""
 ResumedPath = Annotated[str, Role.RESUMED]

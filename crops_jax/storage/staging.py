@@ -1,8 +1,9 @@
 """Lets a program work on local paths when its arguments are paths in buckets.
 
-An input becomes a verified local copy. An output is written to CROPS_CACHE/outputs/KEY/NAME, which one process at a
-time uses, and published when the program has ended well. What is in the bucket already stands there as its manifest,
-so that the program refuses or replaces it as it would a local folder.
+An input becomes a verified local copy; that of records lacks their shards until they are wanted. An output is written
+to CROPS_CACHE/outputs/KEY/NAME, which one process at a time uses, and published when the program has ended well. What
+is in the bucket already stands there as its manifest, so that the program refuses or replaces it as it would a local
+folder.
 """
 
 import contextlib
@@ -23,6 +24,8 @@ from crops_jax.storage.schemes import is_bucket
 if typing.TYPE_CHECKING:
     from crops_jax.storage.object_store import Entry, ObjectStore
 
+_READ = (Role.INPUT, Role.RECORDS)
+"""The roles of paths that a program only reads."""
 _BESIDE = (".quarantine",)
 """The endings of the names of folders that a program writes beside its output, and that are published with it."""
 
@@ -61,8 +64,8 @@ def staged(arguments: Any) -> Iterator[Any]:
             if argument not in remote:
                 return argument.value
             url = argument.value.rstrip("/")
-            if argument.role is Role.INPUT:
-                path = local_copy(url)
+            if argument.role in _READ:
+                path = local_copy(url, shards=argument.role is Role.INPUT)
             else:
                 path = stack.enter_context(_output_folder(url)) / url.rpartition("/")[2]
                 is_resumed = argument.role is Role.RESUMED
@@ -82,7 +85,7 @@ def staged(arguments: Any) -> Iterator[Any]:
 
 def _refuse_overlaps(remote: list[PathArgument]) -> None:
     """Raises InputError when an output is, holds or lies in an input, or has no path in its bucket."""
-    for output in (one for one in remote if one.role is not Role.INPUT):
+    for output in (one for one in remote if one.role not in _READ):
         written = f"{output.value.rstrip('/')}/"
         if written.count("/") < 4:
             raise InputError(f"{output.flag} {output.value} is a whole bucket; give a path in it")

@@ -57,10 +57,9 @@ class DevRecall:
         self._dim = config.encoder.dim
         self._has_codes = config.encoder.query_codes > 0
         texts: dict[tuple[int, int], np.ndarray] = {}
-        queries = []
-        for number in _at_equal_distances(len(source), config.training.dev_queries):
-            queries.append(source[number])
-            _add_documents(queries[-1], texts)
+        queries = source.read(_at_equal_distances(len(source), config.training.dev_queries))
+        for record in queries:
+            _add_documents(record, texts)
         wanted = len(texts) + config.training.dev_documents
         for record in training_source or ():
             if len(texts) >= wanted:

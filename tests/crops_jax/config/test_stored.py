@@ -24,7 +24,7 @@ def test_differing_fields_are_named_and_free_ones_are_not():
     assert differing_fields(as_stored(CONFIG), CONFIG) == []
     free = CONFIG.replace(
         mesh={"data": 2, "model": 4},
-        data={"workers": 2},
+        data={"workers": 2, "read_threads": 8, "cache": "off"},
         training={
             "log_every_steps": 1,
             "evaluate_every_steps": 0,

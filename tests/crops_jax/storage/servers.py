@@ -28,12 +28,19 @@ class Proxy:
     """The maximum number of reads that the proxy answered at the same time."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """The requests that came, as method and path."""
+    reads: list[tuple[str, int]] = field(default_factory=list)
+    """The reads of objects and of listings of S3 that were answered, as path and number of bytes."""
 
     def reset(self) -> None:
         """Lets every request pass, and forgets those that came."""
         self.fault, self.delay_seconds = lambda method, path: None, 0.0
         self.requests.clear()
+        self.reads.clear()
         self.most_reads_at_once = 0
+
+    def bytes_read(self, containing: str) -> int:
+        """The number of bytes that reads of paths with a text were answered."""
+        return sum(number for path, number in self.reads if containing in path)
 
     def faults(self, kind: str, *, method: str, containing: str = "", times: int = 1) -> None:
         """Lets the first `times` requests of a method whose path contains a text meet a fault."""
@@ -83,6 +90,10 @@ def proxy_before(port: int) -> Iterator[Proxy]:
             server.request(self.command, self.path, body=body, headers=headers)
             answer = server.getresponse()
             content = answer.read()
+            if self.command == "GET" and not self.path.startswith(
+                "/storage/v1/"
+            ):  # which holds what GCS says of objects
+                proxy.reads.append((urllib.parse.unquote(self.path), len(content)))
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
             length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
             self._send(answer.status, kept, content, length=length, cut=kind == "cut")
