@@ -53,10 +53,10 @@ class BenchmarkArguments:
 
 def benchmark(arguments: BenchmarkArguments) -> dict[str, Any]:
     """Measures the input pipeline on made-up records in a temporary folder."""
-    examples = _examples(arguments)
-    size = len(encode_record(examples[0]))
+    made = examples(arguments)
+    size = len(encode_record(made[0]))
     with tempfile.TemporaryDirectory() as path:
-        rates = {"write": _rate(lambda: write_records(path, examples, num_shards=4)["records"])}
+        rates = {"write": _rate(lambda: write_records(path, made, num_shards=4)["records"])}
         source = RecordSource(path)
         files: TFRecordFiles = source._files
         data = [files[i] for i in range(len(files))]
@@ -124,7 +124,8 @@ def _batches(path: str, arguments: BenchmarkArguments) -> tuple[tuple[float, flo
     }
 
 
-def _examples(arguments: BenchmarkArguments) -> list[QueryRecord]:
+def examples(arguments: BenchmarkArguments) -> list[QueryRecord]:
+    """Returns made-up records of the sizes that the arguments say."""
     random = np.random.default_rng(0)
 
     def numbers(*shape: int, high: int = 30_000) -> np.ndarray:

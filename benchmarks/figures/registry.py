@@ -60,6 +60,7 @@ FIGURES: dict[str, Shown] = {
     "exact_search": Shown(speed.exact_search, ("exact_search",)),
     "input_pipeline": Shown(speed.input_pipeline, ("input_pipeline",)),
     "input_shares": Shown(speed.input_shares, ("input_shares",)),
+    "input_ranges": Shown(speed.input_ranges, ("input_ranges",)),
     "loss_time": Shown(speed.loss_time, ("loss_time",)),
     "loss_memory": Shown(speed.loss_memory, ("loss_memory",)),
     "stored_vectors": Shown(quality.facts, ("stored_vectors",)),

@@ -163,6 +163,40 @@ def input_shares(result: Result) -> str:
     return table(header, rows)
 
 
+def input_ranges(result: Result) -> str:
+    rows = []
+    for one in result.values["outcomes"]:
+        given = one["arguments"]
+        for row in one["rows"]:
+            waits = f"{100 * row['wait_share']:.1f} %"
+            rows.append(
+                [
+                    amount(given["records"]),
+                    amount(given["queries_per_batch"]),
+                    number(given["workers"], digits=0),
+                    row["source"],
+                    number(row["requests"], digits=0),
+                    number(row["megabytes"], digits=1),
+                    # The time of worker processes is not measured.
+                    ABSENT if given["workers"] else number(row["processor_seconds"], digits=2),
+                    number(row["seconds"], digits=2),
+                    waits,
+                ]
+            )
+    header = [
+        "records",
+        "queries in a batch",
+        "worker processes",
+        "read from",
+        "requests for a batch",
+        "MB for a batch",
+        "processor time of a batch, s",
+        "time from batch to batch, s",
+        "share of the time that a step waits",
+    ]
+    return table(header, rows)
+
+
 def mining(result: Result) -> str:
     outcome = result.values["outcomes"][0]
     largest = max(run["events"] for run in outcome["runs"])
