@@ -10,7 +10,7 @@ from crops_jax import artifacts, program
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
 from crops_jax.runs.status import run_status
-from crops_jax.storage import InputPath
+from crops_jax.storage import StatePath
 
 # A run of this program is the folder of a discriminator.
 _DISCRIMINATORS = "launch.train_discriminator"
@@ -18,7 +18,7 @@ _DISCRIMINATORS = "launch.train_discriminator"
 
 @dataclass(frozen=True, kw_only=True)
 class StatusArguments:
-    run: Annotated[InputPath, tyro.conf.Positional]
+    run: Annotated[StatePath, tyro.conf.Positional]
     """A run of launch.train or launch.train_discriminator, finished or unfinished."""
 
 

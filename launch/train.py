@@ -15,7 +15,7 @@ from crops_jax.devices import processes
 from crops_jax.devices.processes import ClusterConfig
 from crops_jax.errors import InputError
 from crops_jax.program.progress import say
-from crops_jax.storage import InputPath, LocalPath, RecordsPath
+from crops_jax.storage import InputPath, RecordsPath, RunPath
 
 if TYPE_CHECKING:
     from crops_jax.training.frozen_documents import FrozenDocuments
@@ -35,7 +35,7 @@ class TrainArguments:
     """The vectors of all documents by the run of --initial-run (launch.embed --tower document). If they are given, the
     document tower is frozen and the query tower alone is trained: the loss of a query is over its first
     --loss.corpus-top documents of these, found again at every step (ADORE, arXiv 2104.08051)."""
-    output: LocalPath
+    output: RunPath
     """RUN, the directory for config.json, tokenizer, checkpoints, metrics.jsonl, goodput.jsonl and tensorboard."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
@@ -51,9 +51,11 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
 
     Several processes train one model if all are started with the same command and see the same file system at RECORDS
     and RUN (crops_jax.devices.cluster_environment describes how they connect; launch/scripts has examples). Their
-    number can change each time the run continues.
+    number can change each time the run continues. RUN in a bucket needs no such file system.
     """
-    with processes.joined(arguments.cluster):
+    from crops_jax.storage import remote_run
+
+    with processes.joined(arguments.cluster) as cluster, remote_run.opened(arguments.output, cluster):
         return _train(arguments)
 
 

@@ -31,12 +31,14 @@ def start(
     devices: int,
     environment: Mapping[str, str] | None = None,
     extra: Mapping[int, Sequence[str]] | None = None,
+    own_environment: Mapping[int, Mapping[str, str]] | None = None,
 ) -> list[subprocess.Popen]:
     """Starts `python -m ARGUMENTS` so many times, each with so many CPU devices.
 
     Args:
       environment: beside this process's own.
       extra: further arguments of some processes, by number.
+      own_environment: further variables of some processes, by number.
     """
     address = f"127.0.0.1:{free_port()}"
     started = []
@@ -54,6 +56,7 @@ def start(
         }
         command = [sys.executable, "-m", *arguments, *(extra or {}).get(index, ())]
         variables = os.environ | own | (several if processes > 1 else {}) | dict(environment or {})
+        variables |= (own_environment or {}).get(index, {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes))
     return started

@@ -29,6 +29,7 @@ from typing import Any
 
 from crops_jax.devices.cluster_environment import membership, tpu_machines
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
+from crops_jax.storage.names import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class Processes:
             return error
         if (loss := _loss(error)) is not None:
             error = _lost(loss)
-        failure = [_status(error), str(error)]
+        failure = [_status(error), shown(str(error))]
         with contextlib.suppress(RuntimeError):
             self._report("failed", failure)
             failures = self._wait_for_reports("failed", self.count)
@@ -232,7 +233,7 @@ class Processes:
         if explanation is None:
             traceback.print_exception(error)
         else:
-            print(f"error: process {self.index} of {self.count}: {explanation[1]}", file=sys.stderr)
+            print(f"error: process {self.index} of {self.count}: {shown(explanation[1])}", file=sys.stderr)
         sys.stderr.flush()
 
     def _report(self, name: str, value: Any) -> None:

@@ -103,12 +103,11 @@ def _status(
         if explanation is None:
             raise
         status, message = explanation
-        message = names.shown(message)
         if status == Interrupted.status:
             if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process without a traceback
             if place_in_chain() is not None:
-                stdout.write(json.dumps({INTERRUPTED: message}, ensure_ascii=False))
+                stdout.write(json.dumps({INTERRUPTED: names.shown(message)}, ensure_ascii=False))
                 return status
         say(f"error: {message}")
         return status

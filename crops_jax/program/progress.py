@@ -21,6 +21,7 @@ from tqdm.utils import disp_len, disp_trim
 
 from crops_jax.program.place import Place, place_in_chain
 from crops_jax.program.terminal import columns, is_terminal
+from crops_jax.storage.names import shown
 
 FILE_SECONDS = 30.0
 """The interval of lines in a file."""
@@ -34,8 +35,11 @@ duration = tqdm.format_interval
 
 
 def say(text: str) -> None:
-    """Prints a message on a line of its own on standard error, above the line of progress if there is one."""
-    _screen.say(text)
+    """Prints a message on a line of its own on standard error, above the line of progress if there is one.
+
+    Paths in it are those that the user gave (crops_jax.storage.names).
+    """
+    _screen.say(shown(text))
 
 
 class ProgressLine(Generic[_Item]):

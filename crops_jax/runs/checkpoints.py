@@ -4,8 +4,13 @@ RUN/checkpoints/STEP/{parameters,average,optimizer,progress} are the items of on
 when the run keeps a moving average of its weights. Orbax writes into a temporary folder and renames it when it is
 complete, so that every folder whose name is a step is whole. Saving is asynchronous: `save` returns when the arrays are
 copied.
+
+For a run in a bucket (crops_jax.storage.remote_run), each process lets Orbax write its part of a checkpoint to its own
+disk and uploads it. Several processes write a file for each piece of an array, so that the files of all parts together
+are a checkpoint. Orbax itself does not write to every bucket: it takes s3:// for a folder of this machine.
 """
 
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,6 +38,7 @@ from crops_jax.runs.checkpoint_folder import (
     unreadable,
 )
 from crops_jax.runs.checksums import tree_checksums
+from crops_jax.storage import remote_run
 
 __all__ = [
     "FOLDER",
@@ -51,6 +57,10 @@ __all__ = [
 ITEMS = ("parameters", "average", "optimizer")
 """The trees of arrays of a checkpoint. average exists only when the run keeps a moving average of its weights."""
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_EXPECTED_WARNINGS = ("Global object size logging disabled", "Skipping merge of OCDBT checkpoints")
+_SHARED_BYTES = 1 << 24
+"""The smallest piece of an array on several devices that is written by more than one process, so that a bucket does not
+get many tiny objects."""
 
 
 class Checkpoints:
@@ -64,18 +74,13 @@ class Checkpoints:
         self._config = config
         self._keep_last = keep_last
         self._cluster = processes.current()
+        self._remote = remote_run.of(run)
         with self._cluster.together():
-            if self._cluster.is_first:
+            if self._cluster.is_first or self._remote:
                 self.path.mkdir(parents=True, exist_ok=True)
                 _remove_half_written(self.path)
-        self._manager = ocp.CheckpointManager(
-            self.path,
-            options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
-            item_handlers={
-                **{name: ocp.PyTreeCheckpointHandler() for name in ITEMS},
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-        )
+        in_parts = self._remote and self._cluster.count > 1
+        self._manager = _manager_of_parts(self.path) if in_parts else _manager(self.path)
 
     def latest(self) -> int | None:
         """Returns the newest step that is whole, or None. Several processes use the answer of the first one."""
@@ -102,11 +107,23 @@ class Checkpoints:
                 ),
                 force=True,
             )
+        if self._remote:
+            self._remote.start_upload(
+                step,
+                written=self._manager.wait_until_finished,
+                kept=lambda steps: _kept(steps, self._keep_last, progress.best),
+            )
 
     def wait(self) -> None:
-        """Waits until saved checkpoints are on disk, and removes those that are not kept. Raises as `save`."""
+        """Waits until saved checkpoints are on disk or in the bucket, and removes those that are not kept.
+
+        Raises NamedFailure as `save`, and when a bucket does not take the checkpoint.
+        """
         with self._full_disk_is_named():
-            self._manager.wait_until_finished()
+            if self._remote:
+                self._remote.wait()
+            else:
+                self._manager.wait_until_finished()
         self._prune()
 
     def restore(self, step: int, like: Mapping[str, Any]) -> tuple[dict[str, Any], Progress]:
@@ -136,6 +153,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for a running save, and closes the checkpoints."""
+        if self._remote:
+            self._remote.join()
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -150,16 +169,21 @@ class Checkpoints:
     def last_good(self) -> str:
         """Returns a clause for messages that names the last whole checkpoint. It first waits for a running save."""
         with suppress(Exception):
+            if self._remote:
+                self._remote.join()
+                return self._remote.last_good()
             self._manager.wait_until_finished()
         step = max(saved_steps(self.path), default=None)
         return "there is no checkpoint yet" if step is None else f"the last good checkpoint is {self.path / str(step)}"
 
     def _prune(self) -> None:
         steps = sorted(saved_steps(self.path))
-        if not steps or not self._cluster.is_first:
+        if not steps or not (self._cluster.is_first or self._remote):
             return
-        best = read_progress(self.path / str(steps[-1])).best
-        kept = {*steps[-self._keep_last :], *([best.step] if best else [])}
+        if self._remote:
+            kept = {steps[-1]}  # the others are in the bucket
+        else:
+            kept = _kept(steps, self._keep_last, read_progress(self.path / str(steps[-1])).best)
         for step in set(steps) - kept:
             # The folder is renamed first, so that every folder whose name is a step is whole at any moment.
             doomed = self.path / f"{step}{_TEMPORARY}"
@@ -175,12 +199,64 @@ class Checkpoints:
         except Exception as error:
             if not is_full_disk(error):
                 raise
-            if self._cluster.is_first:
+            if self._cluster.is_first or self._remote:
                 _remove_half_written(self.path)
             raise NamedFailure(
                 f"{self.path}: the disk is full, so the checkpoint was not written; {self.last_good()}; free some "
                 "space and call the same command again"
             ) from error
+
+
+def _manager(folder: Path) -> ocp.CheckpointManager:
+    """Returns Orbax's manager of checkpoints on a file system that all processes share."""
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
+        item_handlers={
+            **{name: ocp.PyTreeCheckpointHandler() for name in ITEMS},
+            "progress": ocp.JsonCheckpointHandler(),
+        },
+    )
+
+
+def _manager_of_parts(folder: Path) -> ocp.CheckpointManager:
+    """Returns Orbax's manager of the parts of checkpoints that this process writes to a disk of its own.
+
+    Each piece of an array is a file of its own, whose name says which piece it is, because the files of OCDBT cannot be
+    joined without a file system that all processes share.
+    """
+    logging.getLogger("absl").addFilter(_is_unexpected)
+    options = ocp.options.MultiprocessingOptions(primary_host=None)
+    arrays = ocp.type_handlers.ArrayHandler(
+        primary_host=None, replica_id=0, min_slice_bytes_for_replica_parallel=_SHARED_BYTES
+    )
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+
+    def handler() -> ocp.PyTreeCheckpointHandler:
+        return ocp.PyTreeCheckpointHandler(
+            use_ocdbt=False, multiprocessing_options=options, type_handler_registry=registry
+        )
+
+    return ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=None, enable_async_checkpointing=True, create=False, multiprocessing_options=options
+        ),
+        item_handlers={
+            **{name: handler() for name in ITEMS},
+            "progress": ocp.JsonCheckpointHandler(multiprocessing_options=options),
+        },
+    )
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Returns whether a record of Orbax is none of its warnings about parts, which are as they should be."""
+    return not any(words in record.getMessage() for words in _EXPECTED_WARNINGS)
+
+
+def _kept(steps: list[int], keep_last: int, best: Best | None) -> set[int]:
+    """Returns which of the saved steps, in ascending order, are kept."""
+    return {*steps[-keep_last:], *([best.step] if best else [])}
 
 
 def restore_parameters(run: Path | str, *, which: Literal["best", "last"] = "best") -> dict[str, Any]:

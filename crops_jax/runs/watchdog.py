@@ -18,6 +18,8 @@ from typing import Any
 from crops_jax.devices import processes
 from crops_jax.errors import NamedFailure
 from crops_jax.runs.log import Stopwatch
+from crops_jax.storage import remote_run
+from crops_jax.storage.names import shown
 
 _STEPS = 20
 """A step that takes as many times the median step counts as hung, if that is longer than the limit."""
@@ -136,6 +138,8 @@ class Watchdog:
             faulthandler.dump_traceback(stacks, all_threads=True)
         with contextlib.suppress(NamedFailure):
             cluster.publish(_HUNG, stage)
+        if remote := remote_run.of(self._run):
+            remote.send_soon(file.name)
         return file, stage
 
     def _wait_for_stacks(self) -> None:
@@ -158,5 +162,5 @@ class Watchdog:
         if cluster.count > 1:
             self._wait_for_stacks()
             cluster.failing(error)  # ends this process, unless all of them hang
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
         cluster.end(error.status)

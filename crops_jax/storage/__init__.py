@@ -2,11 +2,33 @@
 
 roles, arguments, schemes    which arguments are paths, and which paths are refused
 staging, names               local paths for the program, and the paths of the user for messages
-inputs, outputs, marker      copies in the cache; claim, upload and commit marker
+inputs, outputs              copies in the cache; uploads
 remote_files                 the files that a copy leaves out, which are read by ranges
+remote_run                   a run that is trained: its checkpoints and logs come into the bucket one by one
+claims, marker               who writes a folder, and when it is whole
 object_store                 the objects of a bucket, over fsspec
 """
 
-from crops_jax.storage.roles import InputPath, LocalPath, OtherFlags, OutputPath, RecordsPath, ResumedPath, Role
+from crops_jax.storage.roles import (
+    InputPath,
+    LocalPath,
+    OtherFlags,
+    OutputPath,
+    RecordsPath,
+    ResumedPath,
+    Role,
+    RunPath,
+    StatePath,
+)
 
-__all__ = ["InputPath", "LocalPath", "OtherFlags", "OutputPath", "RecordsPath", "ResumedPath", "Role"]
+__all__ = [
+    "InputPath",
+    "LocalPath",
+    "OtherFlags",
+    "OutputPath",
+    "RecordsPath",
+    "ResumedPath",
+    "Role",
+    "RunPath",
+    "StatePath",
+]

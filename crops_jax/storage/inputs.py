@@ -4,6 +4,9 @@
 
 The key changes when an object changes, so a copy is never out of date. Copies may be removed whenever no program runs.
 A copy of records can leave their shards out (crops_jax.storage.remote_files); they are added when they are wanted.
+
+A run that launch.train wrote to the bucket can be copied while it is written. Each of its checkpoints is a published
+folder with a copy of its own, to which the copy of the run has links.
 """
 
 import concurrent.futures
@@ -13,27 +16,37 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from crops_jax.artifacts.atomic import appears_whole
 from crops_jax.artifacts.lock import exclusive
 from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_manifest
-from crops_jax.errors import InputError
-from crops_jax.storage.marker import MARKER, Content, claims, content_of, data_files, read_marker
+from crops_jax.errors import InputError, NamedFailure
+from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
 from crops_jax.storage.object_store import Entry, ObjectStore
 from crops_jax.storage.remote_files import RemoteFiles, note_path
 
 THREADS = 16
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
 """The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
-_NEVER_READ = ("compilation_cache", "tensorboard")
+NEVER_READ = ("compilation_cache", "tensorboard")
 """Folders of a run that no program reads again elsewhere."""
 _SHARD = re.compile(r"[^/]+\.tfrecord-\d{5}-of-\d{5}")
 """The names of shards of records, as tensorflow_datasets gives them."""
 SMALL_BYTES = 1 << 30
 """The size of shards in bytes up to which they are copied unless the user decides otherwise."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that has a folder for each checkpoint, named after its step."""
+_PROGRESS = "progress"
+"""The folder of a checkpoint that is not arrays."""
 _DAY_SECONDS = 86_400.0
+_ROUNDS = 5
+"""The number of times that a run is read again which changed while it was read."""
+
+
+class _Changed(Exception):
+    """A run was written while it was read."""
 
 
 def cache_folder() -> Path:
@@ -42,7 +55,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CROPS_CACHE") or default).absolute()
 
 
-def local_copy(url: str, *, shards: bool = True) -> Path:
+def local_copy(url: str, *, shards: bool = True, arrays: bool = True) -> Path:
     """Returns a verified local copy of a file or folder in a bucket, and makes it unless there is one.
 
     Raises InputError when there is nothing at the path, when a program has not finished writing it, or when its bytes
@@ -52,21 +65,19 @@ def local_copy(url: str, *, shards: bool = True) -> Path:
       url: gs://BUCKET/PATH or s3://BUCKET/PATH.
       shards: whether a copy of records has their shards. If not, they are left out unless they are there already, and
         RemoteFiles.of(copy) reads them.
+      arrays: whether the copy of a run has the arrays of its checkpoints. launch.status needs none.
     """
     store = ObjectStore(url)
     listing = store.listing()
     if not listing:
         raise InputError(f"{url}: no such file or folder in the bucket; check the path")
+    if RUN_MARKER in listing:
+        return _copy_of_run(store, listing, arrays=arrays)
     refuse_unfinished(store, listing)
     known = read_marker(store) if MARKER in listing else {}
     wanted = _wanted(store, listing, known)
-    key = hashlib.sha256(json.dumps([store.url, sorted(wanted.items())]).encode()).hexdigest()[:20]
-    folder = cache_folder() / "inputs" / key
-    copy = folder / store.url.rpartition("/")[2]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes of one machine need the same copy, and one of them makes it.
-    refusal = f"another process has been copying {url} for a day; stop it"
-    with exclusive(folder.with_suffix(".lock"), refusal=refusal, patience_seconds=_DAY_SECONDS):
+    with _made_once(store, wanted) as copy:
+        folder = copy.parent
         remote = RemoteFiles.of(copy)
         left_out = {} if remote is None else remote.entries
         if not _is_whole(copy, _without(left_out, wanted)):
@@ -100,6 +111,104 @@ def copy_shards(copy: Path | str, cache: str) -> RemoteFiles | None:
     return RemoteFiles.of(Path(copy))
 
 
+def download_published(store: ObjectStore, folder: Path) -> None:
+    """Writes the files of a published folder to a new local folder. Raises InputError as `local_copy`."""
+    known = read_marker(store)
+    _download(store, _wanted(store, store.listing(), known), known, folder)
+
+
+def whole_checkpoints(listing: Iterable[str]) -> list[int]:
+    """Returns the steps of the whole checkpoints among the names of the objects of a run, in ascending order."""
+    parts = [name.split("/") for name in listing]
+    return sorted(int(part[1]) for part in parts if part[0] == CHECKPOINTS and part[2:] == [MARKER])
+
+
+def small_files(listing: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Returns the objects of a run that are files of its local folder, without checkpoints and caches."""
+    left_out = (CHECKPOINTS, *NEVER_READ)
+    return {name: entry for name, entry in data_files(dict(listing)).items() if name.split("/")[0] not in left_out}
+
+
+def read_small_files(store: ObjectStore, listing: Mapping[str, Entry], folder: Path) -> None:
+    """Writes the small files of a run to a local folder.
+
+    Raises InputError when one that never changes is damaged.
+    """
+    known = read_marker(store, RUN_MARKER)
+
+    def get(name: str) -> None:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(store.read(name))
+        if name in known and content_of(file) != known[name]:
+            raise _damaged(store, name)
+
+    if missing := known.keys() - listing.keys():
+        raise _damaged(store, min(missing))
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(get, name) for name in small_files(listing)]:
+            done.result()
+
+
+def _copy_of_run(store: ObjectStore, listing: dict[str, Entry], *, arrays: bool) -> Path:
+    for _ in range(_ROUNDS):
+        markers = {name: entry for name, entry in listing.items() if name.endswith(f"/{MARKER}")}
+        seen = {**small_files(listing), **markers, f"arrays: {arrays}": Entry(0, "")}
+        with _made_once(store, seen) as copy:
+            steps = copy / CHECKPOINTS
+            if copy.is_dir() and all((steps / str(step)).is_dir() for step in whole_checkpoints(listing)):
+                return copy
+            shutil.rmtree(copy.parent, ignore_errors=True)
+            with contextlib.suppress(_Changed), appears_whole(copy.parent) as temporary:
+                _read_run(store, listing, temporary / copy.name, arrays=arrays)
+            if copy.is_dir():
+                return copy
+        listing = store.listing()
+    raise NamedFailure(f"{store.url} changes while it is read; call the same command again")
+
+
+def _read_run(store: ObjectStore, listing: dict[str, Entry], copy: Path, *, arrays: bool) -> None:
+    """Writes a copy of a run. Raises _Changed when it was written meanwhile in a way that the copy cannot have."""
+    steps = whole_checkpoints(listing)
+    (copy / CHECKPOINTS).mkdir(parents=True)
+    for step in steps:
+        place = copy / CHECKPOINTS / str(step)
+        folder = ObjectStore(f"{store.url}/{CHECKPOINTS}/{step}")
+        try:
+            if arrays:
+                place.symlink_to(local_copy(folder.url), target_is_directory=True)
+            else:
+                known = {name: one for name, one in read_marker(folder).items() if name.startswith(f"{_PROGRESS}/")}
+                _download(folder, _wanted(folder, folder.listing(), known), known, place)
+        except InputError as error:
+            if MARKER in folder.listing():
+                raise
+            raise _Changed from error  # the run no longer keeps this checkpoint
+    try:
+        read_small_files(store, listing, copy)
+    except FileNotFoundError as error:
+        raise _Changed from error
+    now = store.listing()
+    for name, before in small_files(listing).items():
+        after = now.get(name, before)
+        if (copy / name).stat().st_size not in (before.size, after.size):
+            raise _Changed
+
+
+@contextlib.contextmanager
+def _made_once(store: ObjectStore, wanted: Mapping[str, Entry]) -> Iterator[Path]:
+    """Yields the path of a copy of objects, which this process alone uses until the block ends.
+
+    Several processes of one machine need the same copy, and one of them makes it.
+    """
+    key = hashlib.sha256(json.dumps([store.url, sorted(wanted.items())]).encode()).hexdigest()[:20]
+    folder = cache_folder() / "inputs" / key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"another process has been copying {store.url} for a day; stop it"
+    with exclusive(folder.with_suffix(".lock"), refusal=refusal, patience_seconds=_DAY_SECONDS):
+        yield folder / store.url.rpartition("/")[2]
+
+
 def refuse_unfinished(store: ObjectStore, listing: Mapping[str, Entry]) -> None:
     """Raises InputError when a folder, or one that it lies in, was claimed by a writer and not published."""
     if MARKER in listing:
@@ -113,7 +222,7 @@ def refuse_unfinished(store: ObjectStore, listing: Mapping[str, Entry]) -> None:
         names: list[str] = []
         with contextlib.suppress(InputError):  # the user can have access to the folder alone
             names = above.names_here()
-        if claims(names) and MARKER not in names:
+        if claims(names) and not {MARKER, RUN_MARKER} & set(names):
             raise _unfinished(above.url)
 
 
@@ -126,11 +235,11 @@ def _unfinished(url: str) -> InputError:
 def _wanted(store: ObjectStore, listing: dict[str, Entry], known: Mapping[str, Content]) -> dict[str, Entry]:
     """Returns the objects to copy. Raises InputError when one of a published folder is missing or has another size."""
     if not known:
-        return {name: entry for name, entry in data_files(listing).items() if name.split("/")[0] not in _NEVER_READ}
+        return {name: entry for name, entry in data_files(listing).items() if name.split("/")[0] not in NEVER_READ}
     for name, content in known.items():
         if name not in listing or listing[name].size != content.size:
             raise _damaged(store, name)
-    return {name: listing[name] for name in known if name.split("/")[0] not in _NEVER_READ}
+    return {name: listing[name] for name in known if name.split("/")[0] not in NEVER_READ}
 
 
 def _damaged(store: ObjectStore, name: str) -> InputError:

@@ -1,7 +1,10 @@
 """The commit marker of a folder in a bucket. What programs of crops_jax write there is whole only if it has one.
 
     _COMMITTED        JSON: size and SHA-256 of every file of the folder. It is written last, and removed first.
-    _CLAIM-000001     the writer that publishes the folder: host, process and time. It is created by a conditional put.
+    _CLAIM-000001     the present writer of the folder: host and process. It is created by a conditional put.
+    _RUN              marks a run of launch.train, which can be read while it is written: its small files are there, and
+                      each of its checkpoints is a folder with a marker. JSON as in _COMMITTED.
+    _PART-000001      in the folder of a checkpoint that is being written: the files that process 1 has uploaded.
 
 Spark, DuckDB and TensorFlow leave out files whose names begin with an underscore, and so do local copies.
 """
@@ -17,6 +20,7 @@ from crops_jax.errors import InputError
 from crops_jax.storage.object_store import Entry, ObjectStore
 
 MARKER = "_COMMITTED"
+RUN_MARKER = "_RUN"
 _CLAIM = re.compile(r"_CLAIM-(\d{6})")
 
 
@@ -41,17 +45,20 @@ def marker_text(files: dict[str, Content]) -> bytes:
     return (json.dumps({"files": listed}, indent=1) + "\n").encode()
 
 
-def read_marker(store: ObjectStore) -> dict[str, Content]:
-    """Returns the files of a published folder. Raises InputError when the marker cannot be read."""
+def read_marker(store: ObjectStore, name: str = MARKER) -> dict[str, Content]:
+    """Returns the files of a published folder. Raises InputError when the marker cannot be read.
+
+    Args:
+      store: the folder.
+      name: the object, which can be another one that `marker_text` made.
+    """
     try:
-        stored = json.loads(store.read(MARKER))["files"]
+        stored = json.loads(store.read(name))["files"]
         return {str(name): Content(int(one["size"]), str(one["sha256"])) for name, one in stored.items()}
     except FileNotFoundError as error:
         raise InputError(f"{store.url} is being replaced by a program; call the same command again later") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{store.url}/{MARKER}: not a marker of crops_jax ({error}); write the folder again"
-        ) from error
+        raise InputError(f"{store.url}/{name}: not a marker of crops_jax ({error}); write the folder again") from error
 
 
 def claim_name(number: int) -> str:
@@ -64,6 +71,12 @@ def claims(names: Iterable[str]) -> list[int]:
     return sorted(int(matched[1]) for name in names if (matched := _CLAIM.fullmatch(name)))
 
 
+def part_name(process: int) -> str:
+    """Returns the name of the object that names the files of a checkpoint that a process has uploaded."""
+    return f"_PART-{process:06}"
+
+
 def data_files(listing: dict[str, Entry]) -> dict[str, Entry]:
-    """Returns the objects of a listing without the marker and the claims."""
-    return {name: entry for name, entry in listing.items() if name != MARKER and not _CLAIM.fullmatch(name)}
+    """Returns the objects of a listing without the markers and the claims."""
+    markers = (MARKER, RUN_MARKER)
+    return {name: entry for name, entry in listing.items() if name not in markers and not _CLAIM.fullmatch(name)}

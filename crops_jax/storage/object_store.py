@@ -134,9 +134,21 @@ class ObjectStore:
         """Writes an object, whatever was there."""
         self._attempt(lambda: self._file_system.pipe_file(self._full(name), data))
 
-    def upload(self, name: str, file: Path) -> None:
-        """Writes a file as an object, whatever was there."""
-        self._attempt(lambda: self._file_system.put_file(str(file), self._full(name)))
+    def upload(self, name: str, file: Path, *, replaces: bool = True) -> None:
+        """Writes a file as an object.
+
+        Args:
+          name: the object.
+          file: the local file.
+          replaces: whether an object that is there is replaced. If not (a conditional put), FileExistsError is raised
+            when there is one with other bytes. One with these very bytes counts as written by this call.
+        """
+        mode = "overwrite" if replaces else "create"
+        try:
+            self._attempt(lambda: self._file_system.put_file(str(file), self._full(name), mode=mode))
+        except FileExistsError:
+            if self.read(name) != file.read_bytes():
+                raise
 
     def create(self, name: str, data: bytes) -> bool:
         """Writes an object unless there is one (a conditional put), and returns whether it is there with these bytes.
@@ -151,9 +163,13 @@ class ObjectStore:
             return False
         return True
 
+    def written(self, name: str) -> float:
+        """Returns the time when an object was written, in seconds since 1970 by the clock of the server."""
+        return self._attempt(lambda: self._file_system.modified(self._full(name))).timestamp()
+
     def age_seconds(self, name: str) -> float:
         """Returns the seconds since an object was written, by the clocks of the server and of this machine."""
-        return time.time() - self._attempt(lambda: self._file_system.modified(self._full(name))).timestamp()
+        return time.time() - self.written(name)
 
     def remove(self, names: list[str]) -> None:
         """Removes objects; those that do not exist are left out."""

@@ -23,6 +23,10 @@ class Role(enum.Enum):
     """The program writes a file or a folder that is published whole when the program ends."""
     RESUMED = "resumed"
     """The program writes a folder that is published when it ends, and continues what an earlier call wrote."""
+    RUN = "run"
+    """The program works for a long time in a folder of a run, which a bucket gets while the program works."""
+    STATE = "state"
+    """The program reads how far a run has come, and no arrays of its checkpoints."""
     LOCAL = "local"
     """The program works in the file or folder for a long time: it locks, renames and continues files in it."""
     FLAGS = "flags"
@@ -37,6 +41,10 @@ OutputPath = Annotated[str, Role.OUTPUT]
 """The type of a path that a program publishes whole when it ends."""
 ResumedPath = Annotated[str, Role.RESUMED]
 """The type of a path that a program publishes when it ends, and continues."""
+RunPath = Annotated[str, Role.RUN]
+"""The type of the path of a run that a program trains."""
+StatePath = Annotated[str, Role.STATE]
+"""The type of the path of a run whose progress a program reads."""
 LocalPath = Annotated[str, Role.LOCAL]
 """The type of a path that a program works in."""
 OtherFlags = Annotated[str, Role.FLAGS]

@@ -1,13 +1,15 @@
 """Lets a program work on local paths when its arguments are paths in buckets.
 
-An input becomes a verified local copy; that of records lacks their shards until they are wanted. An output is written
-to CROPS_CACHE/outputs/KEY/NAME, which one process at a time uses, and published when the program has ended well. What
-is in the bucket already stands there as its manifest, so that the program refuses or replaces it as it would a local
+An input becomes a verified local copy; that of records lacks their shards until they are wanted. A run that is trained
+is a local folder which crops_jax.storage.remote_run keeps like the one in the bucket. Any other output is written to
+CROPS_CACHE/outputs/KEY/NAME, which one process at a time uses, and published when the program has ended well. What is
+in the bucket already stands there as its manifest, so that the program refuses or replaces it as it would a local
 folder.
 """
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import typing
@@ -24,7 +26,7 @@ from crops_jax.storage.schemes import is_bucket
 if typing.TYPE_CHECKING:
     from crops_jax.storage.object_store import Entry, ObjectStore
 
-_READ = (Role.INPUT, Role.RECORDS)
+_READ = (Role.INPUT, Role.RECORDS, Role.STATE)
 """The roles of paths that a program only reads."""
 _BESIDE = (".quarantine",)
 """The endings of the names of folders that a program writes beside its output, and that are published with it."""
@@ -53,6 +55,7 @@ def staged(arguments: Any) -> Iterator[Any]:
     if not remote:
         yield arguments
         return
+    from crops_jax.storage import remote_run
     from crops_jax.storage.inputs import local_copy
     from crops_jax.storage.object_store import ObjectStore
 
@@ -65,7 +68,10 @@ def staged(arguments: Any) -> Iterator[Any]:
                 return argument.value
             url = argument.value.rstrip("/")
             if argument.role in _READ:
-                path = local_copy(url, shards=argument.role is Role.INPUT)
+                path = local_copy(url, shards=argument.role is not Role.RECORDS, arrays=argument.role is not Role.STATE)
+            elif argument.role is Role.RUN:
+                path = stack.enter_context(_run_folder(url)) / url.rpartition("/")[2]
+                stack.enter_context(remote_run.known(path, url))
             else:
                 path = stack.enter_context(_output_folder(url)) / url.rpartition("/")[2]
                 is_resumed = argument.role is Role.RESUMED
@@ -117,6 +123,26 @@ def _output_folder(url: str) -> Iterator[Path]:
         yield folder
 
 
+@contextlib.contextmanager
+def _run_folder(url: str) -> Iterator[Path]:
+    """Yields the local folder for a run in a bucket, which this process alone uses until the block ends.
+
+    The processes of a cluster that run on one machine have one each, in which compiled programs stay.
+    """
+    from crops_jax.artifacts.lock import LOCK, exclusive
+    from crops_jax.storage.inputs import cache_folder
+
+    runs = cache_folder() / "runs" / hashlib.sha256(url.encode()).hexdigest()[:20]
+    with contextlib.ExitStack() as stack:
+        for number in itertools.count():
+            folder = runs / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(InputError):
+                stack.enter_context(exclusive(folder / LOCK, refusal=f"{folder} is used"))
+                break
+        yield folder
+
+
 def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Output:
     """Makes the local path look like what is in the bucket.
 
@@ -127,14 +153,14 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
         what a call that was stopped on this machine left.
     """
     from crops_jax.artifacts.manifest import MANIFEST
+    from crops_jax.storage.claims import refuse_claimed
     from crops_jax.storage.inputs import local_copy
-    from crops_jax.storage.marker import MARKER, claims, data_files
-    from crops_jax.storage.outputs import refuse_claimed
+    from crops_jax.storage.marker import MARKER, RUN_MARKER, claims, data_files
 
     seen = store.listing()
     refuse_claimed(store, seen)
     files = data_files(seen)
-    if is_resumed and MARKER not in seen and (claims(seen) or not files):
+    if is_resumed and not {MARKER, RUN_MARKER} & seen.keys() and (claims(seen) or not files):
         return _Output(store, seen, local)
     _remove(local)
     if is_resumed and MARKER in seen:
@@ -142,7 +168,7 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
         return _Output(store, seen, local)
     if "" in files:
         store.download("", local, size=files[""].size)
-    elif MANIFEST in files and (MARKER in seen or not claims(seen)):
+    elif MANIFEST in files and (MARKER in seen or RUN_MARKER in seen or not claims(seen)):
         local.mkdir()
         store.download(MANIFEST, local / MANIFEST, size=files[MANIFEST].size)
     elif files and not claims(seen):

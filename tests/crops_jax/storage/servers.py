@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 WRITES = ("PUT", "POST", "DELETE")
 
@@ -20,8 +21,8 @@ class Proxy:
 
     port: int = 0
     fault: Callable[[str, str], str | None] = lambda method, path: None
-    """Gives the fault of a request: unavailable (503), cut (half of the answer), lost (a write that is answered and
-    dropped), dead (no answer), or None."""
+    """Gives the fault of a request: unavailable (503), forbidden (403), cut (half of the answer), lost (a write that is
+    answered and dropped), dead (no answer), or None."""
     delay_seconds: float = 0.0
     """The time that every read takes."""
     most_reads_at_once: int = 0
@@ -74,6 +75,9 @@ def proxy_before(port: int) -> Iterator[Proxy]:
                 return
             if kind == "unavailable":
                 self._send(503, {"Content-Type": "application/xml"}, _SLOW_DOWN)
+                return
+            if kind == "forbidden":
+                self._send(403, {"Content-Type": "application/xml"}, _FORBIDDEN)
                 return
             if kind == "lost":
                 self._send(200, {"ETag": '"0"'}, b"")

@@ -12,7 +12,7 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import object_store, outputs
+from crops_jax.storage import claims, object_store, outputs
 from crops_jax.storage.inputs import local_copy
 from crops_jax.storage.object_store import ObjectStore
 from crops_jax.storage.outputs import publish_folder
@@ -71,7 +71,7 @@ def test_what_is_published_is_copied_back_and_kept(fixture, request, tmp_path):
 
 def test_a_part_that_a_killed_writer_left_is_refused_and_then_replaced(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(object_store, "WAITS", [])
-    monkeypatch.setattr(outputs, "STALE_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
     folder = folder_of(tmp_path / "made", "one")
     s3.faults("dead", method="PUT", containing="_COMMITTED", times=100)
     with pytest.raises(NamedFailure):
@@ -89,7 +89,7 @@ def test_a_part_that_a_killed_writer_left_is_refused_and_then_replaced(s3, tmp_p
 def test_a_writer_killed_at_any_request_leaves_no_part_that_passes_for_the_whole(replaces, s3, tmp_path, monkeypatch):
     monkeypatch.setattr(object_store, "WAITS", [])
     monkeypatch.setattr(outputs, "THREADS", 1)
-    monkeypatch.setattr(outputs, "STALE_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
     old, new = folder_of(tmp_path / "old", "old"), folder_of(tmp_path / "new", "new", further=("more",))
     outcomes = []
     for alive in itertools.count():
@@ -124,7 +124,7 @@ def test_a_writer_killed_at_any_request_leaves_no_part_that_passes_for_the_whole
 
 def test_a_folder_in_a_half_published_folder_is_refused(s3, tmp_path):
     store = ObjectStore(URL)
-    store.create("_CLAIM-000001", b"{}")
+    store.create("_CLAIM-000001", b"a claim")
     store.write("labels/part-0.parquet", b"1")
     with pytest.raises(InputError, match="s3://bucket/made/labels is not whole: a program is publishing it"):
         local_copy(f"{URL}/labels")
@@ -150,7 +150,7 @@ def test_two_writers_do_not_mix(s3, tmp_path, monkeypatch):
         # The second writer begins when the first one uploads its first file.
         if method == "PUT" and "part-0" in path and not inner:
             inner.append(None)
-            with pytest.raises(InputError, match=r"is being published by process \d+ of .*wait until it ends"):
+            with pytest.raises(InputError, match=r"is being written by process \d+ of .*wait until it ends"):
                 publish(second)
         return
 
@@ -164,10 +164,21 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(s3, t
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     folder, store = folder_of(tmp_path / "made", "one"), ObjectStore(URL)
-    for host, process, refused in (("elsewhere", ended.pid, True), (socket.gethostname(), ended.pid, False)):
-        store.write("_CLAIM-000003", json.dumps({"host": host, "process": process, "token": ""}).encode())
+    here = claims._this_process()
+    ended_here = {"host": socket.gethostname(), "process": ended.pid}
+    for changed, refused in [
+        ({"host": "elsewhere"}, True),
+        ({"boot": "another"} | ended_here, True),
+        ({}, True),
+        (ended_here, False),
+        ({"started": -7}, False),  # the number of the process has been given again
+    ]:
+        holder = here | changed
+        store.write("_CLAIM-000003", json.dumps(holder).encode())
         if refused:
-            with pytest.raises(InputError, match=f"is being published by process {process} of {host}; wait"):
+            with pytest.raises(
+                InputError, match=f"is being written by process {holder['process']} of {holder['host']}; wait"
+            ):
                 publish(folder)
         else:
             publish(folder)
@@ -177,7 +188,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(s3, t
 
 def test_a_writer_that_was_taken_for_dead_does_not_publish(s3, tmp_path, monkeypatch):
     first, second = folder_of(tmp_path / "first", "first"), folder_of(tmp_path / "second", "second")
-    monkeypatch.setattr(outputs, "STALE_SECONDS", -1.0)
+    monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
     monkeypatch.setattr(outputs, "THREADS", 1)
     inner = []
 

@@ -12,7 +12,7 @@ import pytest
 from crops_jax import artifacts, program
 from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError
-from crops_jax.storage import InputPath, OutputPath, ResumedPath
+from crops_jax.storage import InputPath, OutputPath, ResumedPath, claims
 from crops_jax.storage.inputs import cache_folder, local_copy
 from crops_jax.storage.object_store import ObjectStore
 from data.mine import mine
@@ -135,6 +135,21 @@ def test_files_of_others_are_never_replaced(logs, capfd):
     assert status == 2
     assert "s3://bucket/mine holds files that no program of crops_jax wrote" in err
     assert list(ObjectStore("s3://bucket/mine").listing()) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("claim", [b"{}", b'{"host": "elsewhere", "process": 7}'])
+def test_a_run_is_never_replaced(claim, logs, capfd, monkeypatch):
+    monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
+    store, manifest = ObjectStore("s3://bucket/run"), {"program": "launch.train", "kind": "run", "arguments": {}}
+    store.write("manifest.json", json.dumps(artifacts.new_manifest(**manifest, inputs={})).encode())
+    for name, text in [("_RUN", b"{}"), ("_CLAIM-000001", claim), ("checkpoints/1/x", b"1")]:
+        store.write(name, text)
+    before = store.listing()
+    for overwrite in ([], ["--overwrite"]):
+        status, _, err = call(count, capfd, "--logs", logs, "--output", "s3://bucket/run", *overwrite)
+        assert status == 2
+        assert "s3://bucket/run exists" in err or "its kind is run, not labels, so it is not replaced" in err
+    assert store.listing() == before
 
 
 def test_a_program_that_fails_publishes_nothing_and_names_the_path_of_the_user(s3, capfd):
