@@ -1,10 +1,10 @@
 """Run by .venv-peers' python: encodes texts with sentence-transformers, and takes token states from transformers.
 
-    python encode_with_sentence_transformers.py REQUEST.json OUTPUT.npz
-
-REQUEST: {"folder", "texts", "dim"}; dim: so many leading components, or null. OUTPUT: encode, query, document (the
-three ways to encode), missing (tensors that the folder lacks), and, unless it is a Router, states_0, states_1, ...
-[tokens, width] and tokens_0, ... of each text.
+It answers one request after the other, since loading torch and sentence-transformers takes longer than an answer. Each
+line of the standard input is a JSON object: {"folder", "texts", "dim", "output"}; dim: so many leading components, or
+null. The file `output` (npz) then holds encode, query, document (the three ways to encode), missing (tensors that the
+folder lacks), and, unless it is a Router, states_0, states_1, ... [tokens, width] and tokens_0, ... of each text. The
+name of the file, alone in a line of the standard output, says that it is written.
 """
 
 import json
@@ -16,9 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 
-def main(request_file: str, output_file: str) -> None:
-    with open(request_file, encoding="utf-8") as file:
-        request = json.load(file)
+def answer(request: dict) -> None:
     texts = request["texts"]
     model = SentenceTransformer(request["folder"], device="cpu", local_files_only=True)
     shortened = {"truncate_dim": request["dim"], "normalize_embeddings": True} if request["dim"] else {}
@@ -36,8 +34,11 @@ def main(request_file: str, output_file: str) -> None:
             with torch.no_grad():
                 states = transformer(**tokens).last_hidden_state[0]
             found |= {f"states_{i}": states.numpy(), f"tokens_{i}": tokens["input_ids"][0].numpy()}
-    np.savez(output_file, **found)
+    np.savez(request["output"], **found)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer(request)
+        print(request["output"], flush=True)

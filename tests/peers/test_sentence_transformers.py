@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 from pathlib import Path
 
 import jax
@@ -28,19 +29,35 @@ from tests.paths import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+PATIENCE_SECONDS = 600
 LENGTHS = [f"{'red lamp garden ' * n}{n}" for n in (1, 2, 3, 5, 8, 11, 13, 21, 40, 80, 120, 400)]
 
 
-@pytest.fixture
-def peer(tmp_path):
+@pytest.fixture(scope="module")
+def process():
+    """One process for all tests of this file: it needs longer to load torch than to encode."""
     if not PYTHON.exists():
         pytest.skip("no .venv-peers; make peers makes it")
+    script = Path(__file__).parent / "encode_with_sentence_transformers.py"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([str(PYTHON), str(script)], text=True, encoding="utf-8", **pipes) as started:
+        yield started
+        started.stdin.close()
 
+
+@pytest.fixture
+def peer(process, tmp_path):
     def ask(folder, texts, *, dim=None):
-        request, output = tmp_path / "request.json", tmp_path / "output.npz"
-        request.write_text(json.dumps({"folder": str(folder), "texts": texts, "dim": dim}))
-        script = Path(__file__).parent / "encode_with_sentence_transformers.py"
-        subprocess.run([str(PYTHON), str(script), str(request), str(output)], check=True, timeout=600)
+        output = tmp_path / "output.npz"
+        request = {"folder": str(folder), "texts": texts, "dim": dim, "output": str(output)}
+        impatience = threading.Timer(PATIENCE_SECONDS, process.kill)
+        impatience.start()
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            assert str(output) in map(str.rstrip, process.stdout), "the peer ended before it had answered"
+        finally:
+            impatience.cancel()
         with np.load(output, allow_pickle=False) as found:
             return dict(found)
 
