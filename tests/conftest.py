@@ -1,7 +1,11 @@
 """Eight CPU devices for the sharding tests; implicit rank promotion is an error."""
 
 import os
+import sys
 
+# The tests start hundreds of Pythons. Each of them would compile the sources of JAX and Transformers to bytecode anew,
+# which takes longer than to run it, where the environment says that bytecode shall not be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import jax
 
+sys.dont_write_bytecode = False
 # The same examples on every run, and none of them against a clock.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
