@@ -56,6 +56,7 @@ FIGURES: dict[str, Shown] = {
     "compile": Shown(speed.compilation, ("compile",)),
     "a_billion_examples": Shown(speed.a_billion_examples, ("compile",), described=()),
     "sentence_transformers": Shown(speed.sentence_transformers, _PEERS),
+    "representax": Shown(speed.representax, ("representax",)),
     "micro_batches": Shown(speed.micro_batches, _PEERS, described=()),
     "exact_search": Shown(speed.exact_search, ("exact_search",)),
     "input_pipeline": Shown(speed.input_pipeline, ("input_pipeline",)),
@@ -64,6 +65,7 @@ FIGURES: dict[str, Shown] = {
     "loss_time": Shown(speed.loss_time, ("loss_time",)),
     "loss_memory": Shown(speed.loss_memory, ("loss_memory",)),
     "stored_vectors": Shown(quality.facts, ("stored_vectors",)),
+    "interruptions": Shown(speed.interruptions, ("interruptions",)),
     "page_faults": Shown(speed.page_faults, ("page_faults",)),
 }
 

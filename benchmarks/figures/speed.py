@@ -100,6 +100,16 @@ def sentence_transformers(*machines: Result) -> str:
     return table(header, rows)
 
 
+def representax(result: Result) -> str:
+    rows = []
+    for one in result.values["outcomes"]:
+        size = f"batches of {amount(one['batch'])} pairs" if "batch" in one else f"{amount(one['count'])} texts"
+        against = (one["speed_against"].get(name) for name in ("representax", "sentence_transformers"))
+        texts = f"{one['benchmark']}, {one.get('pairs') or one.get('texts')}, {size}"
+        rows.append([texts, *(number(value, digits=2) for value in against)])
+    return table(["crops_jax, times as fast as", "representax", "sentence-transformers"], rows)
+
+
 def micro_batches(*machines: Result) -> str:
     """How long a step in micro-batches takes beside a plain one, by machine and batch."""
     rows = []
@@ -318,6 +328,30 @@ def a_billion_examples(result: Result) -> str:
         "hours on the slice",
         "dollars a chip-hour",
         "dollars",
+    ]
+    return table(header, rows)
+
+
+def interruptions(result: Result) -> str:
+    rows = [
+        [
+            f"`{one['program']}`",
+            number(one["whole_seconds"], digits=1),
+            number(one["most_seconds_to_end"], digits=1),
+            reached(one["most_seconds_to_end"], at_most=outcome["aim_seconds"]),
+            ", ".join(map(str, one["statuses"])),
+            ABSENT if one["status_of_the_next_call"] is None else str(one["status_of_the_next_call"]),
+        ]
+        for outcome in result.values["outcomes"]
+        for one in outcome["programs"]
+    ]
+    header = [
+        "program",
+        "a whole run, s",
+        "from SIGTERM to its end, s (maximum)",
+        "reached: at most 30 s",
+        "exit statuses",
+        "exit status of the next call",
     ]
     return table(header, rows)
 

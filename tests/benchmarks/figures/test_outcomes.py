@@ -1,5 +1,6 @@
 """The figures that are taken out of a work directory and out of outcome lines, and the command that stores them."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from benchmarks.figures import __main__ as command
 from benchmarks.figures.outcomes import outcome_lines, pipeline_values
 from benchmarks.figures.results import FOLDER, FiguresError, read_result, write_result
+from benchmarks.figures.speed import interruptions
 
 FIGURE = {"value": 0.123456789, "low": 0.1, "high": 0.2, "queries": 7}
 
@@ -72,6 +74,15 @@ def test_an_unfinished_work_directory_is_refused(tmp_path):
     (tmp_path / "steps.json").write_text("{}")
     with pytest.raises(FiguresError, match="is not finished"):
         pipeline_values(tmp_path)
+
+
+def test_programs_that_end_later_than_a_preemption_allows_are_marked():
+    late = {"program": "b", "whole_seconds": 99.0, "most_seconds_to_end": 30.1, "statuses": [3, 0]}
+    soon = late | {"program": "a", "most_seconds_to_end": 0.42, "statuses": [3, 3], "status_of_the_next_call": 0}
+    outcome = {"aim_seconds": 30, "programs": [soon, late | {"status_of_the_next_call": None}]}
+    values = {"outcomes": [outcome]}
+    rows = interruptions(dataclasses.replace(read_result("page_faults"), values=values)).splitlines()[2:]
+    assert rows == ["| `a` | 99.0 | 0.4 | yes | 3, 3 | 0 |", "| `b` | 99.0 | 30.1 | no | 3, 0 | - |"]
 
 
 def test_outcome_lines_are_the_json_objects_of_a_file(tmp_path):
