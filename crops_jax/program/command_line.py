@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -77,7 +78,7 @@ def _status(
     previous = signal.signal(signal.SIGTERM, _raising(Interrupted(_TERMINATED), received))
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a chain ignores it for its programs
         signal.signal(signal.SIGINT, _raising(KeyboardInterrupt(), received))
-    previous_hook, sys.unraisablehook = sys.unraisablehook, _raises_again(sys.unraisablehook)
+    previous_hook, sys.unraisablehook = sys.unraisablehook, _raises_again(sys.unraisablehook, received)
     noticing = notices.watch(os.environ)
     try:
         check_encoding(given, sys.getfilesystemencoding())
@@ -190,6 +191,8 @@ _SIGNALS = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 """The signals by the exceptions that their handlers raise."""
 
 
+_AGAIN_SECONDS = 0.05
+"""The time after which a signal is sent again that was lost."""
 _TERMINATED = "the program was terminated; nothing half-written is kept; call the same command again"
 
 
@@ -203,23 +206,29 @@ def _raising(error: BaseException, received: list[BaseException]) -> Callable[..
     return handle
 
 
-def _raises_again(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+def _raises_again(hook: Callable[[Any], None], received: list[BaseException]) -> Callable[[Any], None]:
     """Returns a hook for exceptions that Python drops. When a signal raised the exception, it sends the signal again.
 
     A signal can arrive while the garbage collector, a finaliser or a weak reference calls a function. Python drops an
-    exception that is raised there. So the signal is sent again a moment later, to the handler that is set by then.
+    exception that is raised there. So the signal is sent again a moment later, to the handler that is set by then. If
+    that is the same one, the signal is sent until the handler was called: a signal that comes when the main thread is
+    about to wait for a lock does not end the wait, and the next one does. Another handler may count signals.
     """
 
-    def send(number: int) -> None:
-        if callable(signal.getsignal(number)):
+    def send(number: int, first: Any, seen: int) -> None:
+        while callable(handler := signal.getsignal(number)) and len(received) == seen:
             os.kill(os.getpid(), number)
+            if handler is not first:
+                return
+            time.sleep(_AGAIN_SECONDS)
 
     def send_again_or_pass_on(unraisable: Any) -> None:
         number = next((of for kind, of in _SIGNALS.items() if issubclass(unraisable.exc_type, kind)), None)
         if number is None:
             hook(unraisable)
             return
-        timer = threading.Timer(0.05, send, (number,))
+        arguments = (number, signal.getsignal(number), len(received))
+        timer = threading.Timer(_AGAIN_SECONDS, send, arguments)
         timer.daemon = True
         timer.start()
 

@@ -192,7 +192,7 @@ def test_on_a_terminal_there_is_one_line_that_is_drawn_in_place(columns):
 def test_an_error_below_a_line_leaves_the_last_state_above_it():
     code = "from crops_jax.program.progress import ProgressLine\n"
     code += "with ProgressLine(total=2, desc='work', unit='parts', delay=0) as line:\n    line.update()\n    1 / 0\n"
-    lines = on_terminal([sys.executable, "-c", code]).lines
+    lines = on_terminal([sys.executable, "-c", code], environment={"PYTHON_COLORS": "0"}).lines
     assert lines[0].startswith("work 50%")
     assert lines[1].startswith("Traceback")
     assert "ZeroDivisionError: division by zero" in lines
