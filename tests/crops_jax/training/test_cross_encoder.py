@@ -146,7 +146,10 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(pairs, tm
 def test_devices_change_no_loss(uninterrupted, pairs, tmp_path):
     cross_encoder.train(CONFIG.replace(mesh={"data": 8}), *pairs, run=tmp_path)
     losses, expected = ([line["loss"] for line in read_metrics(run)] for run in (tmp_path, uninterrupted[0]))
-    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    # The same function: sums of another order change the last digits. Each step multiplies them, some thousandfold by
+    # step 70, as it does those of another compiler.
+    np.testing.assert_allclose(losses[:3], expected[:3], rtol=1e-5)
+    np.testing.assert_allclose(losses, expected, rtol=1e-2)
 
 
 def test_a_batch_that_the_mesh_cannot_split_is_refused():
