@@ -133,8 +133,15 @@ def _this_process() -> dict[str, Any]:
 
 def _holder(store: ObjectStore, number: int) -> dict[str, Any]:
     """Returns what identifies the process of a claim; empty when it cannot be read."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        holder = json.loads(store.read(claim_name(number)))
+    with contextlib.suppress(FileNotFoundError):
+        return _parsed(store.read(claim_name(number)))
+    return {}
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """Returns what identifies the process of a claim with this text; empty when it is none."""
+    with contextlib.suppress(ValueError):
+        holder = json.loads(text)
         if isinstance(holder, dict) and isinstance(holder.get("process"), int) and "host" in holder:
             return holder
     return {}
@@ -142,7 +149,8 @@ def _holder(store: ObjectStore, number: int) -> dict[str, Any]:
 
 def _is_free(store: ObjectStore, number: int) -> bool:
     """Returns whether a claim was given back, or its process has ended. Raises FileNotFoundError without a claim."""
-    return store.read(claim_name(number)) == _GIVEN_BACK or _is_dead(_holder(store, number))
+    text = store.read(claim_name(number))
+    return text == _GIVEN_BACK or _is_dead(_parsed(text))
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:

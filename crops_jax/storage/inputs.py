@@ -9,7 +9,6 @@ A run that launch.train wrote to the bucket can be copied while it is written. E
 folder with a copy of its own, to which the copy of the run has links.
 """
 
-import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -24,10 +23,9 @@ from crops_jax.artifacts.lock import exclusive
 from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
-from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
 from crops_jax.storage.remote_files import RemoteFiles, note_path
 
-THREADS = 16
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
 """The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
 NEVER_READ = ("compilation_cache", "tensorboard")
@@ -145,9 +143,7 @@ def read_small_files(store: ObjectStore, listing: Mapping[str, Entry], folder: P
 
     if missing := known.keys() - listing.keys():
         raise _damaged(store, min(missing))
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for done in [pool.submit(get, name) for name in small_files(listing)]:
-            done.result()
+    in_parallel(get, small_files(listing))
 
 
 def _copy_of_run(store: ObjectStore, listing: dict[str, Entry], *, arrays: bool) -> Path:
@@ -269,9 +265,7 @@ def _download(store: ObjectStore, wanted: Mapping[str, Entry], known: Mapping[st
         if name in known and content_of(file) != known[name]:
             raise _damaged(store, name)
 
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        for done in [pool.submit(get, name) for name in wanted]:
-            done.result()
+    in_parallel(get, wanted)
 
 
 def _check_copy(

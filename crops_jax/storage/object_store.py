@@ -4,18 +4,22 @@ Every call is tried again with growing waits when the server or the connection f
 that are missing are errors of the user, which say what to do.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from crops_jax.errors import InputError, NamedFailure, one_line
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
+THREADS = 16
+"""The maximum number of calls of `in_parallel` at the same time."""
 WAITS = [0.5, 2.0, 8.0, 30.0]
 """The seconds before the second, third, ... attempt of a call, each multiplied by a random number from 0.5 to 1.5."""
 _CONNECTIONS = 256
@@ -40,6 +44,16 @@ class Entry(NamedTuple):
     """The number of bytes."""
     version: str
     """A text that changes when the object is written again with other bytes: its generation or ETag."""
+
+
+def in_parallel(act: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
+    """Calls a function for each item, in threads, and returns the results in the order of the items.
+
+    All calls are made. Then the error of the first item that has one is raised.
+    """
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        started = [pool.submit(act, item) for item in items]
+        return [one.result() for one in started]
 
 
 class ObjectStore:

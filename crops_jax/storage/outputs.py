@@ -8,15 +8,13 @@ A writer whose claim another one has taken over (crops_jax.storage.claims) finds
 ends without a marker. What it wrote over files of the other shows in their SHA-256, which every reader compares.
 """
 
-import concurrent.futures
 from pathlib import Path
 
 from crops_jax.artifacts.manifest import MANIFEST
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.storage import claims
-from crops_jax.storage.inputs import THREADS
 from crops_jax.storage.marker import MARKER, Content, content_of, data_files, marker_text, read_marker
-from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
 
 _ROUNDS = 3
 """The number of times that files which the listing does not show are uploaded."""
@@ -72,8 +70,12 @@ def publish_folder(folder: Path, store: ObjectStore, seen: dict[str, Entry]) -> 
 
 def _files(folder: Path) -> dict[str, Path]:
     """Returns the files of a folder by their names in the bucket, without locks and other hidden files at its top."""
-    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    return {name: file for name, file in files.items() if not name.startswith(".")}
+    return {name: file for name, file in files_below(folder).items() if not name.startswith(".")}
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Returns all files of a folder by their paths in it, with slashes, in their order."""
+    return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def upload_files(store: ObjectStore, paths: dict[str, Path], *, replaces: bool = True) -> dict[str, Content]:
@@ -86,19 +88,20 @@ def upload_files(store: ObjectStore, paths: dict[str, Path], *, replaces: bool =
 
     Raises NamedFailure when the server lost files again and again.
     """
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        contents = dict(zip(paths, pool.map(content_of, paths.values()), strict=True))
-        missing = list(paths)
-        for _ in range(_ROUNDS):
-            others = [name for name in missing if name != MANIFEST]
-            for done in [pool.submit(store.upload, name, paths[name], replaces=replaces) for name in others]:
-                done.result()
-            if MANIFEST in missing:
-                store.upload(MANIFEST, paths[MANIFEST], replaces=replaces)
-            listing = store.listing()
-            missing = [name for name, one in contents.items() if name not in listing or listing[name].size != one.size]
-            if not missing:
-                return contents
+
+    def upload(name: str) -> None:
+        store.upload(name, paths[name], replaces=replaces)
+
+    contents = dict(zip(paths, in_parallel(content_of, paths.values()), strict=True))
+    missing = list(paths)
+    for _ in range(_ROUNDS):
+        in_parallel(upload, [name for name in missing if name != MANIFEST])
+        if MANIFEST in missing:
+            upload(MANIFEST)
+        listing = store.listing()
+        missing = [name for name, one in contents.items() if name not in listing or listing[name].size != one.size]
+        if not missing:
+            return contents
     raise _lost(store, missing[0])
 
 

@@ -15,7 +15,6 @@ No object of a checkpoint is ever written over: process 0 removes what killed pr
 and the uploads are conditional puts. So a process of an earlier call that still lives cannot damage a checkpoint.
 """
 
-import concurrent.futures
 import contextlib
 import shutil
 import threading
@@ -29,7 +28,6 @@ from crops_jax.storage import claims
 from crops_jax.storage.inputs import (
     CHECKPOINTS,
     NEVER_READ,
-    THREADS,
     download_published,
     read_small_files,
     whole_checkpoints,
@@ -44,8 +42,8 @@ from crops_jax.storage.marker import (
     part_name,
     read_marker,
 )
-from crops_jax.storage.object_store import Entry, ObjectStore
-from crops_jax.storage.outputs import upload_files
+from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
+from crops_jax.storage.outputs import files_below, upload_files
 
 MIRROR_SECONDS = 30.0
 """The seconds between two looks for small files that have changed."""
@@ -366,26 +364,23 @@ class RemoteRun:
 
     def _own_files(self, step: int) -> dict[str, Path]:
         """Returns the files that this process uploads of its part. Those that are no arrays are in all parts."""
-        folder = self.folder / CHECKPOINTS / str(step)
-        files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+        files = files_below(self.folder / CHECKPOINTS / str(step))
         # ITEM/ARRAY/CHUNK
         return {name: file for name, file in files.items() if self._cluster.is_first or name.count("/") >= 2}
 
     def _small_files(self) -> dict[str, Path]:
-        files = {file.relative_to(self.folder): file for file in sorted(self.folder.rglob("*")) if file.is_file()}
         return {
-            name.as_posix(): file
-            for name, file in files.items()
-            if name.parts[0] not in (CHECKPOINTS, *NEVER_READ) and not any(part.startswith(".") for part in name.parts)
+            name: file
+            for name, file in files_below(self.folder).items()
+            if (parts := name.split("/"))[0] not in (CHECKPOINTS, *NEVER_READ)
+            and not any(part.startswith(".") for part in parts)
         }
 
     def _checkpoint(self, step: int) -> ObjectStore:
         return ObjectStore(f"{self.url}/{CHECKPOINTS}/{step}")
 
     def _remove(self, objects: list[str]) -> None:
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            for done in [pool.submit(self._store.remove, [name]) for name in objects]:
-                done.result()
+        in_parallel(lambda name: self._store.remove([name]), objects)
 
     @contextlib.contextmanager
     def _failures_named(self, what: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ import pytest
 from crops_jax import artifacts
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import claims, object_store, outputs, remote_run
+from crops_jax.storage import claims, object_store, remote_run
 from crops_jax.storage.inputs import local_copy
 from crops_jax.storage.object_store import ObjectStore
 from crops_jax.storage.remote_run import RemoteRun
@@ -158,8 +158,7 @@ def test_a_program_that_is_killed_leaves_a_run_that_goes_on(where, s3, tmp_path,
 def test_a_program_killed_at_any_request_leaves_a_run_that_goes_on(s3, tmp_path, monkeypatch):
     monkeypatch.setattr(object_store, "WAITS", [])
     monkeypatch.setattr(claims, "SILENT_SECONDS", -1.0)
-    monkeypatch.setattr(outputs, "THREADS", 1)
-    monkeypatch.setattr(remote_run, "THREADS", 1)
+    monkeypatch.setattr(object_store, "THREADS", 1)
     found = []
     for alive in itertools.count():
         ObjectStore(URL).remove(list(ObjectStore(URL).listing()))
