@@ -163,3 +163,20 @@ def tiny_records(
         backend.pre_tokenizer = pre_tokenizers.Whitespace()
         tokenizer.save(backend, out / "tokenizer")
     return path
+
+
+def elastic_configuration(*, steps: int, evaluate_every_steps: int, checkpoint_every_steps: int) -> str:
+    """The text of a configuration that any number of processes trains, and that logs every step."""
+    return f"""
+from tests.tiny_run import CONFIG as TINY
+
+CONFIG = TINY.replace(
+    mesh={{"data": -1}},
+    training={{
+        "steps": {steps},
+        "log_every_steps": 1,
+        "evaluate_every_steps": {evaluate_every_steps},
+        "checkpoint_every_steps": {checkpoint_every_steps},
+    }},
+)
+"""

@@ -14,17 +14,10 @@ import pytest
 from crops_jax.runs import checkpoints
 from crops_jax.runs.log import read_metrics
 from tests import clusters
-from tests.tiny_run import tiny_records, without_times
+from tests.tiny_run import elastic_configuration, tiny_records, without_times
 
 STEPS = 15
-CONFIGURATION = f"""
-from tests.tiny_run import CONFIG as TINY
-
-CONFIG = TINY.replace(
-    mesh={{"data": -1}},
-    training={{"steps": {STEPS}, "log_every_steps": 1, "evaluate_every_steps": 6, "checkpoint_every_steps": 5}},
-)
-"""
+CONFIGURATION = elastic_configuration(steps=STEPS, evaluate_every_steps=6, checkpoint_every_steps=5)
 # The second process waits forever for the batch of its fifth step.
 HANGING = """
 import os

@@ -32,17 +32,10 @@ from launch.train import train
 from tests import clusters
 from tests.crops_jax.storage.test_staging import call, small_logs
 from tests.tiny_run import CONFIG as TINY
-from tests.tiny_run import tiny_records, use_bag_encoder, without_times
+from tests.tiny_run import elastic_configuration, tiny_records, use_bag_encoder, without_times
 
 STEPS = 9
-CONFIGURATION = f"""
-from tests.tiny_run import CONFIG as TINY
-
-CONFIG = TINY.replace(
-    mesh={{"data": -1}},
-    training={{"steps": {STEPS}, "log_every_steps": 1, "evaluate_every_steps": 6, "checkpoint_every_steps": 3}},
-)
-"""
+CONFIGURATION = elastic_configuration(steps=STEPS, evaluate_every_steps=6, checkpoint_every_steps=3)
 # Each process trains a model that compiles several times faster.
 SMALL = """
 import pytest
