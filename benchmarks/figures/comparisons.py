@@ -5,7 +5,7 @@ gives no table.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from launch.comparison.presentation.claims import (
     NOT_SHOWN,
     NOT_TESTABLE,
     REFUTED,
+    RETRIEVES_MORE,
     Judged,
     Part,
     claimed_pairs,
@@ -65,12 +66,18 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
 
 
 def headline(found: Compared) -> str:
-    """The table of README.md: some systems, and how many claims of the paper are held."""
-    verdicts = [one.verdict for one in found.claims]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in _VERDICTS if verdict in verdicts)
+    """The table of README.md: some systems, and the claims of the paper by verdict."""
     chosen = [one for one in _members(found.comparison) if one.system in _HEADLINE and one.architecture != "hashed"]
-    summary = f"Of {amount(len(verdicts))} claims of the paper: {counts} ([Comparison](docs/comparison.md))."
-    return f"{_table(found.comparison, chosen)}\n\nA generated world. {summary} {_described(found)}"
+    lists = [
+        f"- **{verdict.capitalize()} ({len(texts)}):** {' '.join(f'{text}.' for text in _folded(texts))}"
+        for verdict in _VERDICTS
+        if (texts := [one.claim.text for one in found.claims if one.verdict == verdict])
+    ]
+    origin = (
+        f"A generated world. {_described(found)} These are the {amount(len(found.claims))} claims of the paper; "
+        "[Comparison](docs/comparison.md#claims-of-the-paper) has the differences that decide on them:"
+    )
+    return "\n\n".join([_table(found.comparison, chosen), origin, "\n".join(lists)])
 
 
 def main_table(found: Compared) -> str:
@@ -125,6 +132,15 @@ def _name(one: Trained) -> str:
 def _cell(comparison: Comparison, one: Trained, metric: str) -> str:
     mean = comparison.means.get((*one.key, metric))
     return ABSENT if mean is None else f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)})"
+
+
+def _folded(texts: Sequence[str]) -> list[str]:
+    """The texts of claims, those that compare CroPS with one other system joined into the first of them."""
+    others = [text.removeprefix(RETRIEVES_MORE) for text in texts if text.startswith(RETRIEVES_MORE)]
+    rest = [text for text in texts if not text.startswith(RETRIEVES_MORE)]
+    if not others:
+        return rest
+    return [RETRIEVES_MORE + " and ".join(filter(None, [", ".join(others[:-1]), others[-1]])), *rest]
 
 
 def _evidence(part: Part) -> str:

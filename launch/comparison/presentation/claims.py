@@ -74,8 +74,12 @@ class Judged:
     """A sentence, for a claim that has no parts."""
 
 
+RETRIEVES_MORE = "CroPS retrieves more than "
+"""The first words of the claims that compare CroPS with one other system, in CT and QR."""
+
+
 def _beats(other: str, name: str) -> Claim:
-    return Claim(text=f"CroPS retrieves more than {name} (CT and QR)", better="crops", worse=(other,))
+    return Claim(text=f"{RETRIEVES_MORE}{name}", better="crops", worse=(other,))
 
 
 def _negatives_help(system: str, name: str) -> Claim:
