@@ -10,6 +10,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,8 @@ WAITS = [0.5, 2.0, 8.0, 30.0]
 """The seconds before the second, third, ... attempt of a call, each multiplied by a random number from 0.5 to 1.5."""
 _CONNECTIONS = 256
 """The maximum number of requests to a server of S3 at the same time; botocore has 10 unless it is told otherwise."""
+_SIGNED_SECONDS = 300
+"""How long a signed URL of S3 is used before the next one is made. It is valid for an hour."""
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 _CREDENTIALS = {
     "gs": "call `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
@@ -247,7 +250,7 @@ def _open(scheme: str) -> Any:
             import s3fs
 
             once: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-            once["max_pool_connections"] = _CONNECTIONS
+            once |= {"max_pool_connections": _CONNECTIONS, "signature_version": "s3v4"}  # also for signed URLs
             opened = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
             opened.retries = 1
             return opened
@@ -262,20 +265,42 @@ def _open(scheme: str) -> Any:
 
 
 def _s3_range(file_system: Any, path: str, wanted: str, version: str) -> tuple[bytes, str]:
-    """Returns a range of the version of an object that has this ETag, and the Content-Range of the answer."""
+    """Returns a range of the version of an object that has this ETag, and the Content-Range of the answer.
+
+    get_object of botocore describes, resolves and signs every request, which takes longer than the request itself. One
+    signed URL serves all ranges of an object, and goes through the HTTP session of the client. get_object is called
+    where such a URL is answered otherwise, because it raises the right errors and follows a bucket to its region.
+    """
+    from botocore.awsrequest import AWSPreparedRequest
     from fsspec.asyn import sync
 
     bucket, key, _ = file_system.split_path(path)
+    url = _signed_url(file_system, path, int(time.monotonic() / _SIGNED_SECONDS))
+    headers = {"Range": wanted} | ({"If-Match": f'"{version}"'} if version else {})
     condition = {"IfMatch": f'"{version}"'} if version else {}
 
     async def get() -> tuple[bytes, str]:
-        # cat_file of s3fs takes no condition.
-        answer = await file_system._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **condition)
-        async with answer["Body"] as body:
-            return await body.read(), answer.get("ContentRange", "")
+        client = await file_system.get_s3(bucket)
+        request = AWSPreparedRequest("GET", url, headers, None, stream_output=False)
+        answer = await client._endpoint.http_session.send(request)
+        data = await answer.content
+        if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+            return data, answer.headers.get("Content-Range", "")
+        whole = await file_system._call_s3("get_object", Bucket=bucket, Key=key, Range=wanted, **condition)
+        async with whole["Body"] as body:
+            return await body.read(), whole.get("ContentRange", "")
 
     found: Any = sync(file_system.loop, get)  # its annotation says None
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _signed_url(file_system: Any, path: str, period: int) -> str:
+    """Returns a URL that reads an object and is signed anew in each period of _SIGNED_SECONDS.
+
+    Credentials that expire are renewed at least ten minutes before, so that a URL does not outlive them.
+    """
+    return file_system.url(path, expires=3600)
 
 
 def _gs_range(file_system: Any, path: str, wanted: str, version: str) -> tuple[bytes, str]:

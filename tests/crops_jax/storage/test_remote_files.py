@@ -4,6 +4,7 @@ import pickle
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure
+from crops_jax.storage import object_store
 from crops_jax.storage.inputs import copy_shards, local_copy
 from crops_jax.storage.object_store import ObjectStore
 from crops_jax.storage.remote_files import GAP_BYTES, Piece, RemoteFiles, note_path, pieces
@@ -139,6 +140,28 @@ def test_a_range_is_tried_again(s3, kind):
     s3.faults(kind, method="GET", containing=SHARD, times=10)
     with pytest.raises(NamedFailure, match="s3://bucket/records: 4 attempts failed"):
         remote.read([(SHARD, 10, 30)], threads=2)
+
+
+def test_one_signature_serves_all_ranges_of_a_shard_of_s3(s3, monkeypatch):
+    monkeypatch.setattr(object_store, "_SIGNED_SECONDS", 10**9)
+    ObjectStore("s3://bucket/a b+é").write(SHARD, bytes(8 * 70_000))
+    remote = opened("s3://bucket/a b+é")
+    s3.reset()
+    remote.read([(SHARD, place * 70_000, place * 70_000 + 10) for place in range(8)], threads=1)
+    paths = [path for method, path in s3.requests if method == "GET"]
+    assert len(paths) == 8
+    assert len({path.partition("X-Amz-Signature=")[2] for path in paths}) == 1
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in paths[0]  # objects under keys of KMS refuse older signatures
+
+
+def test_a_signed_url_that_is_refused_does_not_end_the_read(s3):
+    ObjectStore("s3://bucket/records").write(SHARD, TEXT)
+    remote = opened("s3://bucket/records")
+    s3.faults("forbidden", method="GET", containing="X-Amz-Signature", times=100)
+    assert remote.read([(SHARD, 10, 30)], threads=1) == [TEXT[10:30]]
+    s3.faults("forbidden", method="GET", containing=SHARD, times=100)
+    with pytest.raises(InputError, match=r"s3://bucket/records: access is refused .*set AWS_PROFILE"):
+        remote.read([(SHARD, 10, 30)], threads=1)
 
 
 def test_a_failure_ends_the_requests_that_wait(s3):
