@@ -13,7 +13,6 @@ from crops_jax import program
 from crops_jax.losses import Split
 from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import configured_loss
-from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 from tests.crops_jax.losses.test_over_devices import mesh_of
 from tests.paths import ROOT
@@ -82,7 +81,7 @@ def test_its_loss_and_gradients_of_a_tiny_batch_are_finite(name):
     labels = sparse(matrix)
     scores = jnp.full(labels.level.shape, 0.7) if config.distillation != "none" else None
 
-    @jax.jit(compiler_options=QUICK)
+    @jax.jit
     def run(q, d):
         def loss(q, d):
             inputs = LossInputs(q, d, labels, jnp.asarray(weights), jnp.asarray(mask), log_p, scores)

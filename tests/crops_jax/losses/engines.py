@@ -8,11 +8,10 @@ import numpy as np
 
 from crops_jax.losses.level_sums import streaming
 from crops_jax.losses.level_sums.sums import LOWEST
-from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 
 
-@functools.partial(jax.jit, static_argnames=("plan", "margin"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("plan", "margin"))
 def pulled(q, d, temperatures, doc_index, offset, cotangents, *, plan, margin):
     threshold = jnp.full(q.shape[0], 0.3) if margin else None
 

@@ -4,9 +4,6 @@ import numpy as np
 
 from tests.crops_jax.losses.pairwise.definitions import PAIRWISE, pair_terms
 
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiler options for programs that run a few times on tiny arrays: half the time to compile, the same numbers."""
-
 
 def reference(
     name,

@@ -16,7 +16,7 @@ from crops_jax.losses import (
     softmax_cross_entropy,
 )
 from crops_jax.losses.level_sums import streaming
-from tests.crops_jax.losses.reference import QUICK, differences, reference
+from tests.crops_jax.losses.reference import differences, reference
 from tests.crops_jax.losses.test_h_infonce import assert_close, random_case, sparse
 
 IMPLEMENTATIONS = ["dense", "streaming"]
@@ -29,7 +29,7 @@ LOSSES = {
 FALLING = np.float32([0.5, 0.4, 0.3, 0.2, 0.1])
 
 
-@functools.partial(jax.jit, static_argnames=("name", "implementation", "options", "form"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("name", "implementation", "options", "form"))
 def _compiled(q, d, labels, temperature, weights, mask, log_p, *, name, implementation, options, form):
     def loss(q, d, temperature):
         given = {"temperatures": temperature, "form": form} if name == "rince" else {"temperature": temperature}
@@ -122,7 +122,7 @@ def test_rince_out_of_one_temperature_is_h_infonce(normalization):
         ranked, with_peers = (rince(*arrays, temperatures=equal, form=form, **shared) for form in ("out", "in"))
         return ranked, with_peers, h_infonce(*arrays, temperature=0.07, **shared)
 
-    ranked, with_peers, graded = map(float, jax.jit(run, compiler_options=QUICK)())
+    ranked, with_peers, graded = map(float, jax.jit(run)())
     assert ranked == pytest.approx(graded, rel=2e-7)
     assert with_peers != pytest.approx(graded, rel=1e-3)
 

@@ -27,7 +27,6 @@ from crops_jax.losses.configured import configured_loss
 from crops_jax.runs.checkpoints import Checkpoints, Progress
 from crops_jax.training.state import restore_state, save_state
 from crops_jax.training.step import device_batch, make_train_step
-from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 from tests.crops_jax.training.test_step import PLAIN, bag, batch_of, first_moments
 from tests.tiny_run import state_of
@@ -55,15 +54,13 @@ def configured(config):
         temperature = jnp.float32(0.1)
         return configured_loss(config, LossInputs(*arrays, **given), temperature=temperature, split=split)
 
-    found = jax.jit(run, compiler_options=QUICK)()
+    found = jax.jit(run)()
     return float(found.loss), found.counters
 
 
 def value(function, **arguments):
     arrays, given = arrays_of()
-    return pytest.approx(
-        float(jax.jit(lambda: function(*arrays, **given, **arguments), compiler_options=QUICK)()), rel=1e-6
-    )
+    return pytest.approx(float(jax.jit(lambda: function(*arrays, **given, **arguments))()), rel=1e-6)
 
 
 def test_the_name_chooses_the_loss():
@@ -99,8 +96,7 @@ def test_distillation_is_added_with_its_weight(form, function):
             run(**distilled, matryoshka_dims=(3,)),
             run(**distilled, name="ranknet"),
             run(name="ranknet"),
-        ),
-        compiler_options=QUICK,
+        )
     )()
     assert plain.distillation is None
     alone = value(function, teacher_scores=jnp.asarray(scores), temperature=0.1, teacher_temperature=2.0)

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from crops_jax.labels import SparseLabels, dense_labels
 from crops_jax.losses import LossOptions, Split, distillation_kl, margin_mse
-from tests.crops_jax.losses.reference import QUICK, differences
+from tests.crops_jax.losses.reference import differences
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 from tests.crops_jax.losses.test_over_devices import mesh_of
 
@@ -36,7 +36,7 @@ BY_HAND = {
 
 
 def loss_of(form, *arrays, **given):
-    return jax.jit(lambda: LOSSES[form](*arrays, **given), compiler_options=QUICK)()
+    return jax.jit(lambda: LOSSES[form](*arrays, **given))()
 
 
 @every_loss
@@ -101,7 +101,7 @@ def entries(labels, thetas):
     return np.where(columns >= 0, np.take_along_axis(thetas, np.maximum(columns, 0), axis=1), np.float32(0.5))
 
 
-@functools.partial(jax.jit, static_argnames=("form", "implementation", "normalization"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("form", "implementation", "normalization"))
 def compiled(q, d, temperature, labels, thetas, weights, mask, *, form, implementation, normalization):
     def loss(q, d, temperature):
         given = {"query_weights": weights, "doc_mask": mask, "options": LossOptions(normalization=normalization)}
@@ -163,7 +163,7 @@ def test_any_number_of_devices_gives_the_loss_of_one(form):
 
 
 def value_over(split, form, arrays, mask):
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(q, d, labels, thetas, weights):
         def loss(q, d):
             given = {
@@ -221,7 +221,7 @@ def test_the_order_of_a_querys_documents_becomes_that_of_the_teacher(form):
         pairs = [(row, a, b) for row in range(queries) for a in range(documents) for b in range(a)]
         return np.mean([(scores[r, a] > scores[r, b]) == bool(thetas[r, a] > thetas[r, b]) for r, a, b in pairs])
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def trained(vectors):
         rate = 3.0 if form == "kl" else 0.3
         return jax.lax.fori_loop(

@@ -11,7 +11,7 @@ from crops_jax.labels import SparseLabels
 from crops_jax.losses import h_infonce
 from crops_jax.losses.level_sums import api, gpu_kernel, streaming
 from tests.crops_jax.losses.engines import assert_same, side_by_side
-from tests.crops_jax.losses.reference import QUICK, differences, reference
+from tests.crops_jax.losses.reference import differences, reference
 from tests.crops_jax.losses.test_h_infonce import random_case, sparse
 from tests.crops_jax.losses.test_over_devices import mesh_of
 from tests.gpu_lowering import lowers_triton
@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_the_definition(small_tiles, monkeypatch):
     def definition(q, d, temperature):
         return reference("h_infonce", q @ d.T, matrix, temperature, weights=np.float64(weights), mask=mask)
 
-    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
     for temperature in (1.0, 0.05, 0.01):
         given = [np.float32(one) for one in (q, d, temperature)]
         found, gradients = run(*given)
@@ -85,7 +85,7 @@ def test_named_pairs_that_crowd_one_tile_are_all_taken_out(small_tiles):
     q, d = (random.normal(size=(count, 4)).astype(np.float32) for count in (queries, docs))
     plan = streaming.Plan(None, (), "gather", 8, "gpu kernels", interpret=True)
     offset = np.zeros(docs, np.float32)
-    run = jax.jit(functools.partial(streaming.streaming_sums, plan), compiler_options=QUICK)
+    run = jax.jit(functools.partial(streaming.streaming_sums, plan))
     raw = run(q, d, jnp.ones(1), jnp.asarray(index), jnp.asarray(offset), None)
     np.testing.assert_allclose(raw.greatest, q @ d[-1], rtol=1e-5)
     np.testing.assert_allclose(raw.log_total[:, 0], 0, atol=1e-6)

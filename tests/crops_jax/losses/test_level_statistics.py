@@ -15,7 +15,6 @@ from crops_jax.losses.hierarchical_infonce import h_infonce_terms
 from crops_jax.losses.level_statistics import LevelStatistics, as_fields, as_sums, level_statistics
 from crops_jax.losses.level_sums import streaming
 from crops_jax.losses.terms import batch_loss
-from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import IMPLEMENTATIONS, random_case, sparse
 from tests.crops_jax.losses.test_over_devices import mesh_of
 
@@ -39,7 +38,7 @@ def definition(scores, matrix, weights, mask, margin) -> LevelStatistics:
     return LevelStatistics(anchors, recalled, gaps)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "split"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("config", "split"))
 def statistics_of(q, d, labels, weights, mask, *, config, split):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "_TILE", 4)
@@ -74,7 +73,7 @@ def test_statistics_are_those_of_the_definition(implementation, margin, devices)
 
 
 def test_an_anchor_needs_something_real_and_unignored_strictly_below():
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def of_row(levels):
         q, d = jnp.ones((1, 1)), jnp.array([[0.5], [0.25], [0.75]])
         _, sums = batch_loss("h_infonce", h_infonce_terms, LossInputs(q, d, levels[None]), temperatures=1.0)
@@ -118,7 +117,7 @@ def test_sums_over_steps_become_the_fields_of_a_line():
 def test_a_loss_of_what_is_not_finite_is_nan(implementation):
     q, d, matrix, _, _ = random_case(1)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def loss(q, d, temperature):
         return h_infonce(q, d, sparse(matrix), temperature=temperature, implementation=implementation)
 

@@ -11,7 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from crops_jax.labels import SparseLabels
 from crops_jax.losses import LossOptions, Split, h_infonce
 from crops_jax.losses.level_sums import streaming
-from tests.crops_jax.losses.reference import QUICK
 from tests.crops_jax.losses.test_h_infonce import assert_close, definition, definition_gradients, random_case, sparse
 
 QUERIES, DOCS, DIM, TEMPERATURE = 16, 40, 16, 0.02
@@ -36,7 +35,7 @@ def over(split, arguments, **given):
         rows = NamedSharding(split.mesh, PartitionSpec(split.axes))
         q, d, labels, weights = jax.device_put((q, d, labels, weights), rows)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(q, d, temperature, labels, weights, mask):
         def value(q, d, temperature):
             return h_infonce(

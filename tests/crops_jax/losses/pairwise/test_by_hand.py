@@ -16,7 +16,6 @@ from crops_jax.losses.configured import _FORMULAS, _PAIR_FORMULAS, configured_im
 from crops_jax.losses.pairwise.rank_weights import ranks
 from crops_jax.losses.pairwise.scored_batch import ScoredBatch
 from tests.crops_jax.losses.pairwise.definitions import PAIRWISE
-from tests.crops_jax.losses.reference import QUICK
 
 LN = math.log
 LOG2_3 = math.log2(3)
@@ -43,7 +42,7 @@ BY_HAND = {
 }
 
 
-@functools.partial(jax.jit, static_argnames=("name", "options"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("name", "options"))
 def compiled(docs, temperature, labels, log_p, *, name, options):
     def loss(docs, temperature):
         given = {"temperature": temperature, "doc_mask": MASK, "options": options}

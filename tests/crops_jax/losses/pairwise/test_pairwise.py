@@ -14,14 +14,14 @@ from crops_jax.losses.arguments import LossInputs
 from crops_jax.losses.configured import _PAIR_FORMULAS, configured_loss
 from crops_jax.losses.pairwise.scored_batch import pairwise_loss
 from tests.crops_jax.losses.pairwise.definitions import PAIRWISE
-from tests.crops_jax.losses.reference import QUICK, differences, reference
+from tests.crops_jax.losses.reference import differences, reference
 from tests.crops_jax.losses.test_h_infonce import assert_close, random_case, sparse
 from tests.crops_jax.losses.test_over_devices import mesh_of
 
 KINDS = ["mixed", "no level 0", "rare", "all ignored", "one level", "no anchors"]
 
 
-@functools.partial(jax.jit, static_argnames=("name", "options", "split"), compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames=("name", "options", "split"))
 def _compiled(q, d, labels, temperature, weights, mask, log_p, *, name, options, split=None):
     def loss(q, d, temperature):
         inputs = LossInputs(q, d, labels, weights, mask, log_p)
@@ -132,7 +132,7 @@ def test_statistics_and_counters_are_those_of_every_loss():
         config = LossConfig(name=name, ignore_margin=0.3)
         return configured_loss(config, inputs, temperature=jnp.float32(0.1), split=Split(mesh_of(1)))
 
-    both = [jax.jit(functools.partial(run, name), compiler_options=QUICK)() for name in ("ranknet", "h_infonce")]
+    both = [jax.jit(functools.partial(run, name))() for name in ("ranknet", "h_infonce")]
     (one, counters, levels, _), (other, other_counters, other_levels, _) = jax.device_get(both)
     assert one != other
     assert counters == other_counters

@@ -21,7 +21,6 @@ from crops_jax.models.attention.plain import attend, visible
 from crops_jax.models.dual_encoder import DualEncoder
 from tests.gpu_lowering import lowers_triton
 
-QUICK = {"xla_backend_optimization_level": 0}
 _PATHS = {"gpu": gpu_kernel.attend_segments, "tpu": flash_attention._splash}
 
 
@@ -49,7 +48,7 @@ def with_gradients(function, *arguments, cotangent):
         found, pull = jax.vjp(function, *arguments)
         return found, pull(cotangent.reshape(found.shape))
 
-    return jax.tree.leaves(jax.jit(run, compiler_options=QUICK)(*arguments))
+    return jax.tree.leaves(jax.jit(run)(*arguments))
 
 
 def assert_as_plain(path, causal, sizes, *, segments=None, tolerance=1e-5):
@@ -117,7 +116,7 @@ def embeddings_and_input_gradients(model, *, shape, flash=None):
         # No two places have the same token.
         return embeddings, back(pull)[0][tokens]
 
-    return jax.jit(run, compiler_options=QUICK)
+    return jax.jit(run)
 
 
 def assert_isolated(family, *, rows, row_tokens, flash=None):
