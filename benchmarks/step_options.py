@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -44,6 +44,9 @@ from crops_jax.training.step import device_batch, make_train_step
 
 QUERY_TOKENS, COLUMNS, LABELLED = 6, 2, 32
 STATISTICS = "crops_jax.losses.configured.level_statistics"
+
+Times = list[tuple[float, float]]
+"""The seconds of a step in each round, by the clock and by the processor."""
 
 
 def made_up_batch(config: Config, *, tokens: int) -> Batch:
@@ -101,11 +104,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         steps = {"without": Step(config, batch)}
     steps["statistics"] = Step(config, batch)
     steps["average"] = Step(config.replace(optimizer={"ema_decay": 0.999}), batch)
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    names = list(steps)
-    for turn in range(arguments.rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(steps[name].seconds())
+    seconds = in_turn(steps, rounds=arguments.rounds)
     return {
         "benchmark": "step_options",
         "batch": arguments.batch,
@@ -113,27 +112,39 @@ def measure(arguments: argparse.Namespace) -> dict:
         "rounds": arguments.rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
-        "seconds": {name: _medians(zip(*times)) for name, times in seconds.items()},
+        "seconds": {name: medians(times) for name, times in seconds.items()},
         "against_without": {
             name: {
-                "seconds": _medians(
-                    [a / b for a, b in zip(times, others, strict=True)]
-                    for times, others in zip(zip(*seconds[name]), zip(*seconds["without"]), strict=True)
-                ),
+                "seconds": ratios(seconds[name], seconds["without"]),
                 "operations": round(steps[name].compiler_count("flops") / steps["without"].compiler_count("flops"), 4),
                 "bytes": round(
                     steps[name].compiler_count("bytes accessed") / steps["without"].compiler_count("bytes accessed"), 4
                 ),
             }
-            for name in names
+            for name in steps
             if name != "without"
         },
     }
 
 
-def _medians(columns: Iterable[Sequence[float]]) -> dict[str, float]:
-    """Returns the medians of the two columns: by the clock and by the processor."""
-    return {name: round(statistics.median(column), 4) for name, column in zip(("clock", "processor"), columns)}
+def in_turn(steps: Mapping[str, Step], *, rounds: int) -> dict[str, Times]:
+    """Returns the seconds of each step in each round. A round runs every step once, in a rotating order."""
+    seconds: dict[str, Times] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(steps[name].seconds())
+    return seconds
+
+
+def medians(times: Times) -> dict[str, float]:
+    """Returns the median seconds by the clock and by the processor."""
+    return {name: round(statistics.median(column), 4) for name, column in zip(("clock", "processor"), zip(*times))}
+
+
+def ratios(times: Times, others: Times) -> dict[str, float]:
+    """Returns the medians, over rounds, of the seconds of one step as a multiple of those of another."""
+    return medians([(a[0] / b[0], a[1] / b[1]) for a, b in zip(times, others, strict=True)])
 
 
 def main() -> None:

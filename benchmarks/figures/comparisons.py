@@ -31,14 +31,16 @@ from launch.comparison.presentation.page import groups_of
 from launch.comparison.results.files import stored_results
 from launch.comparison.results.setting import Setting, read_setting
 from launch.comparison.results.table import Comparison, Trained, compare_results
+from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
 SAMPLES = 20_000
 """The number of bootstrap samples, the default of launch.compare."""
 
 _REFERENCE = "crops"
-_HEADLINE = ("bm25", "nce", "adore_star", "fs_lr", "crops")
-"""The systems of README.md: BM25, the plain encoder, one with mined negatives, the baseline of CroPS, and CroPS."""
+_HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
+"""The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
+CroPS, and CroPS."""
 _VERDICTS = (HELD, REFUTED, NOT_SHOWN, NOT_RUN, NOT_TESTABLE)
 
 
@@ -82,7 +84,19 @@ def headline(found: Compared) -> str:
 
 def main_table(found: Compared) -> str:
     """All systems of the main table, sorted by the first metric, and how they were measured."""
-    return f"{_table(found.comparison, _members(found.comparison))}\n\n{_described(found)}"
+    return f"{_table(found.comparison, _members(found.comparison), with_seeds=True)}\n\n{_described(found)}"
+
+
+def ablations(found: Compared) -> str:
+    """One table for each ablation: the perspectives, the labels and the losses."""
+    parts = []
+    for group, heading in GROUPS.items():
+        members = [one for one in _members(found.comparison, group) if one.architecture == "transformer"]
+        if group != "systems" and len(members) > 1:
+            parts.append(
+                f"{heading}:\n\n{_table(found.comparison, members, with_seeds=True)}"
+            )
+    return "\n\n".join(parts)
 
 
 def claims_table(found: Compared) -> str:
@@ -97,6 +111,7 @@ def claims_table(found: Compared) -> str:
 COMPARISONS: Mapping[str, tuple[str, Callable[[Compared], str]]] = {
     "generated_world_headline": ("generated_world", headline),
     "generated_world": ("generated_world", main_table),
+    "generated_world_ablations": ("generated_world", ablations),
     "generated_world_claims": ("generated_world", claims_table),
 }
 """The name in a marker -> the folder in docs/results, and the function that makes the table."""
@@ -109,9 +124,9 @@ def comparison_markdown(name: str, *, folder: Path = FOLDER) -> str:
     return "" if found is None else render(found)
 
 
-def _members(comparison: Comparison) -> list[Trained]:
-    """The systems of the main table, best first by its first metric."""
-    members = [one for one in comparison.trained if "systems" in groups_of(one.system)]
+def _members(comparison: Comparison, group: str = "systems") -> list[Trained]:
+    """The systems of a table, best first by its first metric."""
+    members = [one for one in comparison.trained if group in groups_of(one.system)]
 
     def value(one: Trained) -> float:
         return next((mean.value for metric in MAIN if (mean := comparison.means.get((*one.key, metric)))), 0.0)
@@ -119,10 +134,16 @@ def _members(comparison: Comparison) -> list[Trained]:
     return sorted(members, key=lambda one: -value(one))
 
 
-def _table(comparison: Comparison, members: list[Trained]) -> str:
+def _table(comparison: Comparison, members: list[Trained], *, with_seeds: bool = False, with_cost: bool = False) -> str:
     metrics = [metric for metric in MAIN if metric in comparison.metrics]
-    rows = [[_name(one), *(_cell(comparison, one, metric) for metric in metrics)] for one in members]
-    return table(["system", *(metric_label(metric) for metric in metrics)], rows)
+    header = ["system", *(["seeds"] if with_seeds else []), *map(metric_label, metrics)]
+    header += ["median time of a step, s"] if with_cost else []
+    rows = []
+    for one in members:
+        seeds = [amount(len(one.results))] if with_seeds else []
+        cost = [number(one.figure("step_seconds"))] if with_cost else []
+        rows.append([_name(one), *seeds, *(_cell(comparison, one, metric) for metric in metrics), *cost])
+    return table(header, rows)
 
 
 def _name(one: Trained) -> str:

@@ -94,7 +94,7 @@ GROUPS = {
     "systems": "Systems",
     "perspectives": "Ablation of the perspectives, cumulative and each alone",
     "labels": "Ablation of the levels",
-    "losses": "Ablation of the loss, with its cost",
+    "losses": "Ablation of the loss",
 }
 """The tables of the page with their headings."""
 

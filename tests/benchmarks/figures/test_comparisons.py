@@ -50,7 +50,7 @@ def test_the_figures_are_those_of_launch_compare(folder):
 
 def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(folder):
     lines = comparison_markdown("generated_world", folder=folder).splitlines()
-    assert lines[0] == "| system | CT Recall@100 | QR Recall@100 |"
+    assert lines[0] == "| system | seeds | CT Recall@100 | QR Recall@100 |"
     assert [line.split("`")[1] for line in lines[2:5]] == ["crops", "fs_lr", "bm25"]
     assert lines[5] == ""
     assert lines[6].startswith("Means over 1 to 2 seeds")
@@ -58,6 +58,17 @@ def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(fol
     assert (
         "`python -m launch.compare --output TABLE --results RESULTS`; 5 cells in 1.0 hours on A processor" in lines[6]
     )
+
+
+def test_each_ablation_has_a_table_of_the_systems_that_were_run(folder):
+    text = comparison_markdown("generated_world_ablations", folder=folder)
+    headings = [line for line in text.splitlines() if line.endswith(":")]
+    assert headings == [
+        "Ablation of the perspectives, cumulative and each alone:",
+        "Ablation of the loss:",
+    ]
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [["| `crops`", "2"], ["| `fs_lr`", "1"], ["| `crops`", "2"], ["| `infonce`", "1"]]
 
 
 def test_the_front_page_names_the_claims_by_verdict(folder):
