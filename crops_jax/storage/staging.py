@@ -4,7 +4,7 @@ An input becomes a verified local copy; that of records lacks their shards until
 is a local folder which crops_jax.storage.remote_run keeps like the one in the bucket. Any other output is written to
 CROPS_CACHE/outputs/KEY/NAME, which one process at a time uses, and published when the program has ended well. What is
 in the bucket already stands there as its manifest, so that the program refuses or replaces it as it would a local
-folder.
+folder. What the program leaves as it stood is not published.
 """
 
 import contextlib
@@ -40,6 +40,8 @@ class _Output(typing.NamedTuple):
     """The listing of the path when the program began."""
     local: Path
     """The path that the program writes."""
+    stand_in: "dict[str, tuple[int, int]] | None"
+    """The files (see `_files`) that stood there for those in the bucket; None: what an earlier call wrote."""
 
 
 @contextlib.contextmanager
@@ -161,11 +163,11 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
     refuse_claimed(store, seen)
     files = data_files(seen)
     if is_resumed and not {MARKER, RUN_MARKER} & seen.keys() and (claims(seen) or not files):
-        return _Output(store, seen, local)
+        return _Output(store, seen, local, None)
     _remove(local)
     if is_resumed and MARKER in seen:
         shutil.copytree(local_copy(store.url), local)
-        return _Output(store, seen, local)
+        return _Output(store, seen, local, None)
     if "" in files:
         store.download("", local, size=files[""].size)
     elif MANIFEST in files and (MARKER in seen or RUN_MARKER in seen or not claims(seen)):
@@ -174,12 +176,23 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
     elif files and not claims(seen):
         local.mkdir()
         (local / next(iter(files)).rpartition("/")[2]).touch()  # a file of others, which no program replaces
-    return _Output(store, seen, local)
+    return _Output(store, seen, local, _files(local))
+
+
+def _files(path: Path) -> dict[str, tuple[int, int]]:
+    """Returns the inode and the time of change of a file, or of each file of a folder; empty when there is none."""
+    from crops_jax.storage.outputs import files_below
+
+    files = {"": path} if path.is_file() else files_below(path)
+    return {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in files.items()}
 
 
 def _publish(output: _Output) -> None:
+    """Publishes what a program has written. A stand-in that it left as it was would replace the files in the bucket."""
     from crops_jax.storage.outputs import is_published, publish_file, publish_folder
 
+    if _files(output.local) == output.stand_in:
+        return
     if output.local.is_dir() and not is_published(output.local, output.store, output.seen):
         publish_folder(output.local, output.store, output.seen)
     elif output.local.is_file():

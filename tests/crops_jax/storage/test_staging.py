@@ -129,6 +129,20 @@ def test_an_output_that_exists_is_refused_or_replaced_as_a_local_one(logs, capfd
     assert (local_copy("s3://bucket/a") / "count").read_text() == "3"
 
 
+def test_what_lies_beside_an_output_stays_when_the_program_does_not_write_it(logs, capfd):
+    """The rows that an earlier call set aside, and files of others with that name."""
+    aside, notes = ObjectStore("s3://bucket/a.quarantine"), ObjectStore("s3://bucket/b.quarantine")
+    manifest = artifacts.new_manifest(program="data.tables", kind="quarantine", arguments={}, inputs={})
+    for name, content in [("candidates.parquet", b"rows"), ("manifest.json", json.dumps(manifest).encode())]:
+        aside.write(name, content)
+    notes.write("notes.txt", b"mine")
+    before = aside.listing(), notes.listing()
+    for name in ("a", "b"):
+        assert call(count, capfd, "--logs", logs, "--output", f"s3://bucket/{name}")[0] == 0
+    assert (aside.listing(), notes.listing()) == before
+    assert notes.read("notes.txt") == b"mine"
+
+
 def test_files_of_others_are_never_replaced(logs, capfd):
     ObjectStore("s3://bucket/mine").write("thesis.tex", b"1")
     status, _, err = call(count, capfd, "--logs", logs, "--output", "s3://bucket/mine", "--overwrite")
