@@ -18,6 +18,7 @@ from crops_jax.artifacts.json_fields import read_object, typed
 from crops_jax.config.cross_encoder import CrossEncoderConfig
 from crops_jax.config.experiment import Config
 from crops_jax.errors import InputError
+from crops_jax.storage.names import shown_in
 
 ConfigSections = Config | CrossEncoderConfig
 """A configuration whose fields are sections. A section that both classes have means the same in both."""
@@ -62,7 +63,15 @@ def differing_fields(stored: dict[str, Any], config: ConfigSections) -> list[str
 
 def binding_sections(config: ConfigSections) -> dict[str, dict[str, Any]]:
     """Returns the fields that a resumed run must keep, by section, as JSON stores them: tuples are lists."""
-    return _binding(json.loads(json.dumps(asdict(config))))
+    return _binding(as_sections(config))
+
+
+def as_sections(config: ConfigSections) -> dict[str, dict[str, Any]]:
+    """Returns all fields by section, as JSON stores them: tuples are lists.
+
+    Weights in a bucket have their path there, because each machine, and each version of them, has a copy of its own.
+    """
+    return shown_in(asdict(config))
 
 
 def config_hash(sections: dict[str, dict[str, Any]]) -> str:
@@ -93,7 +102,7 @@ def _fields(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def write_config(file: Path, config: ConfigSections) -> None:
     """Writes the config.json of a run."""
-    write_text(file, json.dumps(asdict(config), indent=2, sort_keys=True) + "\n")
+    write_text(file, json.dumps(as_sections(config), indent=2, sort_keys=True) + "\n")
 
 
 def read_sections(file: Path, *, remedy: str) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """The folder of a training run. It appears whole, and only the same run can open it again."""
 
 import contextlib
-import dataclasses
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from crops_jax import artifacts
 from crops_jax.artifacts import in_place
 from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import Config
-from crops_jax.config.stored import CONFIG, differing_fields, read_sections, write_config
+from crops_jax.config.stored import CONFIG, as_sections, differing_fields, read_sections, write_config
 from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
@@ -100,7 +99,7 @@ def _opened(
 
 def _check_alike(cluster: Processes, config: Config, fingerprints: Mapping[str, str | None]) -> None:
     """Raises InputError in all processes when one of them was started with another configuration or other inputs."""
-    settings = cluster.gathered({"config": dataclasses.asdict(config), **fingerprints})
+    settings = cluster.gathered({"config": as_sections(config), **fingerprints})
     first = settings[0]
     for index, other in enumerate(settings):
         differing = [

@@ -12,6 +12,7 @@ from crops_jax.config.stored import (
     write_config,
 )
 from crops_jax.errors import InputError
+from crops_jax.storage import names
 from tests.tiny_pairs import CONFIG as PAIRS
 from tests.tiny_run import CONFIG
 
@@ -44,6 +45,25 @@ def test_differing_fields_are_named_and_free_ones_are_not():
         "training.seed: 3 there, 9 here",
     ]
     assert config_hash(binding_sections(other)) != config_hash(binding_sections(CONFIG))
+
+
+@pytest.mark.parametrize("config", [CONFIG, PAIRS])
+def test_weights_in_a_bucket_are_the_same_on_every_machine(config, tmp_path):
+    """A run that goes on elsewhere has another local copy of them, and the run keeps their path in the bucket."""
+    url = "s3://bucket/weights"
+    try:
+        for machine in ("one", "two"):
+            names.remember(f"/{machine}/weights", url)
+        one, two = (config.replace(encoder={"weights": f"/{machine}/weights"}) for machine in ("one", "two"))
+        write_config(tmp_path / "config.json", one)
+        stored = read_sections(tmp_path / "config.json", remedy="train again")
+        assert stored["encoder"]["weights"] == url
+        assert differing_fields(stored, two) == []
+        assert config_hash(binding_sections(one)) == config_hash(binding_sections(two))
+        other = config.replace(encoder={"weights": "/one/others"})
+        assert differing_fields(stored, other) == [f"encoder.weights: {url} there, /one/others here"]
+    finally:
+        names.forget()
 
 
 def test_a_run_of_an_earlier_version_has_the_defaults_of_the_fields_that_it_lacks():
