@@ -55,7 +55,10 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     """
     from crops_jax.storage import remote_run
 
-    with processes.joined(arguments.cluster) as cluster, remote_run.opened(arguments.output, cluster):
+    with (
+        processes.joined(arguments.cluster) as cluster,
+        remote_run.opened(arguments.output, cluster, program="launch.train", kind="run"),
+    ):
         return _train(arguments)
 
 

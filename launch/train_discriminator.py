@@ -24,12 +24,12 @@ from crops_jax.artifacts.lock import LOCK, exclusive
 from crops_jax.config import CrossEncoderConfig, EncoderConfig, MeshConfig, OptimizerConfig, PairsConfig, TrainingConfig
 from crops_jax.config.stored import CONFIG, write_config
 from crops_jax.devices import processes
-from crops_jax.discriminator import LexicalDiscriminator
+from crops_jax.discriminator import DESCRIPTION, LexicalDiscriminator
 from crops_jax.discriminator.lexical_features import CorpusStatistics
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import say
-from crops_jax.storage import InputPath, LocalPath
+from crops_jax.storage import InputPath, RunPath
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import Connection
@@ -42,7 +42,7 @@ from data.tables.quarantine import beside
 if TYPE_CHECKING:
     from crops_jax.text.pair_tokens import TokenizedPairs
 
-_PROGRAM = "launch.train_discriminator"
+_PROGRAM, _KIND = "launch.train_discriminator", "discriminator"
 _TOKENIZER = "tokenizer"
 _MAX_LEXICAL_PAIRS = 60_000
 # The default learning rates: with weights to start from (True), and from scratch (False).
@@ -55,7 +55,7 @@ _FREE = {"mesh", "log_every_steps", "checkpoint_every_steps", "checkpoint_every_
 class TrainDiscriminatorArguments:
     logs: InputPath
     """The log tables; normally those of the training part that data.hold_out wrote."""
-    output: LocalPath
+    output: RunPath
     """RUN, the directory of the run. When it is finished, it is the folder of the discriminator."""
     weights: InputPath = ""
     """The folder or the Hugging Face hub name of a BERT-family encoder or cross-encoder to start from. If it is empty,
@@ -155,8 +155,16 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
     The program writes into RUN while it trains. SIGTERM saves a checkpoint and exits with status 3; the same command
     continues from the newest checkpoint.
     """
+    from crops_jax.storage import remote_run
+
     processes.refuse_several(_PROGRAM)
     config = _config(arguments)
+    with remote_run.opened(arguments.output, processes.current(), program=_PROGRAM, kind=_KIND):
+        return _train_or_answer(arguments, config)
+
+
+def _train_or_answer(arguments: TrainDiscriminatorArguments, config: CrossEncoderConfig) -> dict[str, Any]:
+    """Trains the run of the arguments, unless it is finished, and returns its outcome."""
     logs = open_logs(arguments.logs, on_bad_rows=arguments.on_bad_rows, quarantine=beside(arguments.output))
     until = None if arguments.until is None else parse_time(arguments.until, argument="--until")
     run = Path(arguments.output)
@@ -239,7 +247,7 @@ def _open_run(run: Path, arguments: TrainDiscriminatorArguments, config: CrossEn
         if Path(getattr(arguments, name)).is_dir() and getattr(arguments, name):
             inputs[name] = getattr(arguments, name)
     named = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _FREE}
-    manifest = artifacts.new_manifest(program=_PROGRAM, kind="discriminator", arguments=named, inputs=inputs)
+    manifest = artifacts.new_manifest(program=_PROGRAM, kind=_KIND, arguments=named, inputs=inputs)
     return in_place.claim(
         run,
         manifest,
@@ -258,10 +266,11 @@ def _train(
     run: Path,
 ) -> None:
     # The imports are here because JAX takes seconds, and a finished run or a wrong argument does not need it.
-    from crops_jax.discriminator.cross_encoder import CrossEncoderDiscriminator
+    from crops_jax.discriminator.cross_encoder import WEIGHTS, CrossEncoderDiscriminator
     from crops_jax.discriminator.report import calibrate
     from crops_jax.discriminator.slices import CROSS_ENCODER, slices
     from crops_jax.models.cross_encoder import from_parameters
+    from crops_jax.storage import remote_run
     from crops_jax.training import cross_encoder
     from crops_jax.training.dual_encoder import enable_compilation_cache
 
@@ -289,6 +298,9 @@ def _train(
     queries, texts = ([side[pair] for pair in train] for side in (all_pairs.queries, all_pairs.documents))
     if not (run / _TOKENIZER).is_dir():
         _put_tokenizer(run, arguments, lambda: _learnt_from(connection, documents, queries))
+    remote = remote_run.of(run)
+    if remote:
+        remote.share()
     pairs = _tokenized(queries, texts, arguments, config, run)
     parameters = cross_encoder.train(config, pairs, all_pairs.targets[train], run=run)
     theta = CrossEncoderDiscriminator(
@@ -316,6 +328,8 @@ def _train(
     )
     # fitted.json is written last, because it marks the run as finished.
     save_theta(theta_of("cross_encoder", theta, all_pairs, report=theta.report), run)
+    if remote:
+        remote.seal(WEIGHTS, DESCRIPTION, FITTED)
 
 
 def _tokenized(

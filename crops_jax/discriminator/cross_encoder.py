@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from crops_jax.artifacts import write_text
+from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.config import EncoderConfig
 from crops_jax.devices.sharding import path_name
 from crops_jax.discriminator.calibration import UNSCALED, Scaling
@@ -34,7 +35,7 @@ from crops_jax.text.pair_tokens import TokenizedPairs, pair_row_width
 
 KIND = "cross_encoder"
 TOKENIZER = "tokenizer"
-_WEIGHTS = "cross_encoder.safetensors"
+WEIGHTS = "cross_encoder.safetensors"
 # The fields of EncoderConfig on which a trained cross-encoder does not depend.
 _NOT_KEPT = {"weights", "dropout", "attention", "pooling", "shared_towers", "max_query_tokens", "max_document_tokens"}
 # The number of tokens in a batch on devices other than CPUs.
@@ -141,7 +142,8 @@ class CrossEncoderDiscriminator:
         folder.mkdir(parents=True, exist_ok=True)
         if self._tokenizer_folder.resolve() != (folder / TOKENIZER).resolve():
             tokenizer.copy(self._tokenizer_folder, folder / TOKENIZER)
-        save_file(self._weights(), folder / _WEIGHTS)
+        with replaced_file(folder / WEIGHTS) as temporary:
+            save_file(self._weights(), temporary)
         description = {
             "kind": KIND,
             "encoder": _sizes(self.config),
@@ -161,7 +163,7 @@ class CrossEncoderDiscriminator:
             config = EncoderConfig(
                 **description["encoder"], max_query_tokens=max_tokens, max_document_tokens=max_tokens
             )
-            parameters = unflatten_dict(load_file(folder / _WEIGHTS), sep="/")
+            parameters = unflatten_dict(load_file(folder / WEIGHTS), sep="/")
             return cls(
                 from_parameters(config, parameters),
                 config=config,

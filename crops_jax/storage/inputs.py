@@ -5,7 +5,7 @@
 The key changes when an object changes, so a copy is never out of date. Copies may be removed whenever no program runs.
 A copy of records can leave their shards out (crops_jax.storage.remote_files); they are added when they are wanted.
 
-A run that launch.train wrote to the bucket can be copied while it is written. Each of its checkpoints is a published
+A run that a program trains in the bucket can be copied while it is written. Each of its checkpoints is a published
 folder with a copy of its own, to which the copy of the run has links.
 """
 
@@ -63,14 +63,15 @@ def local_copy(url: str, *, shards: bool = True, arrays: bool = True) -> Path:
       url: gs://BUCKET/PATH or s3://BUCKET/PATH.
       shards: whether a copy of records has their shards. If not, they are left out unless they are there already, and
         RemoteFiles.of(copy) reads them.
-      arrays: whether the copy of a run has the arrays of its checkpoints. launch.status needs none.
+      arrays: whether the copy of a run of launch.train has the arrays of its checkpoints. launch.status needs none.
+        That of launch.train_discriminator never has them: its weights are a file of the finished run.
     """
     store = ObjectStore(url)
     listing = store.listing()
     if not listing:
         raise InputError(f"{url}: no such file or folder in the bucket; check the path")
     if RUN_MARKER in listing:
-        return _copy_of_run(store, listing, arrays=arrays)
+        return _copy_of_run(store, listing, arrays=arrays and _has_weights_in_checkpoints(store))
     refuse_unfinished(store, listing)
     known = read_marker(store) if MARKER in listing else {}
     wanted = _wanted(store, listing, known)
@@ -161,6 +162,14 @@ def _copy_of_run(store: ObjectStore, listing: dict[str, Entry], *, arrays: bool)
                 return copy
         listing = store.listing()
     raise NamedFailure(f"{store.url} changes while it is read; call the same command again")
+
+
+def _has_weights_in_checkpoints(store: ObjectStore) -> bool:
+    """Returns whether programs read the checkpoints of a run, as they do not read those of a discriminator."""
+    try:
+        return json.loads(store.read(MANIFEST))["kind"] == "run"
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(store, MANIFEST) from error
 
 
 def _read_run(store: ObjectStore, listing: dict[str, Entry], copy: Path, *, arrays: bool) -> None:

@@ -2,8 +2,9 @@
 
     _COMMITTED        JSON: size and SHA-256 of every file of the folder. It is written last, and removed first.
     _CLAIM-000001     the present writer of the folder: host and process. It is created by a conditional put.
-    _RUN              marks a run of launch.train, which can be read while it is written: its small files are there, and
-                      each of its checkpoints is a folder with a marker. JSON as in _COMMITTED.
+    _RUN              marks a run of launch.train or launch.train_discriminator, which can be read while it is written:
+                      its small files are there, and each of its checkpoints is a folder with a marker. JSON as in
+                      _COMMITTED, for the files that never change again.
     _PART-000001      in the folder of a checkpoint that is being written: the files that process 1 has uploaded.
 
 Spark, DuckDB and TensorFlow leave out files whose names begin with an underscore, and so do local copies.

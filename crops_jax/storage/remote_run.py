@@ -1,7 +1,8 @@
 """A run in a bucket while it is trained. Only the bucket counts: the disk of a process may be lost at any time.
 
     RUN/_CLAIM-000001               process 0, while it trains; empty afterwards
-    RUN/_RUN                        written last when a run is begun; manifest.json, config.json and tokenizer/ exist
+    RUN/_RUN                        written last when a run is begun; manifest.json, config.json and tokenizer/ exist.
+                                    Its text is that of a marker, with the files that never change again
     RUN/metrics.jsonl, ...          the small files, which process 0 writes again when they have changed
     RUN/checkpoints/STEP/...        the files of a checkpoint; each process uploads its own
     RUN/checkpoints/STEP/_COMMITTED written by process 0 when all processes have uploaded theirs
@@ -20,8 +21,10 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from crops_jax.artifacts.manifest import MANIFEST, read_manifest
+from crops_jax.artifacts import in_place
+from crops_jax.artifacts.manifest import MANIFEST
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError, Interrupted, NamedFailure
 from crops_jax.storage import claims
@@ -56,6 +59,15 @@ _UPLOADED, _COMMITTED = "checkpoint_uploaded", "checkpoint_committed"
 _runs: dict[Path, "RemoteRun"] = {}
 
 
+class _State(NamedTuple):
+    """The state of a local file, which differs when the file has changed."""
+
+    changed: int
+    """The time of the last change, in nanoseconds since 1970."""
+    size: int
+    """The number of bytes."""
+
+
 class _TakenOver(NamedFailure):
     """Another program has claimed the run."""
 
@@ -76,7 +88,7 @@ def known(folder: Path, url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path | str, cluster: Processes) -> Iterator[None]:
+def opened(folder: Path | str, cluster: Processes, *, program: str, kind: str) -> Iterator[None]:
     """Claims the run that a local folder stands for, and fills the folder. Does nothing for a run on a file system.
 
     All processes must call this. While the block runs, the first of them keeps the small files in the bucket up to
@@ -85,6 +97,8 @@ def opened(folder: Path | str, cluster: Processes) -> Iterator[None]:
     Args:
       folder: the local folder.
       cluster: the processes that train the run.
+      program: the program that trains it.
+      kind: the kind of its manifest.
 
     Raises:
       InputError: another process trains in the run, or the path holds something else.
@@ -94,7 +108,7 @@ def opened(folder: Path | str, cluster: Processes) -> Iterator[None]:
     if run is None:
         yield
         return
-    with run.claimed(cluster):
+    with run.claimed(cluster, program=program, kind=kind):
         yield
 
 
@@ -113,20 +127,20 @@ class RemoteRun:
         self._claim: claims.Claim | None = None
         self._is_made = self._is_begun = False
         self._steps: list[int] = []
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._sent: dict[str, _State] = {}
         self._sending = threading.Lock()
         self._stopped = threading.Event()
         self._upload: threading.Thread | None = None
         self._error: BaseException | None = None
 
     @contextlib.contextmanager
-    def claimed(self, cluster: Processes) -> Iterator[None]:
+    def claimed(self, cluster: Processes, *, program: str, kind: str) -> Iterator[None]:
         """Holds the run until the block ends; see `opened`."""
         self._cluster = cluster
         try:
             with cluster.together():
                 if cluster.is_first:
-                    self._take()
+                    self._take(program, kind)
             self._is_made, self._steps = cluster.from_first([self._is_made, self._steps])
             with cluster.together():
                 self._fill()
@@ -151,14 +165,33 @@ class RemoteRun:
             if not self._cluster.is_first:
                 read_small_files(self._store, self._store.listing(), self.folder)
 
+    def seal(self, *names: str) -> None:
+        """Uploads the small files, and adds some of them, which never change again, to the run's marker.
+
+        A reader compares those with what was written.
+
+        Raises NamedFailure as `send_small_files`, or when the server refuses them.
+        """
+        with self._cluster.together():
+            if self._cluster.is_first:
+                with self._failures_named("the result"):
+                    self.send_small_files()
+                    known = read_marker(self._store, RUN_MARKER)
+                    sealed = known | {name: content_of(self.folder / name) for name in names}
+                    if sealed != known:
+                        self._store.write(RUN_MARKER, marker_text(sealed))
+
     def send_small_files(self) -> None:
-        """Uploads the small files that have changed since they were uploaded.
+        """Uploads the small files that have changed since they were uploaded, in the order of their last changes.
+
+        So a file that a program writes last, because it says that others are there, comes after them.
 
         Raises NamedFailure when another program has taken over the run.
         """
         with self._sending:
             states = {name: _state(file) for name, file in self._small_files().items()}
             changed = [name for name, state in states.items() if self._sent.get(name) != state]
+            changed.sort(key=lambda name: states[name].changed)
             if changed and not self._is_ours():
                 raise self._taken()
             for name in changed:
@@ -219,11 +252,11 @@ class RemoteRun:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is {self.url}/{CHECKPOINTS}/{self._steps[-1]}"
 
-    def _take(self) -> None:
+    def _take(self, program: str, kind: str) -> None:
         """Claims the run, and removes what killed processes left of checkpoints."""
         listing = self._store.listing()
         if not any(name == RUN_MARKER or name.startswith("_CLAIM-") for name in listing) and listing:
-            raise self._foreign(listing)
+            raise self._foreign(listing, program, kind)
         self._claim = claims.take_when_silent(self._store)  # the number of a run's claims only grows
         listing = self._store.listing()
         self._is_made, self._steps = RUN_MARKER in listing, whole_checkpoints(listing)
@@ -232,19 +265,14 @@ class RemoteRun:
         else:
             self._remove(list(data_files(listing)))  # of a call that was killed while it began the run
 
-    def _foreign(self, listing: dict[str, Entry]) -> InputError:
+    def _foreign(self, listing: dict[str, Entry], program: str, kind: str) -> InputError:
         if MANIFEST not in listing:
             return InputError(
                 f"{self.url} holds files that no program of crops_jax wrote; choose another --output, or remove them"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._store.download(MANIFEST, self.folder / MANIFEST, size=listing[MANIFEST].size)
-        manifest = read_manifest(self.folder)
-        if manifest["kind"] != "run":
-            return InputError(
-                f"{self.url} was written by {manifest['program']} and is not a run of launch.train; choose another "
-                "--output"
-            )
+        in_place.check_written_by(self.folder, program=program, kind=kind, noun="a run")
         return InputError(
             f"{self.url} is a run that was copied there, so nothing says which of its checkpoints are whole; copy it "
             "to a disk and go on there, or choose another --output"
@@ -404,8 +432,8 @@ class RemoteRun:
         )
 
 
-def _state(file: Path) -> tuple[int, int]:
-    return file.stat().st_size, file.stat().st_mtime_ns
+def _state(file: Path) -> _State:
+    return _State(file.stat().st_mtime_ns, file.stat().st_size)
 
 
 def _lasts(name: str) -> bool:

@@ -78,9 +78,9 @@ def staged(arguments: Any) -> Iterator[Any]:
                 path = stack.enter_context(_output_folder(url)) / url.rpartition("/")[2]
                 is_resumed = argument.role is Role.RESUMED
                 outputs.append(_open_output(ObjectStore(url), path, is_resumed=is_resumed))
-                for ending in _BESIDE:
-                    beside = path.with_name(path.name + ending)
-                    outputs.append(_open_output(ObjectStore(url + ending), beside, is_resumed=False))
+            for ending in _BESIDE if argument.role not in _READ else ():
+                beside = path.with_name(path.name + ending)
+                outputs.append(_open_output(ObjectStore(url + ending), beside, is_resumed=False))
             names.remember(str(path), url)
             return str(path)
 

@@ -234,15 +234,20 @@ def test_hold_out_train_hold_out_again_and_mine(tmp_path):
         hold_out(dataclasses.replace(grouped, discriminator=str(run)))
 
 
+def flags(logs, run, **changed):
+    """The arguments of a command line, which are those of `arguments`."""
+    named = {"logs": logs, "output": run} | SMALL | changed
+    return [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
 def start(logs, run, *, cache, steps=40):
-    named = SMALL | {"steps": steps, "log_every_steps": 1, "checkpoint_every_steps": 3, "dropout": 0.1}
-    flags = [part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    changed = {"steps": steps, "log_every_steps": 1, "checkpoint_every_steps": 3, "dropout": 0.1}
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
     }
-    command = [sys.executable, "-m", "launch.train_discriminator", "--logs", str(logs), "--output", str(run), *flags]
+    command = [sys.executable, "-m", "launch.train_discriminator", *flags(logs, run, **changed)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 

@@ -27,7 +27,7 @@ STEPS = (1, 2, 3)
 @contextlib.contextmanager
 def opened(folder: Path, *, url: str = URL, cluster: Processes = ALONE) -> Iterator[RemoteRun]:
     """Opens a run as launch.train does; `folder` is the local one."""
-    with remote_run.known(folder, url), remote_run.opened(folder, cluster):
+    with remote_run.known(folder, url), remote_run.opened(folder, cluster, program="launch.train", kind="run"):
         run = remote_run.of(folder)
         assert run is not None
         if cluster.is_first and not (folder / "manifest.json").exists():
@@ -111,6 +111,25 @@ def test_a_run_is_written_read_while_it_is_written_and_resumed_elsewhere(fixture
     assert read(url) == ([3, 4], [1, 2, 3, 4])
     state = local_copy(url, arrays=False)
     assert [file.name for file in sorted((state / "checkpoints").rglob("*")) if file.is_file()] == ["metadata"] * 2
+
+
+@pytest.mark.parametrize("fixture", ["s3", "gcs"])
+def test_a_result_that_never_changes_again_is_compared_by_every_reader(fixture, request, tmp_path):
+    request.getfixturevalue(fixture)
+    url = URL if fixture == "s3" else URL.replace("s3", "gs")
+    with opened(tmp_path / "first" / "one", url=url) as run:
+        (run.folder / "weights").write_text("0.5 0.25")
+        run.seal("weights")
+        assert (local_copy(url) / "weights").read_text() == "0.5 0.25"
+    ObjectStore(url).write("weights", b"0.5 0.75")
+    with pytest.raises(InputError, match="runs/one/weights is not the file that was published"):
+        local_copy(url)
+    ObjectStore(url).remove(["weights"])
+    with (
+        pytest.raises(InputError, match="runs/one/weights is not the file that was published: it is missing"),
+        opened(tmp_path / "second" / "one", url=url),
+    ):
+        pass
 
 
 def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent(s3, tmp_path, monkeypatch):

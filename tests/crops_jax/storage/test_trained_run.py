@@ -201,7 +201,7 @@ def test_programs_read_a_run_while_it_is_written(s3, job, capfd, tmp_path, monke
     state = initial_state(dual_encoder.initial_parameters(config, seed=0, mesh=mesh), config, steps=5, mesh=mesh)
     with (
         remote_run.known(folder, URL),
-        remote_run.opened(folder, Processes(0, 1)),
+        remote_run.opened(folder, Processes(0, 1), program="launch.train", kind="run"),
         open_run(folder, config=config, records=job.records, arguments={}) as run,
         checkpoints.Checkpoints(run, config, keep_last=2) as saved,
     ):
