@@ -7,9 +7,12 @@ output of its own, and so do programs that a pipeline does not call. First a pro
 interrupted at moments that divide this time evenly, each time with a new output, and the command of the last moment is
 called again. The aim is 30 s, which a preempted machine of a cloud has.
 
-The program prints one line of JSON: for each program the seconds of a whole run, the greatest number of seconds from
+The benchmark prints one line of JSON: for each program the seconds of a whole run, the greatest number of seconds from
 SIGTERM to its end, the exit statuses of the interrupted calls (0: it ended before the signal), and that of the call
-after the last of them. A traceback in the messages of a program ends the benchmark.
+after the last of them, if that was interrupted. A program that fails stands under "failed", with the call, its status
+and its last messages; the others are measured all the same, and the exit status is 4. A program fails when it prints a
+traceback, does not end, or ends with another status than 0, or than 3 and -15 after SIGTERM. -15 means that the signal
+came in the first moment of the program, or in its last one, after its outcome.
 """
 
 import argparse
@@ -21,18 +24,42 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.interleaved import ROOT
 from crops_jax.devices.processor import processor
+from crops_jax.errors import Interrupted, NamedFailure
 from crops_jax.program.chain import STEPS, read_steps
 
 AIM_SECONDS = 30
 _PATIENCE_SECONDS = 900
-"""The time in seconds after which a program that does not end is killed, and the benchmark ends."""
+"""The time in seconds after which a program that does not end is killed, and counts as failed."""
+_AFTER_SIGTERM = {0, Interrupted.status, -signal.SIGTERM}
+"""The exit statuses that a program may have after SIGTERM."""
+_LAST_LINES = 5
+"""The number of the last messages of a program that failed that the outcome has."""
+_SMALL_DISCRIMINATOR = (
+    *("--layers", "2", "--width", "64", "--heads", "4", "--feed-forward-width", "256", "--vocabulary-size", "4000"),
+    *("--max-tokens", "32", "--max-pairs", "8000", "--epochs", "1"),
+)
+"""The sizes of a cross-encoder whose training needs far less than 2 GB of memory."""
+
+
+class Failed(Exception):
+    """A program failed.
+
+    Attributes:
+      call: which of its calls it was, as a text.
+      status: its exit status; negative: the number of the signal that ended it. None: it did not end in time.
+      messages: its last lines of standard error.
+    """
+
+    def __init__(self, call: str, status: int | None, errors: str):
+        super().__init__(call)
+        self.call, self.status, self.messages = call, status, errors.splitlines()[-_LAST_LINES:]
 
 
 def commands(work: Path) -> dict[str, list[str]]:
@@ -50,7 +77,8 @@ def commands(work: Path) -> dict[str, list[str]]:
     found["data.mine --backend pyspark"] = [*found["data.mine"], "--backend", "pyspark"]
     found["data.report"] = ["data.report", "--labels", labels, "--logs", split]
     found["data.simulate"] = ["data.simulate"]
-    found["launch.train_discriminator"] = ["launch.train_discriminator", "--logs", logs]
+    found["launch.train_discriminator"] = ["launch.train_discriminator", "--logs", logs, *_SMALL_DISCRIMINATOR]
+    found["launch.report"] = ["launch.report", str(work)]
     found["launch.mine_negatives"] = ["launch.mine_negatives", "--labels", labels, "--logs", split]
     found["launch.mine_negatives"] += ["--ranked-by", "bm25", "--level", "1"]
     found["launch.export"] = ["launch.export", "--run", run]
@@ -68,26 +96,24 @@ def start(arguments: Sequence[str], output: Path, environment: Mapping[str, str]
     )
 
 
-def end(process: subprocess.Popen[str], what: str) -> int:
-    """Returns the exit status of a process. Ends this program if it hangs, or if it printed a traceback."""
+def end(process: subprocess.Popen[str], call: str, *, expected: Collection[int]) -> int:
+    """Returns the exit status of a process. Raises Failed for another one, for a traceback, and if it hangs."""
     try:
         _, errors = process.communicate(timeout=_PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
         process.kill()
-        raise SystemExit(f"{what} did not end within {_PATIENCE_SECONDS} s") from None
-    if "Traceback" in errors:
-        raise SystemExit(f"{what} ended with status {process.returncode} and a traceback:\n{errors[-4000:]}")
+        raise Failed(call, None, (late.stderr or b"").decode(errors="replace")) from None
+    if process.returncode not in expected or "Traceback" in errors:
+        raise Failed(call, process.returncode, errors)
     return process.returncode
 
 
 def measure(name: str, arguments: Sequence[str], *, moments: int, folder: Path) -> dict[str, Any]:
-    """Returns the figures of one program."""
+    """Returns the figures of one program. Raises Failed."""
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     before = time.perf_counter()
-    status = end(start(arguments, folder / "whole", environment), name)
+    end(start(arguments, folder / "whole", environment), "without an interruption", expected={0})
     whole = time.perf_counter() - before
-    if status:
-        raise SystemExit(f"{name} ended with status {status} without an interruption")
     statuses, seconds, output = [], [], folder / "whole"
     for number in range(1, moments + 1):
         _remove(output)
@@ -96,9 +122,11 @@ def measure(name: str, arguments: Sequence[str], *, moments: int, folder: Path) 
         time.sleep(whole * number / (moments + 1))
         process.send_signal(signal.SIGTERM)
         before = time.perf_counter()
-        statuses.append(end(process, f"{name} after SIGTERM"))
+        statuses.append(end(process, "after SIGTERM", expected=_AFTER_SIGTERM))
         seconds.append(time.perf_counter() - before)
-    again = end(start(arguments, output, environment), f"{name} once more") if statuses[-1] else None
+    again = None
+    if statuses[-1] == Interrupted.status:
+        again = end(start(arguments, output, environment), "after an interruption", expected={0})
     _remove(output)
     return {
         "program": name,
@@ -106,6 +134,28 @@ def measure(name: str, arguments: Sequence[str], *, moments: int, folder: Path) 
         "most_seconds_to_end": round(max(seconds), 2),
         "statuses": statuses,
         "status_of_the_next_call": again,
+    }
+
+
+def measure_all(programs: Mapping[str, Sequence[str]], *, moments: int) -> dict[str, Any]:
+    """Returns the outcome: the figures of the programs that can be measured, and those that failed."""
+    measured, failed = [], []
+    for name, arguments in programs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                measured.append(measure(name, arguments, moments=moments, folder=Path(folder)))
+                found = measured[-1]
+            except Failed as failure:
+                failed.append({"program": name, **vars(failure)})
+                found = failed[-1]
+        print(json.dumps(found), file=sys.stderr, flush=True)
+    return {
+        "benchmark": "interruptions",
+        "processor": processor(),
+        "cpus": os.cpu_count(),
+        "aim_seconds": AIM_SECONDS,
+        "programs": measured,
+        "failed": failed,
     }
 
 
@@ -122,23 +172,14 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=4, help="the interruptions of each program")
     parser.add_argument("--programs", nargs="*", help="only these; all by default")
     arguments = parser.parse_args()
-    measured = []
-    for name, command in commands(arguments.work).items():
-        if not arguments.programs or name in arguments.programs:
-            with tempfile.TemporaryDirectory() as folder:
-                measured.append(measure(name, command, moments=arguments.moments, folder=Path(folder)))
-            print(json.dumps(measured[-1]), file=sys.stderr, flush=True)
-    print(
-        json.dumps(
-            {
-                "benchmark": "interruptions",
-                "processor": processor(),
-                "cpus": os.cpu_count(),
-                "aim_seconds": AIM_SECONDS,
-                "programs": measured,
-            }
-        )
-    )
+    programs = commands(arguments.work)
+    if unknown := sorted(set(arguments.programs or ()) - programs.keys()):
+        parser.error(f"--programs {unknown[0]}: known are {', '.join(programs)}")
+    wanted = {name: programs[name] for name in arguments.programs or programs}
+    outcome = measure_all(wanted, moments=arguments.moments)
+    print(json.dumps(outcome))
+    if outcome["failed"]:
+        raise SystemExit(NamedFailure.status)
 
 
 if __name__ == "__main__":

@@ -345,6 +345,10 @@ def interruptions(result: Result) -> str:
         for outcome in result.values["outcomes"]
         for one in outcome["programs"]
     ]
+    rows += [
+        [f"`{one['program']}`", ABSENT, ABSENT, ABSENT, f"{_status(one['status'])} {one['call']}", ABSENT]
+        for one in _parts(result, "failed")
+    ]
     header = [
         "program",
         "a whole run, s",
@@ -359,6 +363,10 @@ def interruptions(result: Result) -> str:
 def page_faults(result: Result) -> str:
     rows = [[number(one["speedup"], digits=2)] for one in result.values["outcomes"]]
     return table(["a training step that keeps its memory, times as fast as the default"], rows)
+
+
+def _status(status: int | None) -> str:
+    return "no end" if status is None else str(status)
 
 
 def _parts(result: Result, name: str) -> Iterator[Mapping[str, Any]]:

@@ -79,10 +79,17 @@ def test_an_unfinished_work_directory_is_refused(tmp_path):
 def test_programs_that_end_later_than_a_preemption_allows_are_marked():
     late = {"program": "b", "whole_seconds": 99.0, "most_seconds_to_end": 30.1, "statuses": [3, 0]}
     soon = late | {"program": "a", "most_seconds_to_end": 0.42, "statuses": [3, 3], "status_of_the_next_call": 0}
+    killed = {"program": "c", "call": "without an interruption", "status": -9, "messages": []}
     outcome = {"aim_seconds": 30, "programs": [soon, late | {"status_of_the_next_call": None}]}
+    outcome["failed"] = [killed, killed | {"program": "d", "call": "after SIGTERM", "status": None}]
     values = {"outcomes": [outcome]}
     rows = interruptions(dataclasses.replace(read_result("page_faults"), values=values)).splitlines()[2:]
-    assert rows == ["| `a` | 99.0 | 0.4 | yes | 3, 3 | 0 |", "| `b` | 99.0 | 30.1 | no | 3, 0 | - |"]
+    assert rows == [
+        "| `a` | 99.0 | 0.4 | yes | 3, 3 | 0 |",
+        "| `b` | 99.0 | 30.1 | no | 3, 0 | - |",
+        "| `c` | - | - | - | -9 without an interruption | - |",
+        "| `d` | - | - | - | no end after SIGTERM | - |",
+    ]
 
 
 def test_outcome_lines_are_the_json_objects_of_a_file(tmp_path):
