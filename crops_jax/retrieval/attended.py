@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from crops_jax.models.query_codes import attended_scores, attended_scores_of_own
+from crops_jax.retrieval.exact import check_k
 
 # The cosines of codes and documents that are in memory at once: 16 MiB.
 _COSINES = 1 << 22
@@ -48,8 +49,7 @@ def attended_top_k(
       ValueError: k is out of range, or a vector is not finite.
     """
     count = len(docs)
-    if not 1 <= k <= count:
-        raise ValueError(f"k must lie in 1 to the number of documents ({count}), found {k}")
+    check_k(k, count)
     _check_finite(contexts, docs)
     # In this order, the lower of two columns with equal scores is the one to take.
     by_order = np.arange(count) if order is None else np.argsort(order)

@@ -121,6 +121,12 @@ def inner_products(queries: Float[Any, "pairs dim"], docs: Float[Any, "pairs dim
     return scores
 
 
+def check_k(k: int, documents: int) -> None:
+    """Raises ValueError when k is no whole number from 1 to the number of documents."""
+    if not isinstance(k, int | np.integer) or not 1 <= k <= documents:
+        raise ValueError(f"k must be a whole number from 1 to the number of documents ({documents}), found {k}")
+
+
 def _check(queries: Any, docs: Any, k: int) -> None:
     if other := next((type(v).__name__ for v in (queries, docs) if not hasattr(v, "ndim")), None):
         raise ValueError(f"queries and docs must be arrays of JAX or NumPy, found {other}")
@@ -128,8 +134,7 @@ def _check(queries: Any, docs: Any, k: int) -> None:
         raise ValueError(
             f"queries and docs must be [queries, dim] and [docs, dim], found {queries.shape} and {docs.shape}"
         )
-    if not 1 <= k <= docs.shape[0]:
-        raise ValueError(f"k must lie in 1 to the number of documents ({docs.shape[0]}), found {k}")
+    check_k(k, docs.shape[0])
     for name, array in (("queries", queries), ("docs", docs)):
         if not bool(jnp.isfinite(jnp.asarray(array)).all()):
             raise ValueError(f"{name} holds an embedding that is not finite; train or embed again")

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int, Int32
 
 from crops_jax.embeddings.stored_vectors import Shard
-from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.retrieval.exact import check_k, exact_top_k
 
 BLOCK_BYTES = 1 << 29
 """The default size of the documents that are in memory at once."""
@@ -55,8 +55,7 @@ def mapped_top_k(
       ValueError: the same errors as exact_top_k.
     """
     count = sum(len(shard) for shard in shards)
-    if not 1 <= k <= count:
-        raise ValueError(f"k must lie in 1 to the number of documents ({count}), found {k}")
+    check_k(k, count)
     ranks = np.arange(count) if order is None else np.asarray(order)
     queries = np.asarray(queries, np.float32)
     scores = np.full((len(queries), k), -np.inf, np.float32)

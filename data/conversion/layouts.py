@@ -100,9 +100,9 @@ def parts(files: Sequence[Path], layout: Layout, fields: Sequence[str]) -> list[
     Raises:
       InputError: a file cannot be read.
     """
-    if layout == "csv":  # a day without rows can be a file without a header
-        files = [file for file in files if next(text_lines(file), None) is not None] or files
-    described = [(file, _described(file, layout, fields)) for file in files]
+    described = [(file, one) for file in files if (one := _described(file, layout, fields)) is not None]
+    if files and not described:
+        raise InputError(f"{files[0]} is empty; get it again")
     return [
         Part(
             files=tuple(file for file, _ in run),
@@ -118,8 +118,11 @@ def parts(files: Sequence[Path], layout: Layout, fields: Sequence[str]) -> list[
 
 def _described(
     file: Path, layout: Layout, fields: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[pa.DataType, ...], str, int]:
-    """Returns the columns of a file, their types, the delimiter of its values, and the blank lines at its beginning."""
+) -> tuple[tuple[str, ...], tuple[pa.DataType, ...], str, int] | None:
+    """Returns the columns of a file, their types, the delimiter of its values, and the blank lines at its beginning.
+
+    Returns None for csv without a header, as a day without rows can be.
+    """
     try:
         match layout:
             case "parquet":
@@ -129,12 +132,16 @@ def _described(
                 schema = _feather(file).schema
                 return tuple(schema.names), tuple(schema.types), "", 0
             case "csv":
-                number, header = next(text_lines(file), (0, ""))
-                if not header:
-                    raise InputError(f"{file} is empty; get it again")
+                lines = text_lines(file)
+                first = next(lines, None)
+                if first is None:
+                    return None
+                number, header = first
                 delimiter = max(_DELIMITERS, key=lambda mark: (mark == "\t" and mark in header, header.count(mark)))
-                lines = (text for _, text in text_lines(file))  # a name in quotes can go on in the next line
-                return tuple(next(csv.reader(lines, delimiter=delimiter))), (), delimiter, number - 1
+                texts = (
+                    text for _, text in itertools.chain([first], lines)
+                )  # a name in quotes can go on in the next line
+                return tuple(next(csv.reader(texts, delimiter=delimiter))), (), delimiter, number - 1
         return tuple(fields), (), "\t", 0
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise InputError(f"{file} is not {layout} or is cut off ({one_line(error)}); get it again") from error

@@ -37,7 +37,7 @@ class Evaluation:
     path: Path
     name: str
     metrics: dict[str, Any]
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
 
     @property
     def split(self) -> str:
@@ -133,19 +133,23 @@ def read_sources(paths: Sequence[str]) -> Sources:
     """
     sources: dict[str, list[Any]] = {kind: [] for kind in KINDS}
     manifests: dict[str, Path] = {}
-    works = [path for path in map(Path, dict.fromkeys(paths)) if artifacts.read_manifest(path)["kind"] == "work"]
-    for path in dict.fromkeys(directory for named in paths for directory in _expand(Path(named))):
-        kind = artifacts.read_manifest(path)["kind"]
+    named = {Path(path): artifacts.read_manifest(path) for path in paths}
+    works = [path for path, manifest in named.items() if manifest["kind"] == "work"]
+    expanded: dict[Path, Mapping[str, Any]] = {}
+    for path, manifest in named.items():
+        expanded |= _expand(path, manifest)
+    for path, manifest in expanded.items():
+        kind = manifest["kind"]
         if kind not in KINDS:
             raise InputError(f"{path} holds {kind}; a report is made from {', '.join(KINDS)} or work directories")
-        source = {"evaluation": _evaluation, "run": _run, "labels": _labels}[kind](path)
+        source = {"evaluation": _evaluation, "run": _run, "labels": _labels}[kind](path, manifest)
         sources[kind].append(source)
         manifests[_unused(f"{kind} {source.name}", manifests)] = path
     if not manifests:
         raise InputError("nothing to report: name runs, evaluations, label tables or a work directory")
-    named = [(evaluation.split, evaluation.name) for evaluation in sources["evaluation"]]
-    for split, name in named:
-        if named.count((split, name)) > 1 or name == "bm25":
+    systems = [(evaluation.split, evaluation.name) for evaluation in sources["evaluation"]]
+    for split, name in systems:
+        if systems.count((split, name)) > 1 or name == "bm25":
             raise InputError(f"two systems are called {name}; evaluate one again with another --name")
     return Sources(
         evaluations=sources["evaluation"],
@@ -156,27 +160,26 @@ def read_sources(paths: Sequence[str]) -> Sources:
     )
 
 
-def _expand(path: Path) -> list[Path]:
-    """Returns the path itself; for a WORK, its sources in the order of its arms, and then those that are of no arm.
+def _expand(path: Path, manifest: Mapping[str, Any]) -> dict[Path, Mapping[str, Any]]:
+    """Returns a path with its manifest; for a WORK, its sources in the order of its arms, and then those of no arm.
 
     The pairs on which a warm start is trained are documents of the catalogue, and no labels of an arm.
     """
-    manifest = artifacts.read_manifest(path)
     if manifest["kind"] != "work":
-        return [path]
+        return {path: manifest}
     arms = [arm.strip() for arm in manifest["arguments"].get("arms", "").split(",")]
     inside = sorted(
         (found.parent for found in path.glob(f"*/*/{artifacts.MANIFEST}")),
         key=lambda folder: (_place(folder.parent.name, arms), folder.parent.name, _STEP_ORDER.get(folder.name, 0)),
     )
     manifests = {folder: artifacts.read_manifest(folder) for folder in inside}
-    return [
-        folder
+    return {
+        folder: found
         for folder, found in manifests.items()
         if found["kind"] in KINDS
         and (found["kind"] != "labels" or folder.parent.name in arms or not arms[0])
         and (found["kind"] != "run" or not _is_left_over(folder, found, manifests))
-    ]
+    }
 
 
 def _is_left_over(run: Path, manifest: Mapping[str, Any], manifests: Mapping[Path, Mapping[str, Any]]) -> bool:
@@ -196,26 +199,26 @@ def _work(path: Path) -> Work:
     return Work(path=path, command=written, seconds=seconds)
 
 
-def _evaluation(path: Path) -> Evaluation:
+def _evaluation(path: Path, manifest: Mapping[str, Any]) -> Evaluation:
     metrics = _json(path / "metrics.json")
     missing = _FIELDS - set(metrics)
     if missing:
         raise InputError(f"{path / 'metrics.json'}: field {min(missing)} is missing; evaluate again")
-    return Evaluation(path=path, name=metrics["name"], metrics=metrics, manifest=artifacts.read_manifest(path))
+    return Evaluation(path=path, name=metrics["name"], metrics=metrics, manifest=manifest)
 
 
-def _run(path: Path) -> Run:
+def _run(path: Path, manifest: Mapping[str, Any]) -> Run:
     return Run(
         path=path,
         name=_name(path),
         lines=read_metrics(path),
         goodput=read_goodput(path),
         status=run_status(path),
-        version=artifacts.read_manifest(path)["version"],
+        version=manifest["version"],
     )
 
 
-def _labels(path: Path) -> Labels:
+def _labels(path: Path, manifest: Mapping[str, Any]) -> Labels:
     try:
         table = _label_files(path).to_table(columns=["level", "source"])
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -223,7 +226,6 @@ def _labels(path: Path) -> Labels:
     levels = {row["values"]: row["counts"] for row in pc.value_counts(table["level"]).to_pylist()}
     sources = {row["values"]: row["counts"] for row in pc.value_counts(table["source"]).to_pylist()}
     sweep = path / "alpha_sweep.json"
-    manifest = artifacts.read_manifest(path)
     return Labels(
         path=path,
         name=_name(path),

@@ -65,7 +65,9 @@ def test_scores_of_chosen_documents_are_those_of_the_search():
 
 def test_what_cannot_be_searched_is_refused():
     contexts, documents = case()
-    with pytest.raises(ValueError, match=r"k must lie in 1 to the number of documents \(23\), found 24"):
+    with pytest.raises(
+        ValueError, match=r"k must be a whole number from 1 to the number of documents \(23\), found 24"
+    ):
         attended_top_k(contexts, documents, 24, temperature=TEMPERATURE)
     contexts[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="contexts holds a vector that is not finite"):

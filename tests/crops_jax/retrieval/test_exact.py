@@ -141,6 +141,13 @@ def test_very_small_embeddings_are_told_apart():
         ([[0.0, 1.0]], np.zeros((4, 2)), 1, None, "must be arrays of JAX or NumPy, found list"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 5, None, "number of documents"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 0, None, "number of documents"),
+        (
+            np.zeros((2, 3)),
+            np.zeros((4, 3)),
+            1.5,
+            None,
+            "k must be a whole number from 1 to .* found 1.5",
+        ),
         (np.zeros((2, 3)), np.full((4, 3), np.nan), 1, None, "docs holds"),
         (np.full((2, 3), np.inf), np.zeros((4, 3)), 1, None, "queries holds"),
         (np.zeros((2, 3)), np.zeros((4, 3)), 1, np.arange(3), "one entry for each document"),
