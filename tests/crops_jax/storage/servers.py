@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import http.server
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,10 +22,10 @@ class Proxy:
     fault: Callable[[str, str], str | None] = lambda method, path: None
     """Gives the fault of a request: unavailable (503), forbidden (403), cut (half of the answer), lost (a write that is
     answered and dropped), dead (no answer), or None."""
-    delay_seconds: float = 0.0
-    """The time that every read takes."""
+    awaited_reads: tuple[int, str] = (0, "")
+    """(N, TEXT): reads of paths with TEXT are held back until N of them have waited at once, for at most a minute."""
     most_reads_at_once: int = 0
-    """The maximum number of reads that the proxy answered at the same time."""
+    """The maximum number of such reads that waited for their answers at the same time."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """The requests that came, as method and path."""
     reads: list[tuple[str, int]] = field(default_factory=list)
@@ -34,7 +33,7 @@ class Proxy:
 
     def reset(self) -> None:
         """Lets every request pass, and forgets those that came."""
-        self.fault, self.delay_seconds = lambda method, path: None, 0.0
+        self.fault, self.awaited_reads = lambda method, path: None, (0, "")
         self.requests.clear()
         self.reads.clear()
         self.most_reads_at_once = 0
@@ -61,7 +60,7 @@ def proxy_before(port: int) -> Iterator[Proxy]:
     """Yields a proxy before the server at a port of this machine."""
     proxy = Proxy()
     reading: list[str] = []
-    lock = threading.Lock()
+    changed = threading.Condition()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -82,12 +81,13 @@ def proxy_before(port: int) -> Iterator[Proxy]:
             if kind == "lost":
                 self._send(200, {"ETag": '"0"'}, b"")
                 return
-            if self.command == "GET":
-                with lock:
+            awaited, containing = proxy.awaited_reads
+            if self.command == "GET" and containing in self.path:
+                with changed:
                     reading.append(self.path)
                     proxy.most_reads_at_once = max(proxy.most_reads_at_once, len(reading))
-                time.sleep(proxy.delay_seconds)
-                with lock:
+                    changed.notify_all()
+                    changed.wait_for(lambda: proxy.most_reads_at_once >= awaited, timeout=60)
                     reading.remove(self.path)
             server = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
