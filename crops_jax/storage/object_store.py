@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -32,6 +33,7 @@ _CREDENTIALS = {
     "gs": "call `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
 }
+_NOT_IN_PATHS = {"", ".", ".."}
 _PASSING = {408, 409, 425, 429}
 """The statuses of the client's errors that another attempt can mend."""
 _NO_CREDENTIALS = {
@@ -79,7 +81,7 @@ class ObjectStore:
     def listing(self) -> dict[str, Entry]:
         """Returns the objects at and below the path by their names, in the order of the names.
 
-        Raises InputError when the bucket does not exist.
+        Raises InputError when the bucket does not exist, or when a name of an object cannot be that of a local file.
         """
         found = self._attempt(self._find)
         if not found:
@@ -87,7 +89,8 @@ class ObjectStore:
         entries = {}
         for path, info in sorted(found.items()):
             version = info.get("generation") or info.get("ETag") or info.get("etag") or ""
-            entries[path[len(self._path) :].lstrip("/")] = Entry(int(info["size"]), str(version).strip('"'))
+            entries[path[len(self._path) :].removeprefix("/")] = Entry(int(info["size"]), str(version).strip('"'))
+        self._check_names(entries)
         return entries
 
     def names_here(self) -> list[str]:
@@ -204,6 +207,16 @@ class ObjectStore:
             return {}
         # Consoles mark folders by empty objects whose names end with a slash.
         return {path: info for path, info in found.items() if info["type"] == "file" and not path.endswith("/")}
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        """Raises InputError when an object cannot be a local file: `../x` would lie outside of the local copy."""
+        folders = {name[: slash.start()] for name in names for slash in re.finditer("/", name)}
+        for name in names:
+            if name and (_NOT_IN_PATHS & set(name.split("/")) or "\0" in name or name in folders):
+                raise InputError(
+                    f"{self.url}/{name}: an object of this name cannot be a file on a disk (a part of it is empty, "
+                    "'.' or '..', or other objects lie below it as if it were a folder); rename or remove it"
+                )
 
     def _check_bucket(self) -> None:
         bucket = self._path.partition("/")[0]

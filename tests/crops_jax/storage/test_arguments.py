@@ -144,12 +144,35 @@ def test_a_path_with_a_scheme_is_refused_by_every_program_and_nothing_is_made(mo
 
 @pytest.mark.parametrize(
     "path",
-    ["hdfs://host/x", "gs:/b/x", "gs://", "gs:///x", "S3:b", "S3://b/x", "file:///x", "made-up+x://y", "az://b/x"],
+    [
+        *("hdfs://host/x", "gs:/b/x", "gs://", "gs:///x", "S3:b", "S3://b/x", "file:///x", "made-up+x://y", "az://b/x"),
+        *(" s3://b/x", '"gs://b/x"', "'s3://b/x'", "\ts3://b/x"),  # of a shell script or a manifest
+    ],
 )
 def test_other_schemes_and_misspelt_buckets_are_refused_everywhere(path):
     for buckets in (False, True):
         with pytest.raises(InputError, match=r"mount the bucket|paths have no scheme"):
             refuse_scheme("--output", path, buckets=buckets)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("s3://b/..", "s3://b/x/..", "gs://b/../x", "gs://b/./x", "s3://..", "s3://b//x", "s3://b/x//"),
+        *("s3://b/x\r", "s3://b/x\n", "s3://b/a\tb", "s3://b/\udcff", f"s3://b/{'x' * 256}", f"s3://b/{'ü' * 128}"),
+    ],
+)
+def test_a_path_in_a_bucket_that_has_no_local_copy_of_its_name_is_refused(path):
+    """A program would work in the folder above the one of its output, or find an object that it did not write."""
+    with pytest.raises(InputError, match=r"correct the path|give one of these"):
+        refuse_scheme("--output", path, buckets=True)
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://b", "gs://b/", "s3://b/ünï code/a b/", "gs://b/a..b/.c/d.", f"s3://b/{'x' * 255}"]
+)
+def test_other_paths_in_buckets_pass(path):
+    refuse_scheme("--output", path, buckets=True)
 
 
 @pytest.mark.parametrize(("module", "flag"), flags_of(lambda role: role is Role.FLAGS))

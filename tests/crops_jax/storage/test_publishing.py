@@ -247,6 +247,17 @@ def test_files_and_folders_of_others_are_copied(s3, tmp_path):
         local_copy("s3://bucket/nothing")
 
 
+@pytest.mark.parametrize("name", ["../../../outside", "in/../../outside", "a/./b", "a//b", "/a", "part-0/below"])
+def test_an_object_whose_name_is_that_of_no_file_in_the_copy_is_refused(name, s3, tmp_path):
+    """An object store takes any text for a name. `../../../outside` would be written outside of the copies."""
+    store = ObjectStore(URL)
+    store.write("part-0", b"1")
+    store.write(name, b"2")
+    with pytest.raises(InputError, match=rf"{URL}/.*cannot be a file on a disk .*rename or remove it"):
+        local_copy(URL)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".lock"]
+
+
 def test_a_copy_that_lost_a_file_is_made_again(s3, tmp_path):
     publish(folder_of(tmp_path / "made", "one"))
     copy = local_copy(URL)
