@@ -38,6 +38,7 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run that has a folder for each checkpoint, named after its step."""
 _PROGRESS = "progress"
 """The folder of a checkpoint that is not arrays."""
+_NO_NAMES = {"", ".", ".."}
 _DAY_SECONDS = 86_400.0
 _ROUNDS = 5
 """The number of times that a run is read again which changed while it was read."""
@@ -144,7 +145,9 @@ def read_small_files(store: ObjectStore, listing: Mapping[str, Entry], folder: P
 
     if missing := known.keys() - listing.keys():
         raise _damaged(store, min(missing))
-    in_parallel(get, small_files(listing))
+    names = small_files(listing)
+    _refuse_unusable_names(store, names)
+    in_parallel(get, names)
 
 
 def _copy_of_run(store: ObjectStore, listing: dict[str, Entry], *, arrays: bool) -> Path:
@@ -258,6 +261,18 @@ def _without(names: Container[str], entries: Mapping[str, Entry]) -> dict[str, E
     return {name: entry for name, entry in entries.items() if name not in names}
 
 
+def _refuse_unusable_names(store: ObjectStore, names: Iterable[str]) -> None:
+    """Raises InputError when an object cannot be a file of a copy: `../x` would lie outside of it."""
+    names = [name for name in names if name]
+    folders = {name[: slash.start()] for name in names for slash in re.finditer("/", name)}
+    for name in names:
+        if _NO_NAMES & set(name.split("/")) or name in folders:
+            raise InputError(
+                f"{store.url}/{name}: an object of this name cannot be a file on a disk (a part of it is empty, '.' or "
+                "'..', or other objects lie below it as if it were a folder); rename or remove it"
+            )
+
+
 def _is_whole(copy: Path, wanted: Mapping[str, Entry]) -> bool:
     files = {name: copy / name if name else copy for name in wanted}
     return all(file.is_file() and file.stat().st_size == wanted[name].size for name, file in files.items())
@@ -274,6 +289,7 @@ def _download(store: ObjectStore, wanted: Mapping[str, Entry], known: Mapping[st
         if name in known and content_of(file) != known[name]:
             raise _damaged(store, name)
 
+    _refuse_unusable_names(store, wanted)
     in_parallel(get, wanted)
 
 

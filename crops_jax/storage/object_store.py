@@ -1,21 +1,22 @@
 """Objects of a bucket behind gs:// or s3://: list, read whole or in part, write, create once, remove.
 
 Every call is tried again with growing waits when the server or the connection fails. Credentials, buckets and objects
-that are missing are errors of the user, which say what to do.
+that are missing, and settings that the client cannot use, are errors of the user, which say what to do at once.
 """
 
 import concurrent.futures
 import contextlib
 import functools
+import json
+import logging
 import random
-import re
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from crops_jax.errors import InputError, NamedFailure, one_line
+from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -24,6 +25,8 @@ THREADS = 16
 """The maximum number of calls of `in_parallel` at the same time."""
 WAITS = [0.5, 2.0, 8.0, 30.0]
 """The seconds before the second, third, ... attempt of a call, each multiplied by a random number from 0.5 to 1.5."""
+_CONNECT_SECONDS, _SILENCE_SECONDS = 10, 60
+"""The times after which a server that cannot be reached, or that sends nothing, is given up."""
 _CONNECTIONS = 256
 """The maximum number of requests to a server of S3 at the same time; botocore has 10 unless it is told otherwise."""
 _SIGNED_SECONDS = 300
@@ -33,13 +36,23 @@ _CREDENTIALS = {
     "gs": "call `gcloud auth application-default login`, or name a key file in GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role",
 }
-_NOT_IN_PATHS = {"", ".", ".."}
+_SETTINGS = {
+    "gs": "the settings of the client (GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST, SSL_CERT_FILE)",
+    "s3": "the settings of the client (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_CA_BUNDLE, ~/.aws/config)",
+}
 _PASSING = {408, 409, 425, 429}
 """The statuses of the client's errors that another attempt can mend."""
 _NO_CREDENTIALS = {
     *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"),
     *("TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError"),
 }
+
+
+_PASSING_ERRORS = {
+    *("HTTPClientError", "ConnectionError", "IncompleteReadError", "ChecksumError", "FlexibleChecksumError"),
+    *("AwsChunkedWrapperError", "CapacityNotAvailableError", "MetadataRetrievalError"),
+}
+"""The errors of botocore without an answer that another attempt can mend. The other ones are about settings."""
 
 
 class Entry(NamedTuple):
@@ -81,7 +94,7 @@ class ObjectStore:
     def listing(self) -> dict[str, Entry]:
         """Returns the objects at and below the path by their names, in the order of the names.
 
-        Raises InputError when the bucket does not exist, or when a name of an object cannot be that of a local file.
+        Raises InputError when the bucket does not exist.
         """
         found = self._attempt(self._find)
         if not found:
@@ -90,7 +103,6 @@ class ObjectStore:
         for path, info in sorted(found.items()):
             version = info.get("generation") or info.get("ETag") or info.get("etag") or ""
             entries[path[len(self._path) :].removeprefix("/")] = Entry(int(info["size"]), str(version).strip('"'))
-        self._check_names(entries)
         return entries
 
     def names_here(self) -> list[str]:
@@ -208,16 +220,6 @@ class ObjectStore:
         # Consoles mark folders by empty objects whose names end with a slash.
         return {path: info for path, info in found.items() if info["type"] == "file" and not path.endswith("/")}
 
-    def _check_names(self, names: Iterable[str]) -> None:
-        """Raises InputError when an object cannot be a local file: `../x` would lie outside of the local copy."""
-        folders = {name[: slash.start()] for name in names for slash in re.finditer("/", name)}
-        for name in names:
-            if name and (_NOT_IN_PATHS & set(name.split("/")) or "\0" in name or name in folders):
-                raise InputError(
-                    f"{self.url}/{name}: an object of this name cannot be a file on a disk (a part of it is empty, "
-                    "'.' or '..', or other objects lie below it as if it were a folder); rename or remove it"
-                )
-
     def _check_bucket(self) -> None:
         bucket = self._path.partition("/")[0]
         try:
@@ -235,6 +237,8 @@ class ObjectStore:
             except (FileNotFoundError, FileExistsError, InputError):
                 raise
             except Exception as error:
+                if _is_of_this_disk(error):
+                    raise
                 status = _http_status(error)
                 if status in (412, 416):  # a condition, or a range, that the object does not meet
                     raise FileExistsError(self.url) from error
@@ -243,13 +247,16 @@ class ObjectStore:
                         f"{self.url}: access is refused ({one_line(error)}); {_CREDENTIALS[self.scheme]}, and check "
                         "the permissions of the bucket"
                     ) from error
-                if status is not None and 400 <= status < 500 and status not in _PASSING:
+                is_refused = status is not None and 300 <= status < 500 and status not in _PASSING
+                if is_refused or (status is None and _is_setting(error)):
                     raise InputError(
-                        f"{self.url}: the server refuses this ({one_line(error)}); check the path and the settings"
+                        f"{self.url}: this cannot be asked for, or the server refuses it ({one_line(error)}); check "
+                        f"the path and {_SETTINGS[self.scheme]}"
                     ) from error
-                if wait is None:
+                if (attempts := _attempts_of_client(self.scheme, error)) > 1 or wait is None:
                     raise NamedFailure(
-                        f"{self.url}: {len(WAITS) + 1} attempts failed ({one_line(error)}); call the same command again"
+                        f"{self.url}: {max(attempts, len(WAITS) + 1)} attempts failed ({one_line(error)}); call the "
+                        "same command again"
                     ) from error
             time.sleep(wait * random.uniform(0.5, 1.5))
         raise AssertionError("the last attempt returns or raises")
@@ -257,19 +264,29 @@ class ObjectStore:
 
 @functools.cache
 def _open(scheme: str) -> Any:
-    """Returns the fsspec file system of a scheme. It keeps no listings, and leaves repeated attempts to the caller."""
+    """Returns the fsspec file system of a scheme. It keeps no listings.
+
+    That of S3 leaves repeated attempts to the caller; gcsfs cannot be told to.
+    """
     try:
         if scheme == "s3":
             import s3fs
 
-            once: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-            once |= {"max_pool_connections": _CONNECTIONS, "signature_version": "s3v4"}  # also for signed URLs
+            once: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _CONNECTIONS}
+            once |= {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _SILENCE_SECONDS}
+            once |= {"signature_version": "s3v4"}  # also for signed URLs
             opened = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
             opened.retries = 1
             return opened
+        import aiohttp
         import gcsfs
 
-        return gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
+        # gcsfs logs each error with its traceback, also one that another attempt mends.
+        if (log := logging.getLogger("gcsfs")).level == logging.NOTSET:
+            log.setLevel(logging.CRITICAL)
+        # gcsfs waits for an answer without end unless it is told otherwise.
+        times = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        return gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True, requests_timeout=times)
     except ImportError as error:
         raise InputError(
             f"{scheme}:// needs the package {_PACKAGES[scheme]} ({one_line(error)}); install it: make storage, or "
@@ -335,5 +352,33 @@ def _http_status(error: BaseException) -> int | None:
     return 403 if str(error).startswith("Forbidden") else None
 
 
+def _attempts_of_client(scheme: str, error: BaseException) -> int:
+    """Returns the number of attempts that the client has made before it raised an error."""
+    if scheme != "gs":
+        return 1
+    import gcsfs
+    from gcsfs.retry import is_retriable
+
+    return gcsfs.GCSFileSystem.retries if is_retriable(error) else 1
+
+
+def _is_of_this_disk(error: BaseException) -> bool:
+    """Returns whether an error is about a local file and not about the server."""
+    return isinstance(error, OSError) and (error.filename is not None or is_full_disk(error))
+
+
 def _lacks_credentials(error: BaseException) -> bool:
-    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS
+    # google.auth says so of a login that has run out.
+    has_run_out = type(error).__name__ == "RefreshError" and getattr(error, "retryable", None) is False
+    return isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS or has_run_out
+
+
+def _is_setting(error: BaseException) -> bool:
+    """Returns whether an error without an answer of the server is about a setting or a name that cannot be sent."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    cause = getattr(error, "kwargs", {}).get("error")  # of botocore
+    if "certificate verify failed" in str(error) or isinstance(cause, FileNotFoundError):
+        return True
+    if "BotoCoreError" in kinds:
+        return not kinds & _PASSING_ERRORS
+    return isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError | UnicodeError)

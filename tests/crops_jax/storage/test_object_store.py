@@ -1,4 +1,7 @@
+import errno
+import os
 import sys
+import types
 
 import pytest
 
@@ -11,6 +14,14 @@ from crops_jax.storage.object_store import ObjectStore
 def server(request):
     """The proxy before a server of each kind, and its scheme."""
     return request.getfixturevalue("gcs" if request.param == "gs" else "s3"), request.param
+
+
+@pytest.fixture
+def new_clients():
+    """Lets a test open clients with settings of its own."""
+    object_store._open.cache_clear()
+    yield
+    object_store._open.cache_clear()
 
 
 def test_objects_are_written_listed_read_and_removed(server, tmp_path):
@@ -79,8 +90,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3):
         ObjectStore("s3://nowhere/a").listing()
 
 
-def test_missing_credentials_say_what_to_do(s3, monkeypatch):
-    object_store._open.cache_clear()
+def test_missing_credentials_say_what_to_do(s3, new_clients, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -88,7 +98,66 @@ def test_missing_credentials_say_what_to_do(s3, monkeypatch):
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(InputError, match=r"s3://bucket/a: access is refused .*set AWS_PROFILE"):
         ObjectStore("s3://bucket/a").listing()
-    object_store._open.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variables", "path"),
+    [
+        ({}, "s3://a bucket/a"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:1"}, "s3://bucket/a"),
+        ({"AWS_DEFAULT_REGION": "us east"}, "s3://bucket/a"),
+        ({"AWS_CONFIG_FILE": "FILE"}, "s3://bucket/a"),
+        ({"AWS_CA_BUNDLE": "/nowhere", "AWS_ENDPOINT_URL": "https://127.0.0.1:1"}, "s3://bucket/a"),
+    ],
+)
+def test_a_setting_that_the_client_cannot_use_is_an_error_of_the_user_at_once(
+    variables, path, s3, new_clients, tmp_path, monkeypatch
+):
+    (tmp_path / "broken").write_text("a [broken file\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / "broken") if value == "FILE" else value)
+    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    with pytest.raises(InputError, match=rf"{path}: this cannot be asked for.*check the path and .*AWS_ENDPOINT_URL"):
+        ObjectStore(path).listing()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG])
+def test_an_error_of_the_local_disk_is_not_one_of_the_server(number, server, tmp_path, monkeypatch):
+    """A full disk is told as such, and a file that may not be written is no matter of credentials."""
+    store = ObjectStore(f"{server[1]}://bucket/a")
+    error = OSError(number, os.strerror(number), None if number == errno.ENOSPC else str(tmp_path / "file"))
+
+    def get_file(*_) -> None:
+        raise error
+
+    monkeypatch.setattr(store._file_system, "get_file", get_file)
+    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    with pytest.raises(OSError) as raised:
+        store.download("file", tmp_path / "file", size=1)
+    assert raised.value is error
+
+
+def test_gcs_is_not_asked_again_by_both_the_client_and_its_caller(gcs, new_clients, monkeypatch, capfd):
+    """gcsfs makes six attempts with waits of its own, and would log each error with its traceback."""
+    monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_nothing))
+    gcs.faults("unavailable", method="GET", times=1000)
+    with pytest.raises(NamedFailure, match=r"gs://bucket/a: 6 attempts failed .*call the same command again"):
+        ObjectStore("gs://bucket/a").listing()
+    assert len(gcs.requests) == 6
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+async def _nothing(seconds: float) -> None:
+    """Stands for a wait."""
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_server_that_takes_a_request_and_never_answers_is_given_up(scheme, s3, gcs, new_clients, monkeypatch):
+    monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_nothing))
+    monkeypatch.setattr(object_store, "_SILENCE_SECONDS", 0.05)
+    s3.delay_seconds = gcs.delay_seconds = 0.3
+    with pytest.raises(NamedFailure, match=rf"{scheme}://bucket/a: [46] attempts failed .*[Tt]imeout"):
+        ObjectStore(f"{scheme}://bucket/a").listing()
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
