@@ -27,6 +27,8 @@ _GIVEN_BACK = b"{}"
 STALE_SECONDS = 600.0
 """The age at which a claim that nobody renews is one of a writer that was killed."""
 _RENEWAL_SECONDS = 20.0
+_LAST_SECONDS = 2.0
+"""The seconds for which a writer that ends by an error waits for the last renewal."""
 SILENT_SECONDS = 90.0
 """The time for which `take_when_silent` looks whether a claim is renewed."""
 
@@ -113,9 +115,12 @@ def renewed(store: ObjectStore, claim: Claim) -> Iterator[None]:
     thread.start()
     try:
         yield
-    finally:
+    except BaseException:
         ended.set()
-        thread.join()
+        thread.join(_LAST_SECONDS)  # a server that is down must not hold up a program that ends
+        raise
+    ended.set()
+    thread.join()
 
 
 def _take_next(store: ObjectStore) -> Claim:

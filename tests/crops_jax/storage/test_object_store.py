@@ -1,5 +1,6 @@
 import errno
 import os
+import subprocess
 import sys
 import types
 
@@ -8,6 +9,7 @@ import pytest
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.storage import object_store
 from crops_jax.storage.object_store import ObjectStore
+from tests.paths import ROOT
 
 
 @pytest.fixture(params=["s3", "gs"])
@@ -42,6 +44,46 @@ def test_objects_are_written_listed_read_and_removed(server, tmp_path):
     assert store.listing()["b"] != before["b"]
     store.remove(["b", "deep/in/file", "never there"])
     assert store.listing() == {}
+
+
+def test_a_signal_ends_a_program_whose_calls_do_not_return():
+    """A pod that is preempted has some seconds, and a server that is down holds each call for minutes."""
+    script = """
+import signal, sys, threading
+from crops_jax.storage.object_store import THREADS, in_parallel
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+running = threading.Barrier(THREADS)
+def call(number):
+    if running.wait() == 0:
+        print("running", flush=True)
+    threading.Event().wait()
+in_parallel(call, range(2 * THREADS))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "running\n"
+            program.terminate()
+            assert program.wait(timeout=60) == 3
+        finally:
+            program.kill()
+
+
+def test_all_calls_are_made_before_the_first_error_is_raised():
+    made = []
+
+    def call(number: int) -> int:
+        made.append(number)
+        if number in (3, 5):
+            raise ValueError(number)
+        return -number
+
+    assert object_store.in_parallel(call, range(3)) == [0, -1, -2]
+    assert object_store.in_parallel(call, []) == []
+    made.clear()
+    with pytest.raises(ValueError, match="3"):
+        object_store.in_parallel(call, range(50))
+    assert sorted(made) == list(range(50))
 
 
 def test_a_conditional_put_writes_once(s3):
