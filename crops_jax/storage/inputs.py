@@ -21,10 +21,11 @@ from pathlib import Path
 from crops_jax.artifacts.atomic import appears_whole
 from crops_jax.artifacts.lock import exclusive
 from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_manifest
-from crops_jax.errors import InputError, NamedFailure
+from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
 from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
 from crops_jax.storage.remote_files import RemoteFiles, note_path
+from crops_jax.storage.schemes import scheme_of
 
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
 """The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
@@ -48,10 +49,26 @@ class _Changed(Exception):
     """A run was written while it was read."""
 
 
-def cache_folder() -> Path:
-    """Returns the folder of local copies: CROPS_CACHE, by default ~/.cache/crops_jax."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crops_jax"
-    return Path(os.environ.get("CROPS_CACHE") or default).absolute()
+def cache_folder(*parts: str) -> Path:
+    """Returns the folder of local copies, or a folder in it, and makes it: CROPS_CACHE, by default ~/.cache/crops_jax.
+
+    Raises InputError when it cannot be made.
+    """
+    named = os.environ.get("CROPS_CACHE")
+    remedy = "set CROPS_CACHE to a local folder that can be written"
+    if named and scheme_of(named) is not None:
+        raise InputError(f"CROPS_CACHE {named}: local copies cannot lie behind a scheme; {remedy}")
+    try:
+        root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crops_jax")
+        folder = root.absolute().joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+    except RuntimeError as error:  # of Path.home, where neither HOME nor the list of users names a folder
+        raise InputError(f"there is no folder for local copies ({one_line(error)}); {remedy}") from error
+    except OSError as error:
+        if is_full_disk(error):
+            raise
+        raise InputError(f"{error.filename} cannot hold local copies ({error.strerror}); {remedy}") from error
+    return folder
 
 
 def local_copy(url: str, *, shards: bool = True, arrays: bool = True) -> Path:
@@ -210,8 +227,7 @@ def _made_once(store: ObjectStore, wanted: Mapping[str, Entry]) -> Iterator[Path
     Several processes of one machine need the same copy, and one of them makes it.
     """
     key = hashlib.sha256(json.dumps([store.url, sorted(wanted.items())]).encode()).hexdigest()[:20]
-    folder = cache_folder() / "inputs" / key
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("inputs") / key
     refusal = f"another process has been copying {store.url} for a day; stop it"
     with exclusive(folder.with_suffix(".lock"), refusal=refusal, patience_seconds=_DAY_SECONDS):
         yield folder / store.url.rpartition("/")[2]

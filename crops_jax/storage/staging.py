@@ -118,8 +118,7 @@ def _output_folder(url: str) -> Iterator[Path]:
             f"{url}: several processes write one output on a file system that all of them see; give such a path, and "
             "copy the result to the bucket"
         )
-    folder = cache_folder() / "outputs" / hashlib.sha256(url.encode()).hexdigest()[:20]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("outputs", hashlib.sha256(url.encode()).hexdigest()[:20])
     refusal = f"another process of this machine writes {url}; wait until it ends, or stop it"
     with exclusive(folder / ".lock", refusal=refusal):
         yield folder
@@ -134,7 +133,7 @@ def _run_folder(url: str) -> Iterator[Path]:
     from crops_jax.artifacts.lock import LOCK, exclusive
     from crops_jax.storage.inputs import cache_folder
 
-    runs = cache_folder() / "runs" / hashlib.sha256(url.encode()).hexdigest()[:20]
+    runs = cache_folder("runs", hashlib.sha256(url.encode()).hexdigest()[:20])
     with contextlib.ExitStack() as stack:
         for number in itertools.count():
             folder = runs / str(number)

@@ -190,6 +190,46 @@ def test_wrong_paths_are_status_2(arguments, words, logs, capfd):
     assert words in err
 
 
+@pytest.mark.parametrize(
+    ("cache", "words"),
+    [
+        ("s3://bucket/cache", "CROPS_CACHE s3://bucket/cache: local copies cannot lie behind a scheme"),
+        ("FILE", "cannot hold local copies (Not a directory)"),
+        ("/proc/cache", "/proc/cache cannot hold local copies ("),
+        (None, "there is no folder for local copies (Could not determine home directory.)"),
+    ],
+)
+def test_a_folder_of_copies_that_cannot_be_is_status_2_and_says_what_to_set(
+    cache, words, logs, capfd, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    without_home(monkeypatch)
+    monkeypatch.setenv("CROPS_CACHE", str(tmp_path / "file") if cache == "FILE" else cache or "")
+    status, _, err = call(count, capfd, "--logs", logs, "--output", "s3://bucket/a")
+    assert status == 2
+    assert words in err
+    assert "set CROPS_CACHE to a local folder" in err
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_user_without_a_home_needs_only_a_folder_of_copies(logs, capfd, monkeypatch):
+    """Kubernetes runs containers under numbers that no list of users has."""
+    without_home(monkeypatch)
+    assert call(count, capfd, "--logs", logs, "--output", "s3://bucket/a")[0] == 0
+
+
+def without_home(monkeypatch) -> None:
+    """Makes this process look like one of a user who is in no list of users."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def unknown(user) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
 def test_a_server_that_stays_down_is_status_4(logs, capfd, s3):
     s3.faults("unavailable", method="PUT", times=1000)
     status, _, err = call(count, capfd, "--logs", logs, "--output", "s3://bucket/a")
