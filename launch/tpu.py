@@ -1,5 +1,6 @@
 """Creates Cloud TPU slices, runs a program on all of their machines, follows its log, and stops it."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from crops_jax import program
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.storage import LocalPath
+from crops_jax.storage.schemes import refuse_scheme
+from launch.steps.arguments import words_of
 
 # The image of the machines of each generation, as Google names them.
 _RUNTIMES = {
@@ -22,6 +25,9 @@ _RUNTIMES = {
     "v6e": "v2-alpha-tpuv6e",
 }
 _PROGRAMS = ("launch.train", "launch.embed")
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_PROJECT = re.compile(r"[a-z][-.:a-z0-9]*[a-z0-9]")
+"""A project of an organisation has the name of its domain before it: example.com:mine."""
 _PID = "$HOME/.crops_jax.pid"
 # The file in which a machine writes what its program says.
 _LOG = "$(hostname).log"
@@ -83,7 +89,8 @@ def tpu(arguments: TpuArguments) -> dict[str, Any]:
 
 
 def _commands(arguments: TpuArguments) -> list[list[str]]:
-    """Returns the commands of an action. Raises InputError when it lacks a flag."""
+    """Returns the commands of an action. Raises InputError when it lacks a flag, or has a value that none can take."""
+    _check_names(arguments)
     if arguments.action == "create":
         return [_create(arguments)]
     if arguments.action == "run":
@@ -92,6 +99,19 @@ def _commands(arguments: TpuArguments) -> list[list[str]]:
         return [_on_machines(arguments, f"tail -n 100 -F {_log_file(arguments)}", machines="0")]
     stop = _on_machines(arguments, _STOP, machines="all")
     return [stop, _queued(arguments, "delete", "--force", "--quiet")] if arguments.delete else [stop]
+
+
+def _check_names(arguments: TpuArguments) -> None:
+    """Raises InputError when Google gives nothing such a name, or when a folder of the machines is a bucket."""
+    for flag, value in (("--name", arguments.name), ("--zone", arguments.zone), ("--project", arguments.project)):
+        form = _PROJECT if flag == "--project" else _NAME
+        if value is not None and not form.fullmatch(value):
+            raise InputError(
+                f"{flag} {value!r}: Google takes lower-case letters, digits and hyphens, with a letter first and no "
+                "hyphen last, and 63 of them at most; correct it"
+            )
+    for flag, folder in (("--log", arguments.log), ("--folder", arguments.folder)):
+        refuse_scheme(flag, folder)
 
 
 def _create(arguments: TpuArguments) -> list[str]:
@@ -115,7 +135,7 @@ def _create(arguments: TpuArguments) -> list[str]:
 
 def _start(arguments: TpuArguments) -> str:
     """Returns what a machine runs to start the program: it goes on when the connection ends."""
-    words = shlex.split(arguments.command)
+    words = words_of(arguments.command)
     if not words or words[0] not in _PROGRAMS:
         raise InputError(
             f"launch.tpu run needs --command with one of {', '.join(_PROGRAMS)} and its arguments, found "

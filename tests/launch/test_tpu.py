@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -66,11 +67,32 @@ def test_the_types_of_slices_are_those_of_google(topology, kind):
         ("run", {"log": "log"}, "launch.tpu run needs --command with one of launch.train, launch.embed"),
         ("run", {"log": "log", "command": "launch.evaluate --run r"}, "the other programs run in one process"),
         ("follow", {}, "launch.tpu follow needs --log"),
+        (
+            "run",
+            {"log": "log", "command": "launch.train x --records 'a"},
+            "cannot be split into words: No closing quotation",
+        ),
+        ("run", {"log": "gs://bucket/log", "command": TRAIN}, "--log gs://bucket/log: a path must be on a file system"),
+        ("run", {"log": "log", "folder": "s3://b/c", "command": TRAIN}, "--folder s3://b/c: a path must be on a file"),
     ],
 )
 def test_an_action_without_its_flags_is_refused(action, flags, message):
     with pytest.raises(InputError, match=message):
         commands(action, **flags)
+
+
+@pytest.mark.parametrize("flag", ["name", "zone", "project"])
+@pytest.mark.parametrize("value", ["", "my pod", "Pod", "--force", "pod-", "pöd", "pod\n", "1pod"])
+def test_a_name_that_google_gives_nothing_is_refused(flag, value):
+    """gcloud would take --name=--force for a flag of its own."""
+    with pytest.raises(InputError, match=f"--{flag} {re.escape(repr(value))}: Google takes lower-case letters"):
+        tpu(TpuArguments(action="stop", dry_run=True, **{**PLACE, flag: value}))
+    with pytest.raises(InputError, match="63 of them at most"):
+        tpu(TpuArguments(action="stop", dry_run=True, **{**PLACE, "name": "p" * 64}))
+
+
+def test_the_project_of_an_organisation_is_taken():
+    assert tpu(TpuArguments(action="stop", dry_run=True, project="example.com:mine-1", **PLACE))["commands"]
 
 
 def test_a_dry_run_calls_nothing_and_prints_what_a_shell_takes(tmp_path, monkeypatch, capfd):
