@@ -36,7 +36,7 @@ def publish_file(file: Path, store: ObjectStore, seen: dict[str, Entry]) -> None
 
 
 def is_published(folder: Path, store: ObjectStore, seen: dict[str, Entry]) -> bool:
-    """Returns whether the bucket has these very files already, with their marker."""
+    """Returns whether the marker in the bucket names these very files. The objects themselves are not read."""
     return MARKER in seen and read_marker(store) == {name: content_of(file) for name, file in _files(folder).items()}
 
 

@@ -40,8 +40,10 @@ class _Output(typing.NamedTuple):
     """The listing of the path when the program began."""
     local: Path
     """The path that the program writes."""
-    stand_in: "dict[str, tuple[int, int]] | None"
+    stand_in: "dict[str, tuple[int, int]] | None" = None
     """The files (see `_files`) that stood there for those in the bucket; None: what an earlier call wrote."""
+    is_copy: bool = False
+    """Whether the local path began as a verified copy of what the path in the bucket holds."""
 
 
 @contextlib.contextmanager
@@ -76,7 +78,8 @@ def staged(arguments: Any) -> Iterator[Any]:
                 stack.enter_context(remote_run.known(path, url))
             else:
                 path = stack.enter_context(_output_folder(url)) / url.rpartition("/")[2]
-                is_resumed = argument.role is Role.RESUMED
+                # What is replaced is not read, for it can be damaged.
+                is_resumed = argument.role is Role.RESUMED and not getattr(arguments, "overwrite", False)
                 outputs.append(_open_output(ObjectStore(url), path, is_resumed=is_resumed))
             for ending in _BESIDE if argument.role not in _READ else ():
                 beside = path.with_name(path.name + ending)
@@ -162,11 +165,11 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
     refuse_claimed(store, seen)
     files = data_files(seen)
     if is_resumed and not {MARKER, RUN_MARKER} & seen.keys() and (claims(seen) or not files):
-        return _Output(store, seen, local, None)
+        return _Output(store, seen, local)
     _remove(local)
     if is_resumed and MARKER in seen:
         shutil.copytree(local_copy(store.url), local)
-        return _Output(store, seen, local, None)
+        return _Output(store, seen, local, is_copy=True)
     if "" in files:
         store.download("", local, size=files[""].size)
     elif MANIFEST in files and (MARKER in seen or RUN_MARKER in seen or not claims(seen)):
@@ -175,7 +178,7 @@ def _open_output(store: "ObjectStore", local: Path, *, is_resumed: bool) -> _Out
     elif files and not claims(seen):
         local.mkdir()
         (local / next(iter(files)).rpartition("/")[2]).touch()  # a file of others, which no program replaces
-    return _Output(store, seen, local, _files(local))
+    return _Output(store, seen, local, stand_in=_files(local))
 
 
 def _files(path: Path) -> dict[str, tuple[int, int]]:
@@ -192,8 +195,10 @@ def _publish(output: _Output) -> None:
 
     if _files(output.local) == output.stand_in:
         return
-    if output.local.is_dir() and not is_published(output.local, output.store, output.seen):
-        publish_folder(output.local, output.store, output.seen)
+    if output.local.is_dir():
+        # A marker alone does not say that the objects are what it names, and damaged ones can be written again.
+        if not (output.is_copy and is_published(output.local, output.store, output.seen)):
+            publish_folder(output.local, output.store, output.seen)
     elif output.local.is_file():
         publish_file(output.local, output.store, output.seen)
 

@@ -143,6 +143,30 @@ def test_what_lies_beside_an_output_stays_when_the_program_does_not_write_it(log
     assert notes.read("notes.txt") == b"mine"
 
 
+@pytest.mark.parametrize("damaged", ["_COMMITTED", "count"])
+def test_a_damaged_output_can_be_written_again(damaged, logs, capfd):
+    """The message about the damage says so."""
+    arguments = ("--logs", logs, "--output", "s3://bucket/a", "--overwrite")
+    assert call(count, capfd, *arguments)[0] == 0
+    ObjectStore("s3://bucket/a").write(damaged, b"{}")
+    with pytest.raises(InputError, match=r"write .* again"):
+        local_copy("s3://bucket/a")
+    assert call(count, capfd, *arguments)[0] == 0
+    assert (local_copy("s3://bucket/a") / "count").read_text() == "5"
+
+
+@pytest.mark.parametrize("damaged", ["_COMMITTED", "1"])
+def test_a_damaged_output_of_a_program_that_resumes_can_be_written_again(damaged, s3, capfd):
+    arguments = ("--output", "s3://bucket/a", "--until", "2")
+    assert call(resume, capfd, *arguments)[:2] == (0, {"made": [0, 1]})
+    ObjectStore("s3://bucket/a").write(damaged, b"{}")
+    status, _, err = call(resume, capfd, *arguments)
+    assert status == 2
+    assert "again" in err
+    assert call(resume, capfd, *arguments, "--overwrite")[:2] == (0, {"made": [0, 1]})
+    assert call(resume, capfd, *arguments)[:2] == (0, {"made": []})
+
+
 def test_files_of_others_are_never_replaced(logs, capfd):
     ObjectStore("s3://bucket/mine").write("thesis.tex", b"1")
     status, _, err = call(count, capfd, "--logs", logs, "--output", "s3://bucket/mine", "--overwrite")
