@@ -257,6 +257,11 @@ class RemoteRun:
         listing = self._store.listing()
         if not any(name == RUN_MARKER or name.startswith("_CLAIM-") for name in listing) and listing:
             raise self._foreign(listing, program, kind)
+        if RUN_MARKER not in listing and whole_checkpoints(listing):
+            raise InputError(
+                f"{self.url} has checkpoints, and its {RUN_MARKER} was removed; copy it to a disk and go on there, or "
+                "choose another --output"
+            )
         self._claim = claims.take_when_silent(self._store)  # the number of a run's claims only grows
         listing = self._store.listing()
         self._is_made, self._steps = RUN_MARKER in listing, whole_checkpoints(listing)

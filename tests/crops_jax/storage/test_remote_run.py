@@ -291,6 +291,17 @@ def test_what_is_no_run_is_never_touched(s3, tmp_path):
     assert set(store.listing()) == {"thesis.tex", "manifest.json"}
 
 
+def test_a_run_whose_marker_was_removed_keeps_its_checkpoints(s3, tmp_path):
+    """Without its marker it looks like a run that was never begun, whose files are removed."""
+    train(tmp_path / "first" / "one")
+    store = ObjectStore(URL)
+    store.remove(["_RUN"])
+    before = store.listing()
+    with pytest.raises(InputError, match=f"{URL} has checkpoints, and its _RUN was removed; copy it to a disk"):
+        train(tmp_path / "second" / "one")
+    assert store.listing() == before
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(s3, tmp_path):
     train(tmp_path / "first" / "one")
     store = ObjectStore(f"{URL}/checkpoints/3")
