@@ -93,9 +93,7 @@ def ablations(found: Compared) -> str:
     for group, heading in GROUPS.items():
         members = [one for one in _members(found.comparison, group) if one.architecture == "transformer"]
         if group != "systems" and len(members) > 1:
-            parts.append(
-                f"{heading}:\n\n{_table(found.comparison, members, with_seeds=True)}"
-            )
+            parts.append(f"{heading}:\n\n{_table(found.comparison, members, with_seeds=True)}")
     return "\n\n".join(parts)
 
 
