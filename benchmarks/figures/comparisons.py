@@ -12,7 +12,6 @@ from typing import NamedTuple
 from benchmarks.figures.markdown import ABSENT, amount, number, signed, table
 from benchmarks.figures.results import FiguresError
 from crops_jax.errors import InputError
-from launch.comparison.measures import MAIN
 from launch.comparison.presentation.claims import (
     HELD,
     NOT_RUN,
@@ -28,8 +27,11 @@ from launch.comparison.presentation.claims import (
 )
 from launch.comparison.presentation.notes import FEWEST_SEEDS
 from launch.comparison.presentation.page import groups_of
+from launch.comparison.real.settings import REAL_SETS, real_set
+from launch.comparison.real.systems import REFERENCE, real_catalogue
 from launch.comparison.results.files import stored_results
 from launch.comparison.results.setting import Setting, read_setting
+from launch.comparison.results.statistics import Difference
 from launch.comparison.results.table import Comparison, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
@@ -38,6 +40,7 @@ SAMPLES = 20_000
 """The number of bootstrap samples, the default of launch.compare."""
 
 _REFERENCE = "crops"
+"""The system of a generated world with which the others are compared, as launch.compare does by default."""
 _HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
 """The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
 CroPS, and CroPS."""
@@ -50,6 +53,7 @@ class Compared(NamedTuple):
     setting: Setting
     comparison: Comparison
     claims: list[Judged]
+    """The claims of the paper; none for real data."""
 
 
 @functools.cache
@@ -61,10 +65,14 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
     try:
         setting = read_setting(results)
         found = stored_results(results, among=setting.inputs)
-        comparison = compare_results(found, reference=_REFERENCE, samples=SAMPLES, pairs=claimed_pairs())
+        if real := setting.arguments.get("real"):
+            catalogue = real_catalogue(real_set(real))
+            comparison = compare_results(found, reference=REFERENCE, samples=SAMPLES, catalogue=catalogue)
+        else:
+            comparison = compare_results(found, reference=_REFERENCE, samples=SAMPLES, pairs=claimed_pairs())
     except InputError as error:
         raise FiguresError(str(error)) from error
-    return Compared(setting, comparison, judge(comparison)) if found else None
+    return Compared(setting, comparison, [] if real else judge(comparison)) if found else None
 
 
 def headline(found: Compared) -> str:
@@ -97,6 +105,27 @@ def ablations(found: Compared) -> str:
     return "\n\n".join(parts)
 
 
+def real_tables(found: Compared) -> str:
+    """All systems of a real data set, and their differences to the graded one."""
+    comparison = found.comparison
+    rows = [
+        [
+            _name(one),
+            comparison.catalogue.metrics[metric],
+            _difference(difference),
+            amount(difference.estimate.queries),
+            difference.verdict,
+        ]
+        for one in _members(comparison)
+        for metric in comparison.catalogue.metrics
+        if (difference := comparison.differences.get((*one.key, metric))) is not None
+    ]
+    header = ["system", "metric", f"difference to `{comparison.reference}`, after Holm's correction", "queries"]
+    shown = _table(comparison, _members(comparison), with_seeds=True)
+    left_out = "".join(f" Left out: {name} ({reason})." for name, reason in found.setting.left_out.items())
+    return "\n\n".join([shown, table([*header, "verdict"], rows), _described(found) + left_out])
+
+
 def claims_table(found: Compared) -> str:
     """The claims of the paper with the differences that decide on them, and their verdicts."""
     rows = [
@@ -111,6 +140,7 @@ COMPARISONS: Mapping[str, tuple[str, Callable[[Compared], str]]] = {
     "generated_world": ("generated_world", main_table),
     "generated_world_ablations": ("generated_world", ablations),
     "generated_world_claims": ("generated_world", claims_table),
+    **{f"real_{name}": (name, real_tables) for name in REAL_SETS},
 }
 """The name in a marker -> the folder in docs/results, and the function that makes the table."""
 
@@ -124,17 +154,18 @@ def comparison_markdown(name: str, *, folder: Path = FOLDER) -> str:
 
 def _members(comparison: Comparison, group: str = "systems") -> list[Trained]:
     """The systems of a table, best first by its first metric."""
-    members = [one for one in comparison.trained if group in groups_of(one.system)]
+    systems, metrics = comparison.catalogue.systems, comparison.catalogue.metrics
+    members = [one for one in comparison.trained if group in groups_of(one.system, among=systems)]
 
     def value(one: Trained) -> float:
-        return next((mean.value for metric in MAIN if (mean := comparison.means.get((*one.key, metric)))), 0.0)
+        return next((mean.value for metric in metrics if (mean := comparison.means.get((*one.key, metric)))), 0.0)
 
     return sorted(members, key=lambda one: -value(one))
 
 
 def _table(comparison: Comparison, members: list[Trained], *, with_seeds: bool = False, with_cost: bool = False) -> str:
-    metrics = [metric for metric in MAIN if metric in comparison.metrics]
-    header = ["system", *(["seeds"] if with_seeds else []), *map(metric_label, metrics)]
+    metrics = {key: label for key, label in comparison.catalogue.metrics.items() if key in comparison.metrics}
+    header = ["system", *(["seeds"] if with_seeds else []), *metrics.values()]
     header += ["median time of a step, s"] if with_cost else []
     rows = []
     for one in members:
@@ -164,10 +195,11 @@ def _folded(texts: Sequence[str]) -> list[str]:
 
 def _evidence(part: Part) -> str:
     label = metric_label(part.pair.metric)
-    if part.found is None:
-        return f"{label} not measured"
-    low, high = signed(part.found.low_holm), signed(part.found.high_holm)
-    return f"{label} {signed(part.found.estimate.value)} ({low} to {high})"
+    return f"{label} not measured" if part.found is None else f"{label} {_difference(part.found)}"
+
+
+def _difference(found: Difference) -> str:
+    return f"{signed(found.estimate.value)} ({signed(found.low_holm)} to {signed(found.high_holm)})"
 
 
 def _described(found: Compared) -> str:

@@ -88,6 +88,31 @@ def test_the_front_page_names_the_claims_by_verdict(folder):
     assert len(text.splitlines()) <= 12
 
 
+def test_real_data_has_its_own_metrics_and_differences(tmp_path):
+    inputs = {"split": "a"}
+    base = np.random.default_rng(0).random(40) / 2
+    for system, gain in {"bm25": 0.0, "graded": 0.2}.items():
+        values = {"ndcg@10": (base + gain).tolist(), "recall@100": (base + gain).tolist()}
+        towers = "none" if system == "bm25" else "transformer"
+        write_result(
+            tmp_path / "scifact" / f"{system}-{towers}-0.json", made_up_result(system, towers, 0, values, inputs=inputs)
+        )
+    setting = Setting(
+        command="python -m launch.compare --real scifact",
+        arguments={"real": "scifact"},
+        inputs=inputs,
+        shared_seconds=60.0,
+        left_out={"reranked": "no clicks"},
+    )
+    write_setting(tmp_path / "scifact", setting)
+    lines = comparison_markdown("real_scifact", folder=tmp_path).splitlines()
+    assert lines[0] == "| system | seeds | nDCG@10 (judged) | Recall@100 (judged) |"
+    assert [line.split("`")[1] for line in lines[2:4]] == ["graded", "bm25"]
+    differences = [line for line in lines if line.startswith("| `bm25` | nDCG@10")]
+    assert differences == ["| `bm25` | nDCG@10 (judged) | -0.200 (-0.200 to -0.200) | 40 | worse |"]
+    assert lines[-1].endswith("Left out: reranked (no clicks).")
+
+
 def test_the_claims_have_their_differences_and_verdicts(folder):
     found = compared("generated_world", folder)
     assert found is not None
