@@ -21,7 +21,7 @@ class Proxy:
     port: int = 0
     fault: Callable[[str, str], str | None] = lambda method, path: None
     """Gives the fault of a request: unavailable (503), forbidden (403), cut (half of the answer), lost (a write that is
-    answered and dropped), dead (no answer), or None."""
+    answered and dropped), dead (the connection is closed), silent (it stays open without an answer), or None."""
     awaited_reads: tuple[int, str] = (0, "")
     """(N, TEXT): reads of paths with TEXT are held back until N of them have waited at once, for at most a minute."""
     most_reads_at_once: int = 0
@@ -70,6 +70,10 @@ def proxy_before(port: int) -> Iterator[Proxy]:
             body = self._body()
             kind = proxy.fault(self.command, urllib.parse.unquote(self.path))
             if kind == "dead":
+                self.close_connection = True
+                return
+            if kind == "silent":
+                self.rfile.read(1)  # until the client gives up
                 self.close_connection = True
                 return
             if kind == "unavailable":

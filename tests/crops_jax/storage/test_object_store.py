@@ -197,7 +197,8 @@ async def _nothing(seconds: float) -> None:
 def test_a_server_that_takes_a_request_and_never_answers_is_given_up(scheme, s3, gcs, new_clients, monkeypatch):
     monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_nothing))
     monkeypatch.setattr(object_store, "_SILENCE_SECONDS", 0.05)
-    s3.delay_seconds = gcs.delay_seconds = 0.3
+    for proxy in (s3, gcs):
+        proxy.faults("silent", method="GET", times=1000)
     with pytest.raises(NamedFailure, match=rf"{scheme}://bucket/a: [46] attempts failed .*[Tt]imeout"):
         ObjectStore(f"{scheme}://bucket/a").listing()
 
