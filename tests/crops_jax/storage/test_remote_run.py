@@ -133,8 +133,8 @@ def test_a_result_that_never_changes_again_is_compared_by_every_reader(fixture, 
 
 
 def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 10.0)
-    monkeypatch.setattr(claims, "_RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(claims, "_RENEWAL_SECONDS", 0.2)
     taken = "^another program has taken over s3://bucket/runs/one"
 
     def both():

@@ -103,8 +103,8 @@ def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent
     s3, judged, trained, tmp_path, monkeypatch
 ):
     """Its quarantine is published beside the run."""
-    monkeypatch.setattr(claims, "SILENT_SECONDS", 10.0)
-    monkeypatch.setattr(claims, "_RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(claims, "_RENEWAL_SECONDS", 0.2)
     logs, folder = with_a_bad_row(judged, tmp_path / "logs"), tmp_path / "first" / "theta"
     held = remote_run.opened(folder, Processes(0, 1), program="launch.train_discriminator", kind="discriminator")
     with remote_run.known(folder, URL), held:
