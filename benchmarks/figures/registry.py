@@ -63,6 +63,7 @@ FIGURES: dict[str, Shown] = {
     "input_shares": Shown(speed.input_shares, ("input_shares",)),
     "input_ranges": Shown(speed.input_ranges, ("input_ranges",)),
     "loss_time": Shown(speed.loss_time, ("loss_time",)),
+    "loss_steps": Shown(speed.loss_steps, ("loss_steps",)),
     "loss_memory": Shown(speed.loss_memory, ("loss_memory",)),
     "stored_vectors": Shown(quality.facts, ("stored_vectors",)),
     "interruptions": Shown(speed.interruptions, ("interruptions",)),

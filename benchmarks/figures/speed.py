@@ -267,6 +267,22 @@ def loss_time(result: Result) -> str:
     return table(header, rows)
 
 
+def loss_steps(result: Result) -> str:
+    """One row for each loss of the ablation: a whole training step as a multiple of the one with H-InfoNCE."""
+    [one] = result.values["outcomes"]
+    rows = [
+        [
+            f"`{system}`",
+            f"`{one['losses'][system]}`",
+            number(against["clock"], digits=2),
+            number(against["processor"], digits=2),
+        ]
+        for system, against in one["against_h_infonce"].items()
+    ]
+    header = ["system", "loss", "times as long as with H-InfoNCE, by the clock", "by the processor"]
+    return table(header, rows)
+
+
 def loss_memory(result: Result) -> str:
     rows = []
     for one in _parts(result, "gigabytes_beside_arguments_and_results"):
