@@ -33,11 +33,12 @@ REFERENCE = "crops"
 def measure(arguments: argparse.Namespace) -> dict:
     base = CONFIG.replace(data={"labels_per_query": LABELLED}, mesh={"data": 1})
     batch = made_up_batch(base, tokens=arguments.tokens)
-    losses = {name: system for name, system in SYSTEMS.items() if "losses" in system.groups}
+    systems = {name: system for name, system in SYSTEMS.items() if "losses" in system.groups}
+    configs = {name: base.replace(**system.config) for name, system in systems.items()}
     scores = np.random.default_rng(1).random(batch.labelled_levels.shape, np.float32)
     steps = {
-        name: Step(base.replace(**system.config), batch._replace(labelled_scores=scores) if system.scored else batch)
-        for name, system in losses.items()
+        name: Step(configs[name], batch._replace(labelled_scores=scores) if system.scored else batch)
+        for name, system in systems.items()
     }
     seconds = in_turn(steps, rounds=arguments.rounds)
     return {
@@ -48,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         "rounds": arguments.rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
-        "losses": {name: base.replace(**system.config).loss.name for name, system in losses.items()},
+        "losses": {name: config.loss.name for name, config in configs.items()},
         "seconds": {name: medians(times) for name, times in seconds.items()},
         "against_h_infonce": {name: ratios(times, seconds[REFERENCE]) for name, times in seconds.items()},
     }

@@ -108,6 +108,7 @@ def ablations(found: Compared) -> str:
 def real_tables(found: Compared) -> str:
     """All systems of a real data set, and their differences to the graded one."""
     comparison = found.comparison
+    members = _members(comparison)
     rows = [
         [
             _name(one),
@@ -116,12 +117,12 @@ def real_tables(found: Compared) -> str:
             amount(difference.estimate.queries),
             difference.verdict,
         ]
-        for one in _members(comparison)
+        for one in members
         for metric in comparison.catalogue.metrics
         if (difference := comparison.differences.get((*one.key, metric))) is not None
     ]
     header = ["system", "metric", f"difference to `{comparison.reference}`, after Holm's correction", "queries"]
-    shown = _table(comparison, _members(comparison), with_seeds=True)
+    shown = _table(comparison, members, with_seeds=True)
     left_out = "".join(f" Left out: {name} ({reason})." for name, reason in found.setting.left_out.items())
     return "\n\n".join([shown, table([*header, "verdict"], rows), _described(found) + left_out])
 
@@ -163,15 +164,13 @@ def _members(comparison: Comparison, group: str = "systems") -> list[Trained]:
     return sorted(members, key=lambda one: -value(one))
 
 
-def _table(comparison: Comparison, members: list[Trained], *, with_seeds: bool = False, with_cost: bool = False) -> str:
+def _table(comparison: Comparison, members: list[Trained], *, with_seeds: bool = False) -> str:
     metrics = {key: label for key, label in comparison.catalogue.metrics.items() if key in comparison.metrics}
     header = ["system", *(["seeds"] if with_seeds else []), *metrics.values()]
-    header += ["median time of a step, s"] if with_cost else []
     rows = []
     for one in members:
         seeds = [amount(len(one.results))] if with_seeds else []
-        cost = [number(one.figure("step_seconds"))] if with_cost else []
-        rows.append([_name(one), *seeds, *(_cell(comparison, one, metric) for metric in metrics), *cost])
+        rows.append([_name(one), *seeds, *(_cell(comparison, one, metric) for metric in metrics)])
     return table(header, rows)
 
 

@@ -25,7 +25,7 @@ from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
 from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
 from crops_jax.storage.remote_files import RemoteFiles, note_path
-from crops_jax.storage.schemes import scheme_of
+from crops_jax.storage.schemes import NOT_NAMES, scheme_of
 
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}
 """The kinds of folders whose fingerprint is not that of their bytes. Their checkpoints and shards have checksums."""
@@ -39,7 +39,6 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run that has a folder for each checkpoint, named after its step."""
 _PROGRESS = "progress"
 """The folder of a checkpoint that is not arrays."""
-_NO_NAMES = {"", ".", ".."}
 _DAY_SECONDS = 86_400.0
 _ROUNDS = 5
 """The number of times that a run is read again which changed while it was read."""
@@ -282,7 +281,7 @@ def _refuse_unusable_names(store: ObjectStore, names: Iterable[str]) -> None:
     names = [name for name in names if name]
     folders = {name[: slash.start()] for name in names for slash in re.finditer("/", name)}
     for name in names:
-        if _NO_NAMES & set(name.split("/")) or name in folders:
+        if not set(NOT_NAMES).isdisjoint(name.split("/")) or name in folders:
             raise InputError(
                 f"{store.url}/{name}: an object of this name cannot be a file on a disk (a part of it is empty, '.' or "
                 "'..', or other objects lie below it as if it were a folder); rename or remove it"

@@ -12,7 +12,8 @@ from crops_jax.errors import InputError
 _KNOWN = ("abfs", "abfss", "adl", "az", "file", "ftp", "gcs", "gs", "hdfs", "hf", "http", "https", "s3", "s3a", "s3n")
 _SCHEME = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]+):(?=/)|(?P<known>{'|'.join(_KNOWN)}):", re.IGNORECASE)
 _BUCKET = re.compile(r"(gs|s3)://[^/]+(/+[^/]+)*/?")
-_NOT_NAMES = ("", ".", "..")
+NOT_NAMES = ("", ".", "..")
+"""The parts of a path that are the names of no file or folder."""
 _NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and what Python makes of bytes that are not UTF-8."""
 _NAME_BYTES = 255
@@ -70,7 +71,7 @@ def _refuse_unusable_names(name: str, path: str) -> None:
     An object store takes `..` for a name like any other, and a disk takes it for the folder above.
     """
     for part in path.partition("://")[2].removesuffix("/").split("/"):
-        if part in _NOT_NAMES or _NO_TEXT.search(part) or len(part.encode(errors="replace")) > _NAME_BYTES:
+        if part in NOT_NAMES or _NO_TEXT.search(part) or len(part.encode(errors="replace")) > _NAME_BYTES:
             raise InputError(
                 f"{name} {path!a}: {part!a} in it is not the name of a file or folder (it is empty, '.' or '..', has "
                 f"control characters or bytes that are not UTF-8, or is longer than {_NAME_BYTES} bytes); correct the "
