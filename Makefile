@@ -6,7 +6,6 @@ PEERS := .venv-peers
 REPRESENTAX := .venv-representax
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
-export UV_LINK_MODE := copy
 UV := $(BIN)/python -m uv
 
 .PHONY: demo test test-slow setup synthesize storage dev peers representax check format figures lock clean
