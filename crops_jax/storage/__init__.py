@@ -6,7 +6,7 @@ inputs, outputs              copies in the cache; uploads
 remote_files                 the files that a copy leaves out, which are read by ranges
 remote_run                   a run that is trained: its checkpoints and logs come into the bucket one by one
 claims, marker               who writes a folder, and when it is whole
-object_store                 the objects of a bucket, over fsspec
+objects                      the objects of a bucket, over fsspec
 """
 
 from crops_jax.storage.roles import (

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program.progress import say
 from crops_jax.storage.marker import claim_name, claims
-from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.objects.store import Entry, ObjectStore
 
 _GIVEN_BACK = b"{}"
 """The text of a claim whose writer has ended well."""

@@ -23,7 +23,8 @@ from crops_jax.artifacts.lock import exclusive
 from crops_jax.artifacts.manifest import MANIFEST, content_fingerprint, read_manifest
 from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
-from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
+from crops_jax.storage.objects.parallel import in_parallel
+from crops_jax.storage.objects.store import Entry, ObjectStore
 from crops_jax.storage.remote_files import RemoteFiles, note_path
 from crops_jax.storage.schemes import NOT_NAMES, scheme_of
 

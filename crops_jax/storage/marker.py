@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crops_jax.errors import InputError
-from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.objects.store import Entry, ObjectStore
 
 MARKER = "_COMMITTED"
 RUN_MARKER = "_RUN"

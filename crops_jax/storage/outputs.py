@@ -14,7 +14,8 @@ from crops_jax.artifacts.manifest import MANIFEST
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.storage import claims
 from crops_jax.storage.marker import MARKER, Content, content_of, data_files, marker_text, read_marker
-from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
+from crops_jax.storage.objects.parallel import in_parallel
+from crops_jax.storage.objects.store import Entry, ObjectStore
 
 _ROUNDS = 3
 """The number of times that files which the listing does not show are uploaded."""

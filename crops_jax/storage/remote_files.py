@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from crops_jax.artifacts.atomic import write_text
 from crops_jax.artifacts.json_fields import read_object
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage.object_store import Entry, ObjectStore
+from crops_jax.storage.objects.store import Entry, ObjectStore
 
 GAP_BYTES = 64 * 1024
 """The maximum number of bytes between two ranges that are read by one request. They take less time than a request."""

@@ -45,7 +45,8 @@ from crops_jax.storage.marker import (
     part_name,
     read_marker,
 )
-from crops_jax.storage.object_store import Entry, ObjectStore, in_parallel
+from crops_jax.storage.objects.parallel import in_parallel
+from crops_jax.storage.objects.store import Entry, ObjectStore
 from crops_jax.storage.outputs import files_below, upload_files
 
 MIRROR_SECONDS = 30.0

@@ -24,7 +24,7 @@ from crops_jax.storage.roles import Role
 from crops_jax.storage.schemes import is_bucket
 
 if typing.TYPE_CHECKING:
-    from crops_jax.storage.object_store import Entry, ObjectStore
+    from crops_jax.storage.objects.store import Entry, ObjectStore
 
 _READ = (Role.INPUT, Role.RECORDS, Role.STATE)
 """The roles of paths that a program only reads."""
@@ -61,7 +61,7 @@ def staged(arguments: Any) -> Iterator[Any]:
         return
     from crops_jax.storage import remote_run
     from crops_jax.storage.inputs import local_copy
-    from crops_jax.storage.object_store import ObjectStore
+    from crops_jax.storage.objects.store import ObjectStore
 
     _refuse_overlaps(remote)
     outputs: list[_Output] = []

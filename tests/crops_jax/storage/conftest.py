@@ -6,7 +6,7 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
-from crops_jax.storage import object_store
+from crops_jax.storage.objects import attempts
 from tests.crops_jax.storage.servers import proxy_before
 
 
@@ -53,7 +53,7 @@ def s3(moto_port, s3_proxy, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("CROPS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_store, "WAITS", [0.0] * 3)
+    monkeypatch.setattr(attempts, "WAITS", [0.0] * 3)
     _ask(moto_port, "POST", "/moto-api/reset")
     _ask(moto_port, "PUT", "/bucket")
     return proxy
@@ -66,7 +66,7 @@ def gcs(gcs_port, gcs_proxy, tmp_path, monkeypatch):
     proxy.reset()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.port}")
     monkeypatch.setenv("CROPS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(object_store, "WAITS", [0.0] * 3)
+    monkeypatch.setattr(attempts, "WAITS", [0.0] * 3)
     _ask(gcs_port, "GET", "/wipe")
     _ask(gcs_port, "POST", "/storage/v1/b", json.dumps({"name": "bucket"}).encode())
     return proxy

@@ -12,9 +12,10 @@ import pytest
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import claims, object_store
+from crops_jax.storage import claims
 from crops_jax.storage.inputs import local_copy
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects import attempts, parallel
+from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.outputs import publish_folder
 from tests.crops_jax.storage.servers import WRITES
 
@@ -70,7 +71,7 @@ def test_what_is_published_is_copied_back_and_kept(fixture, request, tmp_path):
 
 
 def test_a_part_that_a_killed_writer_left_is_refused_and_then_replaced(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "WAITS", [])
+    monkeypatch.setattr(attempts, "WAITS", [])
     monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
     folder = folder_of(tmp_path / "made", "one")
     s3.faults("dead", method="PUT", containing="_COMMITTED", times=100)
@@ -87,8 +88,8 @@ def test_a_part_that_a_killed_writer_left_is_refused_and_then_replaced(s3, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_writer_killed_at_any_request_leaves_no_part_that_passes_for_the_whole(replaces, s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "WAITS", [])
-    monkeypatch.setattr(object_store, "THREADS", 1)
+    monkeypatch.setattr(attempts, "WAITS", [])
+    monkeypatch.setattr(parallel, "THREADS", 1)
     monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
     old, new = folder_of(tmp_path / "old", "old"), folder_of(tmp_path / "new", "new", further=("more",))
     outcomes = []
@@ -189,7 +190,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(s3, t
 def test_a_writer_that_was_taken_for_dead_does_not_publish(s3, tmp_path, monkeypatch):
     first, second = folder_of(tmp_path / "first", "first"), folder_of(tmp_path / "second", "second")
     monkeypatch.setattr(claims, "STALE_SECONDS", -1.0)
-    monkeypatch.setattr(object_store, "THREADS", 1)
+    monkeypatch.setattr(parallel, "THREADS", 1)
     inner = []
 
     def meanwhile(method, path):

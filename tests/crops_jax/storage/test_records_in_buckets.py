@@ -20,7 +20,7 @@ from crops_jax.runs.checksums import SAMPLES_FIELD, SAMPLES_MODULUS, batch_check
 from crops_jax.runs.folder import check_positives
 from crops_jax.runs.log import read_metrics
 from crops_jax.storage.inputs import local_copy
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects.store import ObjectStore
 from launch.train import train
 from tests import clusters
 from tests.record_examples import assert_equal, example

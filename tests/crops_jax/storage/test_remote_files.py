@@ -4,9 +4,9 @@ import pickle
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import object_store
 from crops_jax.storage.inputs import copy_shards, local_copy
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects import clients
+from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.remote_files import GAP_BYTES, Piece, RemoteFiles, note_path, pieces
 
 SHARD = "crops-train.tfrecord-00000-of-00002"
@@ -143,7 +143,7 @@ def test_a_range_is_tried_again(s3, kind):
 
 
 def test_one_signature_serves_all_ranges_of_a_shard_of_s3(s3, monkeypatch):
-    monkeypatch.setattr(object_store, "_SIGNED_SECONDS", 10**9)
+    monkeypatch.setattr(clients, "_SIGNED_SECONDS", 10**9)
     ObjectStore("s3://bucket/a b+é").write(SHARD, bytes(8 * 70_000))
     remote = opened("s3://bucket/a b+é")
     s3.reset()

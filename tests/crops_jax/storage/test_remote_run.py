@@ -12,9 +12,10 @@ import pytest
 from crops_jax import artifacts
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import claims, object_store, remote_run
+from crops_jax.storage import claims, remote_run
 from crops_jax.storage.inputs import local_copy
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects import attempts, parallel
+from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.remote_run import RemoteRun
 from tests.crops_jax.devices.test_processes import Service
 from tests.crops_jax.storage.servers import WRITES
@@ -158,7 +159,7 @@ def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent
 
 @pytest.mark.parametrize("where", ["manifest.json", "_RUN", "kernel", "metrics.jsonl", "2/_COMMITTED"])
 def test_a_program_that_is_killed_leaves_a_run_that_goes_on(where, s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "WAITS", [])
+    monkeypatch.setattr(attempts, "WAITS", [])
     monkeypatch.setattr(claims, "SILENT_SECONDS", -1.0)
     kill(s3, lambda method, path: method in WRITES and where in path)
     with pytest.raises(NamedFailure):
@@ -175,9 +176,9 @@ def test_a_program_that_is_killed_leaves_a_run_that_goes_on(where, s3, tmp_path,
 
 @pytest.mark.slow
 def test_a_program_killed_at_any_request_leaves_a_run_that_goes_on(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr(object_store, "WAITS", [])
+    monkeypatch.setattr(attempts, "WAITS", [])
     monkeypatch.setattr(claims, "SILENT_SECONDS", -1.0)
-    monkeypatch.setattr(object_store, "THREADS", 1)
+    monkeypatch.setattr(parallel, "THREADS", 1)
     found = []
     for alive in itertools.count():
         ObjectStore(URL).remove(list(ObjectStore(URL).listing()))

@@ -14,7 +14,7 @@ from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError
 from crops_jax.storage import InputPath, OutputPath, ResumedPath, claims
 from crops_jax.storage.inputs import cache_folder, local_copy
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects.store import ObjectStore
 from data.mine import mine
 from data.tables import SCHEMAS, write_table
 from data.write_records import write_records

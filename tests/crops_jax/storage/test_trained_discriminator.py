@@ -17,7 +17,7 @@ from crops_jax.errors import Interrupted, NamedFailure
 from crops_jax.runs.log import read_metrics
 from crops_jax.storage import claims, remote_run
 from crops_jax.storage.inputs import local_copy, whole_checkpoints
-from crops_jax.storage.object_store import ObjectStore
+from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.outputs import files_below, upload_files
 from data.inspect import inspect
 from data.mining.relevance.theta import open_theta

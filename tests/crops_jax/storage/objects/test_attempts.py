@@ -1,104 +1,12 @@
 import errno
 import os
-import subprocess
-import sys
 import types
 
 import pytest
 
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import object_store
-from crops_jax.storage.object_store import ObjectStore
-from tests.paths import ROOT
-
-
-@pytest.fixture(params=["s3", "gs"])
-def server(request):
-    """The proxy before a server of each kind, and its scheme."""
-    return request.getfixturevalue("gcs" if request.param == "gs" else "s3"), request.param
-
-
-@pytest.fixture
-def new_clients():
-    """Lets a test open clients with settings of its own."""
-    object_store._open.cache_clear()
-    yield
-    object_store._open.cache_clear()
-
-
-def test_objects_are_written_listed_read_and_removed(server, tmp_path):
-    store = ObjectStore(f"{server[1]}://bucket/a")
-    assert store.listing() == {}
-    (tmp_path / "file").write_bytes(b"12345")
-    store.upload("deep/in/file", tmp_path / "file")
-    store.write("b", b"")
-    assert {name: entry.size for name, entry in store.listing().items()} == {"b": 0, "deep/in/file": 5}
-    assert store.read("deep/in/file") == b"12345"
-    store.download("deep/in/file", tmp_path / "copy", size=5)
-    assert (tmp_path / "copy").read_bytes() == b"12345"
-    assert sorted(store.names_here()) == ["b", "deep"]
-    one = ObjectStore(f"{server[1]}://bucket/a/b").listing()
-    assert list(one) == [""]
-    before = store.listing()
-    store.write("b", b"1")
-    assert store.listing()["b"] != before["b"]
-    store.remove(["b", "deep/in/file", "never there"])
-    assert store.listing() == {}
-
-
-def test_a_signal_ends_a_program_whose_calls_do_not_return():
-    """A pod that is preempted has some seconds, and a server that is down holds each call for minutes."""
-    script = """
-import signal, sys, threading
-from crops_jax.storage.object_store import THREADS, in_parallel
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
-running = threading.Barrier(THREADS)
-def call(number):
-    if running.wait() == 0:
-        print("running", flush=True)
-    threading.Event().wait()
-in_parallel(call, range(2 * THREADS))
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as program:
-        try:
-            assert program.stdout is not None
-            assert program.stdout.readline() == "running\n"
-            program.terminate()
-            assert program.wait(timeout=60) == 3
-        finally:
-            program.kill()
-
-
-def test_all_calls_are_made_before_the_first_error_is_raised():
-    made = []
-
-    def call(number: int) -> int:
-        made.append(number)
-        if number in (3, 5):
-            raise ValueError(number)
-        return -number
-
-    assert object_store.in_parallel(call, range(3)) == [0, -1, -2]
-    assert object_store.in_parallel(call, []) == []
-    made.clear()
-    with pytest.raises(ValueError, match="3"):
-        object_store.in_parallel(call, range(50))
-    assert sorted(made) == list(range(50))
-
-
-def test_a_conditional_put_writes_once(s3):
-    store = ObjectStore("s3://bucket/a")
-    assert store.create("claim", b"one")
-    assert not store.create("claim", b"two")
-    assert store.create("claim", b"one")  # as when the answer of the first call was lost
-    assert store.read("claim") == b"one"
-    assert 0 <= store.age_seconds("claim") < 60
-
-
-def test_the_conditional_put_of_gcs_asks_for_generation_0(gcs):
-    """The emulator writes whatever the generation is, so only the request is looked at."""
-    ObjectStore("gs://bucket/a").create("claim", b"one")
-    assert any("ifGenerationMatch=0" in path for method, path in gcs.requests if method == "POST")
+from crops_jax.storage.objects import attempts, clients
+from crops_jax.storage.objects.store import ObjectStore
 
 
 @pytest.mark.parametrize(("fixture", "kind"), [("s3", "unavailable"), ("s3", "cut"), ("s3", "dead"), ("gcs", "dead")])
@@ -127,11 +35,6 @@ def test_a_server_that_stays_down_is_a_named_failure(s3):
         store.listing()
 
 
-def test_a_bucket_that_does_not_exist_is_named(s3):
-    with pytest.raises(InputError, match="s3://nowhere/a: there is no bucket nowhere; check the name"):
-        ObjectStore("s3://nowhere/a").listing()
-
-
 def test_missing_credentials_say_what_to_do(s3, new_clients, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -158,7 +61,7 @@ def test_a_setting_that_the_client_cannot_use_is_an_error_of_the_user_at_once(
     (tmp_path / "broken").write_text("a [broken file\n")
     for name, value in variables.items():
         monkeypatch.setenv(name, str(tmp_path / "broken") if value == "FILE" else value)
-    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    monkeypatch.setattr(attempts.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
     with pytest.raises(InputError, match=rf"{path}: this cannot be asked for.*check the path and .*AWS_ENDPOINT_URL"):
         ObjectStore(path).listing()
 
@@ -173,7 +76,7 @@ def test_an_error_of_the_local_disk_is_not_one_of_the_server(number, server, tmp
         raise error
 
     monkeypatch.setattr(store._file_system, "get_file", get_file)
-    monkeypatch.setattr(object_store.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    monkeypatch.setattr(attempts.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
     with pytest.raises(OSError) as raised:
         store.download("file", tmp_path / "file", size=1)
     assert raised.value is error
@@ -196,15 +99,8 @@ async def _nothing(seconds: float) -> None:
 @pytest.mark.parametrize("scheme", ["gs", "s3"])
 def test_a_server_that_takes_a_request_and_never_answers_is_given_up(scheme, s3, gcs, new_clients, monkeypatch):
     monkeypatch.setattr("gcsfs.retry.asyncio", types.SimpleNamespace(sleep=_nothing))
-    monkeypatch.setattr(object_store, "_SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(clients, "_SILENCE_SECONDS", 0.05)
     for proxy in (s3, gcs):
         proxy.faults("silent", method="GET", times=1000)
     with pytest.raises(NamedFailure, match=rf"{scheme}://bucket/a: [46] attempts failed .*[Tt]imeout"):
         ObjectStore(f"{scheme}://bucket/a").listing()
-
-
-def test_a_package_that_is_missing_is_named(monkeypatch):
-    object_store._open.cache_clear()
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(InputError, match=r"s3:// needs the package s3fs .*pip install 'crops_jax\[storage\]'"):
-        ObjectStore("s3://bucket/a")
