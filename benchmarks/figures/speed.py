@@ -110,6 +110,30 @@ def representax(result: Result) -> str:
     return table(["crops_jax, times as fast as", "representax", "sentence-transformers"], rows)
 
 
+def cold_start(result: Result) -> str:
+    """The seconds of whole jobs, by length and compilation cache, beside those of sentence-transformers."""
+    names = {"crops_jax_cold": "empty", "crops_jax_warm": "full"}
+    rows = []
+    for outcome in result.values["outcomes"]:
+        for steps, systems in outcome["whole_job_seconds"].items():
+            times = outcome["whole_job_against_sentence_transformers"].get(steps, {})
+            rows += [
+                [
+                    steps,
+                    cache,
+                    number(systems[name], digits=0),
+                    *(number(outcome["seconds"][steps][name][part], digits=0) for part in ("train", "export", "load")),
+                    number(systems.get("sentence_transformers"), digits=0),
+                    number(times.get(name), digits=2),
+                    reached(times.get(name), at_least=1.0),
+                ]
+                for name, cache in names.items()
+            ]
+    header = ["steps", "compilation cache", "crops_jax, s", "train, s", "export, s", "load, s"]
+    peer = ["sentence-transformers, s", "times as fast", "ahead"]
+    return table([*header, *peer], rows)
+
+
 def micro_batches(*machines: Result) -> str:
     """How long a step in micro-batches takes beside a plain one, by machine and batch."""
     rows = []

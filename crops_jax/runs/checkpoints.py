@@ -56,6 +56,10 @@ __all__ = [
 
 ITEMS = ("parameters", "average", "optimizer")
 """The trees of arrays of a checkpoint. average exists only when the run keeps a moving average of its weights."""
+_LONGEST_SAVE_SECONDS = 365 * 86_400
+"""The limit after which Orbax gives a save up, by the clock of the machine, which may be set in the meantime. Its
+default of 20 minutes is what a large checkpoint takes on a slow disk. crops_jax.runs.watchdog finds a save that hangs.
+"""
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _EXPECTED_WARNINGS = ("Global object size logging disabled", "Skipping merge of OCDBT checkpoints")
 _SHARED_BYTES = 1 << 24
@@ -94,11 +98,11 @@ class Checkpoints:
           items: trees of arrays by the names in ITEMS. They can be donated as soon as this method returns.
           progress: the part of the checkpoint that is not arrays.
 
-        Raises NamedFailure when the disk is full.
+        Raises NamedFailure when the disk is full or fails.
         """
         self.wait()
         checksums = {name: tree_checksums(item) for name, item in items.items()}
-        with self._full_disk_is_named():
+        with self._failures_are_named():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -119,7 +123,7 @@ class Checkpoints:
 
         Raises NamedFailure as `save`, and when a bucket does not take the checkpoint.
         """
-        with self._full_disk_is_named():
+        with self._failures_are_named():
             if self._remote:
                 self._remote.wait()
             else:
@@ -193,17 +197,20 @@ class Checkpoints:
             self._manager.reload()
 
     @contextmanager
-    def _full_disk_is_named(self) -> Iterator[None]:
+    def _failures_are_named(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if not is_full_disk(error):
+            is_full = is_full_disk(error)
+            if not is_full and not isinstance(error, OSError):
                 raise
             if self._cluster.is_first or self._remote:
                 _remove_half_written(self.path)
+            cause = "the disk is full" if is_full else f"of an error ({one_line(error)})"
+            remedy = "free some space" if is_full else "look at the disk"
             raise NamedFailure(
-                f"{self.path}: the disk is full, so the checkpoint was not written; {self.last_good()}; free some "
-                "space and call the same command again"
+                f"{self.path}: the checkpoint was not written, because {cause}; {self.last_good()}; {remedy} and call "
+                "the same command again"
             ) from error
 
 
@@ -211,7 +218,9 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
     """Returns Orbax's manager of checkpoints on a file system that all processes share."""
     return ocp.CheckpointManager(
         folder,
-        options=ocp.CheckpointManagerOptions(max_to_keep=None, enable_async_checkpointing=True),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=None, enable_async_checkpointing=True, async_options=_asynchronous()
+        ),
         item_handlers={
             **{name: ocp.PyTreeCheckpointHandler() for name in ITEMS},
             "progress": ocp.JsonCheckpointHandler(),
@@ -240,13 +249,22 @@ def _manager_of_parts(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=None, enable_async_checkpointing=True, create=False, multiprocessing_options=options
+            max_to_keep=None,
+            enable_async_checkpointing=True,
+            async_options=_asynchronous(),
+            create=False,
+            multiprocessing_options=options,
         ),
         item_handlers={
             **{name: handler() for name in ITEMS},
             "progress": ocp.JsonCheckpointHandler(multiprocessing_options=options),
         },
     )
+
+
+def _asynchronous() -> ocp.AsyncOptions:
+    # A thread that makes the folders would be waited for with a limit of its own.
+    return ocp.AsyncOptions(timeout_secs=_LONGEST_SAVE_SECONDS, create_directories_asynchronously=False)
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:

@@ -1,6 +1,9 @@
 """The file systems of s3fs and gcsfs, and how each of them reads a range of one version of an object."""
 
+import datetime
+import email.utils
 import functools
+import json
 import logging
 import time
 from http import HTTPStatus
@@ -61,6 +64,29 @@ def read_range(scheme: str, file_system: Any, path: str, wanted: str, version: s
     """
     read = _s3_range if scheme == "s3" else _gs_range
     return read(file_system, path, wanted, version)
+
+
+def age_seconds(scheme: str, file_system: Any, path: str) -> float:
+    """Returns the seconds since an object was written, by the clock of the server alone.
+
+    One answer has both times, so that a clock of this machine that is wrong or jumps does not matter.
+
+    Args:
+      scheme: gs or s3.
+      file_system: the file system of this scheme.
+      path: BUCKET/NAME.
+    """
+    from fsspec.asyn import sync
+
+    bucket, key, _ = file_system.split_path(path)
+    if scheme == "s3":
+        found: Any = sync(file_system.loop, file_system._call_s3, "head_object", Bucket=bucket, Key=key)
+        written, date = found["LastModified"].timestamp(), found["ResponseMetadata"]["HTTPHeaders"]["date"]
+    else:
+        headers, data = file_system.call("GET", "b/{}/o/{}", bucket, key)
+        written = datetime.datetime.fromisoformat(json.loads(data)["updated"]).timestamp()
+        date = headers["Date"]
+    return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - written)
 
 
 def _s3_range(file_system: Any, path: str, wanted: str, version: str) -> tuple[bytes, str]:

@@ -5,14 +5,13 @@ that are missing, and settings that the client cannot use, are errors of the use
 """
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from crops_jax.errors import InputError
 from crops_jax.storage.objects.attempts import attempt
-from crops_jax.storage.objects.clients import file_system_of, read_range
+from crops_jax.storage.objects.clients import age_seconds, file_system_of, read_range
 
 T = TypeVar("T")
 
@@ -152,8 +151,8 @@ class ObjectStore:
         return self._attempt(lambda: self._file_system.modified(self._full(name))).timestamp()
 
     def age_seconds(self, name: str) -> float:
-        """Returns the seconds since an object was written, by the clocks of the server and of this machine."""
-        return time.time() - self.written(name)
+        """Returns the seconds since an object was written, by the clock of the server alone."""
+        return self._attempt(lambda: age_seconds(self.scheme, self._file_system, self._full(name)))
 
     def remove(self, names: list[str]) -> None:
         """Removes objects; those that do not exist are left out."""

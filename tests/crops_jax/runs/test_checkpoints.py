@@ -1,5 +1,6 @@
 import errno
 import json
+from contextlib import suppress
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,27 @@ def test_a_damaged_checkpoint_is_named(tmp_path, checkpoints):
         checkpoint.restore_parameters(tmp_path)
 
 
+def test_a_checkpoint_without_any_one_of_its_files_is_named_or_is_whole(tmp_path, checkpoints):
+    """TensorStore reads a chunk that is missing as zeros. What is restored is what was saved, or nothing is."""
+    state, mesh = state_at(1)
+    save_state(checkpoints, state, Progress())
+    checkpoints.wait()
+    named = 0
+    for file in sorted(path for path in (checkpoints.path / "1").rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        file.unlink()
+        restored = None
+        with suppress(InputError):
+            restored, _ = restore_state(checkpoints, 1, state, mesh)
+        named += restored is None
+        if restored is not None:
+            for found, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+                np.testing.assert_array_equal(found, expected)
+        file.write_bytes(content)
+    assert named >= 5
+    restore_state(checkpoints, 1, state, mesh)
+
+
 def reopened(tmp_path, config, state, mesh):
     """What a program with another configuration restores."""
     other = Checkpoints(tmp_path, config, keep_last=2)
@@ -178,6 +200,21 @@ def test_a_full_disk_is_a_named_failure_that_keeps_the_last_good_checkpoint(chec
     with pytest.raises(NamedFailure, match=r"disk is full.*last good checkpoint is .*checkpoints/1; free some space"):
         save_state(checkpoints, state_at(2)[0], Progress())
     assert [entry.name for entry in checkpoints.path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), TimeoutError("Timed out after 86400 s")])
+def test_a_disk_that_fails_is_a_named_failure_too(checkpoints, error, monkeypatch):
+    save_state(checkpoints, state_at(1)[0], Progress())
+    checkpoints.wait()
+
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fails)
+    words = r"not written, because of an error \(.*\); the last good checkpoint is .*checkpoints/1; look at the disk"
+    with pytest.raises(NamedFailure, match=words):
+        checkpoints.wait()
+    monkeypatch.undo()
 
 
 def test_flipped_bits_are_seen_wherever_they_are_read(tmp_path, checkpoints):

@@ -1,8 +1,10 @@
 """The training loop in one process: stopped in every way and called again, it ends as if nothing had happened."""
 
 import errno
+import itertools
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,14 @@ def test_a_checkpoint_by_time_leaves_no_trace(uninterrupted, records, tmp_path, 
     assert_same_run(tmp_path, uninterrupted[0])
     assert "checkpoints blocked the training for" in capfd.readouterr().err
     assert status.seconds_of(tmp_path, "checkpoint") > 0
+
+
+def test_a_clock_that_jumps_changes_nothing(uninterrupted, records, tmp_path, monkeypatch):
+    """As when a machine sets its clock in the middle of a run, a week on and two weeks back."""
+    right, jumps = time.time, itertools.cycle((0.0, 604_800.0, -604_800.0))
+    monkeypatch.setattr(time, "time", lambda: right() + next(jumps))
+    assert dual_encoder.train(CONFIG, records_path=records, run=tmp_path) == uninterrupted[1]
+    assert_same_run(tmp_path, uninterrupted[0])
 
 
 def test_without_intervals_the_best_steps_and_the_last_one_are_saved(uninterrupted, records, tmp_path):
