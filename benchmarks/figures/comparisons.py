@@ -13,19 +13,20 @@ from benchmarks.figures.markdown import ABSENT, amount, number, signed, table
 from benchmarks.figures.results import FiguresError
 from crops_jax.errors import InputError
 from launch.comparison.presentation.claims import (
+    FEWEST_SEEDS,
     HELD,
     NOT_RUN,
     NOT_SHOWN,
     NOT_TESTABLE,
     REFUTED,
     RETRIEVES_MORE,
+    TOO_FEW_SEEDS,
     Judged,
     Part,
     claimed_pairs,
     judge,
     metric_label,
 )
-from launch.comparison.presentation.notes import FEWEST_SEEDS
 from launch.comparison.presentation.page import groups_of
 from launch.comparison.real.settings import REAL_SETS, real_set
 from launch.comparison.real.systems import REFERENCE, real_catalogue
@@ -36,17 +37,17 @@ from launch.comparison.results.table import Comparison, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
-SAMPLES = 20_000
+SAMPLES = 100_000
 """The number of bootstrap samples, the default of launch.compare."""
 
-ERROR_RATES = ("generated_world_error_30", "generated_world_error_60")
-"""The worlds whose simulated language model errs in 30 % and in 60 % of its documents."""
+_OTHER_WORLDS = ("generated_world_seed_1", "generated_world_error_30", "generated_world_error_60")
+"""A world of another seed, and those whose simulated language model errs in 30 % and in 60 % of its documents."""
 _REFERENCE = "crops"
 """The system of a generated world with which the others are compared, as launch.compare does by default."""
 _HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
 """The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
 CroPS, and CroPS."""
-_VERDICTS = (HELD, REFUTED, NOT_SHOWN, NOT_RUN, NOT_TESTABLE)
+_VERDICTS = (HELD, REFUTED, NOT_SHOWN, TOO_FEW_SEEDS, NOT_RUN, NOT_TESTABLE)
 
 
 class Compared(NamedTuple):
@@ -83,11 +84,12 @@ def headline(found: Compared) -> str:
     lists = [
         f"- **{verdict.capitalize()} ({len(texts)}):** {' '.join(f'{text}.' for text in _folded(texts))}"
         for verdict in _VERDICTS
-        if (texts := [one.claim.text for one in found.claims if one.verdict == verdict])
+        if (texts := [_with_held_parts(one) for one in found.claims if one.verdict == verdict])
     ]
     origin = (
-        f"A generated world. {_described(found)} These are the {amount(len(found.claims))} claims of the paper; "
-        "[Comparison](docs/comparison.md#claims-of-the-paper) has the differences that decide on them:"
+        f"A generated world. {_described(found)} These are {amount(len(found.claims))} claims, most of them the "
+        "paper's. A claim is about CT and QR unless it says otherwise; "
+        "[Comparison](docs/comparison.md#claims-of-the-paper) has the differences that decide on each:"
     )
     return "\n\n".join([_table(found.comparison, chosen), origin, "\n".join(lists)])
 
@@ -143,7 +145,7 @@ COMPARISONS: Mapping[str, tuple[str, Callable[[Compared], str]]] = {
     "generated_world": ("generated_world", main_table),
     "generated_world_ablations": ("generated_world", ablations),
     "generated_world_claims": ("generated_world", claims_table),
-    **{name: (name, table_with_differences) for name in ERROR_RATES},
+    **{name: (name, table_with_differences) for name in _OTHER_WORLDS},
     **{f"real_{name}": (name, table_with_differences) for name in REAL_SETS},
 }
 """The name in a marker -> the folder in docs/results, and the function that makes the table."""
@@ -173,7 +175,8 @@ def _table(comparison: Comparison, members: list[Trained], *, with_seeds: bool =
     rows = []
     for one in members:
         seeds = [amount(len(one.results))] if with_seeds else []
-        rows.append([_name(one), *seeds, *(_cell(comparison, one, metric) for metric in metrics)])
+        cells = (_cell(comparison, one, metric, with_spread=with_seeds) for metric in metrics)
+        rows.append([_name(one), *seeds, *cells])
     return table(header, rows)
 
 
@@ -181,9 +184,20 @@ def _name(one: Trained) -> str:
     return f"`{one.system}`, hashed" if one.architecture == "hashed" else f"`{one.system}`"
 
 
-def _cell(comparison: Comparison, one: Trained, metric: str) -> str:
+def _cell(comparison: Comparison, one: Trained, metric: str, *, with_spread: bool = False) -> str:
     mean = comparison.means.get((*one.key, metric))
-    return ABSENT if mean is None else f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)})"
+    if mean is None:
+        return ABSENT
+    spread = f"; sd {number(mean.seed_spread)}" if with_spread and mean.seed_spread is not None else ""
+    return f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)}{spread})"
+
+
+def _with_held_parts(one: Judged) -> str:
+    """The text of a claim, with the metrics in which it is held where it is not in all."""
+    held = [part for part in one.parts if part.verdict == HELD]
+    if one.verdict == HELD or not held:
+        return one.claim.text
+    return f"{one.claim.text} (shown in {' and '.join(metric_label(part.pair.metric) for part in held)} alone)"
 
 
 def _folded(texts: Sequence[str]) -> list[str]:
@@ -218,4 +232,15 @@ def _described(found: Compared) -> str:
         f"{amount(len(cells))} cells in {number(hours, digits=1)} hours on {'; '.join(machines)}, with "
         f"{'; '.join(packages)}."
         + (f" With fewer than {FEWEST_SEEDS} seeds the verdicts are provisional." if min(seeds) < FEWEST_SEEDS else "")
+        + _chosen_rates(found.comparison)
     )
+
+
+def _chosen_rates(comparison: Comparison) -> str:
+    """How many systems chose each learning rate of the grid; nothing where there was no choice."""
+    factors = [one.figure("learning_rate_factor") for one in comparison.trained]
+    counts = {factor: factors.count(factor) for factor in sorted({factor for factor in factors if factor})}
+    if len(counts) < 2:
+        return ""
+    shares = ", ".join(f"{count} chose {factor:g}" for factor, count in counts.items())
+    return f" Of the multiples of the learning rate in the tuning grid, {shares} (systems, on dev)."

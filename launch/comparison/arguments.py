@@ -81,7 +81,7 @@ class CompareArguments:
     reference: str = ""
     """The system that all others are compared with, each with the one of its own architecture. The default is crops,
     or graded with --real."""
-    bootstrap_samples: int = 20_000
+    bootstrap_samples: int = 100_000
     """The number of bootstrap samples of each interval."""
     keep: Literal["runs", "all"] = "runs"
     """The files of a finished cell that are kept: its run, or also its evaluation with the index."""

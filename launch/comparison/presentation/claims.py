@@ -1,9 +1,12 @@
 """The claims of the paper (CroPS, AAAI 2026, arXiv 2511.15443), and the rules that decide on them.
 
-The rules were fixed before any result was seen. A claim about quality names pairs of systems and metrics. A part of it
-is "held" only if the difference is in the claimed direction and its interval excludes 0 after Holm's correction over
-all differences of the table, "refuted" if it excludes 0 in the other direction, and "not shown" otherwise. A claim is
-held if all of its parts are, and refuted if one of them is.
+A claim about quality names pairs of systems and metrics. A part of it is "held" only if the difference is in the
+claimed direction and its interval excludes 0 after Holm's correction over all differences of the table, "refuted" if it
+excludes 0 in the other direction, and "not shown" otherwise. A claim is held if all of its parts are, and refuted if
+one of them is. None is decided while one of its trained systems has fewer than FEWEST_SEEDS seeds, because the
+intervals are over queries and do not cover the difference between two runs.
+
+docs/comparison.md (Claims of the paper) says which rules and claims are later than the first results.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +21,9 @@ from launch.comparison.results.table import Comparison, Pair, as_csv
 CLAIMS_FILE = "claims.csv"
 HELD, REFUTED, NOT_SHOWN = "held", "refuted", "not shown"
 NOT_RUN, NOT_TESTABLE = "not run", "cannot be tested here"
+TOO_FEW_SEEDS = "too few seeds"
+FEWEST_SEEDS = 3
+"""The number of seeds of a trained system below which no claim about it is decided."""
 NOT_WORSE_MARGIN = 0.01
 """The loss of NDCG@4 that counts as none: the gain that the paper reports for CroPS over FS-LR in this metric."""
 _LESS_TIME = 0.75
@@ -37,7 +43,8 @@ class Claim:
     metrics: tuple[str, ...] = _RETRIEVAL
     margin: float = 0.0
     """Above 0, the claim is that `better` is not worse by more than this. Its parts are held if the interval lies above
-    -margin, and refuted if it lies below 0."""
+    -margin, and refuted if it lies below. The interval is the one that all differences of the table share, because
+    that of Holm's correction belongs to the question whether a difference is 0."""
     costs: tuple[str, str] | None = None
     """(cheaper, dearer): the claim is about their training time."""
     reason: str = ""
@@ -92,6 +99,10 @@ def _adds(better: str, worse: str, text: str) -> Claim:
     return Claim(text=text, better=better, worse=(worse,))
 
 
+def _orders_better(other: str, name: str) -> Claim:
+    return Claim(text=f"CroPS has a higher NDCG@4 than {name}", better="crops", worse=(other,), metrics=(NDCG,))
+
+
 CLAIMS = (
     _beats("bm25", "BM25"),
     _beats("nce", "NCE"),
@@ -102,12 +113,15 @@ CLAIMS = (
     _beats("fs_lr", "FS-LR, which learns from the search log alone"),
     _adds("crops_query_level", "fs_lr", "Positives of the query level add to the search log"),
     _adds("crops_query_system", "crops_query_level", "Positives of the system level add to the query level"),
-    _adds("crops", "crops_query_system", "Positives of the knowledge level add to both"),
+    _adds("crops", "crops_query_system", "Positives of the knowledge level add to the query and system levels"),
     _adds("crops", "crops_binary", "Hierarchical labels are better than binary labels"),
     _adds("crops", "crops_query_level_at_4", "The query level is better at level 5 than at level 4"),
     _adds("crops", "infonce", "H-InfoNCE is better than InfoNCE"),
     _adds("crops", "softmax_cross_entropy", "H-InfoNCE is better than softmax cross-entropy"),
     Claim(text="H-InfoNCE takes about half of the training time of InfoNCE", costs=("crops", "infonce")),
+    _orders_better("bm25", "BM25"),
+    _orders_better("nce", "NCE"),
+    _orders_better("fs_lr", "FS-LR"),
     Claim(
         text=f"NDCG@4 of CroPS is not worse than that of FS-LR (by more than {NOT_WORSE_MARGIN})",
         better="crops",
@@ -115,6 +129,8 @@ CLAIMS = (
         metrics=(NDCG,),
         margin=NOT_WORSE_MARGIN,
     ),
+    Claim(text="FS-LR retrieves more than NCE", better="fs_lr", worse=("nce",)),
+    _negatives_help("dpr", "DPR"),
     _negatives_help("ance", "ANCE"),
     _negatives_help("adore_star", "ADORE+STAR"),
     _negatives_help("trisampler", "TriSampler"),
@@ -161,15 +177,20 @@ def _judged(comparison: Comparison, claim: Claim) -> Judged:
     if claim.costs:
         return _judged_costs(comparison, claim, *claim.costs)
     parts = [
-        Part(pair=pair, found=found, verdict=verdict_of(found, margin=claim.margin))
+        Part(
+            pair=pair,
+            found=found,
+            verdict=verdict_of(found, margin=claim.margin) if _has_seeds(comparison, pair) else TOO_FEW_SEEDS,
+        )
         for pair in claim.pairs
         for found in [comparison.difference(pair)]
     ]
     measured = [part.verdict for part in parts if part.found is not None]
     if not measured:
         return Judged(claim=claim, verdict=NOT_RUN, parts=parts)
-    if REFUTED in measured:
-        return Judged(claim=claim, verdict=REFUTED, parts=parts)
+    for decisive in (TOO_FEW_SEEDS, REFUTED):
+        if decisive in measured:
+            return Judged(claim=claim, verdict=decisive, parts=parts)
     # A claim about two tests is not held by one of them.
     all_held = len(measured) == len(parts) and set(measured) == {HELD}
     return Judged(claim=claim, verdict=HELD if all_held else NOT_SHOWN, parts=parts)
@@ -179,20 +200,27 @@ def verdict_of(found: Difference | None, *, margin: float = 0.0) -> str:
     """Returns the verdict on one comparison, whose difference is that of the system that is claimed to be better."""
     if found is None:
         return NOT_RUN
-    if found.verdict == "worse":
-        return REFUTED
-    if found.verdict == "better":
-        return HELD
-    enough = found.verdict != "too few queries"
-    return HELD if margin and enough and found.low_holm > -margin else NOT_SHOWN
+    if found.verdict == "too few queries":
+        return NOT_SHOWN
+    if margin:
+        return HELD if found.low_all > -margin else REFUTED if found.high_all < -margin else NOT_SHOWN
+    return {"better": HELD, "worse": REFUTED}.get(found.verdict, NOT_SHOWN)
+
+
+def _has_seeds(comparison: Comparison, pair: Pair) -> bool:
+    """Returns whether both systems of a pair have enough seeds. One that does not learn needs only one."""
+    seeds = {one.key: len(one.results) for one in comparison.trained}
+    keys = ((pair.system, pair.architecture), (pair.other, pair.other_architecture))
+    return all(key[1] == "none" or seeds.get(key, 0) >= FEWEST_SEEDS for key in keys)
 
 
 def _judged_costs(comparison: Comparison, claim: Claim, cheaper: str, dearer: str) -> Judged:
-    """Returns the verdict on the training time, which the number of positives of a query bounds.
+    """Returns the verdict on the training time, for which the number of positives of a query counts.
 
     A step of InfoNCE contrasts one positive of each query, and a step of H-InfoNCE, which is not cheaper, contrasts all
-    P of them. For the same positives, H-InfoNCE therefore takes at least 1 / P of the time of InfoNCE. The times of the
-    cells are shown but decide nothing: cells are trained at different moments, beside whatever else the machine does.
+    P of them. For the same positives, H-InfoNCE therefore takes at least 1 / P of the time of InfoNCE. Where this is
+    more than _LESS_TIME, the batches do not have what the claim is about. The times of the cells are shown but decide
+    nothing: cells are trained at different moments, beside whatever else the machine does.
     """
     by_key = {one.key: one for one in comparison.trained}
     one, other = (by_key.get((system, claim.architecture)) for system in (cheaper, dearer))
@@ -205,14 +233,13 @@ def _judged_costs(comparison: Comparison, claim: Claim, cheaper: str, dearer: st
             claim=claim, verdict=NOT_SHOWN, evidence="The times or the numbers of positives are not recorded."
         )
     least = 1 / max(1.0, positives)
-    verdict = REFUTED if least > _LESS_TIME else NOT_SHOWN
     evidence = (
         f"A query has {positives:.2f} positives in a batch, and a step of InfoNCE contrasts one of them. For the same "
         f"positives, H-InfoNCE takes at least {least:.2f} of the time of InfoNCE; up to {_LESS_TIME} would count as "
         f"about half. A step took {step:.3f} s with H-InfoNCE and {step_of_other:.3f} s with InfoNCE, but at different "
         "moments, so that these times decide nothing; benchmarks/loss.py compares the losses in one run."
     )
-    return Judged(claim=claim, verdict=verdict, evidence=evidence)
+    return Judged(claim=claim, verdict=NOT_TESTABLE if least > _LESS_TIME else NOT_SHOWN, evidence=evidence)
 
 
 def metric_label(metric: str) -> str:

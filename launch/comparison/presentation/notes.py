@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from launch.comparison.presentation.claims import FEWEST_SEEDS
 from launch.comparison.results.table import Comparison
-
-FEWEST_SEEDS = 3
-"""The number of seeds of a system below which the pages say that its verdicts are provisional."""
 
 
 def notes_of(

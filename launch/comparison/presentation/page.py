@@ -17,7 +17,7 @@ from crops_jax.pages.page import write_page
 from crops_jax.pages.standalone import standalone
 from launch.comparison.evidence.example import NARROWER, RULE, WIDER, Example
 from launch.comparison.presentation.beside import beside_the_paper
-from launch.comparison.presentation.claims import CLAIMS_FILE, claims_csv, judge, metric_label
+from launch.comparison.presentation.claims import CLAIMS_FILE, FEWEST_SEEDS, claims_csv, judge, metric_label
 from launch.comparison.presentation.published import TRAINING_HOURS
 from launch.comparison.presentation.reasons import reasons_of
 from launch.comparison.results.setting import Setting
@@ -86,6 +86,7 @@ def write_comparison_page(
         example_systems=(WIDER, NARROWER),
         example_test=_TEST_WORDS.get(example.test, example.test) if example else "",
         family=comparison.family,
+        fewest_seeds=FEWEST_SEEDS,
         systems=[known[name] for name in dict.fromkeys(one.system for one in comparison.trained) if name in known],
         queries={metric: _queries(comparison, metric) for metric in measured},
         command=setting.command,

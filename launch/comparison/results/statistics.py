@@ -47,6 +47,10 @@ class Difference:
     low_holm: float
     high_holm: float
     """The ends of the percentile interval at Holm's confidence for this difference."""
+    low_all: float
+    high_all: float
+    """The ends of the percentile interval at the confidence 1 - alpha / m of all m differences, with which all of them
+    hold together (Bonferroni). It does not depend on whether this difference excludes 0."""
     verdict: str
     """"better", "worse", "no difference shown" or "too few queries"."""
 
@@ -62,7 +66,13 @@ class Difference:
         )
         verdict = {"better": "worse", "worse": "better"}.get(self.verdict, self.verdict)
         return dataclasses.replace(
-            self, estimate=turned, low_holm=-self.high_holm, high_holm=-self.low_holm, verdict=verdict
+            self,
+            estimate=turned,
+            low_holm=-self.high_holm,
+            high_holm=-self.low_holm,
+            low_all=-self.high_all,
+            high_all=-self.low_all,
+            verdict=verdict,
         )
 
 
@@ -174,6 +184,7 @@ def differences(
     found = []
     for index, (pair, means) in enumerate(zip(pairs, resampled, strict=True)):
         low, high = _interval(means, 1 - alpha / (len(pairs) - ranks[index]))
+        low_all, high_all = _interval(means, 1 - alpha / len(pairs))
         shown = corrected[index] <= alpha and (low > 0 or high < 0)
         unknown = "no difference shown" if enough[index] else "too few queries"
         found.append(
@@ -183,6 +194,8 @@ def differences(
                 p_holm=corrected[index],
                 low_holm=low,
                 high_holm=high,
+                low_all=low_all,
+                high_all=high_all,
                 verdict=("better" if low > 0 else "worse") if shown else unknown,
             )
         )

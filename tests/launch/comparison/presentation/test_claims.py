@@ -15,6 +15,7 @@ from launch.comparison.presentation.claims import (
     NOT_SHOWN,
     NOT_TESTABLE,
     REFUTED,
+    TOO_FEW_SEEDS,
     Claim,
     claimed_pairs,
     claims_csv,
@@ -22,10 +23,12 @@ from launch.comparison.presentation.claims import (
     verdict_of,
 )
 from launch.comparison.results.statistics import Difference, Estimate
-from launch.comparison.results.table import Comparison, Pair, compare_results
+from launch.comparison.results.table import Comparison, Pair, Trained, compare_results
 from tests.launch.comparison.results.made_up import made_up_result
 
 CT, QR = "ct_recall@100", "qr_recall@100"
+WIDER = 0.002
+"""How much each end of the interval that all differences share lies beyond that of Holm's correction."""
 
 
 def difference(low: float, high: float, *, verdict: str = "") -> Difference:
@@ -33,13 +36,20 @@ def difference(low: float, high: float, *, verdict: str = "") -> Difference:
     middle = (low + high) / 2
     estimate = Estimate(value=middle, low=low, high=high, queries=500, seeds=3, seed_spread=0.01)
     shown = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return Difference(estimate=estimate, p=0.01, p_holm=0.02, low_holm=low, high_holm=high, verdict=verdict or shown)
+    ends = {"low_holm": low, "high_holm": high, "low_all": low - WIDER, "high_all": high + WIDER}
+    return Difference(estimate=estimate, p=0.01, p_holm=0.02, **ends, verdict=verdict or shown)
 
 
-def comparison(further: dict[Pair, Difference], **to_reference: Difference) -> Comparison:
+def comparison(further: dict[Pair, Difference], *, seeds: int = 3, **to_reference: Difference) -> Comparison:
     """Returns a comparison with these differences; those to the reference are of CT and of transformer towers."""
+    results = [
+        made_up_result(system, "transformer", seed, {}) for system in ("crops", "fs_lr") for seed in range(seeds)
+    ]
     return Comparison(
-        trained=[],
+        trained=[
+            Trained(system=system, architecture="transformer", results=[one for one in results if one.system == system])
+            for system in ("crops", "fs_lr")
+        ],
         metrics=[CT, QR],
         cells={},
         means={},
@@ -95,11 +105,14 @@ def test_a_difference_that_is_known_the_other_way_round_is_turned():
         (-0.005, 0.02, HELD),
         (0.001, 0.02, HELD),
         (-0.015, 0.02, NOT_SHOWN),
-        (-0.005, -0.001, REFUTED),
+        (-0.009, 0.02, NOT_SHOWN),
+        (-0.005, -0.001, HELD),
+        (-0.03, -0.011, NOT_SHOWN),
         (-0.03, -0.02, REFUTED),
     ],
 )
 def test_a_system_is_not_worse_if_the_interval_lies_above_the_margin(low, high, verdict):
+    """The interval that all differences share decides. A system can be worse by less than the margin."""
     assert verdict_of(difference(low, high), margin=0.01) == verdict
     few = difference(low, high, verdict="too few queries")
     assert verdict_of(few, margin=0.01) == NOT_SHOWN
@@ -115,7 +128,7 @@ def cost_comparison(step: float, step_of_infonce: float, **figures: float) -> Co
 
 
 @pytest.mark.parametrize(
-    ("positives", "verdict"), [(1.0, REFUTED), (1.25, REFUTED), (1.5, NOT_SHOWN), (3.0, NOT_SHOWN)]
+    ("positives", "verdict"), [(1.0, NOT_TESTABLE), (1.25, NOT_TESTABLE), (1.5, NOT_SHOWN), (3.0, NOT_SHOWN)]
 )
 @pytest.mark.parametrize("step", [0.1, 1.0, 3.0])
 def test_infonce_takes_a_step_for_each_positive_of_a_query(step, positives, verdict):
@@ -128,8 +141,20 @@ def test_infonce_takes_a_step_for_each_positive_of_a_query(step, positives, verd
     assert f"took {step:.3f} s with H-InfoNCE and 1.000 s with InfoNCE" in judged.evidence
     (judged,) = judge(cost_comparison(step, 1.0), [claim])
     assert judged.verdict == NOT_SHOWN
-    (judged,) = judge(comparison({}), [claim])
+    (judged,) = judge(dataclasses.replace(comparison({}), trained=[]), [claim])
     assert judged.verdict == NOT_RUN
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(1, TOO_FEW_SEEDS), (2, TOO_FEW_SEEDS), (3, HELD)])
+def test_no_claim_is_decided_by_fewer_than_three_runs(seeds, verdict):
+    """The difference between two runs of one system can exclude 0, because the interval is over queries alone."""
+    found = {pair(CT): difference(0.01, 0.03), pair(QR): difference(0.01, 0.03)}
+    (judged,) = judge(comparison(found, seeds=seeds), [CLAIM])
+    assert judged.verdict == verdict
+    against_bm25 = dataclasses.replace(CLAIM, worse=("bm25",), metrics=(CT,))
+    of_bm25 = Pair("crops", "transformer", "bm25", "none", CT)
+    (judged,) = judge(comparison({of_bm25: difference(0.01, 0.03)}, seeds=seeds), [against_bm25])
+    assert judged.verdict == verdict
 
 
 def test_the_claims_are_those_of_the_paper():
@@ -138,7 +163,7 @@ def test_the_claims_are_those_of_the_paper():
     ablations = {"crops_query_system", "crops_binary", "crops_query_level_at_4", "infonce", "softmax_cross_entropy"}
     assert compared == {
         *(("crops", other, "transformer") for other in baselines | ablations),
-        *((system, "nce", "transformer") for system in ("ance", "adore_star", "trisampler")),
+        *((system, "nce", "transformer") for system in ("fs_lr", "dpr", "ance", "adore_star", "trisampler")),
         ("crops_query_level", "fs_lr", "transformer"),
         ("crops_query_system", "crops_query_level", "transformer"),
         ("crops", "fs_lr", "hashed"),
@@ -156,8 +181,9 @@ def test_claims_are_decided_in_the_family_of_the_whole_table():
     base = generator.random(200) / 2
     gains = {"fs_lr": 0.0, "crops_query_level": 0.1, "crops": 0.2}
     results = [
-        made_up_result(system, "transformer", 0, {CT: (base + gain).tolist(), QR: (base + gain).tolist()})
+        made_up_result(system, "transformer", seed, {CT: (base + gain).tolist(), QR: (base + gain).tolist()})
         for system, gain in gains.items()
+        for seed in range(3)
     ]
     found = compare_results(results, reference="crops", samples=2000, pairs=claimed_pairs())
     assert set(found.differences) == {(s, "transformer", m) for s in ("fs_lr", "crops_query_level") for m in (CT, QR)}
