@@ -57,6 +57,7 @@ FIGURES: dict[str, Shown] = {
     "a_billion_examples": Shown(speed.a_billion_examples, ("compile",), described=()),
     "sentence_transformers": Shown(speed.sentence_transformers, _PEERS),
     "representax": Shown(speed.representax, ("representax",)),
+    "cold_start": Shown(speed.cold_start, ("cold_start",)),
     "micro_batches": Shown(speed.micro_batches, _PEERS, described=()),
     "exact_search": Shown(speed.exact_search, ("exact_search",)),
     "input_pipeline": Shown(speed.input_pipeline, ("input_pipeline",)),

@@ -152,6 +152,11 @@ class SparkTables(Backend):
 
         return drop
 
+    def _finalize_cached_table(self, name: str) -> None:
+        # Here too.
+        with contextlib.suppress(Exception):
+            super()._finalize_cached_table(name)
+
 
 def _add_view(session, table: TableFiles, rewrites: pa.Table | None) -> None:
     """Adds the view of a table to a Spark session, as data.tables.files.add_view does in DuckDB."""

@@ -9,6 +9,7 @@ import json
 import random
 import subprocess
 import sys
+import types
 import uuid
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pytest
 from crops_jax.errors import InputError, NamedFailure
 from data.backends.connection import connect
 from data.backends.spark_errors import named_spark_errors
+from data.backends.spark_tables import SparkTables
 from data.labels.table import open_labels
 from data.mine import mine
 from data.tables import open_logs
@@ -61,6 +63,20 @@ def _stopped_afterwards():
 
     if (session := SparkSession.getActiveSession()) is not None:
         session.stop()
+
+
+def test_tables_that_outlive_spark_end_without_a_word(capfd):
+    """After SIGTERM, the interpreter ends them when the session is gone already."""
+    backend = SparkTables()
+    backend._session = types.SimpleNamespace(catalog=None)
+    entry = types.SimpleNamespace(orig_op="op", finalizer=types.SimpleNamespace(detach=lambda: None))
+    backend._cache_name_to_entry["cached"], backend._cache_op_to_entry["op"] = entry, entry
+    backend._finalize_cached_table("cached")
+    finalizer = backend._make_memtable_finalizer("memory")
+    assert finalizer is not None
+    finalizer()
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert not backend._cache_name_to_entry
 
 
 def tables_of(logs):
