@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int32
 
 from crops_jax.devices.hashing import finalised
@@ -21,11 +22,28 @@ def tree_checksums(tree: Any) -> dict[str, int]:
     The checksum is the sum of (2 i + 1) x_i modulo 2^32 over the array's 32-bit words x_i in row-major order; each
     shorter number is one word. The factors are odd, so that a change of any single word changes the checksum. Integer
     sums wrap and are exact in any order, so that all meshes and machines agree. The checksum is computed in one pass on
-    the devices that hold the array.
+    the devices that hold the array, and by NumPy for an array on the host, for which no program has to be compiled.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = jax.device_get([_checksum(jnp.asarray(leaf)) for _, leaf in leaves])
+    sums = jax.device_get(
+        [_host_checksum(leaf) if isinstance(leaf, np.ndarray) else _checksum(jnp.asarray(leaf)) for _, leaf in leaves]
+    )
     return {path_name(path): int(total) for (path, _), total in zip(leaves, sums, strict=True)}
+
+
+_BLOCK_WORDS = 1 << 20
+"""The number of words that NumPy sums up at once, so that its intermediate arrays stay small."""
+
+
+def _host_checksum(array: np.ndarray) -> int:
+    words = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
+    factors = 2 * np.arange(min(len(words), _BLOCK_WORDS), dtype=np.uint32) + 1
+    total = 0
+    for start in range(0, len(words), _BLOCK_WORDS):
+        block = words[start : start + _BLOCK_WORDS].astype(np.uint32)
+        shifted = factors[: len(block)] + np.uint32(2 * start % SAMPLES_MODULUS)
+        total += int((block * shifted).sum(dtype=np.uint32))
+    return total % SAMPLES_MODULUS
 
 
 @functools.partial(jax.jit, inline=False)

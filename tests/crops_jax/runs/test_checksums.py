@@ -5,6 +5,7 @@ import pytest
 
 from crops_jax.config import MeshConfig
 from crops_jax.devices import sharding
+from crops_jax.runs import checksums
 from crops_jax.runs.checksums import tree_checksums
 
 
@@ -36,3 +37,14 @@ def test_the_layout_over_devices_does_not_matter():
     array = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     split = jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data", "model")))
     assert tree_checksums([split]) == tree_checksums([array])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (5, 3, 4), (11, 13)])
+def test_numpy_sums_what_the_devices_do(dtype, shape, monkeypatch):
+    """In blocks of any size, for arrays in any order in memory."""
+    monkeypatch.setattr(checksums, "_BLOCK_WORDS", 10)
+    array = np.asarray(np.random.default_rng(0).normal(size=shape) * 100, jnp.dtype(dtype))
+    expected = tree_checksums([jnp.asarray(array)])
+    assert tree_checksums([array]) == expected
+    assert tree_checksums([np.asfortranarray(array)]) == expected
