@@ -18,6 +18,7 @@ from launch.comparison.presentation.claims import (
     NOT_RUN,
     NOT_SHOWN,
     NOT_TESTABLE,
+    RATES_DIFFER,
     REFUTED,
     RETRIEVES_MORE,
     TOO_FEW_SEEDS,
@@ -47,7 +48,7 @@ _REFERENCE = "crops"
 _HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
 """The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
 CroPS, and CroPS."""
-_VERDICTS = (HELD, REFUTED, NOT_SHOWN, TOO_FEW_SEEDS, NOT_RUN, NOT_TESTABLE)
+_VERDICTS = (HELD, REFUTED, NOT_SHOWN, RATES_DIFFER, TOO_FEW_SEEDS, NOT_RUN, NOT_TESTABLE)
 
 
 class Compared(NamedTuple):
@@ -112,7 +113,7 @@ def ablations(found: Compared) -> str:
 def table_with_differences(found: Compared) -> str:
     """All systems of a comparison, and their differences to its reference."""
     comparison = found.comparison
-    members = _members(comparison)
+    members = _members(comparison, group=None)
     rows = [
         [
             _name(one),
@@ -158,10 +159,10 @@ def comparison_markdown(name: str, *, folder: Path = FOLDER) -> str:
     return "" if found is None else render(found)
 
 
-def _members(comparison: Comparison, group: str = "systems") -> list[Trained]:
-    """The systems of a table, best first by its first metric."""
+def _members(comparison: Comparison, group: str | None = "systems") -> list[Trained]:
+    """The systems of a table (None: all), best first by its first metric."""
     systems, metrics = comparison.catalogue.systems, comparison.catalogue.metrics
-    members = [one for one in comparison.trained if group in groups_of(one.system, among=systems)]
+    members = [one for one in comparison.trained if group is None or group in groups_of(one.system, among=systems)]
 
     def value(one: Trained) -> float:
         return next((mean.value for metric in metrics if (mean := comparison.means.get((*one.key, metric)))), 0.0)

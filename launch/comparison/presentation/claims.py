@@ -3,8 +3,12 @@
 A claim about quality names pairs of systems and metrics. A part of it is "held" only if the difference is in the
 claimed direction and its interval excludes 0 after Holm's correction over all differences of the table, "refuted" if it
 excludes 0 in the other direction, and "not shown" otherwise. A claim is held if all of its parts are, and refuted if
-one of them is. None is decided while one of its trained systems has fewer than FEWEST_SEEDS seeds, because the
-intervals are over queries and do not cover the difference between two runs.
+one of them is.
+
+No part is decided while one of its trained systems has fewer than FEWEST_SEEDS seeds, because the intervals are over
+queries and do not cover the difference between two runs. None is decided either where tuning gave the two systems
+different learning rates: the rate alone can make a larger difference than the systems, and dev hardly tells rates
+apart.
 
 docs/comparison.md (Claims of the paper) says which rules and claims are later than the first results.
 """
@@ -21,7 +25,7 @@ from launch.comparison.results.table import Comparison, Pair, as_csv
 CLAIMS_FILE = "claims.csv"
 HELD, REFUTED, NOT_SHOWN = "held", "refuted", "not shown"
 NOT_RUN, NOT_TESTABLE = "not run", "cannot be tested here"
-TOO_FEW_SEEDS = "too few seeds"
+TOO_FEW_SEEDS, RATES_DIFFER = "too few seeds", "learning rates differ"
 FEWEST_SEEDS = 3
 """The number of seeds of a trained system below which no claim about it is decided."""
 NOT_WORSE_MARGIN = 0.01
@@ -180,7 +184,7 @@ def _judged(comparison: Comparison, claim: Claim) -> Judged:
         Part(
             pair=pair,
             found=found,
-            verdict=verdict_of(found, margin=claim.margin) if _has_seeds(comparison, pair) else TOO_FEW_SEEDS,
+            verdict=_undecidable(comparison, pair) or verdict_of(found, margin=claim.margin),
         )
         for pair in claim.pairs
         for found in [comparison.difference(pair)]
@@ -188,7 +192,7 @@ def _judged(comparison: Comparison, claim: Claim) -> Judged:
     measured = [part.verdict for part in parts if part.found is not None]
     if not measured:
         return Judged(claim=claim, verdict=NOT_RUN, parts=parts)
-    for decisive in (TOO_FEW_SEEDS, REFUTED):
+    for decisive in (TOO_FEW_SEEDS, RATES_DIFFER, REFUTED):
         if decisive in measured:
             return Judged(claim=claim, verdict=decisive, parts=parts)
     # A claim about two tests is not held by one of them.
@@ -207,11 +211,15 @@ def verdict_of(found: Difference | None, *, margin: float = 0.0) -> str:
     return {"better": HELD, "worse": REFUTED}.get(found.verdict, NOT_SHOWN)
 
 
-def _has_seeds(comparison: Comparison, pair: Pair) -> bool:
-    """Returns whether both systems of a pair have enough seeds. One that does not learn needs only one."""
-    seeds = {one.key: len(one.results) for one in comparison.trained}
+def _undecidable(comparison: Comparison, pair: Pair) -> str:
+    """Returns why no claim can be decided by a pair; empty if it can. BM25 needs one seed and has no learning rate."""
+    by_key = {one.key: one for one in comparison.trained if one.architecture != "none"}
     keys = ((pair.system, pair.architecture), (pair.other, pair.other_architecture))
-    return all(key[1] == "none" or seeds.get(key, 0) >= FEWEST_SEEDS for key in keys)
+    both = [by_key.get(key) for key in keys if key[1] != "none"]
+    if any(one is None or len(one.results) < FEWEST_SEEDS for one in both):
+        return TOO_FEW_SEEDS
+    rates = {one.figure("learning_rate_factor") for one in both if one is not None}
+    return RATES_DIFFER if len(rates) > 1 else ""
 
 
 def _judged_costs(comparison: Comparison, claim: Claim, cheaper: str, dearer: str) -> Judged:

@@ -15,7 +15,7 @@ from tests.launch.comparison.results.made_up import made_up_result
 
 CT, QR = "ct_recall@100", "qr_recall@100"
 GAINS = {"bm25": 0.0, "fs_lr": 0.1, "crops": 0.2, "infonce": 0.15}
-RATES = {"fs_lr": {"learning_rate_factor": 0.5}, "crops": {"learning_rate_factor": 1.0}}
+RATES = {name: {"learning_rate_factor": rate} for name, rate in {"fs_lr": 1.0, "crops": 1.0, "infonce": 0.5}.items()}
 SEEDS = {"bm25": 1, "fs_lr": 3, "crops": 3, "infonce": 2}
 
 
@@ -56,7 +56,7 @@ def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(fol
     assert lines[5] == ""
     assert lines[6].startswith("Means over 2 to 3 seeds")
     assert "With fewer than 3 seeds the verdicts are provisional." in lines[6]
-    assert lines[6].endswith("1 chose 0.5, 1 chose 1 (systems, on dev).")
+    assert lines[6].endswith("1 chose 0.5, 2 chose 1 (systems, on dev).")
     assert (
         "`python -m launch.compare --output TABLE --results RESULTS`; 9 cells in 1.1 hours on A processor" in lines[6]
     )
@@ -96,7 +96,8 @@ def test_a_claim_that_is_held_in_one_metric_alone_says_so(folder):
     values = np.random.default_rng(0).random(40) / 2
     for seed in range(3):
         ct, qr = values + 0.2 + seed / 100, values + seed / 100  # as good as crops in CT, worse in QR
-        result = made_up_result("nce", "transformer", seed, {CT: ct.tolist(), QR: qr.tolist()}, inputs=inputs)
+        metrics = {CT: ct.tolist(), QR: qr.tolist()}
+        result = made_up_result("nce", "transformer", seed, metrics, inputs=inputs, figures=RATES["crops"])
         write_result(results / f"nce-transformer-{seed}.json", result)
     text = comparison_markdown("generated_world_headline", folder=folder)
     assert "CroPS retrieves more than NCE (shown in QR Recall@100 alone)." in text

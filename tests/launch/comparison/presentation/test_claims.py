@@ -14,6 +14,7 @@ from launch.comparison.presentation.claims import (
     NOT_RUN,
     NOT_SHOWN,
     NOT_TESTABLE,
+    RATES_DIFFER,
     REFUTED,
     TOO_FEW_SEEDS,
     Claim,
@@ -155,6 +156,21 @@ def test_no_claim_is_decided_by_fewer_than_three_runs(seeds, verdict):
     of_bm25 = Pair("crops", "transformer", "bm25", "none", CT)
     (judged,) = judge(comparison({of_bm25: difference(0.01, 0.03)}, seeds=seeds), [against_bm25])
     assert judged.verdict == verdict
+
+
+def test_no_claim_is_decided_by_systems_with_different_learning_rates():
+    found = {pair(CT): difference(0.01, 0.03), pair(QR): difference(-0.03, -0.01)}
+    made = comparison(found)
+    for rates, verdict in (((1.0, 1.0), REFUTED), ((1.0, 0.5), RATES_DIFFER)):
+        trained = [
+            dataclasses.replace(
+                one,
+                results=[dataclasses.replace(run, figures={"learning_rate_factor": rate}) for run in one.results],
+            )
+            for one, rate in zip(made.trained, rates, strict=True)
+        ]
+        (judged,) = judge(dataclasses.replace(made, trained=trained), [CLAIM])
+        assert judged.verdict == verdict
 
 
 def test_the_claims_are_those_of_the_paper():
