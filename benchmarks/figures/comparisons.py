@@ -5,6 +5,7 @@ gives no table.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from benchmarks.figures.markdown import ABSENT, amount, number, signed, table
 from benchmarks.figures.results import FiguresError
 from crops_jax.errors import InputError
+from launch.comparison.arguments import CompareArguments
 from launch.comparison.presentation.claims import (
     FEWEST_SEEDS,
     HELD,
@@ -38,7 +40,7 @@ from launch.comparison.results.table import Comparison, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
-SAMPLES = 100_000
+SAMPLES = CompareArguments.bootstrap_samples
 """The number of bootstrap samples, the default of launch.compare."""
 
 _OTHER_WORLDS = ("generated_world_seed_1", "generated_world_error_30", "generated_world_error_60")
@@ -239,9 +241,8 @@ def _described(found: Compared) -> str:
 
 def _chosen_rates(comparison: Comparison) -> str:
     """How many systems chose each learning rate of the grid; nothing where there was no choice."""
-    factors = [one.figure("learning_rate_factor") for one in comparison.trained]
-    counts = {factor: factors.count(factor) for factor in sorted({factor for factor in factors if factor})}
+    counts = Counter(factor for one in comparison.trained if (factor := one.figure("learning_rate_factor")))
     if len(counts) < 2:
         return ""
-    shares = ", ".join(f"{count} chose {factor:g}" for factor, count in counts.items())
+    shares = ", ".join(f"{count} chose {factor:g}" for factor, count in sorted(counts.items()))
     return f" Of the multiples of the learning rate in the tuning grid, {shares} (systems, on dev)."

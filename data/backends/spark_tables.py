@@ -153,7 +153,7 @@ class SparkTables(Backend):
         return drop
 
     def _finalize_cached_table(self, name: str) -> None:
-        # Here too.
+        # As for tables in memory: when the interpreter exits, Spark can end first.
         with contextlib.suppress(Exception):
             super()._finalize_cached_table(name)
 
