@@ -1,5 +1,6 @@
 """Eight CPU devices for the sharding tests; implicit rank promotion is an error."""
 
+import contextlib
 import os
 import sys
 
@@ -16,9 +17,38 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import hypothesis
 import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 sys.dont_write_bytecode = False
 # The same examples on every run, and none of them against a clock.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@contextlib.contextmanager
+def _compilation_folder_restored():
+    """Gives JAX back the folder of compiled programs that it had before.
+
+    JAX opens the folder once in a process. A program that a test calls names one below its own temporary folder, and
+    pytest removes that after the test: a later test that compiles would end with a folder that is not found.
+    """
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    if jax.config.jax_compilation_cache_dir != before:
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True)
+def compilation_folder_of_the_test():
+    with _compilation_folder_restored():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_folder_of_the_module():
+    with _compilation_folder_restored():
+        yield
+    compilation_cache.reset_cache()
