@@ -58,8 +58,8 @@ class CompareArguments:
     follows from the number of pairs, and it is the number of the systems that learn from pairs."""
     learning_rate_factors: tuple[float, ...] | None = None
     """The tuning grid of every system: multiples of the learning rate of the base configuration. The one with the best
-    recall on the dev split at the first seed is used for all seeds. The default is 1 0.5, those of the data set with
-    --real, or 1 with --fast."""
+    recall on the dev split at the first seed is used for all seeds. The default is one multiple, 1, so that systems
+    differ by their labels and losses alone; with --real it is the grid of the data set."""
     discriminator: Literal["lexical", "cross_encoder"] = "lexical"
     """The relevance discriminator (theta), which decides which documents become positives."""
     discriminator_flags: OtherFlags = ""
@@ -175,7 +175,7 @@ def budget_of(arguments: CompareArguments) -> Budget:
         "warm_start_flags": _WARM_START_FLAGS if generated and warm_start else "",
         "seeds": 2 if small else 3,
         "steps": 30 if small else 0 if real else 1000,
-        "learning_rate_factors": (1.0,) if small else real.learning_rate_factors if real else (1.0, 0.5),
+        "learning_rate_factors": real.learning_rate_factors if real else (1.0,),
     }
     given = {name: getattr(arguments, name) for name in defaults}
     chosen = defaults | {name: value for name, value in given.items() if value is not None}

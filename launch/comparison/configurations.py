@@ -1,5 +1,7 @@
 """The configuration of a cell: the base of its architecture, what its system changes, and the common budget."""
 
+import math
+
 from crops_jax import program
 from crops_jax.config import Config
 from launch.comparison.arguments import Budget
@@ -8,8 +10,7 @@ from launch.comparison.cells import Cell
 _UNTRAINED = {"steps": 1, "evaluate_every_steps": 0, "checkpoint_every_steps": 1}
 _NO_LEARNING_RATE = 1e-30
 """A learning rate whose step is too small to change a weight in float32."""
-EVALUATIONS = 5
-"""The number of evaluations of a run on the dev split, which choose its checkpoint."""
+_CHECKPOINTS = 5
 
 
 def base_configs(budget: Budget) -> dict[str, Config]:
@@ -18,30 +19,30 @@ def base_configs(budget: Budget) -> dict[str, Config]:
     return {"transformer": transformer, "hashed": hashed, "none": transformer}
 
 
-def cell_config(cell: Cell, base: Config, *, budget: Budget, factor: float, evaluations: int = EVALUATIONS) -> Config:
+def cell_config(cell: Cell, base: Config, *, budget: Budget, factor: float) -> Config:
     """Returns the configuration of a cell.
 
     Every system takes the same number of steps, and a batch has at most as many tokens as that of the base: with fewer
-    documents for each query it has more queries.
+    documents for each query it has more queries. The dev split is evaluated once, after the last step, so that no
+    checkpoint is chosen and every system is measured after the same number of steps.
 
     Args:
       cell: the system and the seed.
       base: the base configuration of its architecture.
       budget: the number of steps.
       factor: the learning rate as a multiple of that of the base.
-      evaluations: the number of evaluations on the dev split.
     """
     config = base.replace(**cell.system.config)
     config = config.replace(data={"queries_per_batch": equal_tokens(base, config.data.documents_per_query)})
     if not cell.system.trained:
         untrained = {"optimizer": {"learning_rate": _NO_LEARNING_RATE, "weight_decay": 0.0}, "training": _UNTRAINED}
         return config.replace(**untrained).replace(training={"seed": cell.seed})
-    often = max(1, budget.steps // evaluations)
+    often = math.ceil(budget.steps / _CHECKPOINTS)
     return config.replace(
         optimizer={"learning_rate": base.optimizer.learning_rate * factor},
         training={
             "steps": budget.steps,
-            "evaluate_every_steps": often,
+            "evaluate_every_steps": budget.steps,
             "checkpoint_every_steps": often,
             "log_every_steps": min(base.training.log_every_steps, often),
             "seed": cell.seed,

@@ -19,7 +19,7 @@ from crops_jax.errors import InputError
 from crops_jax.program.chain import Chain
 from launch.comparison.arguments import Budget
 from launch.comparison.cells import Cell, claim_run, release_run
-from launch.comparison.configurations import EVALUATIONS, cell_config
+from launch.comparison.configurations import cell_config
 from launch.comparison.phases.plan import Phase, steps_of
 from launch.comparison.phases.steps import MiningInputs, frozen_steps, refresh_steps
 from launch.steps.programs import training_step
@@ -50,8 +50,8 @@ class PlannedPhase:
 def planned_phases(cell: Cell, base: Config, *, budget: Budget, factor: float) -> list[PlannedPhase]:
     """Returns the phases of a cell, whose steps add up to those of the budget.
 
-    The evaluations on the dev split are divided over the phases too. A phase that follows another one starts from its
-    run, and so has no pretrained weights of its own. Raises InputError if a phase would have no step.
+    A phase that follows another one starts from the last step of its run, and so has no pretrained weights of its own.
+    Raises InputError if a phase would have no step.
     """
     planned, phases = [], cell.system.phases
     counts = steps_of(phases, steps=budget.steps)
@@ -61,7 +61,6 @@ def planned_phases(cell: Cell, base: Config, *, budget: Budget, factor: float) -
             base,
             budget=dataclasses.replace(budget, steps=count),
             factor=1.0 if phase.shared else factor,
-            evaluations=max(1, round(EVALUATIONS * count / budget.steps)),
         )
         if number and config.encoder.weights:
             config = pretrained.resolve_config(config).replace(encoder={"weights": ""})

@@ -40,7 +40,7 @@ def test_the_phases_of_ance_share_the_steps_the_evaluations_and_the_tokens():
 
 def test_the_only_phase_of_dpr_is_tuned_and_evaluated_as_any_system():
     (one,) = planned("dpr")
-    assert (one.config.training.steps, one.config.training.evaluate_every_steps, one.seed) == (1000, 200, 1)
+    assert (one.config.training.steps, one.config.training.evaluate_every_steps, one.seed) == (1000, 1000, 1)
     assert one.config.optimizer.learning_rate == pytest.approx(2e-3)
 
 
