@@ -5,6 +5,7 @@ gives no table.
 """
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from launch.comparison.real.systems import REFERENCE, real_catalogue
 from launch.comparison.results.files import stored_results
 from launch.comparison.results.setting import Setting, read_setting
 from launch.comparison.results.statistics import Difference
-from launch.comparison.results.table import Comparison, Trained, compare_results
+from launch.comparison.results.table import Comparison, Pair, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
@@ -45,6 +46,10 @@ SAMPLES = CompareArguments.bootstrap_samples
 
 _OTHER_WORLDS = ("generated_world_seed_1", "generated_world_error_30", "generated_world_error_60")
 """A world of another seed, and those whose simulated language model errs in 30 % and in 60 % of its documents."""
+_AT_RATES = {"0.5": "generated_world_rate_half", "1": "generated_world", "2": "generated_world_rate_twice"}
+"""The multiple of the learning rate -> the folder of the results at it."""
+_COMPARED_AT_RATES = ("nce", "fs_lr", "crops_query_system")
+"""The systems that are compared with CroPS at each of the rates."""
 _REFERENCE = "crops"
 """The system of a generated world with which the others are compared, as launch.compare does by default."""
 _HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
@@ -143,22 +148,41 @@ def claims_table(found: Compared) -> str:
     return table(["claim", "difference, with the interval after Holm's correction", "verdict"], rows)
 
 
-COMPARISONS: Mapping[str, tuple[str, Callable[[Compared], str]]] = {
-    "generated_world_headline": ("generated_world", headline),
-    "generated_world": ("generated_world", main_table),
-    "generated_world_ablations": ("generated_world", ablations),
-    "generated_world_claims": ("generated_world", claims_table),
-    **{name: (name, table_with_differences) for name in _OTHER_WORLDS},
-    **{f"real_{name}": (name, table_with_differences) for name in REAL_SETS},
+def at_rates(*found: Compared) -> str:
+    """The differences of CroPS to some systems at each learning rate of _AT_RATES, and whether all have one sign."""
+    metrics = found[0].comparison.catalogue.metrics
+    rows = []
+    for system, (metric, label) in itertools.product(_COMPARED_AT_RATES, metrics.items()):
+        pair = Pair(_REFERENCE, "transformer", system, "transformer", metric)
+        values = [at.estimate for one in found if (at := one.comparison.difference(pair))]
+        if len(values) == len(found):
+            shown = (f"{signed(one.value)} ({signed(one.low)} to {signed(one.high)})" for one in values)
+            one_sign = len({one.value > 0 for one in values}) == 1
+            rows.append([f"`{_REFERENCE}` minus `{system}`", label, *shown, "yes" if one_sign else "no"])
+    header = ["difference", "metric", *(f"{rate} times the rate" for rate in _AT_RATES), "same sign"]
+    seeds = [max(len(one.results) for one in at.comparison.trained) for at in found]
+    told = ", ".join(f"{count} at {rate}" for count, rate in zip(seeds, _AT_RATES, strict=True))
+    note = "The intervals are those of 95 % over queries, without Holm's correction. The numbers of seeds are"
+    return f"{table(header, rows)}\n\n{note} {told} times the rate."
+
+
+COMPARISONS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "generated_world_headline": (("generated_world",), headline),
+    "generated_world": (("generated_world",), main_table),
+    "generated_world_ablations": (("generated_world",), ablations),
+    "generated_world_claims": (("generated_world",), claims_table),
+    "generated_world_rates": (tuple(_AT_RATES.values()), at_rates),
+    **{name: ((name,), table_with_differences) for name in _OTHER_WORLDS},
+    **{f"real_{name}": ((name,), table_with_differences) for name in REAL_SETS},
 }
-"""The name in a marker -> the folder in docs/results, and the function that makes the table."""
+"""The name in a marker -> the folders in docs/results, and the function that makes the table of their comparisons."""
 
 
 def comparison_markdown(name: str, *, folder: Path = FOLDER) -> str:
-    """The table of a name in COMPARISONS; nothing where its results are not there."""
-    results, render = COMPARISONS[name]
-    found = compared(results, folder)
-    return "" if found is None else render(found)
+    """The table of a name in COMPARISONS; nothing where one of its results is not there."""
+    folders, render = COMPARISONS[name]
+    found = [compared(results, folder) for results in folders]
+    return "" if None in found else render(*found)
 
 
 def _members(comparison: Comparison, group: str | None = "systems") -> list[Trained]:

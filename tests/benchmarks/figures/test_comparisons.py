@@ -19,13 +19,11 @@ RATES = {name: {"learning_rate_factor": rate} for name, rate in {"fs_lr": 1.0, "
 SEEDS = {"bm25": 1, "fs_lr": 3, "crops": 3, "infonce": 2}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Returns docs/results with the cells of one to three seeds."""
-    results = tmp_path / "generated_world"
+def write_cells(results, *, gains=GAINS):
+    """Writes the cells of one to three seeds."""
     inputs = {"split": "a"}
     base = np.random.default_rng(0).random(40) / 2
-    for system, gain in GAINS.items():
+    for system, gain in gains.items():
         towers = "none" if system == "bm25" else "transformer"
         for seed in range(SEEDS[system]):
             values = {metric: (base + gain + seed / 100).tolist() for metric in (CT, QR)}
@@ -35,6 +33,12 @@ def folder(tmp_path):
             )
     command = "python -m launch.compare --output TABLE --results RESULTS"
     write_setting(results, Setting(command=command, arguments={}, inputs=inputs, shared_seconds=3300.0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns docs/results with the cells of one world."""
+    write_cells(tmp_path / "generated_world")
     return tmp_path
 
 
@@ -126,6 +130,19 @@ def test_real_data_has_its_own_metrics_and_differences(tmp_path):
     differences = [line for line in lines if line.startswith("| `bm25` | nDCG@10")]
     assert differences == ["| `bm25` | nDCG@10 (judged) | -0.200 (-0.200 to -0.200) | 40 | worse |"]
     assert lines[-1].endswith("Left out: reranked (no clicks).")
+
+
+def test_differences_at_other_learning_rates_say_whether_they_have_one_sign(folder):
+    write_cells(folder / "generated_world_rate_half", gains=GAINS | {"crops": 0.15})
+    write_cells(folder / "generated_world_rate_twice", gains=GAINS | {"crops": 0.05})
+    lines = comparison_markdown("generated_world_rates", folder=folder).splitlines()
+    row = "| `crops` minus `fs_lr` | CT Recall@100 | +0.050 (+0.050 to +0.050) | +0.100 (+0.100 to +0.100) "
+    assert lines[2] == row + "| -0.050 (-0.050 to -0.050) | no |"
+    write_cells(folder / "generated_world_rate_twice", gains=GAINS | {"crops": 0.11})
+    compared.cache_clear()
+    lines = comparison_markdown("generated_world_rates", folder=folder).splitlines()
+    assert lines[2] == row + "| +0.010 (+0.010 to +0.010) | yes |"
+    assert lines[-1].endswith("3 at 0.5, 3 at 1, 3 at 2 times the rate.")
 
 
 def test_the_claims_have_their_differences_and_verdicts(folder):
