@@ -1,9 +1,14 @@
-"""Turns texts into token ids with the tokenizer of a Hugging Face folder."""
+"""Turns texts into token ids with the tokenizer of a Hugging Face folder.
+
+transformers reads such folders, and its import takes more than half a second. A folder that `copy` or `save` wrote is
+therefore read without it, if both ways gave the same tokenizer when it was written and no file has changed since.
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +18,21 @@ from jaxtyping import Int32
 
 from crops_jax import artifacts
 from crops_jax.errors import InputError, one_line
+
+_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_CHAT_TEMPLATE = "chat_template.jinja"
+_CHECKED = "crops_jax_checked"
+"""The field of tokenizer_config.json with the SHA-256 of the files that need no transformers."""
+_OTHER_FILES = (
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges*",
+    "tekken.json",
+    "*.model",
+    "*.tiktoken",
+)
+"""Further files from which transformers can take a part of a tokenizer. A checked folder has none of them."""
 
 
 class TokenizedTexts(NamedTuple):
@@ -92,8 +112,9 @@ def load(folder: Path | str) -> Tokenizer:
 
     Raises InputError when the folder has no tokenizer that can be read.
     """
-    pretrained = _load_pretrained(folder)
-    return Tokenizer(pretrained.backend_tokenizer, truncation_side=pretrained.truncation_side)
+    if _is_checked(Path(folder)):
+        return _read_directly(Path(folder), _settings(Path(folder)))
+    return _of_pretrained(_load_pretrained(folder))
 
 
 def fingerprint(folder: Path | str) -> str:
@@ -103,8 +124,14 @@ def fingerprint(folder: Path | str) -> str:
 
 def copy(folder: Path | str, target: Path | str) -> Tokenizer:
     """Writes the tokenizer of a folder, but no other files, to another folder, and returns the copy."""
-    pretrained = _load_pretrained(folder)
-    pretrained.save_pretrained(str(target))
+    folder, target = Path(folder), Path(target)
+    if not _is_checked(folder):
+        _load_pretrained(folder).save_pretrained(str(target))
+        return _load_and_check(target)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (_TOKENIZER, _SETTINGS, _CHAT_TEMPLATE):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, target / name)
     return load(target)
 
 
@@ -117,9 +144,59 @@ def save(backend: tokenizers.Tokenizer, target: Path | str) -> Tokenizer:
     }
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    backend.save(str(target / "tokenizer.json"))
-    artifacts.write_text(target / "tokenizer_config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    return load(target)
+    backend.save(str(target / _TOKENIZER))
+    _write_settings(target, settings)
+    return _load_and_check(target)
+
+
+def _is_checked(folder: Path) -> bool:
+    """Returns whether a folder was marked and its files are still those of the mark."""
+    settings = _settings(folder)
+    checked = settings.get(_CHECKED)
+    return checked is not None and checked == _checksum(folder, settings)
+
+
+def _load_and_check(folder: Path) -> Tokenizer:
+    """Reads a new folder by transformers, and marks it if it can be read without them from now on."""
+    loaded, settings = _of_pretrained(_load_pretrained(folder)), _settings(folder)
+    settings.pop(_CHECKED, None)  # of a folder that was copied
+    if (checksum := _checksum(folder, settings)) and _read_directly(folder, settings).fingerprint == loaded.fingerprint:
+        settings[_CHECKED] = checksum
+    _write_settings(folder, settings)
+    return loaded
+
+
+def _read_directly(folder: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    backend = tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER))
+    return Tokenizer(backend, truncation_side=settings.get("truncation_side", "right"))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Returns tokenizer_config.json; nothing where transformers has to say what is wrong with it."""
+    try:
+        found = json.loads((folder / _SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    artifacts.write_text(folder / _SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def _checksum(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """Returns the SHA-256 of the files that decide the tokenizer of a folder, or None if it needs transformers."""
+    others = [file for pattern in _OTHER_FILES for file in folder.glob(pattern)]
+    if others or not (folder / _TOKENIZER).exists():
+        return None
+    decided = {name: value for name, value in settings.items() if name != _CHECKED}
+    digest = hashlib.sha256((folder / _TOKENIZER).read_bytes())
+    digest.update(json.dumps(decided, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _of_pretrained(pretrained: Any) -> Tokenizer:
+    return Tokenizer(pretrained.backend_tokenizer, truncation_side=pretrained.truncation_side)
 
 
 def _load_pretrained(folder: Path | str) -> Any:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from crops_jax.errors import InputError
 from crops_jax.text import tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 
+load_pretrained = tokenizer._load_pretrained
 TEXTS = ["red shoe for the garden", "blue lamp", "red lamp for the house"] * 3
 
 
@@ -99,3 +102,58 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path, content):
         tokenizer.load(tmp_path)
     with pytest.raises(InputError, match="no such tokenizer folder"):
         tokenizer.load(tmp_path / "nowhere")
+
+
+def add_field(folder):
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "clean_up_tokenization_spaces": True}))
+
+
+def change_tokens(folder):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "normalizer": None}))
+
+
+def remove_mark(folder):
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "crops_jax_checked": None}))
+
+
+def add_special_tokens(folder):
+    (folder / "special_tokens_map.json").write_text("{}")
+
+
+def test_what_copy_and_save_wrote_is_read_without_transformers(folder, tmp_path):
+    tokenizer.copy(folder, tmp_path / "copy")
+    program = (
+        "import sys; from crops_jax.text import tokenizer; "
+        "print([tokenizer.fingerprint(one) for one in sys.argv[1:]], 'transformers' in sys.modules)"
+    )
+    words = [sys.executable, "-c", program, str(folder), str(tmp_path / "copy")]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert printed == f"{[tokenizer.fingerprint(folder)] * 2} False\n"
+
+
+@pytest.mark.parametrize("change", [add_field, change_tokens, remove_mark, add_special_tokens])
+def test_a_changed_folder_is_read_by_transformers(folder, tmp_path, monkeypatch, change):
+    tokenizer.copy(folder, tmp_path)
+    read = []
+    monkeypatch.setattr(tokenizer, "_load_pretrained", lambda path: read.append(path) or load_pretrained(path))
+    tokenizer.load(tmp_path)
+    assert not read
+    change(tmp_path)
+    tokenizer.load(tmp_path)
+    assert read == [tmp_path]
+    # A copy of it is checked anew.
+    tokenizer.copy(tmp_path, tmp_path / "copy")
+    assert tokenizer.fingerprint(tmp_path / "copy") == tokenizer.fingerprint(tmp_path)
+
+
+def test_a_folder_that_transformers_reads_otherwise_is_left_to_them(folder, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    tokenizer.copy(folder, source)
+    remove_mark(source)
+    other = Backend(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    monkeypatch.setattr(tokenizer, "_read_directly", lambda *given: tokenizer.Tokenizer(other))
+    assert tokenizer.copy(source, target).fingerprint == tokenizer.load(target).fingerprint
+    assert "crops_jax_checked" not in json.loads((target / "tokenizer_config.json").read_text())
