@@ -53,7 +53,7 @@ def train(arguments: TrainArguments) -> dict[str, Any]:
     and RUN (crops_jax.devices.cluster_environment describes how they connect; launch/scripts has examples). Their
     number can change each time the run continues. RUN in a bucket needs no such file system.
     """
-    from crops_jax.storage import remote_run
+    from crops_jax.storage.remote import run as remote_run
 
     with (
         processes.joined(arguments.cluster) as cluster,

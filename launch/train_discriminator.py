@@ -155,7 +155,7 @@ def train_discriminator(arguments: TrainDiscriminatorArguments) -> dict[str, Any
     The program writes into RUN while it trains. SIGTERM saves a checkpoint and exits with status 3; the same command
     continues from the newest checkpoint.
     """
-    from crops_jax.storage import remote_run
+    from crops_jax.storage.remote import run as remote_run
 
     processes.refuse_several(_PROGRAM)
     config = _config(arguments)
@@ -270,7 +270,7 @@ def _train(
     from crops_jax.discriminator.report import calibrate
     from crops_jax.discriminator.slices import CROSS_ENCODER, slices
     from crops_jax.models.cross_encoder import from_parameters
-    from crops_jax.storage import remote_run
+    from crops_jax.storage.remote import run as remote_run
     from crops_jax.training import cross_encoder
     from crops_jax.training.dual_encoder import enable_compilation_cache
 

@@ -27,7 +27,7 @@ from crops_jax.records.dataset_info import (
 )
 from crops_jax.records.query_record import QueryRecord, decode_record, feature_values, serialise
 from crops_jax.records.text_index import RecordTexts, TextIndex, write_text_index
-from crops_jax.storage.remote_files import RemoteFiles
+from crops_jax.storage.remote.files import RemoteFiles
 
 _RANGES_AT_ONCE = 32
 _READ_TOGETHER = 256
@@ -163,7 +163,7 @@ class RecordSource:
 
     Opening it checks that every shard exists and holds its number of records. Every read checks both checksums. It can
     be pickled, so that worker processes can read it too. The shards that a local copy of records in a bucket leaves out
-    (crops_jax.storage.remote_files) are read by ranges; the records and their order are the same.
+    (crops_jax.storage.remote.files) are read by ranges; the records and their order are the same.
 
     Attributes:
       path, split: the folder and the split that were opened.

@@ -22,7 +22,7 @@ from jaxtyping import Int64
 
 from crops_jax.artifacts.atomic import replaced_file
 from crops_jax.errors import InputError
-from crops_jax.storage.remote_files import RemoteFiles
+from crops_jax.storage.remote.files import RemoteFiles
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")

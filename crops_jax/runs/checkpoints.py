@@ -5,7 +5,7 @@ when the run keeps a moving average of its weights. Orbax writes into a temporar
 complete, so that every folder whose name is a step is whole. Saving is asynchronous: `save` returns when the arrays are
 copied.
 
-For a run in a bucket (crops_jax.storage.remote_run), each process lets Orbax write its part of a checkpoint to its own
+For a run in a bucket (crops_jax.storage.remote.run), each process lets Orbax write its part of a checkpoint to its own
 disk and uploads it. Several processes write a file for each piece of an array, so that the files of all parts together
 are a checkpoint. Orbax itself does not write to every bucket: it takes s3:// for a folder of this machine.
 """
@@ -38,7 +38,7 @@ from crops_jax.runs.checkpoint_folder import (
     unreadable,
 )
 from crops_jax.runs.checksums import tree_checksums
-from crops_jax.storage import remote_run
+from crops_jax.storage.remote import run as remote_run
 
 __all__ = [
     "FOLDER",
@@ -112,7 +112,7 @@ class Checkpoints:
                 force=True,
             )
         if self._remote:
-            self._remote.start_upload(
+            self._remote.checkpoints.start_upload(
                 step,
                 written=self._manager.wait_until_finished,
                 kept=lambda steps: _kept(steps, self._keep_last, progress.best),
@@ -125,7 +125,7 @@ class Checkpoints:
         """
         with self._failures_are_named():
             if self._remote:
-                self._remote.wait()
+                self._remote.checkpoints.wait()
             else:
                 self._manager.wait_until_finished()
         self._prune()
@@ -158,7 +158,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for a running save, and closes the checkpoints."""
         if self._remote:
-            self._remote.join()
+            self._remote.checkpoints.join()
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -174,8 +174,8 @@ class Checkpoints:
         """Returns a clause for messages that names the last whole checkpoint. It first waits for a running save."""
         with suppress(Exception):
             if self._remote:
-                self._remote.join()
-                return self._remote.last_good()
+                self._remote.checkpoints.join()
+                return self._remote.checkpoints.last_good()
             self._manager.wait_until_finished()
         step = max(saved_steps(self.path), default=None)
         return "there is no checkpoint yet" if step is None else f"the last good checkpoint is {self.path / str(step)}"

@@ -18,7 +18,7 @@ from crops_jax.errors import InputError
 from crops_jax.labels import Level
 from crops_jax.records import RecordSource, splits
 from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
-from crops_jax.storage import remote_run
+from crops_jax.storage.remote import run as remote_run
 from crops_jax.text import tokenizer
 
 TOKENIZER = "tokenizer"
@@ -44,7 +44,7 @@ def open_run(
     A new folder appears whole, with config.json, tokenizer/ (copied from the records) and manifest.json. In an existing
     folder, config.json gets the new values of the fields that a run can change (such as mesh and intervals). Of several
     processes, the first one does this while the others wait. The folder of a run in a bucket is that of this process
-    (crops_jax.storage.remote_run), and the others get the files through the bucket.
+    (crops_jax.storage.remote.run), and the others get the files through the bucket.
 
     Args:
       run: the folder.

@@ -18,8 +18,8 @@ from typing import Any
 from crops_jax.devices import processes
 from crops_jax.errors import NamedFailure
 from crops_jax.runs.log import Stopwatch
-from crops_jax.storage import remote_run
 from crops_jax.storage.names import shown
+from crops_jax.storage.remote import run as remote_run
 
 _STEPS = 20
 """A step that takes as many times the median step counts as hung, if that is longer than the limit."""

@@ -3,8 +3,7 @@
 roles, arguments, schemes    which arguments are paths, and which paths are refused
 staging, names               local paths for the program, and the paths of the user for messages
 inputs, outputs              copies in the cache; uploads
-remote_files                 the files that a copy leaves out, which are read by ranges
-remote_run                   a run that is trained: its checkpoints and logs come into the bucket one by one
+remote                       a run that is trained in a bucket, and files that a copy leaves out
 claims, marker               who writes a folder, and when it is whole
 objects                      the objects of a bucket, over fsspec
 """

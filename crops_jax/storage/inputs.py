@@ -3,7 +3,7 @@
     CROPS_CACHE/inputs/KEY/NAME        the copy; KEY follows from the path and from the version of every object
 
 The key changes when an object changes, so a copy is never out of date. Copies may be removed whenever no program runs.
-A copy of records can leave their shards out (crops_jax.storage.remote_files); they are added when they are wanted.
+A copy of records can leave their shards out (crops_jax.storage.remote.files); they are added when they are wanted.
 
 A run that a program trains in the bucket can be copied while it is written. Each of its checkpoints is a published
 folder with a copy of its own, to which the copy of the run has links.
@@ -25,7 +25,7 @@ from crops_jax.errors import InputError, NamedFailure, is_full_disk, one_line
 from crops_jax.storage.marker import MARKER, RUN_MARKER, Content, claims, content_of, data_files, read_marker
 from crops_jax.storage.objects.parallel import in_parallel
 from crops_jax.storage.objects.store import Entry, ObjectStore
-from crops_jax.storage.remote_files import RemoteFiles, note_path
+from crops_jax.storage.remote.files import RemoteFiles, note_path
 from crops_jax.storage.schemes import NOT_NAMES, scheme_of
 
 _CHECKED_BY_READERS = {"run", "embeddings", "discriminator"}

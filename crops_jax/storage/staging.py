@@ -1,7 +1,7 @@
 """Lets a program work on local paths when its arguments are paths in buckets.
 
 An input becomes a verified local copy; that of records lacks their shards until they are wanted. A run that is trained
-is a local folder which crops_jax.storage.remote_run keeps like the one in the bucket. Any other output is written to
+is a local folder which crops_jax.storage.remote.run keeps like the one in the bucket. Any other output is written to
 CROPS_CACHE/outputs/KEY/NAME, which one process at a time uses, and published when the program has ended well. What is
 in the bucket already stands there as its manifest, so that the program refuses or replaces it as it would a local
 folder. What the program leaves as it stood is not published.
@@ -59,9 +59,9 @@ def staged(arguments: Any) -> Iterator[Any]:
     if not remote:
         yield arguments
         return
-    from crops_jax.storage import remote_run
     from crops_jax.storage.inputs import local_copy
     from crops_jax.storage.objects.store import ObjectStore
+    from crops_jax.storage.remote import run as remote_run
 
     _refuse_overlaps(remote)
     outputs: list[_Output] = []

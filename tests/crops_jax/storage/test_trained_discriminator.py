@@ -15,16 +15,17 @@ from crops_jax.devices.processes import Processes
 from crops_jax.discriminator.cross_encoder import WEIGHTS
 from crops_jax.errors import Interrupted, NamedFailure
 from crops_jax.runs.log import read_metrics
-from crops_jax.storage import claims, remote_run
+from crops_jax.storage import claims
 from crops_jax.storage.inputs import local_copy, whole_checkpoints
 from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.outputs import files_below, upload_files
+from crops_jax.storage.remote import run as remote_run
 from data.inspect import inspect
 from data.mining.relevance.theta import open_theta
 from launch.status import status
 from launch.train_discriminator import train_discriminator
 from tests import clusters
-from tests.crops_jax.storage.test_remote_run import opened
+from tests.crops_jax.storage.remote.test_run import opened
 from tests.crops_jax.storage.test_staging import call
 from tests.launch.test_train_discriminator import compiled_once, flags, write_judged, written  # noqa: F401
 from tests.model_folders import write_bert

@@ -15,10 +15,10 @@ from crops_jax.devices.processes import Processes
 from crops_jax.runs import checkpoints
 from crops_jax.runs.folder import open_run
 from crops_jax.runs.log import read_metrics
-from crops_jax.storage import remote_run
 from crops_jax.storage.inputs import local_copy
 from crops_jax.storage.marker import MARKER
 from crops_jax.storage.objects.store import ObjectStore
+from crops_jax.storage.remote import run as remote_run
 from crops_jax.training import dual_encoder
 from crops_jax.training.state import initial_state, save_state
 from data.inspect import inspect

@@ -7,7 +7,7 @@ from crops_jax.errors import InputError, NamedFailure
 from crops_jax.storage.inputs import copy_shards, local_copy
 from crops_jax.storage.objects import clients
 from crops_jax.storage.objects.store import ObjectStore
-from crops_jax.storage.remote_files import GAP_BYTES, Piece, RemoteFiles, note_path, pieces
+from crops_jax.storage.remote.files import GAP_BYTES, Piece, RemoteFiles, note_path, pieces
 
 SHARD = "crops-train.tfrecord-00000-of-00002"
 OTHER = "crops-train.tfrecord-00001-of-00002"

@@ -12,11 +12,12 @@ import pytest
 from crops_jax import artifacts
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError, NamedFailure
-from crops_jax.storage import claims, remote_run
+from crops_jax.storage import claims
 from crops_jax.storage.inputs import local_copy
 from crops_jax.storage.objects import attempts, parallel
 from crops_jax.storage.objects.store import ObjectStore
-from crops_jax.storage.remote_run import RemoteRun
+from crops_jax.storage.remote import run as remote_run
+from crops_jax.storage.remote.run import RemoteRun
 from tests.crops_jax.devices.test_processes import Service
 from tests.crops_jax.storage.servers import WRITES
 
@@ -53,8 +54,8 @@ def save(run: RemoteRun, step: int, *, process: int = 0, kept: int = 2) -> None:
     if process == 0:
         with open(run.folder / "metrics.jsonl", "a") as metrics:
             metrics.write(json.dumps({"step": step}) + "\n")
-    run.start_upload(step, written=written, kept=lambda steps: set(steps[-kept:]))
-    run.wait()
+    run.checkpoints.start_upload(step, written=written, kept=lambda steps: set(steps[-kept:]))
+    run.checkpoints.wait()
 
 
 def newest(run: RemoteRun) -> int:
@@ -256,7 +257,7 @@ def test_a_checkpoint_that_the_server_refuses_is_a_failure_that_names_the_last_o
             save(run, 2)
         last = f"{URL}/checkpoints/1"
         assert str(failed.value).endswith(f"The last good checkpoint is {last}, and the same command goes on")
-        assert run.last_good() == f"the last good checkpoint is {last}"
+        assert run.checkpoints.last_good() == f"the last good checkpoint is {last}"
     s3.reset()
     assert train(tmp_path / "second" / "one") == 1
     assert read() == ([2, 3], [1, 2, 3])
@@ -403,7 +404,7 @@ def test_a_checkpoint_of_which_a_process_has_not_uploaded_its_part_is_not_whole(
         with opened(tmp_path / f"disk-{cluster.index}" / "one", cluster=cluster) as run:
             save(run, 1, process=cluster.index)
             if cluster.is_first:
-                threading.Timer(0.5, run._stopped.set).start()  # as when the process is ended
+                threading.Timer(0.5, run.checkpoints._stopped.set).start()  # as when the process is ended
                 save(run, 2)
 
     first, second = in_two_processes(act)
