@@ -175,7 +175,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     """Returns tokenizer_config.json; nothing where transformers has to say what is wrong with it."""
     try:
         found = json.loads((folder / _SETTINGS).read_bytes())
-    except (OSError, ValueError):
+        json.dumps(found)  # as it is written again, and its checksum computed
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -149,6 +149,13 @@ def test_a_changed_folder_is_read_by_transformers(folder, tmp_path, monkeypatch,
     assert tokenizer.fingerprint(tmp_path / "copy") == tokenizer.fingerprint(tmp_path)
 
 
+def test_settings_nested_too_deeply_are_refused(folder, tmp_path):
+    tokenizer.copy(folder, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="no tokenizer that can be read"):
+        tokenizer.load(tmp_path)
+
+
 def test_a_folder_that_transformers_reads_otherwise_is_left_to_them(folder, tmp_path, monkeypatch):
     source, target = tmp_path / "source", tmp_path / "target"
     tokenizer.copy(folder, source)
