@@ -21,6 +21,8 @@ from crops_jax.errors import InputError, one_line
 
 _TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _CHAT_TEMPLATE = "chat_template.jinja"
+_MODEL = "config.json"
+"""The configuration of a model. Where a folder has one, transformers can choose the class of tokenizers by it."""
 _CHECKED = "crops_jax_checked"
 """The field of tokenizer_config.json with the SHA-256 of the files that need no transformers."""
 _OTHER_FILES = (
@@ -125,14 +127,15 @@ def fingerprint(folder: Path | str) -> str:
 def copy(folder: Path | str, target: Path | str) -> Tokenizer:
     """Writes the tokenizer of a folder, but no other files, to another folder, and returns the copy."""
     folder, target = Path(folder), Path(target)
-    if not _is_checked(folder):
+    if _is_checked(folder):
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (_TOKENIZER, _SETTINGS, _CHAT_TEMPLATE):
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, target / name)
+    else:
         _load_pretrained(folder).save_pretrained(str(target))
-        return _load_and_check(target)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (_TOKENIZER, _SETTINGS, _CHAT_TEMPLATE):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, target / name)
-    return load(target)
+    # The target may have a config.json, and with it another class of tokenizers.
+    return load(target) if _is_checked(target) else _load_and_check(target)
 
 
 def save(backend: tokenizers.Tokenizer, target: Path | str) -> Tokenizer:
@@ -193,6 +196,8 @@ def _checksum(folder: Path, settings: Mapping[str, Any]) -> str | None:
     decided = {name: value for name, value in settings.items() if name != _CHECKED}
     digest = hashlib.sha256((folder / _TOKENIZER).read_bytes())
     digest.update(json.dumps(decided, sort_keys=True).encode())
+    if (folder / _MODEL).exists():
+        digest.update((folder / _MODEL).read_bytes())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ import pytest
 from crops_jax import pretrained
 from crops_jax.embeddings.encoder import Encoder
 from crops_jax.errors import InputError
+from crops_jax.text import tokenizer
 from launch import train as train_program
 from tests.model_folders import (
     TEXTS,
@@ -170,6 +171,16 @@ def test_what_cannot_be_exported_is_known_from_the_configuration(tmp_path, encod
     with pytest.raises(InputError, match=obstacle):
         pretrained.export(encoder_of(tmp_path, **encoder), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_the_tokenizer_of_a_run_is_compared_as_transformers_reads_it(tmp_path):
+    """A run has a copy that can be read without transformers, which would choose another class beside a config.json."""
+    write_tokenizer(tmp_path / "given")
+    tokenizer.copy(tmp_path / "given", tmp_path / "tokenizer")
+    config = small_config(**QWEN, family="qwen2").encoder
+    obstacle = pretrained.export_obstacle(config, tmp_path / "tokenizer")
+    assert obstacle is not None
+    assert "transformers reads another tokenizer out of a folder of a qwen2 encoder" in obstacle
 
 
 def test_a_qwen_tokenizer_is_no_obstacle(tmp_path):

@@ -123,6 +123,10 @@ def add_special_tokens(folder):
     (folder / "special_tokens_map.json").write_text("{}")
 
 
+def add_model(folder):
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+
+
 def test_what_copy_and_save_wrote_is_read_without_transformers(folder, tmp_path):
     tokenizer.copy(folder, tmp_path / "copy")
     program = (
@@ -134,7 +138,7 @@ def test_what_copy_and_save_wrote_is_read_without_transformers(folder, tmp_path)
     assert printed == f"{[tokenizer.fingerprint(folder)] * 2} False\n"
 
 
-@pytest.mark.parametrize("change", [add_field, change_tokens, remove_mark, add_special_tokens])
+@pytest.mark.parametrize("change", [add_field, change_tokens, remove_mark, add_special_tokens, add_model])
 def test_a_changed_folder_is_read_by_transformers(folder, tmp_path, monkeypatch, change):
     tokenizer.copy(folder, tmp_path)
     read = []
@@ -147,6 +151,13 @@ def test_a_changed_folder_is_read_by_transformers(folder, tmp_path, monkeypatch,
     # A copy of it is checked anew.
     tokenizer.copy(tmp_path, tmp_path / "copy")
     assert tokenizer.fingerprint(tmp_path / "copy") == tokenizer.fingerprint(tmp_path)
+
+
+def test_a_copy_beside_the_configuration_of_a_model_is_what_transformers_reads(folder, tmp_path):
+    """transformers reads a folder with the config.json of Qwen2 by Qwen2's class, whatever tokenizer.json says."""
+    add_model(tmp_path)
+    copied = tokenizer.copy(folder, tmp_path)
+    assert copied.fingerprint == tokenizer.fingerprint(tmp_path) != tokenizer.fingerprint(folder)
 
 
 def test_settings_nested_too_deeply_are_refused(folder, tmp_path):
