@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
     number: int
     text: bytes
-    """The holder as JSON: host, process, and what tells the process from others with its number."""
+    """The holder as JSON: host, PID namespace, process, and what tells the process from others with its number."""
 
     @property
     def name(self) -> str:
@@ -47,11 +47,24 @@ class Claim(NamedTuple):
 
 
 def refuse_claimed(store: ObjectStore, listing: dict[str, Entry]) -> None:
-    """Raises InputError when a writer that seems to be alive has claimed a folder."""
+    """Raises InputError when a writer that seems to be alive has claimed a folder.
+
+    The writer of another container of this host is watched until it gives a sign of life, or for SILENT_SECONDS: it can
+    be this container before it was started again.
+    """
+    has_said = False
     for number in claims(listing)[-1:]:
         with contextlib.suppress(FileNotFoundError):  # it has ended
-            if store.age_seconds(claim_name(number)) < STALE_SECONDS and not _is_free(store, number):
-                raise _being_written(store, number)
+            name = claim_name(number)
+            is_neighbour = _is_in_another_container(_holder(store, number))
+            limit, written = SILENT_SECONDS if is_neighbour else STALE_SECONDS, store.written(name)
+            while store.age_seconds(name) < limit and not _is_free(store, number):
+                if not is_neighbour or store.written(name) != written:
+                    raise _being_written(store, number)
+                if not has_said:
+                    has_said = True
+                    _say_that_it_waits(store, number)
+                time.sleep(min(1.0, SILENT_SECONDS / 10))
 
 
 def take(store: ObjectStore) -> Claim:
@@ -74,8 +87,7 @@ def take_when_silent(store: ObjectStore) -> Claim:
             if _is_free(store, number) or store.age_seconds(claim_name(number)) >= STALE_SECONDS:
                 break
             if number not in seen:
-                who = _who(_holder(store, number))
-                say(f"{store.url} is claimed by {who}; waiting up to {SILENT_SECONDS:.0f} s for a sign of life")
+                _say_that_it_waits(store, number)
             before, since = seen.setdefault(number, (written, now))
             if written != before:
                 raise _being_written(store, number)
@@ -85,9 +97,9 @@ def take_when_silent(store: ObjectStore) -> Claim:
     return _take_next(store)
 
 
-def is_last(store: ObjectStore, claim: Claim) -> bool:
-    """Returns whether no other writer has taken over a folder."""
-    return claims(store.names_here())[-1:] == [claim.number]
+def is_last(store: ObjectStore, number: int) -> bool:
+    """Returns whether no other writer has taken over a folder from the claim of this number."""
+    return claims(store.names_here())[-1:] == [number]
 
 
 def release(store: ObjectStore, claim: Claim) -> None:
@@ -133,7 +145,8 @@ def _take_next(store: ObjectStore) -> Claim:
 
 
 def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "boot": _boot(), "process": os.getpid(), "started": _start_of(os.getpid())}
+    process = {"process": os.getpid(), "started": _start_of(os.getpid())}
+    return {"host": socket.gethostname(), "boot": _boot(), "pid_namespace": _pid_namespace(), **process}
 
 
 def _holder(store: ObjectStore, number: int) -> dict[str, Any]:
@@ -159,13 +172,30 @@ def _is_free(store: ObjectStore, number: int) -> bool:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Returns whether the process of a claim was one of this machine and has ended.
-
-    A container that is started again has the host and the numbers of processes of the one before it.
-    """
-    if (holder.get("host"), holder.get("boot")) != (socket.gethostname(), _boot()):
+    """Returns whether the process of a claim was one whose number this process can see, and has ended."""
+    if not _is_on_this_host(holder) or holder.get("pid_namespace") != _pid_namespace():
         return False
     return _start_of(holder["process"]) != holder.get("started")
+
+
+def _is_in_another_container(holder: dict[str, Any]) -> bool:
+    """Returns whether the process of a claim was one of this host, in a container where processes have other numbers.
+
+    Containers that use the network of their host have its name. A container that is started again has the name of the
+    one before it.
+    """
+    return _is_on_this_host(holder) and holder.get("pid_namespace") != _pid_namespace()
+
+
+def _is_on_this_host(holder: dict[str, Any]) -> bool:
+    return (holder.get("host"), holder.get("boot")) == (socket.gethostname(), _boot())
+
+
+def _pid_namespace() -> str:
+    """Returns what identifies the processes that have numbers here; empty where Linux does not tell."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
 
 
 def _boot() -> str:
@@ -185,6 +215,11 @@ def _start_of(process: int) -> int:
         os.kill(process, 0)
         return 0  # a system without /proc
     return -1
+
+
+def _say_that_it_waits(store: ObjectStore, number: int) -> None:
+    who = _who(_holder(store, number))
+    say(f"{store.url} is claimed by {who}; waiting up to {SILENT_SECONDS:.0f} s for a sign of life")
 
 
 def _who(holder: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def publish_folder(folder: Path, store: ObjectStore, seen: dict[str, Entry]) -> 
         # Old files are removed even where new ones follow, so that the listing shows a write that was lost.
         store.remove([name for name in data_files(now) if name != MANIFEST])
         contents = upload_files(store, paths)
-    if not claims.is_last(store, claim) or not store.create(MARKER, marker_text(contents)):
+    if not claims.is_last(store, claim.number) or not store.create(MARKER, marker_text(contents)):
         raise _written_meanwhile(store)
     claims.release(store, claim)
 

@@ -7,8 +7,10 @@ Orbax writes the parts of a checkpoint to a local folder of each process, and a 
 checkpoint has the size and the SHA-256 of every file of all processes. The logs up to its step are in the bucket before
 it.
 
-No object of a checkpoint is ever written over: process 0 removes what killed processes left before any process uploads,
-and the uploads are conditional puts. So a process of an earlier call that still lives cannot damage a checkpoint.
+No object of a whole checkpoint is ever written over, because the uploads are conditional puts. Process 0 removes what
+killed processes left before any process uploads. A process of an earlier call that still lives, such as one that was
+suspended, can leave a part of a checkpoint later: the present one meets it, looks whether the run is still its own, and
+removes it.
 """
 
 import contextlib
@@ -26,6 +28,8 @@ from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.outputs import files_below, upload_files
 
 _POLL_SECONDS = 0.1
+_ROUNDS = 3
+"""The number of times that a part is uploaded where another program, which has lost the run, writes too."""
 _UPLOADED, _COMMITTED = "checkpoint_uploaded", "checkpoint_committed"
 """The names under which processes tell one another the step that they have uploaded, or that is whole."""
 
@@ -42,7 +46,7 @@ class RemoteCheckpoints:
         Args:
           url: the run, gs://BUCKET/PATH or s3://BUCKET/PATH.
           folder: the local folder of the checkpoints of this process.
-          is_ours: returns whether the run is still claimed by this program; process 0 alone calls it.
+          is_ours: returns whether the run is still claimed by the processes of this call.
           send_logs: uploads the logs of the run; process 0 alone calls it.
         """
         self._url, self._folder = url, folder
@@ -158,9 +162,7 @@ class RemoteCheckpoints:
     def _upload_checkpoint(self, step: int, kept: Callable[[list[int]], set[int]]) -> None:
         cluster, checkpoint, what = self._cluster, self._checkpoint(step), f"the checkpoint of step {step}"
         with self.failures_named(what):
-            contents = upload_files(checkpoint, self._own_files(step), replaces=False)
-            if not cluster.is_first and not checkpoint.create(part_name(cluster.index), marker_text(contents)):
-                raise self.taken_over()
+            contents = self._upload_part(checkpoint, step)
         cluster.publish(_UPLOADED, step)
         if not cluster.is_first:
             self._wait_for(_COMMITTED, step, {0})
@@ -173,6 +175,20 @@ class RemoteCheckpoints:
         cluster.publish(_COMMITTED, step)
         with contextlib.suppress(InputError, NamedFailure):  # the next checkpoint, or the next call, removes them
             self._prune(kept(self._steps))
+
+    def _upload_part(self, checkpoint: ObjectStore, step: int) -> dict[str, Content]:
+        """Uploads the files of this process and, unless it is the first one, their marker; returns what they hold."""
+        files, part = self._own_files(step), part_name(self._cluster.index)
+        for _ in range(_ROUNDS):
+            if not self._is_ours():
+                break
+            with contextlib.suppress(FileExistsError):
+                contents = upload_files(checkpoint, files, replaces=False)
+                if self._cluster.is_first or checkpoint.create(part, marker_text(contents)):
+                    return contents
+            if self._is_ours():  # then a program from which this one has taken over wrote there
+                remove_objects(checkpoint, [*files, part])
+        raise self.taken_over()
 
     def _commit(self, checkpoint: ObjectStore, contents: dict[str, Content]) -> None:
         """Writes the marker of a checkpoint whose files are all there, after the logs up to its step."""

@@ -98,6 +98,7 @@ class RemoteRun:
         self._store = ObjectStore(url)
         self._cluster = Processes(0, 1)
         self._claim: claims.Claim | None = None
+        self._claim_number = 0
         self._is_made = self._is_begun = False
         self._sent: dict[str, _State] = {}
         self._sending = threading.Lock()
@@ -115,7 +116,8 @@ class RemoteRun:
             with cluster.together():
                 if cluster.is_first:
                     steps = self._take(program, kind)
-            self._is_made, steps = cluster.from_first([self._is_made, steps])
+            number = 0 if self._claim is None else self._claim.number
+            self._is_made, steps, self._claim_number = cluster.from_first([self._is_made, steps, number])
             self.checkpoints.begin(cluster, steps)
             with cluster.together():
                 self._fill()
@@ -269,7 +271,7 @@ class RemoteRun:
                 (claims.give_back if self._is_made else claims.release)(self._store, self._claim)
 
     def _is_ours(self) -> bool:
-        return self._claim is not None and claims.is_last(self._store, self._claim)
+        return claims.is_last(self._store, self._claim_number)
 
     def _small_files(self) -> dict[str, Path]:
         return {

@@ -170,6 +170,7 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(s3, t
     for changed, refused in [
         ({"host": "elsewhere"}, True),
         ({"boot": "another"} | ended_here, True),
+        ({"boot": "another", "pid_namespace": "another"} | ended_here, True),
         ({}, True),
         (ended_here, False),
         ({"started": -7}, False),  # the number of the process has been given again
@@ -185,6 +186,32 @@ def test_a_claim_of_a_process_of_this_machine_that_has_ended_does_not_hold(s3, t
             publish(folder)
     assert content(local_copy(URL)) == content(folder)
     assert set(store.listing()) == {"_COMMITTED", *content(folder)}
+
+
+def test_a_writer_of_another_container_of_this_host_is_watched_for_a_sign_of_life(s3, tmp_path, monkeypatch):
+    """The number of its process means nothing here, whether a process has it or none."""
+    folder, store = folder_of(tmp_path / "made", "one"), ObjectStore(URL)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder = claims._this_process() | {"pid_namespace": "pid:[1]", "process": ended.pid}
+    monkeypatch.setattr(claims, "SILENT_SECONDS", 60.0)
+    store.write("_CLAIM-000003", json.dumps(holder).encode())
+    renewed, written = [], ObjectStore.written
+
+    def renewing(self, name):
+        if renewed:  # the writer lives: it renews its claim between two looks
+            return written(self, name) + 20.0
+        renewed.append(name)
+        return written(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "written", renewing)
+        patch.setattr(claims.time, "sleep", lambda seconds: None)
+        with pytest.raises(InputError, match=f"is being written by process {ended.pid} of"):
+            publish(folder)
+    monkeypatch.setattr(claims, "SILENT_SECONDS", -1.0)
+    publish(folder)
+    assert content(local_copy(URL)) == content(folder)
 
 
 def test_a_writer_that_was_taken_for_dead_does_not_publish(s3, tmp_path, monkeypatch):

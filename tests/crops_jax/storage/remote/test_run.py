@@ -158,6 +158,32 @@ def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent
     assert read() == ([3, 4], [1, 2, 3, 4])
 
 
+def test_what_a_program_wrote_that_woke_up_too_late_does_not_hold_up_the_present_one(s3, tmp_path):
+    """A program was suspended while it uploaded a checkpoint, and goes on when another one has taken over."""
+    late = ObjectStore(f"{URL}/checkpoints/1")
+    with opened(tmp_path / "second" / "one") as run:
+        for name in ("parameters/kernel/0", "progress/metadata"):
+            late.write(name, b"of the other program")
+        save(run, 1)
+        for name in ("parameters/kernel/0", "_PART-000001"):
+            ObjectStore(f"{URL}/checkpoints/2").write(name, b"of the other program")
+        save(run, 2)
+    assert read() == ([1, 2], [1, 2])
+
+
+def test_a_program_that_has_lost_its_run_uploads_nothing_of_its_next_checkpoint(s3, tmp_path):
+
+    def one():
+        with opened(tmp_path / "first" / "one") as run:
+            save(run, 1)
+            claims._take_next(ObjectStore(URL))
+            save(run, 2)
+
+    with pytest.raises(NamedFailure, match="another program has taken over"):
+        one()
+    assert not ObjectStore(f"{URL}/checkpoints/2").listing()
+
+
 @pytest.mark.parametrize("where", ["manifest.json", "_RUN", "kernel", "metrics.jsonl", "2/_COMMITTED"])
 def test_a_program_that_is_killed_leaves_a_run_that_goes_on(where, s3, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "WAITS", [])
