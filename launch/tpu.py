@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
@@ -32,6 +33,15 @@ _PID = "$HOME/.crops_jax.pid"
 # The file in which a machine writes what its program says.
 _LOG = "$(hostname).log"
 _STOP_SECONDS = 120
+_FIRST_SECONDS = 5
+"""The time for which run looks whether the program goes on."""
+_STILL_RUNS = "still runs after"
+# Sets pid to the number of the program that was started here, if it lives. After a restart of the machine, another
+# process can have its number.
+_FIND = (
+    f'pid=$(cat {_PID} 2>/dev/null); [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && '
+    "{ ! [ -r /proc/$pid/cmdline ] || tr '\\0' ' ' < /proc/$pid/cmdline | grep -q -e '-m launch[.]'; }"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +68,11 @@ class TpuArguments:
     command: str = ""
     """run: the program with its arguments, as one text: "launch.train minilm --records RECORDS --output RUN"."""
     folder: str = "crops_jax"
-    """run: the folder of a clone with its environment on every machine."""
+    """run: the folder of a clone with its environment on every machine, from the home folder if it is relative."""
     log: str = ""
-    """run and follow: the folder on the shared disk in which each machine writes its log, HOSTNAME.log."""
+    """run and follow: the folder on each machine, or on a disk that all share, in which it writes HOSTNAME.log."""
     delete: bool = False
-    """stop: whether the slices are deleted too."""
+    """stop: whether the slices are deleted too, also where no machine can be reached any more."""
     dry_run: bool = False
     """Whether the commands are only printed, one a line, as a shell takes them."""
     FLAG_GROUPS: ClassVar[FlagGroups] = {
@@ -76,14 +86,14 @@ def tpu(arguments: TpuArguments) -> dict[str, Any]:
     """Creates TPU slices as a queued resource, runs a program on all of their machines, follows it, or stops it.
 
     Every action is one or two commands of gcloud, which are printed before they run; with --dry-run nothing else
-    happens. A program that runs does not depend on this machine, and writes its log to a disk that all machines share.
-    The signal of stop lets it save a checkpoint, as a preemption does; run with the same command goes on from it.
+    happens. A program that runs does not depend on this machine; one that ends within a few seconds is reported. The
+    signal of stop lets it save a checkpoint, as a preemption does; run with the same command goes on from it.
     """
     commands = _commands(arguments)
     for command in commands:
         print(shlex.join(command), file=sys.stderr, flush=True)
         if not arguments.dry_run:
-            _call(command)
+            _call(command, or_unreachable=arguments.delete and command is not commands[-1])
     shown = {"action": arguments.action, "name": arguments.name, "dry_run": arguments.dry_run}
     return {**shown, "commands": [shlex.join(command) for command in commands]}
 
@@ -112,6 +122,12 @@ def _check_names(arguments: TpuArguments) -> None:
             )
     for flag, folder in (("--log", arguments.log), ("--folder", arguments.folder)):
         refuse_scheme(flag, folder)
+        if folder.startswith("~"):
+            raise InputError(
+                f"{flag} {folder}: the machines do not expand ~; a relative path starts in their home folder"
+            )
+    if arguments.startup_script and not Path(arguments.startup_script).is_file():
+        raise InputError(f"--startup-script {arguments.startup_script}: no such file")
 
 
 def _create(arguments: TpuArguments) -> list[str]:
@@ -125,7 +141,11 @@ def _create(arguments: TpuArguments) -> list[str]:
     runtime = arguments.runtime or _RUNTIMES[arguments.topology.partition(":")[0]]
     nodes = [f"--node-count={arguments.slices}", f"--node-prefix={arguments.name}"]
     flags = nodes if arguments.slices > 1 else [f"--node-id={arguments.name}"]
-    flags += [f"--accelerator-type={kind}", f"--runtime-version={runtime}"]
+    generation, _, shape = arguments.topology.partition(":")
+    # The number of chips gives the shape of a slice with two axes, and not that of one with three.
+    has_three_axes = shape.count("x") == 2
+    flags += [f"--type={generation}", f"--topology={shape}"] if has_three_axes else [f"--accelerator-type={kind}"]
+    flags.append(f"--runtime-version={runtime}")
     if arguments.spot:
         flags.append("--spot")
     if arguments.startup_script:
@@ -141,25 +161,28 @@ def _start(arguments: TpuArguments) -> str:
             f"launch.tpu run needs --command with one of {', '.join(_PROGRAMS)} and its arguments, found "
             f"{arguments.command!r}; the other programs run in one process"
         )
-    log = _log_file(arguments)
+    log, folder = _log_file(arguments), shlex.quote(arguments.folder)
     return (
-        f"if kill -0 $(cat {_PID} 2>/dev/null) 2>/dev/null; "
-        "then echo 'a program runs on this machine; call launch.tpu stop first' >&2; exit 2; fi; "
-        f"cd {shlex.quote(arguments.folder)} && mkdir -p {shlex.quote(arguments.log)} && "
-        f"{{ nohup .venv/bin/python -m {shlex.join(words)} >> {log} 2>&1 < /dev/null & echo $! > {_PID}; }}"
+        f"if {_FIND}; then echo 'a program runs on this machine; call launch.tpu stop first' >&2; exit 2; fi; "
+        f"cd {folder} && {{ [ -x .venv/bin/python ] || "
+        f"{{ echo {folder}: no .venv/bin/python, run make setup there >&2; exit 2; }}; }} && "
+        f"mkdir -p {shlex.quote(arguments.log)} || exit 2; "
+        f"nohup .venv/bin/python -m {shlex.join(words)} >> {log} 2>&1 < /dev/null & pid=$!; echo $pid > {_PID}; "
+        f"for _ in $(seq {_FIRST_SECONDS}); do sleep 1; kill -0 $pid 2>/dev/null || {{ wait $pid; status=$?; "
+        f"tail -n 5 {log} >&2; exit $status; }}; done"
     )
 
 
 _STOP = (
-    f"pid=$(cat {_PID} 2>/dev/null) && kill -TERM $pid 2>/dev/null || exit 0; "
+    f"{_FIND} || exit 0; kill -TERM $pid 2>/dev/null || exit 0; "
     f"for _ in $(seq {_STOP_SECONDS}); do kill -0 $pid 2>/dev/null || exit 0; sleep 1; done; "
-    f'echo "process $pid still runs after {_STOP_SECONDS} s" >&2; exit 4'
+    f'echo "process $pid {_STILL_RUNS} {_STOP_SECONDS} s"; exit 4'
 )
 
 
 def _log_file(arguments: TpuArguments) -> str:
     if not arguments.log:
-        raise InputError(f"launch.tpu {arguments.action} needs --log, a folder that all machines share")
+        raise InputError(f"launch.tpu {arguments.action} needs --log, a folder for the logs of the machines")
     return f"{shlex.quote(arguments.log)}/{_LOG}"
 
 
@@ -172,12 +195,22 @@ def _queued(arguments: TpuArguments, verb: str, *flags: str) -> list[str]:
     return ["gcloud", "compute", "tpus", "queued-resources", verb, arguments.name, *place, *flags]
 
 
-def _call(command: list[str]) -> None:
-    """Runs a command. Raises InputError when it is not installed, and NamedFailure when it fails."""
+def _call(command: list[str], *, or_unreachable: bool = False) -> None:
+    """Runs a command. Raises InputError when it is not installed, and NamedFailure when it fails.
+
+    or_unreachable: whether the command may fail because no machine can be reached, as those of a slice that was taken
+    away. A program that still runs is a failure nevertheless.
+    """
     if shutil.which(command[0]) is None:
         raise InputError(f"{command[0]} is not installed here; install it, or add --dry-run to see the commands")
-    if status := subprocess.run(command, check=False).returncode:
-        raise NamedFailure(f"{' '.join(command[:5])} ended with status {status}; its message stands above")
+    done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE if or_unreachable else None)
+    said = done.stdout or ""
+    print(said, end="", file=sys.stderr, flush=True)
+    if not done.returncode:
+        return
+    if not or_unreachable or _STILL_RUNS in said:
+        raise NamedFailure(f"{' '.join(command[:5])} ended with status {done.returncode}; its message stands above")
+    print("the machines could not be reached, so no program was stopped there", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ _ENVIRONMENT = {
 # For each generation: its name in TPU_ACCELERATOR_TYPE, the number of units that a chip counts as there (its cores,
 # when a chip has two), and the number of axes of a slice.
 _GENERATIONS = {"v4": ("v4", 2, 3), "v5e": ("v5litepod", 1, 2), "v5p": ("v5p", 2, 3), "v6e": ("v6e", 1, 2)}
+_TWO_AXES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+"""The slices that Google has of the generations with two axes."""
 
 
 def accelerator_type(topology: str) -> str:
@@ -41,6 +43,8 @@ def accelerator_type(topology: str) -> str:
     properties = _GENERATIONS.get(generation)
     if properties is None or len(sizes) != properties[2] or not all(sizes):
         raise InputError(f"--topology {topology}: {_rule()}")
+    if len(sizes) == 2 and shape not in _TWO_AXES:
+        raise InputError(f"--topology {topology}: the slices of {generation} are {', '.join(_TWO_AXES)}")
     name, units, _ = properties
     return f"{name}-{units * math.prod(sizes)}"
 

@@ -38,15 +38,18 @@ def remote(command):
     return command[-1].removeprefix("--command=")
 
 
-def test_a_queued_resource_is_asked_for():
+def test_a_queued_resource_is_asked_for(tmp_path):
     (command,) = commands("create", topology="v5e:16x16")
     kind = ["--accelerator-type=v5litepod-256", "--runtime-version=v2-alpha-tpuv5-lite"]
     assert command == [*queued("create"), "--node-id=pod", *kind]
-    given = {"topology": "v5p:2x2x4", "slices": 2, "spot": True, "startup_script": "prepare.sh", "project": "mine"}
+    script = tmp_path / "prepare.sh"
+    script.touch()
+    given = {"topology": "v5p:2x2x4", "slices": 2, "spot": True, "startup_script": str(script), "project": "mine"}
     (command,) = commands("create", **given)
-    kind = ["--accelerator-type=v5p-32", "--runtime-version=v2-alpha-tpuv5"]
+    # 16 chips of v5p are a slice of 2x2x4, and as well one of 4x4x1.
+    kind = ["--type=v5p", "--topology=2x2x4", "--runtime-version=v2-alpha-tpuv5"]
     nodes = ["--project=mine", "--node-count=2", "--node-prefix=pod"]
-    assert command == [*queued("create"), *nodes, *kind, "--spot", "--metadata-from-file=startup-script=prepare.sh"]
+    assert command == [*queued("create"), *nodes, *kind, "--spot", f"--metadata-from-file=startup-script={script}"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,10 @@ def test_the_types_of_slices_are_those_of_google(topology, kind):
         ("create", {}, "launch.tpu create needs --topology"),
         ("create", {"topology": "v7:2x2"}, "--topology v7:2x2: a slice is GENERATION:SHAPE"),
         ("create", {"topology": "v5e:2x2", "slices": 0}, "--slices 0"),
+        ("create", {"topology": "v5e:3x3"}, "--topology v5e:3x3: the slices of v5e are 1x1, 2x2"),
+        ("create", {"topology": "v5e:2x2", "startup_script": "none.sh"}, "--startup-script none.sh: no such file"),
+        ("run", {"log": "log", "folder": "~/c", "command": TRAIN}, "--folder ~/c: the machines do not expand ~"),
+        ("follow", {"log": "~/log"}, "--log ~/log: the machines do not expand ~"),
         ("run", {"command": TRAIN}, "launch.tpu run needs --log"),
         ("run", {"log": "log"}, "launch.tpu run needs --command with one of launch.train, launch.embed"),
         ("run", {"log": "log", "command": "launch.evaluate --run r"}, "the other programs run in one process"),
@@ -147,6 +154,41 @@ def test_a_program_is_started_on_the_machines_once_and_stopped_with_a_checkpoint
     tpu(TpuArguments(action="stop", **PLACE))
     assert (machine / "saved").read_text() == "saved\n"
     tpu(TpuArguments(action="stop", **PLACE))  # nothing runs any more
+
+
+def test_a_program_that_ends_at_once_and_a_folder_without_an_environment_are_reported(machine, capfd):
+    flags = {"log": str(machine / "log"), "command": TRAIN}
+    stand_in(machine / "clone" / ".venv" / "bin", "python", "echo no such records; exit 2")
+    with pytest.raises(NamedFailure, match="ssh ended with status 2"):
+        tpu(TpuArguments(action="run", **PLACE, **flags, folder=str(machine / "clone")))
+    assert "no such records" in capfd.readouterr().err
+    (machine / "empty").mkdir()
+    with pytest.raises(NamedFailure, match="ssh ended with status 2"):
+        tpu(TpuArguments(action="run", **PLACE, **flags, folder=str(machine / "empty")))
+    assert f"{machine}/empty: no .venv/bin/python, run make setup there" in capfd.readouterr().err
+
+
+def test_another_process_with_the_number_of_the_program_is_left_alone(machine):
+    with subprocess.Popen(["sleep", "300"]) as other:
+        (machine / ".crops_jax.pid").write_text(f"{other.pid}\n")
+        tpu(TpuArguments(action="stop", **PLACE))
+        assert other.poll() is None
+        (machine / ".crops_jax.pid").unlink()
+        other.kill()
+
+
+def test_slices_that_cannot_be_reached_are_deleted_and_those_with_a_program_are_not(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stop = TpuArguments(action="stop", delete=True, **PLACE)
+    calls = f'echo "$5" >> {tmp_path}/calls; if [ "$5" = delete ] || [ "$4" = delete ]; then exit 0; fi'
+    stand_in(tmp_path, "gcloud", f"{calls}; echo node not found >&2; exit 1")
+    assert len(tpu(stop)["commands"]) == 2
+    assert "the machines could not be reached" in capfd.readouterr().err
+    deleted = (tmp_path / "calls").read_text()
+    stand_in(tmp_path, "gcloud", f"{calls}; echo process 7 still runs after 120 s; exit 1")
+    with pytest.raises(NamedFailure, match="ssh ended with status 1"):
+        tpu(stop)
+    assert (tmp_path / "calls").read_text() == deleted + deleted.splitlines(keepends=True)[0]
 
 
 def test_follow_reads_the_log_of_the_first_machine():
