@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from crops_jax.devices import cluster_environment, notices, platforms, processes
@@ -77,7 +78,7 @@ def _status(
     received: list[BaseException] = []
     previous = signal.signal(signal.SIGTERM, _raising(Interrupted(_TERMINATED), received))
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a chain ignores it for its programs
-        signal.signal(signal.SIGINT, _raising(KeyboardInterrupt(), received))
+        signal.signal(signal.SIGINT, _raising(_CtrlC(), received))
     previous_hook, sys.unraisablehook = sys.unraisablehook, _raises_again(sys.unraisablehook, received)
     noticing = notices.watch(os.environ)
     try:
@@ -191,19 +192,64 @@ _SIGNALS = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 """The signals by the exceptions that their handlers raise."""
 
 
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+"""The file that frames of an import name."""
+_CALLBACKS = os.path.join("asyncio", "events.py")
+"""The end of the file of the function _run, in which asyncio calls callbacks."""
 _AGAIN_SECONDS = 0.05
 """The time after which a signal is sent again that was lost."""
 _TERMINATED = "the program was terminated; nothing half-written is kept; call the same command again"
 
 
-def _raising(error: BaseException, received: list[BaseException]) -> Callable[..., None]:
-    """Returns a signal handler that adds an exception to `received` and raises it."""
+class _CtrlC(KeyboardInterrupt):
+    """Ctrl-C. CPython ends a process by SIGINT after a KeyboardInterrupt, even a caught one, that came through exec."""
 
-    def handle(*_: Any) -> None:
+
+def _raising(error: BaseException, received: list[BaseException]) -> Callable[..., None]:
+    """Returns a signal handler that adds an exception to `received` and raises it.
+
+    A signal that arrives during an import or in a callback of asyncio is sent again until that has ended. Native
+    modules crash when their initialisation meets an exception, Python modules stay half-made, and asyncio drops the
+    exceptions of callbacks, in which Orbax restores a checkpoint.
+    """
+    waiting = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _must_go_on(frame):
+            if not waiting:
+                waiting.append(number)
+                _send_again(number, received)
+            return
         received.append(error)
         raise error
 
     return handle
+
+
+def _must_go_on(frame: FrameType | None) -> bool:
+    """Returns whether a frame belongs to an import or to a callback of asyncio."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == _IMPORT_SYSTEM or (code.co_name == "_run" and code.co_filename.endswith(_CALLBACKS)):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _send_again(number: int, received: list[BaseException]) -> None:
+    """Sends a signal a moment later, and again and again as long as its handler stays the same and is not called."""
+    first, seen = signal.getsignal(number), len(received)
+
+    def send() -> None:
+        while callable(handler := signal.getsignal(number)) and len(received) == seen:
+            os.kill(os.getpid(), number)
+            if handler is not first:
+                return
+            time.sleep(_AGAIN_SECONDS)
+
+    timer = threading.Timer(_AGAIN_SECONDS, send)
+    timer.daemon = True
+    timer.start()
 
 
 def _raises_again(hook: Callable[[Any], None], received: list[BaseException]) -> Callable[[Any], None]:
@@ -215,21 +261,11 @@ def _raises_again(hook: Callable[[Any], None], received: list[BaseException]) ->
     about to wait for a lock does not end the wait, and the next one does. Another handler may count signals.
     """
 
-    def send(number: int, first: Any, seen: int) -> None:
-        while callable(handler := signal.getsignal(number)) and len(received) == seen:
-            os.kill(os.getpid(), number)
-            if handler is not first:
-                return
-            time.sleep(_AGAIN_SECONDS)
-
     def send_again_or_pass_on(unraisable: Any) -> None:
         number = next((of for kind, of in _SIGNALS.items() if issubclass(unraisable.exc_type, kind)), None)
         if number is None:
             hook(unraisable)
             return
-        arguments = (number, signal.getsignal(number), len(received))
-        timer = threading.Timer(_AGAIN_SECONDS, send, arguments)
-        timer.daemon = True
-        timer.start()
+        _send_again(number, received)
 
     return send_again_or_pass_on

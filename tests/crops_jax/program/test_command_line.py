@@ -1,3 +1,4 @@
+import asyncio
 import dataclasses
 import errno
 import gc
@@ -353,6 +354,65 @@ def test_ctrl_c_is_not_lost_in_a_callback_whose_exceptions_python_drops(capfd, d
     status, out, err = run(main, ["--output", "x"], capfd)
     assert (status, out) == (3, "")
     assert "error: interrupted" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_import_waits_until_the_module_is_made(number, tmp_path, monkeypatch, capfd, default_ctrl_c):
+    """Native modules crash when an exception meets their initialisation, and Python modules would stay half-made."""
+    text = (
+        "import os\nmade = 1\nfor _ in range(3):\n    os.kill(os.getpid(), {number})\n    (lambda: None)()\nmade = 2\n"
+    )
+    (tmp_path / "made_in_parts.py").write_text(text.format(number=int(number)))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def main(arguments: Arguments) -> dict:
+        """Is told to stop while it imports a module."""
+        import made_in_parts  # noqa: F401
+
+        threading.Event().wait(60)
+        return {}
+
+    status, out, err = run(main, ["--output", "x"], capfd)
+    assert (status, out) == (3, "")
+    assert sys.modules.pop("made_in_parts").made == 2
+    assert "interrupted" in err or "terminated" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_callback_of_asyncio_is_not_lost(number, capfd, default_ctrl_c):
+    """Orbax restores checkpoints in such callbacks, of which asyncio logs and drops the exceptions."""
+
+    async def restore() -> None:
+        os.kill(os.getpid(), number)
+        (lambda: None)()  # signals are answered between instructions
+
+    def main(arguments: Arguments) -> dict:
+        """Is told to stop while it restores something."""
+        asyncio.run(restore())
+        threading.Event().wait(60)
+        return {}
+
+    status, out, err = run(main, ["--output", "x"], capfd)
+    assert (status, out) == (3, "")
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_within_exec_has_the_status_of_an_interrupt():
+    """CPython would end such a process by the signal, although the exception was caught."""
+    program_text = (
+        "import dataclasses, os, signal\n"
+        "from crops_jax import program\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "Arguments = dataclasses.make_dataclass('Arguments', [('output', str)])\n"
+        "def main(arguments: Arguments) -> dict:\n"
+        "    'Is told to stop.'\n"
+        "    exec('import os\\nos.kill(os.getpid(), 2)\\n(lambda: None)()')\n"
+        "    return {}\n"
+        "program.run(main, example='', arguments=['--output', 'x'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "error: interrupted" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
