@@ -69,6 +69,17 @@ def publish_folder(folder: Path, store: ObjectStore, seen: dict[str, Entry]) -> 
     claims.release(store, claim)
 
 
+def remove_published(store: ObjectStore, seen: dict[str, Entry]) -> None:
+    """Removes all objects of a path in the bucket, the marker first.
+
+    Raises InputError when another process wrote there since `seen` was listed.
+    """
+    if store.listing() != seen:
+        raise _written_meanwhile(store)
+    store.remove([name for name in (MARKER, MANIFEST) if name in seen])
+    store.remove([name for name in seen if name not in (MARKER, MANIFEST)])
+
+
 def _files(folder: Path) -> dict[str, Path]:
     """Returns the files of a folder by their names in the bucket, without locks and other hidden files at its top."""
     return {name: file for name, file in files_below(folder).items() if not name.startswith(".")}

@@ -190,8 +190,11 @@ def _files(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _publish(output: _Output) -> None:
-    """Publishes what a program has written. A stand-in that it left as it was would replace the files in the bucket."""
-    from crops_jax.storage.outputs import is_published, publish_file, publish_folder
+    """Publishes what a program has written, and removes from the bucket what it has removed.
+
+    A stand-in that it left as it was would replace the files in the bucket.
+    """
+    from crops_jax.storage.outputs import is_published, publish_file, publish_folder, remove_published
 
     if _files(output.local) == output.stand_in:
         return
@@ -201,6 +204,8 @@ def _publish(output: _Output) -> None:
             publish_folder(output.local, output.store, output.seen)
     elif output.local.is_file():
         publish_file(output.local, output.store, output.seen)
+    elif output.stand_in:
+        remove_published(output.store, output.seen)
 
 
 def _remove(path: Path) -> None:

@@ -28,6 +28,7 @@ from crops_jax import artifacts
 from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.program.progress import ProgressLine
+from crops_jax.storage.names import shown
 from data.tables.checks import (
     WRITTEN_IDS,
     broken_rules,
@@ -259,11 +260,20 @@ def write_quarantine(
         named_lack_of_room(),
     ):
         for name in counts:
+            file, target = _file_as_given(connection, name), _quoted(out / f"{name}.parquet")
             connection.execute(
-                f'COPY (SELECT \'{name}\' AS "table", file, row, "column", reason, value FROM quarantine.{name} '
-                f"ORDER BY file, row) TO {_quoted_path(out / f'{name}.parquet')} (FORMAT parquet, COMPRESSION zstd)"
+                f'COPY (SELECT \'{name}\' AS "table", {file} AS file, row, "column", reason, value '
+                f"FROM quarantine.{name} ORDER BY file, row) TO {target} (FORMAT parquet, COMPRESSION zstd)"
             )
 
 
-def _quoted_path(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def _file_as_given(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """Returns SQL for the file of a row, which is the path that the user gave where `file` is a copy of it."""
+    files = [file for (file,) in connection.execute(f"SELECT DISTINCT file FROM quarantine.{name}").fetchall()]
+    given = {file: shown(file) for file in files if shown(file) != file}
+    cases = "".join(f" WHEN {_quoted(file)} THEN {_quoted(path)}" for file, path in given.items())
+    return f"CASE file{cases} ELSE file END" if given else "file"
+
+
+def _quoted(text: Path | str) -> str:
+    return "'" + str(text).replace("'", "''") + "'"

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,6 +142,22 @@ def test_what_lies_beside_an_output_stays_when_the_program_does_not_write_it(log
         assert call(count, capfd, "--logs", logs, "--output", f"s3://bucket/{name}")[0] == 0
     assert (aside.listing(), notes.listing()) == before
     assert notes.read("notes.txt") == b"mine"
+
+
+def test_what_a_program_removes_beside_its_output_is_removed_from_the_bucket(logs, capfd):
+    """The rows that an earlier call set aside may hold ids of users. A call that sets none aside removes them."""
+    aside = ObjectStore("s3://bucket/a.quarantine")
+    manifest = artifacts.new_manifest(program="data.tables", kind="quarantine", arguments={}, inputs={})
+    for name, content in [("candidates.parquet", b"rows"), ("manifest.json", json.dumps(manifest).encode())]:
+        aside.write(name, content)
+
+    def count_and_tidy(arguments: Arguments) -> dict:
+        """Counts, and removes the rows of an earlier call."""
+        shutil.rmtree(arguments.output + ".quarantine")
+        return count(arguments)
+
+    assert call(count_and_tidy, capfd, "--logs", logs, "--output", "s3://bucket/a")[0] == 0
+    assert aside.listing() == {}
 
 
 @pytest.mark.parametrize("damaged", ["_COMMITTED", "count"])

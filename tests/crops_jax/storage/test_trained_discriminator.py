@@ -21,6 +21,7 @@ from crops_jax.storage.objects.store import ObjectStore
 from crops_jax.storage.outputs import files_below, upload_files
 from crops_jax.storage.remote import run as remote_run
 from data.inspect import inspect
+from data.mine import mine
 from data.mining.relevance.theta import open_theta
 from launch.status import status
 from launch.train_discriminator import train_discriminator
@@ -123,6 +124,24 @@ def test_a_second_program_is_refused_and_takes_over_when_the_first_one_is_silent
             run.share()
     assert outcome["quarantine"] == f"{URL}.quarantine"
     assert pq.read_table(local_copy(f"{URL}.quarantine") / "judgements.parquet").num_rows == 1
+
+
+def test_rows_that_are_set_aside_name_the_file_in_the_bucket(s3, judged, tmp_path, capfd):
+    for file in with_a_bad_row(judged, tmp_path / "bad").glob("*.parquet"):
+        ObjectStore("s3://bucket/it's").write(file.name, file.read_bytes())
+    words = [
+        "--logs",
+        "s3://bucket/it's",
+        "--output",
+        "s3://bucket/labels",
+        "--judgements-as-labels",
+        "--grade-levels",
+        "0=1,1=4",
+    ]
+    code, _, err = call(mine, capfd, *words, "--on-bad-rows", "quarantine")
+    assert code == 0, err
+    (row,) = pq.read_table(local_copy("s3://bucket/labels.quarantine") / "judgements.parquet").to_pylist()
+    assert row["file"] == "s3://bucket/it's/judgements.parquet"
 
 
 def with_a_bad_row(logs: Path, copy: Path) -> Path:
