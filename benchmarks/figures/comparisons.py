@@ -171,6 +171,7 @@ COMPARISONS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "generated_world": (("generated_world",), main_table),
     "generated_world_ablations": (("generated_world",), ablations),
     "generated_world_claims": (("generated_world",), claims_table),
+    "generated_world_tuned": (("generated_world_tuned",), main_table),
     "generated_world_rates": (tuple(_AT_RATES.values()), at_rates),
     **{name: ((name,), table_with_differences) for name in _OTHER_WORLDS},
     **{f"real_{name}": ((name,), table_with_differences) for name in REAL_SETS},
