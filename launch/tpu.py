@@ -138,14 +138,13 @@ def _create(arguments: TpuArguments) -> list[str]:
     if arguments.slices < 1:
         raise InputError(f"--slices {arguments.slices}: there must be at least one slice")
     kind = accelerator_type(arguments.topology)
-    runtime = arguments.runtime or _RUNTIMES[arguments.topology.partition(":")[0]]
+    generation, _, shape = arguments.topology.partition(":")
     nodes = [f"--node-count={arguments.slices}", f"--node-prefix={arguments.name}"]
     flags = nodes if arguments.slices > 1 else [f"--node-id={arguments.name}"]
-    generation, _, shape = arguments.topology.partition(":")
     # The number of chips gives the shape of a slice with two axes, and not that of one with three.
     has_three_axes = shape.count("x") == 2
     flags += [f"--type={generation}", f"--topology={shape}"] if has_three_axes else [f"--accelerator-type={kind}"]
-    flags.append(f"--runtime-version={runtime}")
+    flags.append(f"--runtime-version={arguments.runtime or _RUNTIMES[generation]}")
     if arguments.spot:
         flags.append("--spot")
     if arguments.startup_script:

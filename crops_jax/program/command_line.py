@@ -212,13 +212,13 @@ def _raising(error: BaseException, received: list[BaseException]) -> Callable[..
     modules crash when their initialisation meets an exception, Python modules stay half-made, and asyncio drops the
     exceptions of callbacks, in which Orbax restores a checkpoint.
     """
-    waiting = []
+    sender: threading.Thread | None = None
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal sender
         if _must_go_on(frame):
-            if not waiting:
-                waiting.append(number)
-                _send_again(number, received)
+            if sender is None or not sender.is_alive():
+                sender = _send_again(number, received)
             return
         received.append(error)
         raise error
@@ -236,8 +236,11 @@ def _must_go_on(frame: FrameType | None) -> bool:
     return False
 
 
-def _send_again(number: int, received: list[BaseException]) -> None:
-    """Sends a signal a moment later, and again and again as long as its handler stays the same and is not called."""
+def _send_again(number: int, received: list[BaseException]) -> threading.Thread:
+    """Sends a signal a moment later, and again and again as long as its handler stays the same and raises nothing.
+
+    Returns the thread that sends it.
+    """
     first, seen = signal.getsignal(number), len(received)
 
     def send() -> None:
@@ -250,6 +253,7 @@ def _send_again(number: int, received: list[BaseException]) -> None:
     timer = threading.Timer(_AGAIN_SECONDS, send)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _raises_again(hook: Callable[[Any], None], received: list[BaseException]) -> Callable[[Any], None]:

@@ -52,18 +52,18 @@ def refuse_claimed(store: ObjectStore, listing: dict[str, Entry]) -> None:
     The writer of another container of this host is watched until it gives a sign of life, or for SILENT_SECONDS: it can
     be this container before it was started again.
     """
-    has_said = False
     for number in claims(listing)[-1:]:
         with contextlib.suppress(FileNotFoundError):  # it has ended
-            name = claim_name(number)
             is_neighbour = _is_in_another_container(_holder(store, number))
-            limit, written = SILENT_SECONDS if is_neighbour else STALE_SECONDS, store.written(name)
-            while store.age_seconds(name) < limit and not _is_free(store, number):
-                if not is_neighbour or store.written(name) != written:
+            if not _is_held(store, number, limit=SILENT_SECONDS if is_neighbour else STALE_SECONDS):
+                continue
+            if not is_neighbour:
+                raise _being_written(store, number)
+            _say_that_it_waits(store, number)
+            written = store.written(claim_name(number))
+            while _is_held(store, number, limit=SILENT_SECONDS):
+                if store.written(claim_name(number)) != written:
                     raise _being_written(store, number)
-                if not has_said:
-                    has_said = True
-                    _say_that_it_waits(store, number)
                 time.sleep(min(1.0, SILENT_SECONDS / 10))
 
 
@@ -84,7 +84,7 @@ def take_when_silent(store: ObjectStore) -> Claim:
         number, now = numbers[-1], time.monotonic()
         with contextlib.suppress(FileNotFoundError):  # it has ended
             written = store.written(claim_name(number))
-            if _is_free(store, number) or store.age_seconds(claim_name(number)) >= STALE_SECONDS:
+            if not _is_held(store, number, limit=STALE_SECONDS):
                 break
             if number not in seen:
                 _say_that_it_waits(store, number)
@@ -163,6 +163,11 @@ def _parsed(text: bytes) -> dict[str, Any]:
         if isinstance(holder, dict) and isinstance(holder.get("process"), int) and "host" in holder:
             return holder
     return {}
+
+
+def _is_held(store: ObjectStore, number: int, *, limit: float) -> bool:
+    """Returns whether a claim was renewed within `limit` seconds by a process that may be alive."""
+    return store.age_seconds(claim_name(number)) < limit and not _is_free(store, number)
 
 
 def _is_free(store: ObjectStore, number: int) -> bool:

@@ -8,6 +8,7 @@ A writer whose claim another one has taken over (crops_jax.storage.claims) finds
 ends without a marker. What it wrote over files of the other shows in their SHA-256, which every reader compares.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from crops_jax.artifacts.manifest import MANIFEST
@@ -60,9 +61,8 @@ def publish_folder(folder: Path, store: ObjectStore, seen: dict[str, Entry]) -> 
         store.remove([claim.name])
         raise _written_meanwhile(store)
     with claims.renewed(store, claim):
-        store.remove([name for name in (MARKER, MANIFEST) if name in now])
         # Old files are removed even where new ones follow, so that the listing shows a write that was lost.
-        store.remove([name for name in data_files(now) if name != MANIFEST])
+        _remove(store, [*({MARKER} & now.keys()), *data_files(now)])
         contents = upload_files(store, paths)
     if not claims.is_last(store, claim.number) or not store.create(MARKER, marker_text(contents)):
         raise _written_meanwhile(store)
@@ -76,8 +76,13 @@ def remove_published(store: ObjectStore, seen: dict[str, Entry]) -> None:
     """
     if store.listing() != seen:
         raise _written_meanwhile(store)
-    store.remove([name for name in (MARKER, MANIFEST) if name in seen])
-    store.remove([name for name in seen if name not in (MARKER, MANIFEST)])
+    _remove(store, seen)
+
+
+def _remove(store: ObjectStore, names: Collection[str]) -> None:
+    """Removes objects of a folder, what tells that it is whole first."""
+    telling = [name for name in (MARKER, MANIFEST) if name in names]
+    store.remove([*telling, *(name for name in names if name not in telling)])
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -114,8 +114,8 @@ def load(folder: Path | str) -> Tokenizer:
 
     Raises InputError when the folder has no tokenizer that can be read.
     """
-    if _is_checked(Path(folder)):
-        return _read_directly(Path(folder), _settings(Path(folder)))
+    if settings := _checked_settings(Path(folder)):
+        return _read_directly(Path(folder), settings)
     return _of_pretrained(_load_pretrained(folder))
 
 
@@ -127,7 +127,7 @@ def fingerprint(folder: Path | str) -> str:
 def copy(folder: Path | str, target: Path | str) -> Tokenizer:
     """Writes the tokenizer of a folder, but no other files, to another folder, and returns the copy."""
     folder, target = Path(folder), Path(target)
-    if _is_checked(folder):
+    if _checked_settings(folder):
         target.mkdir(parents=True, exist_ok=True)
         for name in (_TOKENIZER, _SETTINGS, _CHAT_TEMPLATE):
             if (folder / name).exists():
@@ -135,7 +135,7 @@ def copy(folder: Path | str, target: Path | str) -> Tokenizer:
     else:
         _load_pretrained(folder).save_pretrained(str(target))
     # The target may have a config.json, and with it another class of tokenizers.
-    return load(target) if _is_checked(target) else _load_and_check(target)
+    return _load_and_check(target)
 
 
 def save(backend: tokenizers.Tokenizer, target: Path | str) -> Tokenizer:
@@ -152,15 +152,17 @@ def save(backend: tokenizers.Tokenizer, target: Path | str) -> Tokenizer:
     return _load_and_check(target)
 
 
-def _is_checked(folder: Path) -> bool:
-    """Returns whether a folder was marked and its files are still those of the mark."""
+def _checked_settings(folder: Path) -> dict[str, Any] | None:
+    """Returns the settings of a folder that was marked and whose files are still those of the mark; None for others."""
     settings = _settings(folder)
     checked = settings.get(_CHECKED)
-    return checked is not None and checked == _checksum(folder, settings)
+    return settings if checked is not None and checked == _checksum(folder, settings) else None
 
 
 def _load_and_check(folder: Path) -> Tokenizer:
-    """Reads a new folder by transformers, and marks it if it can be read without them from now on."""
+    """Reads a new folder, by transformers unless its mark is right, and marks it if it needs them no more."""
+    if settings := _checked_settings(folder):
+        return _read_directly(folder, settings)
     loaded, settings = _of_pretrained(_load_pretrained(folder)), _settings(folder)
     settings.pop(_CHECKED, None)  # of a folder that was copied
     if (checksum := _checksum(folder, settings)) and _read_directly(folder, settings).fingerprint == loaded.fingerprint:

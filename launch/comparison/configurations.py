@@ -8,8 +8,8 @@ from launch.comparison.arguments import Budget
 from launch.comparison.cells import Cell
 
 _UNTRAINED = {"steps": 1, "evaluate_every_steps": 0, "checkpoint_every_steps": 1}
-_NO_LEARNING_RATE = 1e-30
-"""A learning rate whose step is too small to change a weight in float32."""
+NO_LEARNING = {"learning_rate": 1e-30, "weight_decay": 0.0}
+"""An optimizer whose step is too small to change a weight in float32."""
 _CHECKPOINTS = 5
 
 
@@ -35,19 +35,25 @@ def cell_config(cell: Cell, base: Config, *, budget: Budget, factor: float) -> C
     config = base.replace(**cell.system.config)
     config = config.replace(data={"queries_per_batch": equal_tokens(base, config.data.documents_per_query)})
     if not cell.system.trained:
-        untrained = {"optimizer": {"learning_rate": _NO_LEARNING_RATE, "weight_decay": 0.0}, "training": _UNTRAINED}
-        return config.replace(**untrained).replace(training={"seed": cell.seed})
-    often = math.ceil(budget.steps / _CHECKPOINTS)
+        return config.replace(optimizer=NO_LEARNING, training=_UNTRAINED | {"seed": cell.seed})
+    training = measured_at_the_end(budget.steps)
     return config.replace(
         optimizer={"learning_rate": base.optimizer.learning_rate * factor},
-        training={
-            "steps": budget.steps,
-            "evaluate_every_steps": budget.steps,
-            "checkpoint_every_steps": often,
-            "log_every_steps": min(base.training.log_every_steps, often),
+        training=training
+        | {
+            "log_every_steps": min(base.training.log_every_steps, training["checkpoint_every_steps"]),
             "seed": cell.seed,
         },
     )
+
+
+def measured_at_the_end(steps: int) -> dict[str, int]:
+    """Returns the settings of a training whose dev split is evaluated once, after the last step."""
+    return {
+        "steps": steps,
+        "evaluate_every_steps": steps,
+        "checkpoint_every_steps": math.ceil(steps / _CHECKPOINTS),
+    }
 
 
 def equal_tokens(base: Config, documents_per_query: int) -> int:

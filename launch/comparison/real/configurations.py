@@ -5,12 +5,10 @@ import math
 from configs.minilm import CONFIG as MINILM
 from crops_jax.config import Config
 from launch.comparison.cells import Cell
+from launch.comparison.configurations import NO_LEARNING, measured_at_the_end
 from launch.comparison.real.settings import RealSet
 from launch.comparison.real.systems import PEER
 
-_NO_LEARNING_RATE = 1e-30
-"""A learning rate whose step is too small to change a weight in float32."""
-_CHECKPOINTS = 5
 _DEV_DOCUMENTS = 10_000
 """The number of training documents among which the dev queries also search. The dev records of SciFact hold so few
 documents that every encoder finds all positives."""
@@ -56,14 +54,9 @@ def real_config(cell: Cell, base: Config, *, documents: int, factor: float) -> C
     """
     config = base.replace(**cell.system.config)
     if not cell.system.trained or cell.system.name == PEER:
-        still = {"learning_rate": _NO_LEARNING_RATE, "weight_decay": 0.0}
-        training = {"steps": 1, "evaluate_every_steps": 1, "checkpoint_every_steps": 1, "seed": cell.seed}
-        return config.replace(optimizer=still, training=training)
+        return config.replace(optimizer=NO_LEARNING, training=measured_at_the_end(1) | {"seed": cell.seed})
     steps = math.ceil(documents / (config.data.queries_per_batch * config.data.documents_per_query))
-    training = {
-        "steps": steps,
-        "evaluate_every_steps": steps,
-        "checkpoint_every_steps": math.ceil(steps / _CHECKPOINTS),
+    training = measured_at_the_end(steps) | {
         "log_every_steps": min(base.training.log_every_steps, steps),
         "seed": cell.seed,
     }
