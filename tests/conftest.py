@@ -27,28 +27,36 @@ hypothesis.settings.load_profile("repeatable")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+COMPILATION = (
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_min_compile_time_secs",
+)
+
+
 @contextlib.contextmanager
-def _compilation_folder_restored():
-    """Gives JAX back the folder of compiled programs that it had before.
+def _compilation_restored():
+    """Gives JAX back the settings of compiled programs that it had before, first of all their folder.
 
     JAX opens the folder once in a process. A program that a test calls names one below its own temporary folder, and
     pytest removes that after the test: a later test that compiles would end with a folder that is not found.
     """
-    before = jax.config.jax_compilation_cache_dir
+    before = {name: getattr(jax.config, name) for name in COMPILATION}
     yield
-    if jax.config.jax_compilation_cache_dir != before:
-        jax.config.update("jax_compilation_cache_dir", before)
+    if {name: getattr(jax.config, name) for name in COMPILATION} != before:
+        for name, value in before.items():
+            jax.config.update(name, value)
         compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)
-def compilation_folder_of_the_test():
-    with _compilation_folder_restored():
+def compilation_of_the_test():
+    with _compilation_restored():
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compilation_folder_of_the_module():
-    with _compilation_folder_restored():
+def compilation_of_the_module():
+    with _compilation_restored():
         yield
     compilation_cache.reset_cache()

@@ -43,11 +43,11 @@ def check_page(output: Path | str, *, overwrite: bool, inputs: Mapping[str, Path
       overwrite: whether a page that exists is replaced.
       inputs: the directories and files that the program reads, by the name of their flag.
     """
-    output = Path(output)
+    output, is_folder = Path(output), str(output).endswith("/")
     for name, source in (inputs or {}).items():
         if Path(source).resolve() in output.resolve().parents:
             raise InputError(f"--output {output} lies in --{name} {source}; choose another output")
-    if output.is_dir():
+    if is_folder or output.is_dir():
         raise InputError(f"{output} is a directory; name a file, such as report.html")
     if output.exists():
         if not overwrite:

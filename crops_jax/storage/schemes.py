@@ -11,7 +11,7 @@ from crops_jax.errors import InputError
 
 _KNOWN = ("abfs", "abfss", "adl", "az", "file", "ftp", "gcs", "gs", "hdfs", "hf", "http", "https", "s3", "s3a", "s3n")
 _SCHEME = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]+):(?=/)|(?P<known>{'|'.join(_KNOWN)}):", re.IGNORECASE)
-_BUCKET = re.compile(r"(gs|s3)://[^/]+(/+[^/]+)*/?")
+_BUCKET = re.compile(r"(gs|s3)://[^/]+(/+[^/]+)*/*")
 NOT_NAMES = ("", ".", "..")
 """The parts of a path that are the names of no file or folder."""
 _NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")

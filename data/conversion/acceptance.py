@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError
 from crops_jax.text import normalise_query
-from data.conversion.layouts import quoted
+from data.backends.sql import quoted_name
 from data.conversion.raw import Conversion
 from data.conversion.streamed import ROWS_AT_ONCE, Streamed, add_raw_view, reading_error
 from data.conversion.values import NOUNS
@@ -71,7 +71,11 @@ def refusals(name: str, present: Sequence[str]) -> Iterator[tuple[str, str, str]
     """
     for column in SCHEMAS[name].columns:
         if (text := f"unread {column.name}") in present:
-            yield f"{column.name}: value is no {NOUNS[column.kind]}", f"{quoted(text)} IS NOT NULL", quoted(text)
+            yield (
+                f"{column.name}: value is no {NOUNS[column.kind]}",
+                f"{quoted_name(text)} IS NOT NULL",
+                quoted_name(text),
+            )
     for rule in value_rules(SCHEMAS[name], present):
         reason = f"{rule.column}: {rule.problem.format(found='value')}"
         yield reason, rule.broken.replace('"stored ', '"'), rule.found.replace('"stored ', '"')
@@ -131,13 +135,13 @@ class _AcceptedInDuckDB:
     def _write_table(self, directory: Path, name: str) -> None:
         columns = SCHEMAS[name].columns
         filled = self.connection.execute(
-            f"SELECT {', '.join(f'count({quoted(column.name)})' for column in columns)} FROM {quoted(name)}"
+            f"SELECT {', '.join(f'count({quoted_name(column.name)})' for column in columns)} FROM {quoted_name(name)}"
         ).fetchall()[0]
         # Optional columns that hold only nulls are left out, as in data.tables.write_table.
         kept = [column for column, number in zip(columns, filled, strict=True) if number or column.required]
         schema = pa.schema([pa.field(column.name, column.arrow_type) for column in kept])
-        selected = ", ".join(quoted(column.name) for column in kept)
-        batches = self.connection.sql(f"SELECT {selected} FROM {quoted(name)} ORDER BY row").to_arrow_reader(
+        selected = ", ".join(quoted_name(column.name) for column in kept)
+        batches = self.connection.sql(f"SELECT {selected} FROM {quoted_name(name)} ORDER BY row").to_arrow_reader(
             ROWS_AT_ONCE
         )
         with pq.ParquetWriter(directory / f"{name}.parquet", schema, compression="zstd") as writer:
@@ -200,7 +204,7 @@ def check_rows_remain(accepted: Accepted, folder: Path | str) -> None:
 def _rows(connection: duckdb.DuckDBPyConnection, source: Streamed) -> dict[str, int]:
     """Returns the number of rows by table, without the tables that are left out."""
     rows = {
-        name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]
+        name: connection.execute(f"SELECT count(*) FROM {quoted_name(name)}").fetchall()[0][0]
         for name in SCHEMAS
         if name in source.queries
     }
@@ -234,14 +238,14 @@ def _load_query(connection: duckdb.DuckDBPyConnection, name: str, query: str) ->
     given = [column[0] for column in connection.sql(f"SELECT * FROM ({query}) LIMIT 0").description]
     columns = []
     for column in schema.columns:
-        value = quoted(column.name) if column.name in given else "NULL"
+        value = quoted_name(column.name) if column.name in given else "NULL"
         if column.kind == "query" and schema.normalised_query:
             value = f"normalise_query({value})"
-        columns.append(f"CAST({value} AS {KINDS[column.kind].sql}) AS {quoted(column.name)}")
+        columns.append(f"CAST({value} AS {KINDS[column.kind].sql}) AS {quoted_name(column.name)}")
     unread = [column for column in given if column.startswith("unread ")]
-    columns += map(quoted, unread)
+    columns += map(quoted_name, unread)
     connection.execute(
-        f"CREATE TABLE {quoted(name)} AS SELECT {', '.join(columns)}, row_number() OVER () AS row FROM ({query})"
+        f"CREATE TABLE {quoted_name(name)} AS SELECT {', '.join(columns)}, row_number() OVER () AS row FROM ({query})"
     )
     return [column.name for column in schema.columns] + unread
 
@@ -252,8 +256,8 @@ def _check_read(connection: duckdb.DuckDBPyConnection, name: str, present: Seque
     for column in SCHEMAS[name].columns:
         if (text := f"unread {column.name}") in present:
             unread, read, example = connection.execute(
-                f"SELECT count({quoted(text)}), count({quoted(column.name)}), arg_min({quoted(text)}, row) "
-                f"FROM {quoted(name)}"
+                f"SELECT count({quoted_name(text)}), count({quoted_name(column.name)}), "
+                f"arg_min({quoted_name(text)}, row) FROM {quoted_name(name)}"
             ).fetchall()[0]
             if unread and not read:
                 problems.append(
@@ -270,10 +274,10 @@ def _drop(
     """Deletes the rows of the table NAME that break a rule; adds to `dropped` and `examples` by reason."""
     for reason, refused, found in refusals(name, present):
         number, example = connection.execute(
-            f"SELECT count(*), arg_min(CAST({found} AS VARCHAR), row) FROM {quoted(name)} WHERE {refused}"
+            f"SELECT count(*), arg_min(CAST({found} AS VARCHAR), row) FROM {quoted_name(name)} WHERE {refused}"
         ).fetchall()[0]
         if number:
-            connection.execute(f"DELETE FROM {quoted(name)} WHERE {refused}")
+            connection.execute(f"DELETE FROM {quoted_name(name)} WHERE {refused}")
             dropped.setdefault(name, {})[reason] = dropped.get(name, {}).get(reason, 0) + number
             if example is not None:
                 examples.setdefault(name, {})[reason] = example[:80]

@@ -11,9 +11,9 @@ from pathlib import Path
 import duckdb
 
 from crops_jax.errors import InputError, one_line
+from data.backends.sql import quoted_files, quoted_name, quoted_text
 from data.conversion.json_lines import LINE_BYTES
-from data.conversion.layouts import Part, quoted
-from data.tables.files import sql_text
+from data.conversion.layouts import Part
 
 _MIXED_ENDS = "state machine reached an invalid state"
 _SHOWN = 60
@@ -36,14 +36,13 @@ def load_csv_rows(
     Raises:
       InputError: a quoted value has no end, no row can be read, or the ends of lines differ within a file.
     """
-    paths = ", ".join(f"'{sql_text(file)}'" for file in part.files)
-    names = (name.replace("'", "''") for name in part.distinct_columns())
-    types = ", ".join(f"'{name}': 'VARCHAR'" for name in names)
+    types = ", ".join(f"{quoted_text(name)}: 'VARCHAR'" for name in part.distinct_columns())
     try:
         connection.execute(
-            f"CREATE TABLE {table} AS SELECT {', '.join(map(quoted, columns)) or '1 AS nothing'} FROM read_csv("
-            f"[{paths}], auto_detect = false, header = true, skip = {part.skip}, delim = '{part.delimiter}', "
-            f"quote = '\"', escape = '\"', columns = {{{types}}}, max_line_size = {LINE_BYTES}, store_rejects = true)"
+            f"CREATE TABLE {table} AS SELECT {', '.join(map(quoted_name, columns)) or '1 AS nothing'} FROM read_csv("
+            f"{quoted_files(part.files)}, auto_detect = false, header = true, skip = {part.skip}, "
+            f"delim = '{part.delimiter}', quote = '\"', escape = '\"', columns = {{{types}}}, "
+            f"max_line_size = {LINE_BYTES}, store_rejects = true)"
         )
     except duckdb.Error as error:
         if _MIXED_ENDS in str(error):

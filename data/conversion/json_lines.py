@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from crops_jax.errors import InputError, one_line
 from crops_jax.program.progress import ProgressLine
+from data.backends.sql import quoted_name, quoted_text
 
 LINE_BYTES = 1 << 26
 _BATCH_BYTES = 1 << 24
@@ -49,12 +50,12 @@ def load_json_lines(
     """
     paths = {column: _paths(column) for column in columns}
     every = [path for found in paths.values() for path in found]
-    listed = ", ".join(map(_text, every))
+    listed = ", ".join(map(quoted_text, every))
     values = []
     for column, found in paths.items():
         places = ", ".join(f"nullif(CAST(found[{every.index(path) + 1}] AS VARCHAR), 'null')" for path in found)
-        values.append(f"{_as_text(f'coalesce({places})', columns[column])} AS {_name(column)}")
-    fields = ", ".join(f"{_name(column)} VARCHAR" for column in columns)
+        values.append(f"{_as_text(f'coalesce({places})', columns[column])} AS {quoted_name(column)}")
+    fields = ", ".join(f"{quoted_name(column)} VARCHAR" for column in columns)
     connection.execute(f"CREATE TABLE {table} (file INTEGER, line BIGINT, broken VARCHAR, {fields})")
     for number, file in enumerate(files):
         for batch in _batches(file):
@@ -185,9 +186,9 @@ def _left_out(connection: duckdb.DuckDBPyConnection, table: str, files: Sequence
 
 def _paths(column: str) -> list[str]:
     """Returns the places of a column in a line, the first that has a value counts."""
-    keys = [f"$.{_name(column)}"]
+    keys = [f"$.{quoted_name(column)}"]
     if "." in column:
-        keys.append("$." + ".".join(_name(part) for part in column.split(".")))
+        keys.append("$." + ".".join(quoted_name(part) for part in column.split(".")))
     return keys + [f"$._source{key.removeprefix('$')}" for key in keys]
 
 
@@ -197,11 +198,3 @@ def _as_text(value: str, kind: str) -> str:
         f"CASE WHEN {value} LIKE '[%' THEN {listed} WHEN {value} LIKE '\"%' THEN json_extract_string({value}, '$') "
         f"ELSE {value} END"
     )
-
-
-def _name(key: str) -> str:
-    return '"' + key.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError, one_line
+from data.backends.sql import quoted_files, quoted_name
 from data.conversion.json_lines import LINE_BYTES, text_lines
-from data.tables.files import sql_text
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
@@ -69,7 +69,7 @@ class Part:
 
     def value(self, column: str) -> str:
         """Returns the SQL of a column; a column that was written without any value has the type of none."""
-        return "NULL" if pa.types.is_null(self._type(column)) else quoted(column)
+        return "NULL" if pa.types.is_null(self._type(column)) else quoted_name(column)
 
     def _type(self, column: str) -> pa.DataType:
         return self.types[self.columns.index(column)] if self.types else pa.string()
@@ -79,7 +79,7 @@ class Part:
 
         pandas stores whole numbers with gaps as doubles, so 7.0 is the text "7".
         """
-        name = quoted(column)
+        name = quoted_name(column)
         kind = self._type(column)
         if pa.types.is_floating(kind):
             whole = f"{name} = floor({name}) AND abs({name}) <= {_EXACT_DOUBLES}"
@@ -149,13 +149,13 @@ def _described(
 
 def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: Part) -> str:
     """Returns the SQL that reads a part, but not of jsonl and csv; values of tsv are text."""
-    paths = "[" + ", ".join(f"'{sql_text(file)}'" for file in part.files) + "]"
+    paths = quoted_files(part.files)
     match part.layout:
         case "parquet":
             return f"read_parquet({paths}, hive_partitioning = false)"
         case "feather":
             connection.register(f"files {name} {number}", _feather(part.files))
-            return quoted(f"files {name} {number}")
+            return quoted_name(f"files {name} {number}")
     columns = ", ".join(f"'{column}': 'VARCHAR'" for column in part.columns)
     return (
         f"read_csv({paths}, header = false, auto_detect = false, delim = '\t', quote = '', escape = '', "
@@ -167,8 +167,3 @@ def _feather(files: Path | Sequence[Path]) -> "Dataset":
     import pyarrow.dataset  # here, because it loads pandas
 
     return pyarrow.dataset.dataset(files, format="feather")
-
-
-def quoted(name: str) -> str:
-    """Returns the name of a table or column, quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'

@@ -14,9 +14,10 @@ import duckdb
 import pyarrow as pa
 
 from crops_jax.errors import InputError, one_line
+from data.backends.sql import quoted_name
 from data.conversion.csv_rows import load_csv_rows
 from data.conversion.json_lines import has_key, json_keys, load_json_lines
-from data.conversion.layouts import Layout, Part, parts, quoted, reader
+from data.conversion.layouts import Layout, Part, parts, reader
 
 ROWS_AT_ONCE = 1 << 18
 
@@ -93,8 +94,8 @@ def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str,
     types = {**table.columns, **table.optional}
     left_out: dict[str, int] = {}
     if not files:
-        empty = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(_shown(column))}" for column, kind in types.items())
-        connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT {empty} WHERE false")
+        empty = ", ".join(f"CAST(NULL AS {kind}) AS {quoted_name(_shown(column))}" for column, kind in types.items())
+        connection.execute(f"CREATE VIEW {quoted_name(name)} AS SELECT {empty} WHERE false")
         return left_out
     if table.layout == "jsonl":
         runs, left_out = _json_parts(connection, folder, name, table, files, types)
@@ -103,18 +104,18 @@ def add_raw_view(connection: duckdb.DuckDBPyConnection, folder: Path, name: str,
         _check_columns(folder, table, [column for part in runs for column in part.columns])
     branches = []
     for number, part in enumerate(runs):
-        view = quoted(f"as read {name} {number}")
+        view = quoted_name(f"as read {name} {number}")
         if table.layout == "csv":
             needed = dict.fromkeys(found for column in types for found in part.found(column))
             left_out |= load_csv_rows(connection, view, part, list(needed))
         elif table.layout != "jsonl":
             connection.execute(f"CREATE VIEW {view} AS SELECT * FROM {reader(connection, name, number, part)}")
         selected = ", ".join(
-            f"{_cast(part, column, kind)} AS {quoted(_shown(column))}" for column, kind in types.items()
+            f"{_cast(part, column, kind)} AS {quoted_name(_shown(column))}" for column, kind in types.items()
         )
         where = " WHERE broken IS NULL" if table.layout == "jsonl" else ""
         branches.append(f"SELECT {selected} FROM {view}{where}")
-    connection.execute(f"CREATE VIEW {quoted(name)} AS {' UNION ALL '.join(branches)}")
+    connection.execute(f"CREATE VIEW {quoted_name(name)} AS {' UNION ALL '.join(branches)}")
     return left_out
 
 
@@ -146,10 +147,10 @@ def _json_parts(
     types: Mapping[str, str],
 ) -> tuple[list[Part], dict[str, int]]:
     asked = {alternative: kind for column, kind in types.items() for alternative in column.split("|")}
-    view = quoted(f"as read {name} 0")
+    view = quoted_name(f"as read {name} 0")
     left_out = load_json_lines(connection, view, files, asked)
     counts = connection.execute(
-        f"SELECT {', '.join(f'count({quoted(column)})' for column in asked)} FROM {view}"
+        f"SELECT {', '.join(f'count({quoted_name(column)})' for column in asked)} FROM {view}"
     ).fetchall()[0]
     filled = {column for column, number in zip(asked, counts, strict=True) if number}
     if any(filled.isdisjoint(column.split("|")) for column in table.columns):
@@ -210,11 +211,11 @@ def _wrong_value(
 ) -> tuple[dict | None, str] | None:
     """Returns the place (of JSON Lines) and the text of the first value of another type; None if there is none."""
     place = "{'file': file, 'line': line}" if layout == "jsonl" else "NULL"
-    value = _listed(quoted(column)) if layout == "jsonl" and kind.endswith("[]") else quoted(column)
+    value = _listed(quoted_name(column)) if layout == "jsonl" and kind.endswith("[]") else quoted_name(column)
     try:
         found = connection.execute(
-            f"SELECT {place}, CAST({quoted(column)} AS VARCHAR) FROM {quoted(view)} "
-            f"WHERE {quoted(column)} IS NOT NULL AND TRY_CAST({value} AS {kind}) IS NULL LIMIT 1"
+            f"SELECT {place}, CAST({quoted_name(column)} AS VARCHAR) FROM {quoted_name(view)} "
+            f"WHERE {quoted_name(column)} IS NOT NULL AND TRY_CAST({value} AS {kind}) IS NULL LIMIT 1"
         ).fetchall()
     except (duckdb.Error, pa.ArrowException):
         return None

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.backends.connection import Connection, DuckDBConnection, arrow_batches
+from data.backends.sql import quoted_files
 from data.mining.evidence import DECIDED_BY_THETA, Evidence
 from data.perspectives import query_level, search_log, system_level
 from data.perspectives.rows import SUPPORTS, as_supports
-from data.tables.files import sql_text
 
 SEARCHED = "searched"
 """The source of rows that record only that a user searched a query."""
@@ -98,8 +98,9 @@ def read_scores(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Tab
 
 def _read(connection: DuckDBConnection, files: Sequence[Path]) -> ibis.Table:
     name = ibis.util.gen_name("state")
-    paths = ", ".join(f"'{sql_text(file)}'" for file in files)
-    connection.con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{paths}], hive_partitioning = false)")
+    connection.con.execute(
+        f"CREATE VIEW {name} AS SELECT * FROM read_parquet({quoted_files(files)}, hive_partitioning = false)"
+    )
     return connection.table(name)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from crops_jax.pages.frame import number, ticks
+from data.backends.sql import quoted_text
 from data.labels.assign_levels import PRECEDENCE
 from data.mining_report.tables import PLACES, ReportTables
 
@@ -138,7 +139,7 @@ def gaps(tables: ReportTables) -> dict[str, Distribution]:
         finds = (
             f"(SELECT source, gap_seconds AS value, "
             f"least(greatest(1, ceil(gap_seconds / {width})), {len(marks) - 1}) AS bin FROM finds "
-            f"WHERE source = '{_quoted(source)}')"
+            f"WHERE source = {quoted_text(source)})"
         )
         bins = tables.rows(f"SELECT bin, count(*) FROM {finds} WHERE value IS NOT NULL GROUP BY bin")
         counts = {int(at): positives for at, positives in bins}
@@ -265,7 +266,3 @@ def _bin_label(first: int, last: int | None) -> str:
 def _order(source: str) -> tuple[int, str]:
     """Returns a sort key: perspectives and log stages in the order of PRECEDENCE, other sources after them."""
     return (PRECEDENCE.index(source) if source in PRECEDENCE else len(PRECEDENCE), source)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")

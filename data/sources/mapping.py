@@ -57,8 +57,9 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crops_jax.errors import InputError
+from data.backends.sql import quoted_name, quoted_text
 from data.conversion import values
-from data.conversion.layouts import Layout, quoted
+from data.conversion.layouts import Layout
 from data.conversion.streamed import RawTable, Streamed
 from data.tables import SCHEMAS
 from data.tables.schemas import Column
@@ -141,10 +142,10 @@ def _query(file: Path, name: str, fields: dict[str, Any]) -> str:
     for column in SCHEMAS[name].columns:
         if column.name in fields.get("columns", {}):
             sources = _sources(file, column.name, fields["columns"][column.name])
-            names = [quoted(source) for source in sources]
+            names = [quoted_name(source) for source in sources]
             value = names[0] if len(names) == 1 else f"concat_ws(' ', {', '.join(names)})"
         elif column.name in fields.get("constants", {}):
-            value = _text(_constant(file, f"{name}.constants.{column.name}", fields["constants"][column.name]))
+            value = quoted_text(_constant(file, f"{name}.constants.{column.name}", fields["constants"][column.name]))
         else:
             continue
         replaced = fields.get("values", {}).get(column.name, {})
@@ -157,7 +158,8 @@ def _query(file: Path, name: str, fields: dict[str, Any]) -> str:
                 raise InputError(f"{file}: {name}.values.{column.name}.{found} is {meant!r}; give a single value")
         if replaced:
             cases = " ".join(
-                f"WHEN {_text(found)} THEN {_text(_constant(file, name, meant))}" for found, meant in replaced.items()
+                f"WHEN {quoted_text(found)} THEN {quoted_text(_constant(file, name, meant))}"
+                for found, meant in replaced.items()
             )
             value = f"CASE {value} {cases} ELSE {value} END"
         read = _typed(file, name, fields, column, value)
@@ -204,16 +206,14 @@ def _time(file: Path, name: str, fields: dict[str, Any], value: str) -> str:
     if layout is not None:
         if not isinstance(layout, str):
             raise InputError(f"{file}: {name}.time_format is {layout!r}; give it as strptime takes it")
-        parsed = f"try_strptime({value}, {_text(layout)})"
-        return f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in layout else f"timezone({_text(zone or 'UTC')}, {parsed})"
-    return values.time(value, _text(zone or "UTC"))
+        parsed = f"try_strptime({value}, {quoted_text(layout)})"
+        return (
+            f"CAST({parsed} AS TIMESTAMPTZ)" if "%z" in layout else f"timezone({quoted_text(zone or 'UTC')}, {parsed})"
+        )
+    return values.time(value, quoted_text(zone or "UTC"))
 
 
 def _constant(file: Path, field: str, value: Any) -> str:
     if not isinstance(value, str | int | float):
         raise InputError(f"{file}: {field} is {value!r}; give text, a number, true or false")
     return str(value)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

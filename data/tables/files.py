@@ -1,7 +1,6 @@
 """The Parquet files of a log table as a DuckDB view, and the errors of reading them."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError, one_line
+from data.backends.sql import quoted_files, quoted_name, quoted_text
 from data.tables.duckdb_session import named_lack_of_room
 from data.tables.schemas import TableSchema
 from data.tables.stored import FileRun, is_text, read_as, sql
@@ -63,8 +63,8 @@ class TableFiles:
         return self.copies.get(file, file)
 
     def _file_sql(self, run: FileRun) -> str:
-        quoted = [[str(path).replace("'", "''") for path in (self.read_from(file), file)] for file in run.files]
-        cases = " ".join(f"WHEN '{copy}' THEN '{file}'" for copy, file in quoted if copy != file)
+        copied = [(self.read_from(file), file) for file in run.files if self.read_from(file) != file]
+        cases = " ".join(f"WHEN {quoted_text(copy)} THEN {quoted_text(file)}" for copy, file in copied)
         return f"CASE filename {cases} ELSE filename END" if cases else "filename"
 
     def _run_sql(self, run: FileRun, *, located: bool, with_stored: bool) -> str:
@@ -76,8 +76,8 @@ class TableFiles:
                 selected.append(f'{value} AS "stored {column}"')
         if located:
             selected += [f"{self._file_sql(run)} AS file", "file_row_number AS row"]
-        paths = ", ".join(f"'{sql_text(self.read_from(file))}'" for file in run.files)
-        return f"SELECT {', '.join(selected)} FROM read_parquet([{paths}], hive_partitioning = false)"
+        paths = quoted_files(self.read_from(file) for file in run.files)
+        return f"SELECT {', '.join(selected)} FROM read_parquet({paths}, hive_partitioning = false)"
 
 
 def add_view(
@@ -121,11 +121,6 @@ def _add_table(connection: duckdb.DuckDBPyConnection, schema: str, name: str, ro
     connection.register("arriving", rows)
     connection.execute(f"CREATE OR REPLACE TABLE {schema}.{name} AS SELECT * FROM arriving")
     connection.unregister("arriving")
-
-
-def sql_text(path: Path) -> str:
-    """Returns a path as text for the quotes of read_parquet; characters that would make it a pattern are escaped."""
-    return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
 
 
 @contextlib.contextmanager
@@ -182,7 +177,7 @@ def _unreadable(table: TableFiles, error: duckdb.Error) -> str:
     It names only the files if each column of each file can be read alone.
     """
     for file, column, name in table.file_columns():
-        query = f"SELECT bit_xor(hash(\"{name}\")) FROM read_parquet('{sql_text(table.read_from(file))}')"
+        query = f"SELECT bit_xor(hash({quoted_name(name)})) FROM read_parquet({quoted_files([table.read_from(file)])})"
         try:
             with duckdb.connect() as fresh:
                 fresh.execute(query).fetchall()

@@ -29,6 +29,7 @@ from crops_jax.artifacts import in_place
 from crops_jax.errors import InputError, NamedFailure, is_full_disk
 from crops_jax.program.progress import ProgressLine
 from crops_jax.storage.names import shown
+from data.backends.sql import quoted_text
 from data.tables.checks import (
     WRITTEN_IDS,
     broken_rules,
@@ -215,8 +216,8 @@ def _copy_with_valid_texts(file: Path, copy: Path, columns: Mapping[str, str]) -
 
 
 def _struct_sql(rule: Rule) -> str:
-    reason = rule.problem.format(found="value").replace("'", "''")
-    return f"{{'column': '{rule.column}', 'reason': '{reason}', 'value': CAST({rule.found} AS VARCHAR)}}"
+    reason = quoted_text(rule.problem.format(found="value"))
+    return f"{{'column': '{rule.column}', 'reason': {reason}, 'value': CAST({rule.found} AS VARCHAR)}}"
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, name: str, column: str, reason: str, rows: str) -> None:
@@ -260,7 +261,7 @@ def write_quarantine(
         named_lack_of_room(),
     ):
         for name in counts:
-            file, target = _file_as_given(connection, name), _quoted(out / f"{name}.parquet")
+            file, target = _file_as_given(connection, name), quoted_text(out / f"{name}.parquet")
             connection.execute(
                 f'COPY (SELECT \'{name}\' AS "table", {file} AS file, row, "column", reason, value '
                 f"FROM quarantine.{name} ORDER BY file, row) TO {target} (FORMAT parquet, COMPRESSION zstd)"
@@ -271,9 +272,5 @@ def _file_as_given(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     """Returns SQL for the file of a row, which is the path that the user gave where `file` is a copy of it."""
     files = [file for (file,) in connection.execute(f"SELECT DISTINCT file FROM quarantine.{name}").fetchall()]
     given = {file: shown(file) for file in files if shown(file) != file}
-    cases = "".join(f" WHEN {_quoted(file)} THEN {_quoted(path)}" for file, path in given.items())
+    cases = "".join(f" WHEN {quoted_text(file)} THEN {quoted_text(path)}" for file, path in given.items())
     return f"CASE file{cases} ELSE file END" if given else "file"
-
-
-def _quoted(text: Path | str) -> str:
-    return "'" + str(text).replace("'", "''") + "'"

@@ -87,13 +87,12 @@ def write_log(folder):
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """Runs of one process share compiled programs, and leave its allocator alone."""
-    kept, cache = jax.config.jax_compilation_cache_dir, str(tmp_path_factory.mktemp("cache"))
+    cache = str(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
         patch.setattr(process_memory, "keep_freed_memory", lambda: True)
         jax.config.update("jax_compilation_cache_dir", cache)
         yield
-    jax.config.update("jax_compilation_cache_dir", kept)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,9 @@ _PASSING_ERRORS = {
 }
 """The errors of botocore without an answer that another attempt can mend. The other ones are about settings."""
 
+_TLS_SETTINGS = ("certificate verify failed", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
+"""Words of OpenSSL about a certificate that is not known, or, by its version, about a server that has no TLS."""
+
 
 def attempt(url: str, call: Callable[[], T]) -> T:
     """Makes a call until it returns, at most len(WAITS) + 1 times, and returns its result.
@@ -112,7 +115,7 @@ def _is_setting(error: BaseException) -> bool:
     """Returns whether an error without an answer of the server is about a setting or a name that cannot be sent."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     cause = getattr(error, "kwargs", {}).get("error")  # of botocore
-    if "certificate verify failed" in str(error) or isinstance(cause, FileNotFoundError):
+    if any(words in str(error) for words in _TLS_SETTINGS) or isinstance(cause, FileNotFoundError):
         return True
     if "BotoCoreError" in kinds:
         return not kinds & _PASSING_ERRORS

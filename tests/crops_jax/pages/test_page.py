@@ -57,6 +57,12 @@ def test_a_field_that_is_missing_is_an_error(template, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_page_is_a_file_and_no_folder(tmp_path):
+    for output in (tmp_path, f"{tmp_path}/page/"):
+        with pytest.raises(InputError, match="is a directory; name a file"):
+            check_page(output, overwrite=True)
+
+
 def test_a_page_is_not_written_into_what_it_was_made_from(tmp_path):
     (tmp_path / "labels").mkdir()
     with pytest.raises(InputError, match="lies in --labels"):

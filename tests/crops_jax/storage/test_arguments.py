@@ -158,13 +158,13 @@ def test_other_schemes_and_misspelt_buckets_are_refused_everywhere(path):
 @pytest.mark.parametrize(
     "path",
     [
-        *("s3://b/..", "s3://b/x/..", "gs://b/../x", "gs://b/./x", "s3://..", "s3://b//x", "s3://b/x//"),
+        *("s3://b/..", "s3://b/x/..", "gs://b/../x", "gs://b/./x", "s3://..", "s3://b//x", "s3://b/x//", "gs://b//"),
         *("s3://b/x\r", "s3://b/x\n", "s3://b/a\tb", "s3://b/\udcff", f"s3://b/{'x' * 256}", f"s3://b/{'ü' * 128}"),
     ],
 )
 def test_a_path_in_a_bucket_that_has_no_local_copy_of_its_name_is_refused(path):
     """A program would work in the folder above the one of its output, or find an object that it did not write."""
-    with pytest.raises(InputError, match=r"correct the path|give one of these"):
+    with pytest.raises(InputError, match=r"is not the name of a file or folder .*correct the path"):
         refuse_scheme("--output", path, buckets=True)
 
 

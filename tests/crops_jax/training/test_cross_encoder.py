@@ -21,14 +21,7 @@ from crops_jax.text.pair_tokens import TokenizedPairs
 from crops_jax.training import cross_encoder
 from tests.tiny_pairs import CONFIG, tiny_tokenizer, toy_pairs
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Every run compiles the same step again, unless compiled programs are kept."""
-    kept = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", kept)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 @pytest.fixture(scope="module")

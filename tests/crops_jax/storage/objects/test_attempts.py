@@ -66,6 +66,13 @@ def test_a_setting_that_the_client_cannot_use_is_an_error_of_the_user_at_once(
         ObjectStore(path).listing()
 
 
+def test_a_server_without_tls_that_is_asked_by_https_is_an_error_of_the_user_at_once(s3, new_clients, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"].replace("http:", "https:"))
+    monkeypatch.setattr(attempts.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    with pytest.raises(InputError, match=r"this cannot be asked for.*check the path and "):
+        ObjectStore("s3://bucket/a").listing()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG])
 def test_an_error_of_the_local_disk_is_not_one_of_the_server(number, server, tmp_path, monkeypatch):
     """A full disk is told as such, and a file that may not be written is no matter of credentials."""
