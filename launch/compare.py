@@ -23,9 +23,9 @@ from launch.comparison.presentation.notes import notes_of
 from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
 from launch.comparison.real.configurations import base_config
 from launch.comparison.real.running import RealRunner
-from launch.comparison.real.settings import RealSet, real_set
+from launch.comparison.real.settings import RealSet
 from launch.comparison.real.shared import make_real_shared
-from launch.comparison.real.systems import REFERENCE, real_catalogue
+from launch.comparison.real.systems import catalogue_of
 from launch.comparison.results.files import RESULTS, stored_results
 from launch.comparison.results.setting import REPORTED, Setting, read_setting, write_setting
 from launch.comparison.results.table import (
@@ -72,7 +72,7 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
         cells = {"finished": finished, "ran": 0, "taken_over": finished}
         return _outcome(table, found, cells=cells, left_out=read_setting(results).left_out)
     budget = budget_of(arguments)
-    catalogue = _catalogue(arguments.real)
+    catalogue = catalogue_of(arguments.real)
     systems = chosen_systems(arguments.systems, among=catalogue.systems)
     _reference(arguments, catalogue)
     real = arguments.real_settings
@@ -106,14 +106,9 @@ def compare(arguments: CompareArguments) -> dict[str, Any]:
     return _outcome(table, found, cells=ran_or_not, left_out=left_out)
 
 
-def _catalogue(real: str) -> Catalogue:
-    """Returns the systems and metrics of a real data set, or those of a world for an empty name."""
-    return real_catalogue(real_set(real)) if real else WORLD
-
-
 def _reference(arguments: CompareArguments, catalogue: Catalogue) -> str:
     """Returns the system that the others are compared with. Raises InputError if the catalogue has none of its name."""
-    reference = arguments.reference or ("crops" if catalogue is WORLD else REFERENCE)
+    reference = arguments.reference or catalogue.reference
     if reference not in catalogue.systems:
         raise InputError(f"--reference {reference!r}: name one of {', '.join(catalogue.systems)}")
     return reference
@@ -135,7 +130,7 @@ def _present(
             f"no cell is finished: {'; '.join(failures.values())}" if failures else f"no cell is finished in {folder}"
         )
     update_example(folder, table / RUNS, results)
-    catalogue = _catalogue(setting.arguments.get("real", ""))
+    catalogue = catalogue_of(setting.arguments.get("real", ""))
     comparison = compare_results(
         results,
         reference=_reference(arguments, catalogue),

@@ -32,12 +32,12 @@ from launch.comparison.presentation.claims import (
     metric_label,
 )
 from launch.comparison.presentation.page import groups_of
-from launch.comparison.real.settings import REAL_SETS, real_set
-from launch.comparison.real.systems import REFERENCE, real_catalogue
+from launch.comparison.real.settings import REAL_SETS
+from launch.comparison.real.systems import catalogue_of
 from launch.comparison.results.files import stored_results
 from launch.comparison.results.setting import Setting, read_setting
 from launch.comparison.results.statistics import Difference
-from launch.comparison.results.table import Comparison, Pair, Trained, compare_results
+from launch.comparison.results.table import WORLD, Comparison, Pair, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
@@ -50,8 +50,6 @@ _AT_RATES = {"0.5": "generated_world_rate_half", "1": "generated_world", "2": "g
 """The multiple of the learning rate -> the folder of the results at it."""
 _COMPARED_AT_RATES = ("nce", "fs_lr", "crops_query_system")
 """The systems that are compared with CroPS at each of the rates."""
-_REFERENCE = "crops"
-"""The system of a generated world with which the others are compared, as launch.compare does by default."""
 _HEADLINE = ("bm25", "nce", "simans", "fs_lr", "crops")
 """The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
 CroPS, and CroPS."""
@@ -76,14 +74,17 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
     try:
         setting = read_setting(results)
         found = stored_results(results, among=setting.inputs)
-        if real := setting.arguments.get("real"):
-            catalogue = real_catalogue(real_set(real))
-            comparison = compare_results(found, reference=REFERENCE, samples=SAMPLES, catalogue=catalogue)
-        else:
-            comparison = compare_results(found, reference=_REFERENCE, samples=SAMPLES, pairs=claimed_pairs())
+        catalogue = catalogue_of(setting.arguments.get("real", ""))
+        comparison = compare_results(
+            found,
+            reference=catalogue.reference,
+            samples=SAMPLES,
+            pairs=claimed_pairs() if catalogue is WORLD else (),
+            catalogue=catalogue,
+        )
     except InputError as error:
         raise FiguresError(str(error)) from error
-    return Compared(setting, comparison, [] if real else judge(comparison)) if found else None
+    return Compared(setting, comparison, judge(comparison) if catalogue is WORLD else []) if found else None
 
 
 def headline(found: Compared) -> str:
@@ -153,12 +154,12 @@ def at_rates(*found: Compared) -> str:
     metrics = found[0].comparison.catalogue.metrics
     rows = []
     for system, (metric, label) in itertools.product(_COMPARED_AT_RATES, metrics.items()):
-        pair = Pair(_REFERENCE, "transformer", system, "transformer", metric)
+        pair = Pair(WORLD.reference, "transformer", system, "transformer", metric)
         values = [at.estimate for one in found if (at := one.comparison.difference(pair))]
         if len(values) == len(found):
             shown = (f"{signed(one.value)} ({signed(one.low)} to {signed(one.high)})" for one in values)
             one_sign = len({one.value > 0 for one in values}) == 1
-            rows.append([f"`{_REFERENCE}` minus `{system}`", label, *shown, "yes" if one_sign else "no"])
+            rows.append([f"`{WORLD.reference}` minus `{system}`", label, *shown, "yes" if one_sign else "no"])
     header = ["difference", "metric", *(f"{rate} times the rate" for rate in _AT_RATES), "same sign"]
     seeds = [max(len(one.results) for one in at.comparison.trained) for at in found]
     told = ", ".join(f"{count} at {rate}" for count, rate in zip(seeds, _AT_RATES, strict=True))

@@ -6,11 +6,11 @@ from typing import Any
 
 from configs.baselines import nce
 from launch.comparison.real.measures import LABELS, meanings
-from launch.comparison.real.settings import RealSet
-from launch.comparison.results.table import Catalogue
+from launch.comparison.real.settings import RealSet, real_set
+from launch.comparison.results.table import WORLD, Catalogue
 from launch.comparison.systems import LabelRecipe, System
 
-REFERENCE = "graded"
+_GRADED = "graded"
 PEER = "sentence_transformers"
 _LEAD = (
     "Every system has the same split, queries, documents and token limits, and every encoder starts from the same "
@@ -39,10 +39,19 @@ class JudgedLabels(LabelRecipe):
         return ("--judgements-as-labels", "--grade-levels", self.grade_levels)
 
 
+def catalogue_of(real: str) -> Catalogue:
+    """Returns the systems and metrics of a real data set, or those of a world for an empty name.
+
+    Raises InputError if there is no data set of this name.
+    """
+    return real_catalogue(real_set(real)) if real else WORLD
+
+
 def real_catalogue(settings: RealSet) -> Catalogue:
     """Returns the systems and the metrics of the comparison on a data set."""
     metrics = {metric: LABELS[metric] for metric in settings.metrics}
-    return Catalogue(systems=real_systems(settings), metrics=metrics, lead=_LEAD, meanings=meanings(metrics))
+    systems = real_systems(settings)
+    return Catalogue(systems=systems, metrics=metrics, reference=_GRADED, lead=_LEAD, meanings=meanings(metrics))
 
 
 def real_systems(settings: RealSet) -> dict[str, System]:
@@ -118,13 +127,13 @@ def _graded(settings: RealSet, labels: LabelRecipe) -> tuple[System, ...]:
     more = f" Each query has {negatives} more at level 0 from ranks 20 to 100 of BM25." if negatives else ""
     source = f"the levels of the grades ({settings.grades})" if settings.grades else "the levels of CroPS from the log"
     return (
-        System(name=REFERENCE, labels=labels, config=config, about=f"H-InfoNCE over {source}.{more}"),
+        System(name=_GRADED, labels=labels, config=config, about=f"H-InfoNCE over {source}.{more}"),
         System(
             name="fusion",
             labels=labels,
             config=config,
             ranked_by="fusion_weighted",
-            runs_of=REFERENCE,
+            runs_of=_GRADED,
             about="The system graded and BM25 (k1 = 1.2, b = 0.75), joined by a weighted sum of their scores; dev "
             "queries choose the weight.",
         ),
@@ -134,7 +143,7 @@ def _graded(settings: RealSet, labels: LabelRecipe) -> tuple[System, ...]:
             config=config,
             ranked_by="reranked",
             evaluate_flags=("--rerank", "100"),
-            runs_of=REFERENCE,
+            runs_of=_GRADED,
             about="The first 100 documents of graded in the order of the relevance discriminator.",
         ),
     )

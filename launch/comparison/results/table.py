@@ -67,6 +67,8 @@ class Catalogue:
     """The systems by name, in the order in which they are trained."""
     metrics: Mapping[str, str]
     """The metrics of the main table with their labels."""
+    reference: str
+    """The system that the others are compared with, unless --reference names another one."""
     lead: str
     """The sentences under the heading of the page: what is the same for every system."""
     meanings: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Catalogue:
 WORLD = Catalogue(
     systems=SYSTEMS,
     metrics=MAIN,
+    reference="crops",
     lead="Every system has the same queries, documents, towers, training steps and tuning grid. The systems differ in "
     "their labels, their negatives and their loss.",
 )

@@ -6,7 +6,7 @@ from crops_jax.errors import InputError
 from launch.comparison.cells import cells_of
 from launch.comparison.real.configurations import base_config, documents_to_present, real_config
 from launch.comparison.real.settings import REAL_SETS
-from launch.comparison.real.systems import PEER, REFERENCE, real_catalogue, real_systems
+from launch.comparison.real.systems import PEER, real_catalogue, real_systems
 from launch.comparison.systems import chosen_systems
 
 every_set = pytest.mark.parametrize("settings", REAL_SETS.values(), ids=REAL_SETS)
@@ -27,7 +27,7 @@ def configured(settings, name, *, pairs=1000, steps=0, factor=1.0):
 def test_every_set_has_the_same_systems(settings):
     catalogue = real_catalogue(settings)
     assert list(catalogue.systems) == NAMES
-    assert REFERENCE in catalogue.systems
+    assert catalogue.reference in catalogue.systems
     assert catalogue.meanings
     with pytest.raises(InputError, match="name some of bm25, bm25_robertson"):
         chosen_systems("crops", among=catalogue.systems)
