@@ -26,7 +26,7 @@ from launch.comparison.real.running import RealRunner
 from launch.comparison.real.settings import RealSet
 from launch.comparison.real.shared import make_real_shared
 from launch.comparison.real.systems import catalogue_of
-from launch.comparison.results.files import RESULTS, stored_results
+from launch.comparison.results.files import RESULTS, stored_results, stored_tuning
 from launch.comparison.results.setting import REPORTED, Setting, read_setting, write_setting
 from launch.comparison.results.table import (
     DIFFERENCES,
@@ -139,7 +139,13 @@ def _present(
         catalogue=catalogue,
     )
     write_table(table, comparison)
-    notes = notes_of(comparison, setting.arguments, left_out=setting.left_out, failures=failures)
+    notes = notes_of(
+        comparison,
+        setting.arguments,
+        tuning=stored_tuning(folder, results),
+        left_out=setting.left_out,
+        failures=failures,
+    )
     write_comparison_page(table, comparison, setting, read_example(folder, results), manifest=manifest, notes=notes)
     return comparison
 

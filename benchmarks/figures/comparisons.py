@@ -31,10 +31,11 @@ from launch.comparison.presentation.claims import (
     judge,
     metric_label,
 )
+from launch.comparison.presentation.notes import tuning_notes
 from launch.comparison.presentation.page import groups_of
 from launch.comparison.real.settings import REAL_SETS
 from launch.comparison.real.systems import catalogue_of
-from launch.comparison.results.files import stored_results
+from launch.comparison.results.files import stored_results, stored_tuning
 from launch.comparison.results.setting import Setting, read_setting
 from launch.comparison.results.statistics import Difference
 from launch.comparison.results.table import WORLD, Comparison, Pair, Trained, compare_results
@@ -63,6 +64,8 @@ class Compared(NamedTuple):
     comparison: Comparison
     claims: list[Judged]
     """The claims of the paper; none for real data."""
+    tuning: dict[str, dict[float, float]]
+    """The dev recalls of the learning rates; see stored_tuning."""
 
 
 @functools.cache
@@ -82,9 +85,10 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
             pairs=claimed_pairs() if catalogue is WORLD else (),
             catalogue=catalogue,
         )
+        tuning = stored_tuning(results, found)
     except InputError as error:
         raise FiguresError(str(error)) from error
-    return Compared(setting, comparison, judge(comparison) if catalogue is WORLD else []) if found else None
+    return Compared(setting, comparison, judge(comparison) if catalogue is WORLD else [], tuning) if found else None
 
 
 def headline(found: Compared) -> str:
@@ -137,7 +141,8 @@ def table_with_differences(found: Compared) -> str:
     header = ["system", "metric", f"difference to `{comparison.reference}`, after Holm's correction", "queries"]
     shown = _table(comparison, members, with_seeds=True)
     left_out = "".join(f" Left out: {name} ({reason})." for name, reason in found.setting.left_out.items())
-    return "\n\n".join([shown, table([*header, "verdict"], rows), _described(found) + left_out])
+    described = " ".join([_described(found) + left_out, *tuning_notes(found.tuning)])
+    return "\n\n".join([shown, table([*header, "verdict"], rows), described])
 
 
 def claims_table(found: Compared) -> str:

@@ -8,13 +8,19 @@ from launch.comparison.results.table import Comparison
 
 
 def notes_of(
-    comparison: Comparison, arguments: Mapping[str, Any], *, left_out: Mapping[str, str], failures: Mapping[str, str]
+    comparison: Comparison,
+    arguments: Mapping[str, Any],
+    *,
+    tuning: Mapping[str, Mapping[float, float]],
+    left_out: Mapping[str, str],
+    failures: Mapping[str, str],
 ) -> list[str]:
     """Returns the notes of a page.
 
     Args:
       comparison: the finished part of the comparison.
       arguments: the arguments that the cells share.
+      tuning: see `tuning_notes`.
       left_out: the systems that the logs do not allow, with the reasons.
       failures: the cells that failed in this call, with the reasons.
     """
@@ -33,6 +39,7 @@ def notes_of(
         notes.append(f"The table is not complete: {', '.join(missing)} have no finished cell.")
     notes += [f"{name} is left out ({why})." for name, why in left_out.items()]
     notes += [f"Cell {name} failed ({why})." for name, why in failures.items()]
+    notes += tuning_notes(tuning)
     if not comparison.differences:
         notes.append(f"No differences are shown, because the reference {comparison.reference} has no finished cell.")
     if arguments.get("discriminator") == "lexical" and not arguments.get("real"):
@@ -45,3 +52,28 @@ def notes_of(
             "the QR test, so its QR figures are circular; judge it by CT and NDCG."
         )
     return notes
+
+
+def tuning_notes(tuning: Mapping[str, Mapping[float, float]]) -> list[str]:
+    """Returns sentences on learning rates that the dev split did not choose, or chose at an end of the grid.
+
+    Args:
+      tuning: a system with its architecture -> learning rate factor -> dev recall.
+    """
+    found: dict[str, list[str]] = {}
+    for pair, recalls in tuning.items():
+        best = {factor for factor, recall in recalls.items() if recall == max(recalls.values())}
+        if len(recalls) < 2:
+            continue
+        if len(best) == len(recalls):
+            found.setdefault("same", []).append(pair)
+        elif min(best) == max(recalls):
+            found.setdefault("largest", []).append(pair)
+        elif max(best) == min(recalls):
+            found.setdefault("smallest", []).append(pair)
+    sentences = {
+        "same": "The dev recall was the same at every learning rate of the grid for {}, so tuning decided nothing.",
+        "largest": "The largest learning rate of the grid was the best on dev for {}; a larger one may be better.",
+        "smallest": "The smallest learning rate of the grid was the best on dev for {}; a smaller one may be better.",
+    }
+    return [sentence.format(", ".join(found[end])) for end, sentence in sentences.items() if end in found]

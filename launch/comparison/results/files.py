@@ -122,6 +122,25 @@ def read_tuning(file: Path) -> dict[str, float]:
     return {name: typed(file, f"found.{name}", value, int, float, remedy=_REMEDY) for name, value in found.items()}
 
 
+def stored_tuning(results: Path, among: Sequence[Result]) -> dict[str, dict[float, float]]:
+    """Returns the dev recall of each learning rate factor, of those systems whose learning rate was tuned.
+
+    Args:
+      results: the folder of results.
+      among: results of the systems.
+
+    Returns:
+      The name of a system with its architecture, such as nce-transformer -> factor -> dev recall.
+    """
+    pairs = dict.fromkeys(f"{one.system}-{one.architecture}" for one in among)
+    files = {pair: results / f"{pair}.tuning.json" for pair in pairs}
+    return {
+        pair: {float(factor): recall for factor, recall in read_tuning(file).items()}
+        for pair, file in files.items()
+        if file.is_file()
+    }
+
+
 def is_finished(file: Path, inputs: Mapping[str, Any]) -> bool:
     """Returns whether a file holds a result of the present format that was made from these inputs."""
     if not file.exists():

@@ -15,6 +15,7 @@ from launch.comparison.results.files import (
     read_tuning,
     result_file,
     stored_results,
+    stored_tuning,
     tuning_file,
     write_result,
     write_tuning,
@@ -103,6 +104,8 @@ def test_the_learning_rates_are_read_as_they_were_written(tmp_path):
     write_tuning(file, inputs={"1": "a"}, found={"1": 0.5, "2": 0.25})
     assert read_tuning(file) == {"1": 0.5, "2": 0.25}
     assert is_finished(file, {"1": "a"})
+    assert stored_tuning(tmp_path / "results", [RESULT, RESULT]) == {"crops-hashed": {1.0: 0.5, 2.0: 0.25}}
+    assert stored_tuning(tmp_path, [RESULT]) == {}
     file.write_text('{"format": 2, "found": {"1": null}}')
     with pytest.raises(InputError, match=r"found\.1 must be a number"):
         read_tuning(file)
