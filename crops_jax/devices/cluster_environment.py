@@ -17,13 +17,14 @@ from typing import Any
 
 from crops_jax.devices import metadata_server
 from crops_jax.devices.platforms import has_tpu, set_platforms
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure, one_line
 
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 # srun sets these for each task. A batch script itself has no SLURM_STEP_NODELIST.
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI_COUNT, _OPEN_MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 _OPEN_MPI_LAUNCHER = "OMPI_MCA_orte_hnp_uri"
+_LAUNCHERS = {"slurm": "Slurm (SLURM_*)", "ompi": "Open MPI (OMPI_*)"}
 
 
 def leave_shared_tpu(environment: MutableMapping[str, str]) -> None:
@@ -80,6 +81,59 @@ def membership(environment: Mapping[str, str], *, looks_for_tpu: Callable[[], bo
     return None
 
 
+def resolved(arguments: dict[str, Any], environment: Mapping[str, str], *, seconds: int) -> dict[str, Any] | None:
+    """Returns the arguments of jax.distributed.initialize with all that JAX detects; None outside of a cluster.
+
+    Args:
+      arguments: what `membership` returned.
+      environment: os.environ.
+      seconds: the time that the detection may take.
+
+    Raises:
+      InputError: the variables of a launcher cannot be read.
+      NamedFailure: the machines of a TPU slice do not answer.
+    """
+    own = arguments.get("local_device_ids") or _device_ids(environment)
+    method = arguments.get("cluster_detection_method")
+    if method == "deactivate":
+        return arguments
+    from jax._src.clusters import ClusterEnv  # jax.distributed.initialize calls it too, and joins at once
+
+    try:
+        address, count, index, own = ClusterEnv.auto_detect_unset_distributed_params(
+            environment.get(_ADDRESS), None, None, own, method, seconds
+        )
+        if count is not None and index is not None and not 0 <= index < count:
+            raise ValueError(f"process {index} of {count}")
+    except Exception as error:  # each launcher has errors of its own
+        if method is None:
+            raise NamedFailure(
+                f"the machines of this TPU slice could not be found ({one_line(error)}); call the same command again"
+            ) from error
+        raise InputError(
+            f"the variables of {_LAUNCHERS[method]} cannot be read ({one_line(error)}); set {_ADDRESS}, {_COUNT} and "
+            f"{_INDEX} in every process instead"
+        ) from error
+    if address is None or count is None or index is None:
+        return None  # this machine has TPU chips but belongs to no pod
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+        "local_device_ids": own,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _device_ids(environment: Mapping[str, str]) -> list[int] | None:
+    name = "JAX_LOCAL_DEVICE_IDS"
+    if not (text := environment.get(name)):
+        return None
+    if not all(one.isdecimal() and one.isascii() for one in text.split(",")):
+        raise InputError(f"{name} = {text!r} must be numbers of devices from 0, separated by commas")
+    return [int(one) for one in text.split(",")]
+
+
 def _from_jax_variables(environment: Mapping[str, str]) -> dict[str, Any] | None:
     names = (_ADDRESS, _COUNT, _INDEX)
     if missing := [name for name in names if not environment.get(name)]:
@@ -88,10 +142,7 @@ def _from_jax_variables(environment: Mapping[str, str]) -> dict[str, Any] | None
             f"{present} {'is' if len(missing) == 2 else 'are'} set and {' and '.join(missing)} not: set all three in "
             "every process (HOST:PORT of process 0, the number of processes, the number of this one from 0), or none"
         )
-    count = _number(environment, _COUNT, minimum=1)
-    index = _number(environment, _INDEX, minimum=0)
-    if index >= count:
-        raise InputError(f"{_INDEX} = {index} must be below {_COUNT} = {count}; processes are numbered from 0")
+    count, index = _count_and_index(environment, _COUNT, _INDEX)
     address = _address(environment)
     if count == 1:
         return None
@@ -126,7 +177,7 @@ def _own_gpus(environment: Mapping[str, str]) -> dict[str, list[int]]:
 def _from_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:
     if _OPEN_MPI_LAUNCHER in environment:
         return {"cluster_detection_method": "ompi"}
-    count = _number(environment, _OPEN_MPI_COUNT, minimum=1)
+    count, index = _count_and_index(environment, _OPEN_MPI_COUNT, _OPEN_MPI_INDEX)
     if _ADDRESS not in environment:
         raise InputError(
             f"Open MPI started {count} processes ({_OPEN_MPI_COUNT}) and does not say where process 0 is; set "
@@ -135,9 +186,17 @@ def _from_open_mpi(environment: Mapping[str, str]) -> dict[str, Any]:
     return {
         "coordinator_address": _address(environment),
         "num_processes": count,
-        "process_id": _number(environment, _OPEN_MPI_INDEX, minimum=0),
+        "process_id": index,
         "cluster_detection_method": "deactivate",
     }
+
+
+def _count_and_index(environment: Mapping[str, str], count_name: str, index_name: str) -> tuple[int, int]:
+    count = _number(environment, count_name, minimum=1)
+    index = _number(environment, index_name, minimum=0)
+    if index >= count:
+        raise InputError(f"{index_name} = {index} must be below {count_name} = {count}; processes are numbered from 0")
+    return count, index
 
 
 def _may_use_tpu(environment: Mapping[str, str]) -> bool:
@@ -148,7 +207,8 @@ def _may_use_tpu(environment: Mapping[str, str]) -> bool:
 def _address(environment: Mapping[str, str]) -> str:
     address = environment[_ADDRESS]
     host, _, port = address.rpartition(":")
-    if not host or not (port.isdecimal() and 0 < int(port) < 65536):
+    is_port = port.isdecimal() and port.isascii() and 0 < int(port) < 65536
+    if not is_port or not host or "/" in host or host != host.strip():
         raise InputError(f"{_ADDRESS} = {address!r} must be HOST:PORT of process 0, with a port that is free there")
     return address
 

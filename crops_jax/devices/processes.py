@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from crops_jax.devices.cluster_environment import membership, tpu_machines
+from crops_jax.devices.cluster_environment import membership, resolved, tpu_machines
+from crops_jax.devices.roll_call import meet
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
 from crops_jax.storage.names import shown
 
@@ -43,14 +44,18 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         for name in ("initialisation_seconds", "heartbeat_seconds"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"--cluster.{name.replace('_', '-')} must be positive, found {value}")
+            if not 0 < (value := getattr(self, name)) <= _MOST_SECONDS:
+                flag = f"--cluster.{name.replace('_', '-')}"
+                raise ValueError(f"{flag} must be positive and at most {_MOST_SECONDS:,} s (a day), found {value}")
 
 
+_MOST_SECONDS = 24 * 3600
 _PREFIX = "crops_jax"
 # The maximum time for which processes wait for one another, as while process 0 creates a run. A process that died ends
 # the wait sooner.
-_PATIENCE_SECONDS = 24 * 3600
+_PATIENCE_SECONDS = _MOST_SECONDS
+_JOINING_SECONDS = 60
+"""The shortest time in seconds that JAX has to join processes that have all come."""
 # Parts of the messages with which XLA and JAX report that another process is lost.
 _LOST = ("gloo", "connection closed by peer", "connection reset by peer", "nccl", "coordination service", "heartbeat")
 
@@ -309,27 +314,34 @@ def _join(arguments: dict[str, Any], config: ClusterConfig) -> Processes | None:
     import jax
     from jax._src import distributed  # the client has no public name; Orbax imports it from here too
 
+    start = time.monotonic()
+    found = resolved(arguments, os.environ, seconds=config.initialisation_seconds)
+    if found is None or found["num_processes"] == 1:
+        return None
+    meet(
+        found["coordinator_address"],
+        found["num_processes"],
+        found["process_id"],
+        seconds=config.initialisation_seconds,
+        bind_address=os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", ""),
+    )
+    left = config.initialisation_seconds - (time.monotonic() - start)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX's own service would handle SIGTERM; crops_jax.training.guards handles it here, and SIGINT too.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **arguments,
-            initialization_timeout=config.initialisation_seconds,
+            **found,
+            initialization_timeout=max(round(left), _JOINING_SECONDS),
             heartbeat_timeout_seconds=config.heartbeat_seconds,
         )
-    except ValueError:
-        if arguments:
-            raise
-        return None  # this machine has TPU chips but belongs to no pod
     except RuntimeError as error:
         raise NamedFailure(
-            f"the processes did not find one another within {config.initialisation_seconds} s ({one_line(error)}); "
-            "check the address of process 0 and its port, and that all were started, or raise "
-            "--cluster.initialisation-seconds"
+            f"JAX did not join the processes, which had all come ({one_line(error)}); call the same command again in "
+            "all of them"
         ) from error
     state = distributed.global_state
-    return Processes(state.process_id, state.num_processes, state.client) if state.num_processes > 1 else None
+    return Processes(state.process_id, state.num_processes, state.client)
 
 
 def _status(error: BaseException | None) -> int:

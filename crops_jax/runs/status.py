@@ -6,12 +6,14 @@ from typing import Any
 
 from crops_jax.artifacts.json_fields import typed
 from crops_jax.config.stored import CONFIG, read_sections
+from crops_jax.errors import InputError
 from crops_jax.runs.checkpoint_folder import FOLDER, best_step, read_progress, saved_steps
-from crops_jax.runs.log import read_goodput, read_metrics
+from crops_jax.runs.log import GOODPUT, METRICS, read_goodput, read_metrics
 from crops_jax.runs.step_times import newest_times
 
 # The number of lines of metrics.jsonl whose median is the present speed, so that one slow line does not decide it.
 _RECENT_LINES = 5
+_METRICS = ("step", "steps", "loss", "temperature", "learning_rate", "examples_per_second")
 _REMEDY = "check that it is the configuration of a run"
 
 
@@ -23,14 +25,15 @@ def run_status(run: Path) -> dict[str, Any]:
     input_wait is the share of waits for batches. With several processes, both are shares of the first process;
     step_seconds_* and input_wait_seconds_* are the times of a step over all processes (crops_jax.runs.step_times).
     ended is the reason why a finished run ended.
+
+    Raises InputError when the configuration or a log is damaged.
     """
-    lines = read_metrics(run)
+    lines, goodput = _numbers(run / METRICS, read_metrics(run)), _numbers(run / GOODPUT, read_goodput(run))
     configured, batch, patience = _plan(run)
-    goodput = read_goodput(run)
     steps = configured or next((line["steps"] for line in reversed(goodput) if "steps" in line), None)
     last = lines[-1] if lines else {}
     speed = _median([line["examples_per_second"] for line in lines[-_RECENT_LINES:] if "examples_per_second" in line])
-    step = int(last.get("step", 0))
+    step = last.get("step", 0)
     seconds_left = None
     if steps is not None and speed:
         seconds_left = round((steps - step) * batch / speed, 1)
@@ -54,6 +57,16 @@ def run_status(run: Path) -> dict[str, Any]:
         "last_checkpoint": max(saved) if saved else None,
         "best_checkpoint": best_step(run),
     }
+
+
+def _numbers(file: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the lines of a log. Raises InputError when a value that the status reads is no number."""
+    for line in lines:
+        for name, value in line.items():
+            is_read = name in _METRICS or "seconds" in name
+            if is_read and not (isinstance(value, int | float) and not isinstance(value, bool)):
+                raise InputError(f"{file}: {name} is {value!r} in a line, and must be a number; remove the line")
+    return lines
 
 
 def seconds_of(run: Path, part: str) -> float:

@@ -59,10 +59,16 @@ def cache_folder(*parts: str) -> Path:
     if named and scheme_of(named) is not None:
         raise InputError(f"CROPS_CACHE {named}: local copies cannot lie behind a scheme; {remedy}")
     try:
-        root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crops_jax")
+        root = (
+            Path(named).expanduser()
+            if named
+            else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "crops_jax")
+        )
         folder = root.absolute().joinpath(*parts)
         folder.mkdir(parents=True, exist_ok=True)
-    except RuntimeError as error:  # of Path.home, where neither HOME nor the list of users names a folder
+    except (
+        RuntimeError
+    ) as error:  # of Path.home and expanduser, where neither HOME nor the list of users names a folder
         raise InputError(f"there is no folder for local copies ({one_line(error)}); {remedy}") from error
     except OSError as error:
         if is_full_disk(error):

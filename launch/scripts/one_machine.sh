@@ -5,8 +5,8 @@
 #
 # Process i uses GPU i (JAX_LOCAL_DEVICE_IDS; it has no effect on CPUs and TPUs). One process can use all GPUs of a
 # machine too, but several processes read their parts of a batch in parallel.
-# SIGTERM and SIGINT are forwarded to all processes. When one fails, the others end too, and the script exits with its
-# status.
+# They meet at a free port, or at PORT. SIGTERM and SIGINT are forwarded to all processes. When one fails, the others end
+# by themselves or are sent SIGTERM after GRACE_SECONDS (20), and the script exits with the status of the first that failed.
 set -euo pipefail
 
 if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -16,15 +16,23 @@ fi
 processes=$1
 shift
 python=${PYTHON:-.venv/bin/python}
-export JAX_COORDINATOR_ADDRESS=${JAX_COORDINATOR_ADDRESS:-127.0.0.1:${PORT:-29400}}
+if ! command -v "$python" >/dev/null; then
+    echo "$0: there is no $python; call the script in the folder of the clone after make setup, or set PYTHON" >&2
+    exit 2
+fi
+free_port() {
+    "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+if [[ -z ${JAX_COORDINATOR_ADDRESS:-} ]]; then
+    port=${PORT:-$(free_port)}
+    export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port
+fi
 export JAX_NUM_PROCESSES=$processes
 
 started=()
 stopping=0
-interrupted=0
 stop() {
     stopping=1
-    interrupted=1
     if ((${#started[@]})); then
         kill -TERM "${started[@]}" 2>/dev/null || true
     fi
@@ -41,22 +49,30 @@ if ((stopping)); then
 fi
 
 status=0
-for process in "${started[@]}"; do
-    # A trapped signal ends `wait` early with a status of its own, so `wait` is called again for that of the process. If
-    # the process had already been waited for, the second call returns 127, and the first status was that of the process.
-    own=0
-    interrupted=0
-    wait "$process" || own=$?
-    while ((interrupted)); do
-        interrupted=0
-        again=0
-        wait "$process" || again=$?
-        if ((again != 127)); then
-            own=$again
+failed_at=
+left=("${started[@]}")
+while ((${#left[@]})); do
+    running=" $(jobs -rp | tr '\n' ' ')"
+    still=()
+    for process in "${left[@]}"; do
+        if [[ $running == *" $process "* ]]; then
+            still+=("$process")
+            continue
+        fi
+        own=0
+        wait "$process" || own=$?
+        if ((own != 0 && status == 0)); then
+            status=$own
+            failed_at=$SECONDS
         fi
     done
-    if ((own != 0 && status == 0)); then
-        status=$own
+    left=(${still[@]+"${still[@]}"})
+    if [[ -n $failed_at ]] && ((SECONDS - failed_at >= ${GRACE_SECONDS:-20} && ${#left[@]})); then
+        kill -TERM "${left[@]}" 2>/dev/null || true
+        failed_at=
+    fi
+    if ((${#left[@]})); then
+        sleep 0.2
     fi
 done
 if ((stopping && status == 0 && ${#started[@]} < processes)); then

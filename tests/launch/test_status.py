@@ -89,3 +89,21 @@ def test_what_is_no_run_is_refused(run, kind, config, words):
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json"):
         status(StatusArguments(run=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("file", "changed", "words"),
+    [
+        ("metrics.jsonl", {"step": "x"}, "step is 'x' in a line, and must be a number; remove the line"),
+        ("metrics.jsonl", {"loss": None}, "loss is None in a line"),
+        ("metrics.jsonl", {"examples_per_second": [1]}, r"examples_per_second is \[1\] in a line"),
+        ("goodput.jsonl", {"seconds": "1"}, "seconds is '1' in a line"),
+        ("goodput.jsonl", {"steps": True}, "steps is True in a line"),
+        ("goodput.jsonl", {"step_seconds_min": {}}, "step_seconds_min is {} in a line"),
+    ],
+)
+def test_a_line_with_something_other_than_a_number_is_named(run, file, changed, words):
+    write_lines(run / "metrics.jsonl", [line(10, 4.0)])
+    write_lines(run / file, [line(10, 4.0), {"step": 20} | changed])
+    with pytest.raises(InputError, match=rf"{file}: {words}"):
+        status(StatusArguments(run=str(run)))

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -201,3 +202,49 @@ def test_what_is_wrong_is_said_once_and_ends_all(job, uninterrupted):
         assert [message in one.errors for one in ended] == [True, False]
         assert not any("Traceback" in one.errors or one.output for one in ended)
     assert not (job.folder / "new").exists()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_whose_others_never_come_ends_with_status_4(index, job, tmp_path):
+    variables = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{clusters.free_port()}"}
+    variables |= {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)}
+    own = {0: variables}
+    extra = {0: ["--cluster.initialisation-seconds", "1"]}
+    (ended,) = job.finish(tmp_path / "run", 1, 1, own_environment=own, extra=extra)
+    assert ended.status == 4, ended.errors
+    assert ended.errors.count("error: ") == 1
+    assert "--cluster.initialisation-seconds" in ended.errors
+
+
+def test_a_signal_is_answered_while_processes_wait_for_one_another(job, tmp_path):
+    port = clusters.free_port()
+    variables = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}
+    started = job.start(tmp_path / "run", 1, 1, own_environment={0: variables})
+    while started[0].poll() is None and not is_taken(port):
+        time.sleep(0.05)
+    started[0].send_signal(signal.SIGTERM)
+    (ended,) = clusters.finish(started)
+    assert ended.status == 3, ended.errors
+    assert "Traceback" not in ended.errors
+
+
+def is_taken(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_second_program_with_the_port_of_the_first_does_not_end_it(job, tmp_path):
+    """Its process 1 would have joined the service of the first program, whose processes then ended with SIGABRT."""
+    address, long = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{clusters.free_port()}"}, ["--training.steps", "100000"]
+    both = {"own_environment": {0: address, 1: address}}
+    first = job.start(tmp_path / "first", 2, 2, **both, extra={0: long, 1: long})
+    while all(process.poll() is None for process in first) and not (tmp_path / "first" / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    soon = ["--cluster.initialisation-seconds", "3"]
+    second = job.finish(tmp_path / "second", 2, 2, **both, extra={0: soon, 1: soon})
+    assert [ended.status for ended in second] == [2, 4], second
+    assert "process 0 cannot listen at port" in second[0].errors
+    assert "another program answers there" in second[1].errors
+    for process in first:
+        process.send_signal(signal.SIGTERM)
+    assert [ended.status for ended in clusters.finish(first)] == [3, 3]

@@ -1,9 +1,10 @@
 import jax
 import pytest
+from jax._src.clusters import ClusterEnv
 
 from crops_jax.devices import cluster_environment, metadata_server
 from crops_jax.devices.cluster_environment import membership, tpu_machines
-from crops_jax.errors import InputError
+from crops_jax.errors import InputError, NamedFailure
 from tests.metadata import MetadataServer
 
 BY_HAND = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
@@ -111,6 +112,63 @@ def test_open_mpi_5_needs_an_address():
     assert found(OPEN_MPI | address) == expected | {"cluster_detection_method": "deactivate"}
 
 
+def test_open_mpi_5_numbers_its_processes_from_0():
+    address = {"JAX_COORDINATOR_ADDRESS": "node1:1234"}
+    with pytest.raises(InputError, match=r"OMPI_COMM_WORLD_RANK = 4 must be below OMPI_COMM_WORLD_SIZE = 4"):
+        found(OPEN_MPI | address | {"OMPI_COMM_WORLD_RANK": "4"})
+
+
+def of(environment, **variables):
+    return cluster_environment.resolved(found(environment | variables), environment | variables, seconds=1)
+
+
+def test_what_jax_detects_is_known_before_it_joins(monkeypatch):
+    by_hand = found(BY_HAND)
+    assert cluster_environment.resolved(by_hand, BY_HAND, seconds=1) == by_hand
+    slurm = SLURM | {"SLURM_STEP_NODELIST": "node[3-4]", "SLURM_JOB_ID": "7"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)  # JAX reads the environment of the process
+    detected = of(slurm)
+    assert detected["coordinator_address"].startswith("node3:")
+    numbers = [int(slurm["SLURM_NTASKS"]), int(slurm["SLURM_PROCID"]), [int(slurm["SLURM_LOCALID"])]]
+    assert [detected[name] for name in ("num_processes", "process_id", "local_device_ids")] == numbers
+    assert of(slurm, JAX_LOCAL_DEVICE_IDS="0,1")["local_device_ids"] == [0, 1]
+    assert of(slurm, JAX_COORDINATOR_ADDRESS="other:1")["coordinator_address"] == "other:1"
+    monkeypatch.setenv("SLURM_JOB_ID", "x")
+    with pytest.raises(InputError, match=r"the variables of Slurm \(SLURM_\*\) cannot be read .*set JAX_COORD"):
+        of(slurm)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_PROCID", "8")
+    with pytest.raises(InputError, match=r"Slurm \(SLURM_\*\) cannot be read \(process 8 of 8\)"):
+        of(slurm)
+
+
+def test_what_open_mpi_says_of_its_launcher_can_be_damaged(monkeypatch):
+    damaged = OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "garbage"}
+    for name, value in damaged.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"the variables of Open MPI \(OMPI_\*\) cannot be read"):
+        of(damaged)
+
+
+@pytest.mark.parametrize("devices", ["a", "0,", "0;1", "-1", "\u0663"])
+def test_devices_of_a_process_are_numbers(devices):
+    with pytest.raises(InputError, match=r"JAX_LOCAL_DEVICE_IDS = .* must be numbers of devices from 0"):
+        of(BY_HAND, JAX_LOCAL_DEVICE_IDS=devices)
+
+
+def test_a_machine_with_tpu_chips_can_belong_to_no_pod(monkeypatch):
+    monkeypatch.setattr(ClusterEnv, "auto_detect_unset_distributed_params", lambda *_: (None, None, None, None))
+    assert cluster_environment.resolved({}, {}, seconds=1) is None
+
+    def unreachable(*_):
+        raise OSError("no metadata")
+
+    monkeypatch.setattr(ClusterEnv, "auto_detect_unset_distributed_params", unreachable)
+    with pytest.raises(NamedFailure, match=r"the machines of this TPU slice could not be found \(no metadata\)"):
+        cluster_environment.resolved({}, {}, seconds=1)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -132,6 +190,8 @@ def test_half_set_variables_are_named(given, message):
         ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES = 'two' must be a whole number >= 1"),
         ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1"}, "'10.0.0.1' must be HOST:PORT"),
         ({"JAX_COORDINATOR_ADDRESS": "host:99999"}, "'host:99999' must be HOST:PORT"),
+        ({"JAX_COORDINATOR_ADDRESS": "http://10.0.0.1:80"}, "'http://10.0.0.1:80' must be HOST:PORT"),
+        ({"JAX_COORDINATOR_ADDRESS": "host:\u0663\u0663"}, "must be HOST:PORT"),
     ],
 )
 def test_wrong_values_are_named(changed, message):

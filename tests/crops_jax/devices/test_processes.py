@@ -226,14 +226,22 @@ def test_several_processes_are_refused_by_a_program_for_one(monkeypatch):
 
 
 def test_times_of_a_cluster_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match=r"--cluster.heartbeat-seconds must be positive, found 0"):
-        processes.ClusterConfig(heartbeat_seconds=0)
+    for value in (0, -1, 86_401):
+        with pytest.raises(ValueError, match=rf"--cluster.heartbeat-seconds must be positive and .* found {value}"):
+            processes.ClusterConfig(heartbeat_seconds=value)
+        with pytest.raises(ValueError, match=rf"--cluster.initialisation-seconds must be .* found {value}"):
+            processes.ClusterConfig(initialisation_seconds=value)
 
 
-def test_the_times_of_a_cluster_are_those_of_the_flags(monkeypatch):
-    """A process whose others never come ends after the time that its flag names."""
+@pytest.fixture
+def second_of_two(monkeypatch):
     for name, value in {"COORDINATOR_ADDRESS": "127.0.0.1:9", "NUM_PROCESSES": "2", "PROCESS_ID": "1"}.items():
         monkeypatch.setenv(f"JAX_{name}", value)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+
+
+def test_the_times_of_a_cluster_are_those_of_the_flags(monkeypatch, second_of_two):
+    """JAX joins the processes only when all have come."""
     given = {}
 
     def initialize(**arguments):
@@ -241,8 +249,17 @@ def test_the_times_of_a_cluster_are_those_of_the_flags(monkeypatch):
         raise RuntimeError("DEADLINE_EXCEEDED")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    with pytest.raises(NamedFailure, match=r"did not find one another within 7 s \(DEADLINE_EXCEEDED\); .*--cluster.i"):
-        with processes.joined(processes.ClusterConfig(initialisation_seconds=7)):
+    monkeypatch.setattr(processes, "meet", lambda *arguments, **named: given.update(meet=(arguments, named)))
+    with pytest.raises(NamedFailure, match=r"JAX did not join the processes, which had all come \(DEADLINE_EXCEEDED\)"):
+        with processes.joined(processes.ClusterConfig(initialisation_seconds=700)):
             pass
-    assert (given["initialization_timeout"], given["heartbeat_timeout_seconds"]) == (7, 30)
+    assert given["meet"] == (("127.0.0.1:9", 2, 1), {"seconds": 700, "bind_address": ""})
+    assert 600 < given["initialization_timeout"] <= 700
+    assert given["heartbeat_timeout_seconds"] == 30
+
+
+def test_a_process_whose_others_never_come_does_not_reach_jax(monkeypatch, second_of_two):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("JAX was called"))
+    with pytest.raises(NamedFailure, match=r"process 1 of 2 could not meet the others at 127\.0\.0\.1:9 within 1 s"):
+        with processes.joined(processes.ClusterConfig(initialisation_seconds=1)):
+            pass

@@ -254,6 +254,14 @@ def test_a_folder_of_copies_that_cannot_be_is_status_2_and_says_what_to_set(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_of_copies_can_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CROPS_CACHE", "~/copies")
+    assert cache_folder("inputs") == tmp_path / "home" / "copies" / "inputs"
+    assert [file.name for file in tmp_path.iterdir()] == ["home"]
+
+
 def test_a_user_without_a_home_needs_only_a_folder_of_copies(logs, capfd, monkeypatch):
     """Kubernetes runs containers under numbers that no list of users has."""
     without_home(monkeypatch)
