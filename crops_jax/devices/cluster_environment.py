@@ -24,6 +24,8 @@ _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPEN_MPI_COUNT, _OPEN_MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 _OPEN_MPI_LAUNCHER = "OMPI_MCA_orte_hnp_uri"
+_BIND_ADDRESS = "JAX_COORDINATOR_BIND_ADDRESS"
+_JOB = ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "CROPS_JOB")
 _LAUNCHERS = {"slurm": "Slurm (SLURM_*)", "ompi": "Open MPI (OMPI_*)"}
 
 
@@ -96,19 +98,22 @@ def resolved(arguments: dict[str, Any], environment: Mapping[str, str], *, secon
     own = arguments.get("local_device_ids") or _device_ids(environment)
     method = arguments.get("cluster_detection_method")
     if method == "deactivate":
-        return arguments
+        return arguments | {"coordinator_bind_address": _bind_address(environment, arguments["coordinator_address"])}
+    if environment.get(_ADDRESS):
+        _address(environment)
     from jax._src.clusters import ClusterEnv  # jax.distributed.initialize calls it too, and joins at once
 
     try:
         address, count, index, own = ClusterEnv.auto_detect_unset_distributed_params(
-            environment.get(_ADDRESS), None, None, own, method, seconds
+            environment.get(_ADDRESS) or None, None, None, own, method, seconds
         )
         if count is not None and index is not None and not 0 <= index < count:
             raise ValueError(f"process {index} of {count}")
     except Exception as error:  # each launcher has errors of its own
         if method is None:
             raise NamedFailure(
-                f"the machines of this TPU slice could not be found ({one_line(error)}); call the same command again"
+                f"the machines of this TPU slice could not be found ({one_line(error)}); call the same command again, "
+                "or set TPU_SKIP_MDS_QUERY=1 where no metadata server exists"
             ) from error
         raise InputError(
             f"the variables of {_LAUNCHERS[method]} cannot be read ({one_line(error)}); set {_ADDRESS}, {_COUNT} and "
@@ -116,13 +121,34 @@ def resolved(arguments: dict[str, Any], environment: Mapping[str, str], *, secon
         ) from error
     if address is None or count is None or index is None:
         return None  # this machine has TPU chips but belongs to no pod
+    host, _, port = address.rpartition(":")
+    if ":" in host and not host.startswith("["):
+        address = f"[{host}]:{port}"  # Open MPI names an address of IPv6 without brackets
+    _check_address("the address of process 0", address)
     return {
         "coordinator_address": address,
+        "coordinator_bind_address": _bind_address(environment, address),
         "num_processes": count,
         "process_id": index,
         "local_device_ids": own,
         "cluster_detection_method": "deactivate",
     }
+
+
+def job_of(environment: Mapping[str, str]) -> str:
+    """Returns what the processes of one start have in common, and those of another start on the same machines have not.
+
+    It is the step of a job of Slurm, the job of Open MPI, or CROPS_JOB, and empty where no launcher says it.
+    """
+    return " ".join(f"{name}={environment[name]}" for name in _JOB if environment.get(name))
+
+
+def _bind_address(environment: Mapping[str, str], address: str) -> str:
+    """Returns where process 0 listens. JAX takes an empty variable for an address."""
+    if not (given := environment.get(_BIND_ADDRESS)):
+        return f"[::]:{address.rpartition(':')[2]}"
+    _check_address(_BIND_ADDRESS, given)
+    return given
 
 
 def _device_ids(environment: Mapping[str, str]) -> list[int] | None:
@@ -205,12 +231,19 @@ def _may_use_tpu(environment: Mapping[str, str]) -> bool:
 
 
 def _address(environment: Mapping[str, str]) -> str:
-    address = environment[_ADDRESS]
+    _check_address(_ADDRESS, environment[_ADDRESS])
+    return environment[_ADDRESS]
+
+
+def _check_address(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     is_port = port.isdecimal() and port.isascii() and 0 < int(port) < 65536
-    if not is_port or not host or "/" in host or host != host.strip():
-        raise InputError(f"{_ADDRESS} = {address!r} must be HOST:PORT of process 0, with a port that is free there")
-    return address
+    is_host = bool(host) and "/" not in host and host == host.strip()
+    if not is_port or not is_host or (":" in host) != (host.startswith("[") and host.endswith("]")):
+        raise InputError(
+            f"{name} = {address!r} must be HOST:PORT of process 0, with a port that is free there, and with an address "
+            "of IPv6 in brackets"
+        )
 
 
 def _number(environment: Mapping[str, str], name: str, *, minimum: int, default: int | None = None) -> int:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from crops_jax.devices.cluster_environment import membership, resolved, tpu_machines
+from crops_jax.devices.cluster_environment import job_of, membership, resolved, tpu_machines
 from crops_jax.devices.roll_call import meet
 from crops_jax.errors import AnotherProcessFailed, InputError, NamedFailure, explained, one_line
 from crops_jax.storage.names import shown
@@ -55,7 +55,8 @@ _PREFIX = "crops_jax"
 # the wait sooner.
 _PATIENCE_SECONDS = _MOST_SECONDS
 _JOINING_SECONDS = 60
-"""The shortest time in seconds that JAX has to join processes that have all come."""
+"""The time in seconds that JAX has to join processes that have all come."""
+_SHORTEST_SECONDS = 1.0
 # Parts of the messages with which XLA and JAX report that another process is lost.
 _LOST = ("gloo", "connection closed by peer", "connection reset by peer", "nccl", "coordination service", "heartbeat")
 
@@ -322,17 +323,17 @@ def _join(arguments: dict[str, Any], config: ClusterConfig) -> Processes | None:
         found["coordinator_address"],
         found["num_processes"],
         found["process_id"],
-        seconds=config.initialisation_seconds,
-        bind_address=os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", ""),
+        seconds=max(config.initialisation_seconds - (time.monotonic() - start), _SHORTEST_SECONDS),
+        bind_address=found["coordinator_bind_address"],
+        job=job_of(os.environ),
     )
-    left = config.initialisation_seconds - (time.monotonic() - start)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # JAX's own service would handle SIGTERM; crops_jax.training.guards handles it here, and SIGINT too.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             **found,
-            initialization_timeout=max(round(left), _JOINING_SECONDS),
+            initialization_timeout=_JOINING_SECONDS,
             heartbeat_timeout_seconds=config.heartbeat_seconds,
         )
     except RuntimeError as error:

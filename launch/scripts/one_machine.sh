@@ -27,7 +27,7 @@ if [[ -z ${JAX_COORDINATOR_ADDRESS:-} ]]; then
     port=${PORT:-$(free_port)}
     export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port
 fi
-export JAX_NUM_PROCESSES=$processes
+export JAX_NUM_PROCESSES=$processes CROPS_JOB=$$-$RANDOM
 
 started=()
 stopping=0
@@ -38,11 +38,14 @@ stop() {
     fi
 }
 # The trap comes before the first process, so that no signal ends the script and leaves processes behind.
-trap stop TERM INT
+trap stop TERM INT HUP
 
 for ((index = 0; index < processes && !stopping; index++)); do
-    JAX_PROCESS_ID=$index JAX_LOCAL_DEVICE_IDS=$index "$python" -m "$@" &
+    # With a group of its own, a process gets the signal of a terminal once, from this script.
+    set -m
+    JAX_PROCESS_ID=$index JAX_LOCAL_DEVICE_IDS=$index "$python" -m "$@" </dev/null &
     started+=("$!")
+    set +m
 done
 if ((stopping)); then
     stop # the signal may have come while a process was started
@@ -52,7 +55,7 @@ status=0
 failed_at=
 left=("${started[@]}")
 while ((${#left[@]})); do
-    running=" $(jobs -rp | tr '\n' ' ')"
+    running=" $(jobs -rp | tr '\n' ' ' || true)"
     still=()
     for process in "${left[@]}"; do
         if [[ $running == *" $process "* ]]; then
@@ -72,7 +75,7 @@ while ((${#left[@]})); do
         failed_at=
     fi
     if ((${#left[@]})); then
-        sleep 0.2
+        sleep 0.2 || true
     fi
 done
 if ((stopping && status == 0 && ${#started[@]} < processes)); then

@@ -106,6 +106,22 @@ def test_one_machine_passes_a_signal_on(tmp_path):
     assert started.wait(timeout=60) == 3
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_machine_passes_a_signal_of_its_group_on_once(number, tmp_path):
+    """A terminal sends Ctrl-C to the group of the script. A second signal would end a process before its checkpoint."""
+    end = f"trap 'echo told >> {tmp_path}/told-$JAX_PROCESS_ID; kill $waiting; exit 3' TERM INT HUP"
+    body = f"{end}; sleep 60 & waiting=$!; touch {tmp_path}/up-$JAX_PROCESS_ID; wait $waiting"
+    python = stand_in(tmp_path, "python", body)
+    command = ["bash", str(SCRIPTS / "one_machine.sh"), "2", "launch.train"]
+    environment = os.environ | {"PYTHON": str(python), "PORT": "7"}
+    started = subprocess.Popen(command, env=environment, start_new_session=True)
+    while started.poll() is None and len(list(tmp_path.glob("up-*"))) < 2:
+        os.sched_yield()
+    os.killpg(started.pid, number)
+    assert started.wait(timeout=60) == 3
+    assert [(tmp_path / f"told-{index}").read_text() for index in (0, 1)] == ["told\n"] * 2
+
+
 @pytest.mark.parametrize("status", [0, 3, 4])
 def test_the_slurm_job_starts_a_command_that_is_taken_and_is_put_back_when_interrupted(tmp_path, status):
     stand_in(tmp_path, "srun", f'printf "%s\\n" "$@" > {tmp_path}/arguments; exit {status}')

@@ -243,7 +243,7 @@ def test_a_second_program_with_the_port_of_the_first_does_not_end_it(job, tmp_pa
     soon = ["--cluster.initialisation-seconds", "3"]
     second = job.finish(tmp_path / "second", 2, 2, **both, extra={0: soon, 1: soon})
     assert [ended.status for ended in second] == [2, 4], second
-    assert "process 0 cannot listen at port" in second[0].errors
+    assert "process 0 cannot listen at [::]:" in second[0].errors
     assert "another program answers there" in second[1].errors
     for process in first:
         process.send_signal(signal.SIGTERM)

@@ -118,13 +118,25 @@ def test_open_mpi_5_numbers_its_processes_from_0():
         found(OPEN_MPI | address | {"OMPI_COMM_WORLD_RANK": "4"})
 
 
+def test_an_address_of_ipv6_has_brackets(monkeypatch):
+    with pytest.raises(InputError, match=r"'::1:29502' must be HOST:PORT .*IPv6 in brackets"):
+        found(BY_HAND | {"JAX_COORDINATOR_ADDRESS": "::1:29502"})
+    assert found(BY_HAND | {"JAX_COORDINATOR_ADDRESS": "[::1]:29502"})["coordinator_address"] == "[::1]:29502"
+    monkeypatch.setattr(ClusterEnv, "auto_detect_unset_distributed_params", lambda *_: ("::1:5", 2, 1, None))
+    detected = cluster_environment.resolved({"cluster_detection_method": "ompi"}, {}, seconds=1)
+    assert (detected["coordinator_address"], detected["coordinator_bind_address"]) == ("[::1]:5", "[::]:5")
+
+
 def of(environment, **variables):
     return cluster_environment.resolved(found(environment | variables), environment | variables, seconds=1)
 
 
 def test_what_jax_detects_is_known_before_it_joins(monkeypatch):
     by_hand = found(BY_HAND)
-    assert cluster_environment.resolved(by_hand, BY_HAND, seconds=1) == by_hand
+    listens = {"coordinator_bind_address": "[::]:1234"}
+    assert cluster_environment.resolved(by_hand, BY_HAND, seconds=1) == by_hand | listens
+    assert of(BY_HAND, JAX_COORDINATOR_BIND_ADDRESS="")["coordinator_bind_address"] == "[::]:1234"
+    assert of(BY_HAND, JAX_COORDINATOR_BIND_ADDRESS="0.0.0.0:7")["coordinator_bind_address"] == "0.0.0.0:7"
     slurm = SLURM | {"SLURM_STEP_NODELIST": "node[3-4]", "SLURM_JOB_ID": "7"}
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)  # JAX reads the environment of the process
@@ -134,6 +146,16 @@ def test_what_jax_detects_is_known_before_it_joins(monkeypatch):
     assert [detected[name] for name in ("num_processes", "process_id", "local_device_ids")] == numbers
     assert of(slurm, JAX_LOCAL_DEVICE_IDS="0,1")["local_device_ids"] == [0, 1]
     assert of(slurm, JAX_COORDINATOR_ADDRESS="other:1")["coordinator_address"] == "other:1"
+    assert of(slurm, JAX_COORDINATOR_ADDRESS="")["coordinator_address"] == detected["coordinator_address"]
+    assert cluster_environment.job_of(slurm | {"SLURM_STEP_ID": "0"}) == "SLURM_JOB_ID=7 SLURM_STEP_ID=0"
+    for name, value in {"ADDRESS": "other", "BIND_ADDRESS": "0.0.0.0", "BIND_ADDRESS ": "x"}.items():
+        variable = f"JAX_COORDINATOR_{name.strip()}"
+        with pytest.raises(InputError, match=rf"{variable} = '{value}' must be HOST:PORT"):
+            of(slurm, **{variable: value})
+    monkeypatch.setenv("JAX_COORDINATOR_PORT", "70000")
+    with pytest.raises(InputError, match=r"the address of process 0 = 'node3:70000' must be HOST:PORT"):
+        of(slurm)
+    monkeypatch.delenv("JAX_COORDINATOR_PORT")
     monkeypatch.setenv("SLURM_JOB_ID", "x")
     with pytest.raises(InputError, match=r"the variables of Slurm \(SLURM_\*\) cannot be read .*set JAX_COORD"):
         of(slurm)

@@ -237,6 +237,7 @@ def test_times_of_a_cluster_that_cannot_be_are_refused():
 def second_of_two(monkeypatch):
     for name, value in {"COORDINATOR_ADDRESS": "127.0.0.1:9", "NUM_PROCESSES": "2", "PROCESS_ID": "1"}.items():
         monkeypatch.setenv(f"JAX_{name}", value)
+    monkeypatch.setenv("CROPS_JOB", "mine")
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
 
 
@@ -253,9 +254,12 @@ def test_the_times_of_a_cluster_are_those_of_the_flags(monkeypatch, second_of_tw
     with pytest.raises(NamedFailure, match=r"JAX did not join the processes, which had all come \(DEADLINE_EXCEEDED\)"):
         with processes.joined(processes.ClusterConfig(initialisation_seconds=700)):
             pass
-    assert given["meet"] == (("127.0.0.1:9", 2, 1), {"seconds": 700, "bind_address": ""})
-    assert 600 < given["initialization_timeout"] <= 700
-    assert given["heartbeat_timeout_seconds"] == 30
+    arguments, named = given["meet"]
+    assert arguments == ("127.0.0.1:9", 2, 1)
+    assert 600 < named.pop("seconds") <= 700
+    assert named == {"bind_address": "[::]:9", "job": "CROPS_JOB=mine"}
+    assert (given["initialization_timeout"], given["heartbeat_timeout_seconds"]) == (60, 30)
+    assert given["coordinator_bind_address"] == "[::]:9"
 
 
 def test_a_process_whose_others_never_come_does_not_reach_jax(monkeypatch, second_of_two):

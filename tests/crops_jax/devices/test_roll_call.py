@@ -1,6 +1,8 @@
 """Processes as threads that meet over real sockets of this machine."""
 
 import contextlib
+import errno
+import hashlib
 import socket
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -40,6 +42,10 @@ def connected(address):
             return socket.create_connection((host, int(port)), timeout=60)
         except ConnectionRefusedError:
             continue
+
+
+def greeting(numbers):
+    return f"crops_jax roll call {hashlib.sha256(b'').hexdigest()[:16]} {numbers}".encode()
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 2, 0]])
@@ -82,7 +88,7 @@ def test_a_port_that_is_taken_is_an_error_of_the_user(address, start, monkeypatc
     with socket.create_server(("0.0.0.0", int(address.split(":")[1]))):
         found = start(address, 2, 0, seconds=60).result(60)
     assert isinstance(found, InputError)
-    assert "process 0 cannot listen at port" in str(found)
+    assert "process 0 cannot listen at :" in str(found)
     assert "choose another port" in str(found)
 
 
@@ -93,7 +99,8 @@ def test_a_port_that_is_freed_in_time_is_taken(address, start):
     assert [result.result(60) for result in results] == [None] * 2
 
 
-def test_one_number_is_given_to_one_process(address, start):
+def test_one_number_is_given_to_one_process(address, start, monkeypatch):
+    monkeypatch.setattr(roll_call, "_TAKEN_SECONDS", 0.5)
     first, one, two = (start(address, 3, index, seconds=60) for index in (0, 1, 1))
     refused = wait([one, two], timeout=60, return_when=FIRST_COMPLETED).done.pop().result(0)
     assert isinstance(refused, InputError)
@@ -111,18 +118,53 @@ def test_processes_of_different_counts_do_not_join(address, start):
     assert first.result(60) is None
 
 
+def test_a_process_that_lives_makes_place_for_none_and_a_lost_one_for_its_successor(address, start):
+    """The successor asks again until the connection of the lost one is known to be broken."""
+    first = start(address, 3, 0, seconds=60)
+    with connected(address) as lost:
+        lost.sendall(greeting("3 1\n"))
+        successor = start(address, 3, 1, seconds=60)
+        assert start(address, 3, 1, seconds=0.5).exception(60) is None
+        assert not successor.done()
+    assert start(address, 3, 2, seconds=60).result(60) is None
+    assert [first.result(60), successor.result(60)] == [None, None]
+
+
+def test_processes_of_two_starts_do_not_join(address, start):
+    first = start(address, 2, 0, seconds=60, job="a")
+    other = start(address, 2, 1, seconds=1, job="b").result(60)
+    assert isinstance(other, NamedFailure)
+    assert start(address, 2, 1, seconds=60, job="a").result(60) is None
+    assert first.result(60) is None
+
+
+def test_process_0_says_for_whom_it_waits(address, start, monkeypatch, capsys):
+    monkeypatch.setattr(roll_call, "_NOTE_SECONDS", 0.3)
+    start(address, 3, 0, seconds=1).result(60)
+    assert "process 0 waits for 2 of 3 processes (number 1, 2)" in capsys.readouterr().err
+
+
+def test_too_few_files_are_named():
+    class Listener:
+        def accept(self):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(NamedFailure, match=r"Too many open files.*ulimit -n"):
+        roll_call._accepted(Listener())
+
+
 def test_a_process_that_died_can_come_again(address, start):
     first = start(address, 3, 0, seconds=60)
     with connected(address) as died:
-        died.sendall(b"crops_jax roll call 3 1\n")
+        died.sendall(greeting("3 1\n"))
     with connected(address) as died:
-        died.sendall(b"crops_jax roll call 3 ")  # half a line
+        died.sendall(greeting("3 "))  # half a line
     others = [start(address, 3, index, seconds=60) for index in (1, 2)]
     assert [other.result(60) for other in others] == [None] * 2
     assert first.result(60) is None
 
 
-@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 1000, b"crops_jax roll call 2 x\n", b"\n"])
+@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 1000, b"crops_jax roll call j 2 x\n", b"\n"])
 def test_process_0_takes_no_other_program_for_a_process(noise, address, start):
     first = start(address, 2, 0, seconds=60)
     with connected(address) as other:
