@@ -55,7 +55,8 @@ status=0
 failed_at=
 left=("${started[@]}")
 while ((${#left[@]})); do
-    running=" $(jobs -rp | tr '\n' ' ' || true)"
+    # A signal of the group ends the substitution; the next one tells who runs.
+    running=" $(jobs -rp | tr '\n' ' ')" || continue
     still=()
     for process in "${left[@]}"; do
         if [[ $running == *" $process "* ]]; then

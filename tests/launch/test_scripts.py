@@ -1,5 +1,6 @@
 """The scripts that start several processes, with stand-ins for what they call."""
 
+import functools
 import json
 import os
 import re
@@ -114,7 +115,9 @@ def test_one_machine_passes_a_signal_of_its_group_on_once(number, tmp_path):
     python = stand_in(tmp_path, "python", body)
     command = ["bash", str(SCRIPTS / "one_machine.sh"), "2", "launch.train"]
     environment = os.environ | {"PYTHON": str(python), "PORT": "7"}
-    started = subprocess.Popen(command, env=environment, start_new_session=True)
+    # A shell that runs the tests in the background ignores SIGINT, and so would the script.
+    heard = functools.partial(signal.signal, number, signal.SIG_DFL)
+    started = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=heard)
     while started.poll() is None and len(list(tmp_path.glob("up-*"))) < 2:
         os.sched_yield()
     os.killpg(started.pid, number)
