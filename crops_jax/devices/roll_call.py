@@ -52,12 +52,12 @@ def meet(address: str, count: int, index: int, *, seconds: float, bind_address: 
       NamedFailure: the others did not come, or process 0 was not reached.
     """
     deadline = time.monotonic() + seconds
-    greeting = f"{_GREETING} {hashlib.sha256(job.encode()).hexdigest()[:16]} {count}"
+    mark = hashlib.sha256(job.encode()).hexdigest()[:16]
     if index == 0:
         with _listening(bind_address or f":{address.rpartition(':')[2]}", deadline) as listener:
-            _call(listener, greeting, count, deadline, seconds)
+            _call(listener, mark, count, deadline, seconds)
     else:
-        _report(address, f"{greeting} {index}\n", count, index, deadline, seconds)
+        _report(address, f"{_GREETING} {mark} {count} {index}\n", count, index, deadline, seconds)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def _listening(address: str, deadline: float) -> Iterator[socket.socket]:
         yield listener
 
 
-def _call(listener: socket.socket, greeting: str, count: int, deadline: float, seconds: float) -> None:
+def _call(listener: socket.socket, mark: str, count: int, deadline: float, seconds: float) -> None:
     """Waits for the other processes and gives them leave. Raises NamedFailure when one is missing at the deadline."""
     listener.setblocking(False)
     note = time.monotonic() + _NOTE_SECONDS
@@ -121,7 +121,7 @@ def _call(listener: socket.socket, greeting: str, count: int, deadline: float, s
                     continue
                 lines[connection] += received
                 is_whole = b"\n" in lines[connection]
-                answer = _greeted(lines[connection], greeting, count, present, connection) if is_whole else ""
+                answer = _greeted(lines[connection], mark, count, present, connection) if is_whole else ""
                 if answer:
                     _sent(connection, f"{answer}\n")
                 if answer or not received or len(lines[connection]) > _MOST_BYTES:
@@ -133,16 +133,14 @@ def _call(listener: socket.socket, greeting: str, count: int, deadline: float, s
             _sent(connection, f"{_GO}\n")
 
 
-def _greeted(
-    line: bytes, greeting: str, count: int, present: dict[int, socket.socket], connection: socket.socket
-) -> str:
+def _greeted(line: bytes, mark: str, count: int, present: dict[int, socket.socket], connection: socket.socket) -> str:
     """Notes the process that sent a line, and returns the answer to one that cannot take part."""
     said = line.decode("ascii", "replace").split("\n")[0]
     words = said.removeprefix(_GREETING).split()
     if not said.startswith(f"{_GREETING} ") or len(words) != 3 or not all(word.isdecimal() for word in words[1:]):
         return f"{_REFUSED}this is a roll call of crops_jax"
     theirs, number = map(int, words[1:])
-    if words[0] != greeting.split()[-2]:
+    if words[0] != mark:
         return _OTHER
     if theirs != count:
         return f"{_REFUSED}process 0 was started as one of {count} processes, and this one as one of {theirs}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops_jax.errors import InputError, one_line
-from data.backends.sql import quoted_files, quoted_name
+from data.backends.sql import quoted_files, quoted_name, quoted_text
 from data.conversion.json_lines import LINE_BYTES, text_lines
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def reader(connection: duckdb.DuckDBPyConnection, name: str, number: int, part: 
         case "feather":
             connection.register(f"files {name} {number}", _feather(part.files))
             return quoted_name(f"files {name} {number}")
-    columns = ", ".join(f"'{column}': 'VARCHAR'" for column in part.columns)
+    columns = ", ".join(f"{quoted_text(column)}: 'VARCHAR'" for column in part.columns)
     return (
         f"read_csv({paths}, header = false, auto_detect = false, delim = '\t', quote = '', escape = '', "
         f"columns = {{{columns}}}, max_line_size = {LINE_BYTES})"

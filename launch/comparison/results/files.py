@@ -63,7 +63,12 @@ class Result:
     @property
     def name(self) -> str:
         """The name of the cell."""
-        return f"{self.system}-{self.architecture}-{self.seed}"
+        return f"{self.pair}-{self.seed}"
+
+    @property
+    def pair(self) -> str:
+        """The name of the system with its architecture, as that of a cell."""
+        return f"{self.system}-{self.architecture}"
 
 
 def measured(values: Iterable[float], *, fingerprint: str, with_values: bool = True) -> Measured:
@@ -104,7 +109,7 @@ def read_result(file: Path) -> Result:
     )
 
 
-def tuning_file(results: Path, cell: Cell) -> Path:
+def tuning_file(results: Path, cell: Cell | Result) -> Path:
     """Returns the file of the learning rates that were tried for the system and architecture of a cell."""
     return results / f"{cell.pair}.tuning.json"
 
@@ -132,8 +137,7 @@ def stored_tuning(results: Path, among: Sequence[Result]) -> dict[str, dict[floa
     Returns:
       The name of a system with its architecture, such as nce-transformer -> factor -> dev recall.
     """
-    pairs = dict.fromkeys(f"{one.system}-{one.architecture}" for one in among)
-    files = {pair: results / f"{pair}.tuning.json" for pair in pairs}
+    files = {one.pair: tuning_file(results, one) for one in among}
     return {
         pair: {float(factor): recall for factor, recall in read_tuning(file).items()}
         for pair, file in files.items()
