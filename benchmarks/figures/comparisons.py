@@ -100,8 +100,8 @@ def headline(found: Compared) -> str:
         if (texts := [_with_held_parts(one) for one in found.claims if one.verdict == verdict])
     ]
     origin = (
-        f"A generated world. {_described(found)} These are {amount(len(found.claims))} claims, most of them the "
-        "paper's. A claim is about CT and QR unless it says otherwise; "
+        f"A generated world. {_described(found, chosen)} These are {amount(len(found.claims))} claims, most of them "
+        "the paper's. A claim is about CT and QR unless it says otherwise; "
         "[Comparison](docs/comparison.md#claims-of-the-paper) has the differences that decide on each:"
     )
     return "\n\n".join([_table(found.comparison, chosen), origin, "\n".join(lists)])
@@ -252,10 +252,11 @@ def _difference(found: Difference) -> str:
     return f"{signed(found.estimate.value)} ({signed(found.low_holm)} to {signed(found.high_holm)})"
 
 
-def _described(found: Compared) -> str:
-    """The seeds, the command, the wall time and the machine, in sentences."""
+def _described(found: Compared, shown: Sequence[Trained] = ()) -> str:
+    """The seeds of the systems shown (all, if none is given), the command, the wall time and the machine."""
     cells = [result for one in found.comparison.trained for result in one.results]
-    seeds = sorted({len(one.results) for one in found.comparison.trained if one.architecture != "none"})
+    shown = shown or found.comparison.trained
+    seeds = sorted({len(one.results) for one in shown if one.architecture != "none"})
     hours = (found.setting.shared_seconds + sum(one.conditions.seconds for one in cells)) / 3600
     machines = sorted({f"{one.conditions.processor}, {one.conditions.cores} cores" for one in cells})
     packages = sorted({", ".join(f"{key} {value}" for key, value in one.conditions.packages.items()) for one in cells})

@@ -11,8 +11,10 @@ import tyro
 from crops_jax.errors import InputError
 from crops_jax.program.help_rules import FlagGroups
 from crops_jax.storage import InputPath, LocalPath, OtherFlags
+from data.world.presets import PRESETS, named_by
 from launch.comparison.real.settings import RealSet, real_set
 
+_LARGE_WORLD = ("--world", "large")
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
 
 
@@ -34,7 +36,8 @@ class CompareArguments:
     systems: str = ""
     """The systems to train, separated by commas. The default is all of them."""
     seeds: int | None = None
-    """The number of seeds of each system. The default is 3, or 2 with --fast."""
+    """The number of seeds of each system. The default is 3 for the systems of the paper's tables and of the ablations,
+    and 2 for the others. With --fast it is 2 for all, and with --real 3."""
     logs: InputPath = ""
     """Log tables to compare on, instead of a generated world; --from is needed with it."""
     from_time: Annotated[str, tyro.conf.arg(name="from")] = ""
@@ -49,10 +52,10 @@ class CompareArguments:
     """Further flags of data.simulate, in one string. The default is "--world large", or a small world with --fast."""
     transformer: LocalPath | None = None
     """The base configuration of the transformer towers: a module of configs/, or a path to one. The default is
-    generated_world for the default world, and tiny_cpu with --world, --logs or --fast."""
+    generated_world for the large world, and tiny_cpu for others, with --logs and with --fast."""
     hashed: LocalPath | None = None
-    """The base configuration of the towers of hashed IDs. The default is generated_world_hashed for the default world,
-    and tiny_hashed with --world, --logs or --fast."""
+    """The base configuration of the towers of hashed IDs. The default is generated_world_hashed for the large world,
+    and tiny_hashed for others, with --logs and with --fast."""
     steps: int | None = None
     """The number of training steps of every system. The default is 1000, or 30 with --fast. With --real, the default
     follows from the number of pairs, and it is the number of the systems that learn from pairs."""
@@ -67,11 +70,11 @@ class CompareArguments:
     warm_start: Literal["catalogue", "none"] | None = None
     """With "catalogue", an encoder of each architecture is first trained on pairs of titles and documents
     (data.pretraining_pairs). Every system then starts from it, and the one of the transformer towers also gives the
-    similarity of two queries in mining. The default is catalogue for the default world, and none with --world,
-    --logs or --fast."""
+    similarity of two queries in mining. The default is catalogue for the large world, and none for others,
+    with --logs and with --fast."""
     warm_start_flags: OtherFlags | None = None
     """Further flags of launch.train for the encoders that every system starts from, in one string. For the
-    default world it is by default 5 epochs with 128 pairs in a batch."""
+    large world it is by default 5 epochs with 128 pairs in a batch."""
     mine_flags: OtherFlags = ""
     """Further flags of data.mine for every system, in one string."""
     records_flags: OtherFlags = ""
@@ -154,7 +157,8 @@ class Budget:
     hashed: str
     warm_start: bool
     warm_start_flags: OtherFlags
-    seeds: int
+    seeds: int | None
+    """The number of seeds of every system. None: that of `System.seeds`."""
     steps: int
     """The number of training steps. 0: the number that the epochs of a real data set take."""
     learning_rate_factors: tuple[float, ...]
@@ -166,14 +170,15 @@ _WARM_START_FLAGS = "--data.documents-per-query 1 --data.queries-per-batch 128 -
 def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
     small, real = arguments.fast, arguments.real_settings
-    generated = not small and not arguments.logs and arguments.world is None
+    world = shlex.split(arguments.world) if arguments.world is not None else _LARGE_WORLD
+    generated = not small and not arguments.logs and named_by(world) is PRESETS["large"]
     warm_start = (arguments.warm_start or ("catalogue" if generated else "none")) == "catalogue"
     defaults: dict[str, Any] = {
-        "world": _FAST_WORLD if small else "--world large",
+        "world": _FAST_WORLD if small else shlex.join(_LARGE_WORLD),
         "transformer": "generated_world" if generated else "tiny_cpu",
         "hashed": "generated_world_hashed" if generated else "tiny_hashed",
         "warm_start_flags": _WARM_START_FLAGS if generated and warm_start else "",
-        "seeds": 2 if small else 3,
+        "seeds": 2 if small else None,
         "steps": 30 if small else 0 if real else 1000,
         "learning_rate_factors": real.learning_rate_factors if real else (1.0,),
     }

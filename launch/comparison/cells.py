@@ -50,15 +50,18 @@ class Cell:
         return dataclasses.replace(self, system=self.systems[self.system.reranks])
 
 
-def cells_of(systems: Sequence[System], *, seeds: int, among: Mapping[str, System] = SYSTEMS) -> list[Cell]:
+def cells_of(systems: Sequence[System], *, seeds: int | None, among: Mapping[str, System] = SYSTEMS) -> list[Cell]:
     """Returns the cells, seed by seed, so that a table that is not finished has every system.
 
-    A system that does not learn and whose tower is "none" has one cell. `among` has all systems of the comparison.
+    A system that does not learn and whose tower is "none" has one cell. With None for `seeds`, each system has its own
+    number of them. `among` has all systems of the comparison.
     """
+    seeds_of = {system.name: system.seeds if seeds is None else seeds for system in systems}
     return [
         Cell(system=system, architecture=architecture, seed=seed, systems=among)
-        for seed in range(seeds)
+        for seed in range(max(seeds_of.values(), default=0))
         for system in systems
+        if seed < seeds_of[system.name]
         for architecture in system.architectures
         if seed == 0 or architecture != "none"
     ]

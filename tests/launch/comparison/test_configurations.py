@@ -81,5 +81,16 @@ def test_the_fast_form_fills_in_defaults_and_what_is_given_wins():
     fast = budget_of(CompareArguments(output="o", fast=True, steps=7))
     assert (fast.seeds, fast.steps, fast.learning_rate_factors) == (2, 7, (1.0,))
     assert "--documents" in fast.world
-    assert (BUDGET.seeds, BUDGET.world) == (3, "--world large")
+    assert (BUDGET.seeds, BUDGET.world) == (None, "--world large")
     assert BUDGET.learning_rate_factors == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("world", "large"), [(None, True), ("--world large --seed 1", True), ("--seed=1 --world=large", True), ("", False)]
+)
+def test_the_large_world_has_its_recipe_also_with_further_flags(world, large):
+    """A world of another seed is to be compared under the recipe of the default one."""
+    found = budget_of(CompareArguments(output="o", world=world))
+    expected = ("generated_world", "generated_world_hashed", True) if large else ("tiny_cpu", "tiny_hashed", False)
+    assert (found.transformer, found.hashed, found.warm_start) == expected
+    assert found.warm_start_flags == (BUDGET.warm_start_flags if large else "")

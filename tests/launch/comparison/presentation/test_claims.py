@@ -10,6 +10,7 @@ import pytest
 from launch.comparison.measures import HIDDEN
 from launch.comparison.presentation.claims import (
     CLAIMS,
+    FEWEST_SEEDS,
     HELD,
     NOT_RUN,
     NOT_SHOWN,
@@ -25,6 +26,7 @@ from launch.comparison.presentation.claims import (
 )
 from launch.comparison.results.statistics import Difference, Estimate
 from launch.comparison.results.table import Comparison, Pair, Trained, compare_results
+from launch.comparison.systems import SYSTEMS
 from tests.launch.comparison.results.made_up import made_up_result
 
 CT, QR = "ct_recall@100", "qr_recall@100"
@@ -221,3 +223,9 @@ def test_the_file_has_a_row_for_each_comparison():
     ]
     assert (rows[0]["difference"], rows[0]["low_holm"], rows[0]["queries"]) == ("0.02", "0.01", "500")
     assert "traffic" in rows[2]["evidence"]
+
+
+def test_the_default_number_of_seeds_decides_every_claim():
+    claimed = {name for pair in claimed_pairs() for name in (pair.system, pair.other)}
+    assert len(claimed) > 10
+    assert [name for name in claimed if SYSTEMS[name].seeds < FEWEST_SEEDS] == []
