@@ -14,7 +14,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from crops_jax.errors import InputError, NamedFailure, one_line
 
@@ -98,15 +98,18 @@ def _call(listener: socket.socket, mark: str, count: int, deadline: float, secon
         lines: dict[socket.socket, bytes] = {}
         present: dict[int, socket.socket] = {}
         while len(present) < count - 1 or not all(map(_is_open, present.values())):
-            missing = [number for number in range(1, count) if number not in present]
-            named = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+            absent = count - 1 - len(present)
             if time.monotonic() >= deadline:
                 raise NamedFailure(
-                    f"{len(missing)} of {count} processes did not come within {seconds:g} s (number {named}); check "
-                    "that all were started with the address of process 0, or raise --cluster.initialisation-seconds"
+                    f"{absent} of {count} processes did not come within {seconds:g} s (number "
+                    f"{_absent(present, count)}); check that all were started with the address of process 0, or raise "
+                    "--cluster.initialisation-seconds"
                 )
             if time.monotonic() >= note:
-                print(f"process 0 waits for {len(missing)} of {count} processes (number {named})", file=sys.stderr)
+                print(
+                    f"process 0 waits for {absent} of {count} processes (number {_absent(present, count)})",
+                    file=sys.stderr,
+                )
                 note = time.monotonic() + _NOTE_SECONDS
             for key, _ in selector.select(_POLL_SECONDS):
                 if key.fileobj is listener:
@@ -131,6 +134,12 @@ def _call(listener: socket.socket, mark: str, count: int, deadline: float, secon
                     connection.close()
         for connection in present.values():
             _sent(connection, f"{_GO}\n")
+
+
+def _absent(present: Collection[int], count: int) -> str:
+    """Returns the numbers of the first processes that have not come."""
+    numbers = [str(number) for number in range(1, count) if number not in present]
+    return ", ".join([*numbers[:_SHOWN], "..."] if len(numbers) > _SHOWN else numbers)
 
 
 def _greeted(line: bytes, mark: str, count: int, present: dict[int, socket.socket], connection: socket.socket) -> str:

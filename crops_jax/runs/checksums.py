@@ -15,6 +15,9 @@ from jaxtyping import Array, Int32
 from crops_jax.devices.hashing import finalised
 from crops_jax.devices.sharding import path_name
 
+CHECKSUM_MODULUS = 1 << 32
+"""The number below which every checksum is, of arrays and of samples."""
+
 
 def tree_checksums(tree: Any) -> dict[str, int]:
     """Returns the checksum of each array in a tree by the path of the array (`path_name`).
@@ -41,9 +44,9 @@ def _host_checksum(array: np.ndarray) -> int:
     total = 0
     for start in range(0, len(words), _BLOCK_WORDS):
         block = words[start : start + _BLOCK_WORDS].astype(np.uint32)
-        shifted = factors[: len(block)] + np.uint32(2 * start % SAMPLES_MODULUS)
+        shifted = factors[: len(block)] + np.uint32(2 * start % CHECKSUM_MODULUS)
         total += int((block * shifted).sum(dtype=np.uint32))
-    return total % SAMPLES_MODULUS
+    return total % CHECKSUM_MODULUS
 
 
 @functools.partial(jax.jit, inline=False)
@@ -53,15 +56,13 @@ def _checksum(array: jax.Array) -> jax.Array:
     index = jnp.zeros(array.shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(array.ndim)):
-        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % (1 << 32))
+        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % CHECKSUM_MODULUS)
         stride *= array.shape[axis]
     return (words.astype(jnp.uint32) * (2 * index + 1)).sum(dtype=jnp.uint32)
 
 
 SAMPLES_FIELD = "samples_checksum"
-"""The field of metrics.jsonl that holds the sum over the steps since the previous line, modulo SAMPLES_MODULUS."""
-
-SAMPLES_MODULUS = 1 << 32
+"""The field of metrics.jsonl that holds the sum over the steps since the previous line, modulo CHECKSUM_MODULUS."""
 
 
 def batch_checksum(batch: Any, step: Int32[Array, ""]) -> Int32[Array, ""]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from crops_jax.artifacts.json_fields import typed
 from crops_jax.config.stored import CONFIG, read_sections
-from crops_jax.errors import InputError
 from crops_jax.runs.checkpoint_folder import FOLDER, best_step, read_progress, saved_steps
 from crops_jax.runs.log import GOODPUT, METRICS, read_goodput, read_metrics
 from crops_jax.runs.step_times import newest_times
@@ -63,9 +62,8 @@ def _numbers(file: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the lines of a log. Raises InputError when a value that the status reads is no number."""
     for line in lines:
         for name, value in line.items():
-            is_read = name in _METRICS or "seconds" in name
-            if is_read and not (isinstance(value, int | float) and not isinstance(value, bool)):
-                raise InputError(f"{file}: {name} is {value!r} in a line, and must be a number; remove the line")
+            if name in _METRICS or "seconds" in name:
+                typed(file, name, value, int, float, remedy="remove the line that has it")
     return lines
 
 

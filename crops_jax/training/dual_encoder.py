@@ -184,7 +184,7 @@ class _DualEncoderTask:
 
     def fields(self, metrics: StepMetrics, sums: Mapping[str, int | float], *, skipped: int) -> dict[str, Any]:
         counters = {name: value for name, value in sums.items() if name not in LEVEL_SUMS}
-        counters[checksums.SAMPLES_FIELD] %= checksums.SAMPLES_MODULUS
+        counters[checksums.SAMPLES_FIELD] %= checksums.CHECKSUM_MODULUS
         return {
             "loss": finite_number(metrics.loss),
             **({} if metrics.distillation is None else {"distillation_loss": finite_number(metrics.distillation)}),

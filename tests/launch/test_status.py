@@ -94,12 +94,12 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "changed", "words"),
     [
-        ("metrics.jsonl", {"step": "x"}, "step is 'x' in a line, and must be a number; remove the line"),
-        ("metrics.jsonl", {"loss": None}, "loss is None in a line"),
-        ("metrics.jsonl", {"examples_per_second": [1]}, r"examples_per_second is \[1\] in a line"),
-        ("goodput.jsonl", {"seconds": "1"}, "seconds is '1' in a line"),
-        ("goodput.jsonl", {"steps": True}, "steps is True in a line"),
-        ("goodput.jsonl", {"step_seconds_min": {}}, "step_seconds_min is {} in a line"),
+        ("metrics.jsonl", {"step": "x"}, 'step must be a number, found "x"; remove the line'),
+        ("metrics.jsonl", {"loss": None}, "loss must be a number, found null"),
+        ("metrics.jsonl", {"examples_per_second": [1]}, r"examples_per_second must be a number, found \[1\]"),
+        ("goodput.jsonl", {"seconds": "1"}, 'seconds must be a number, found "1"'),
+        ("goodput.jsonl", {"steps": True}, "steps must be a number, found true"),
+        ("goodput.jsonl", {"step_seconds_min": {}}, "step_seconds_min must be a number, found {}"),
     ],
 )
 def test_a_line_with_something_other_than_a_number_is_named(run, file, changed, words):

@@ -153,6 +153,11 @@ def test_the_claims_have_their_differences_and_verdicts(folder):
     assert verdict == "held |"
     assert evidence.startswith("CT Recall@100 +0.210 (")
     assert rows["CroPS retrieves more than NCE"][1] == "not run |"
+    write_cells(folder / "generated_world_seed_1")
+    second = comparison_markdown("generated_world_seed_1_claims", folder=folder)
+    kept = [row for row in claims_table(found).splitlines() if not row.endswith("| not run |")]
+    assert second.splitlines() == kept
+    assert len(kept) == 2 + 5
 
 
 def test_without_results_there_is_no_table_and_no_failure(tmp_path):

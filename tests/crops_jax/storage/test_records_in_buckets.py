@@ -16,7 +16,7 @@ from crops_jax.records import RecordSource, splits, write_records
 from crops_jax.records.text_index import text_index_path
 from crops_jax.records.tfrecord import index_path
 from crops_jax.runs import checkpoints
-from crops_jax.runs.checksums import SAMPLES_FIELD, SAMPLES_MODULUS, batch_checksum
+from crops_jax.runs.checksums import CHECKSUM_MODULUS, SAMPLES_FIELD, batch_checksum
 from crops_jax.runs.folder import check_positives
 from crops_jax.runs.log import read_metrics
 from crops_jax.storage.inputs import local_copy
@@ -255,5 +255,5 @@ def test_two_processes_train_on_the_samples_of_the_disk(s3, tmp_path):
     assert s3.bytes_read("tfrecord-00000-of-00002") > 0
     assert not list((tmp_path / "cache").rglob("*.tfrecord-?????-of-?????"))
     expected = batches(RecordSource(local), TINY, num_steps=6)
-    sums = [int(batch_checksum(batch, np.int32(step))) % SAMPLES_MODULUS for step, batch in enumerate(expected)]
+    sums = [int(batch_checksum(batch, np.int32(step))) % CHECKSUM_MODULUS for step, batch in enumerate(expected)]
     assert [line[SAMPLES_FIELD] for line in read_metrics(tmp_path / "run")] == sums
