@@ -155,11 +155,14 @@ class BatchReader:
                 batch.labelled_scores[row, :count] = record.labelled_scores
         return batch
 
-    def with_row_counts(self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, multiple: int) -> "BatchReader":
+    def with_row_counts(
+        self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, steps: int, multiple: int
+    ) -> "BatchReader":
         """Returns this reader with numbers of rows that suit the run.
 
         Args:
           samples: some batches of the run, as `__call__` takes them. Their texts are measured.
+          steps: the number of steps of the whole run.
           multiple: each number of rows is a multiple of this.
         """
         measured = [
@@ -169,7 +172,7 @@ class BatchReader:
         documents = queries * self.columns
         texts = [queries + documents] if self.shared_towers else [queries, documents]
         counts = [
-            row_counts(needed, texts=number, multiple=multiple)
+            row_counts(needed, texts=number, steps=steps, multiple=multiple)
             for needed, number in zip(zip(*measured), texts, strict=True)
         ]
         return dataclasses.replace(self, rows=tuple(counts))

@@ -68,7 +68,7 @@ def batches(
     reader = BatchReader.create(source, config, groups=groups, own_groups=tuple(own))
     measured = min(num_steps, _MEASURED_BATCHES, max(1, _MEASURED_RECORDS // size))
     reader = reader.with_row_counts(
-        [np.asarray(order[i]) for i in range(measured)], multiple=config.training.micro_batches
+        [np.asarray(order[i]) for i in range(measured)], steps=num_steps, multiple=config.training.micro_batches
     )
     return _read(order[start_step:num_steps], reader, config)
 

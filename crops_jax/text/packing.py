@@ -22,8 +22,10 @@ MAX_SHAPES = 4
 """The maximum number of different numbers of rows for which programs are compiled."""
 
 _TOKENS_PER_SEGMENT = 4
-_HEADROOM = 1.1
+_HEADROOM = 1.07
 _MIN_SAVING = 0.05
+_COMPILATION_STEPS = 50
+"""The number of steps that take about as long as the compilation of a step: 10 to 40 on a CPU, more on accelerators."""
 # The numbers of rows of a batch that is not full.
 _SMALL_BATCHES = (8, 64)
 
@@ -146,20 +148,30 @@ def lay_out(
     return tokens.reshape(num_rows, row_tokens), segments.reshape(num_rows, row_tokens), places
 
 
-def row_counts(measured: Sequence[int], *, texts: int, multiple: int = 1) -> tuple[int, ...]:
+def row_counts(measured: Sequence[int], *, texts: int, steps: int, multiple: int = 1) -> tuple[int, ...]:
     """Returns the numbers of rows to compile for, ascending, at most MAX_SHAPES; the last one holds any batch.
+
+    A step is compiled for each number that some batch has. So a further number pays only where the rows that it saves
+    over the run, as a number of whole steps, exceed the compilation. The last one is hardly ever needed, since the one
+    before it holds some more rows than any measured batch. That one is rounded up to four binary digits, so that a
+    run of another seed, whose batches differ a little, mostly finds its program in the compilation cache.
 
     Args:
       measured: the numbers of rows that some batches of the run needed.
       texts: the number of texts of a group; this many rows always suffice.
+      steps: the number of steps of the run.
       multiple: each number of rows is a multiple of this.
     """
-    candidates = [max(measured) * _HEADROOM, max(measured), np.median(measured)] if len(measured) else []
     counts = [-(-texts // multiple) * multiple]
-    for rows in candidates:
+    if not len(measured):
+        return tuple(counts)
+    roomy = int(np.ceil(max(measured) * _HEADROOM))
+    unit = 1 << max(roomy.bit_length() - 4, 0)
+    for rows in (-(-roomy // unit) * unit, max(measured), np.median(measured)):
         rounded = -(-int(np.ceil(rows)) // multiple) * multiple
-        # Compiling a program takes time, so a number that is hardly smaller than the next one is left out.
-        if 0 < rounded <= counts[-1] * (1 - _MIN_SAVING):
+        saving = 1 - rounded / counts[-1]
+        saved_steps = steps * np.mean(np.asarray(measured) <= rounded) * saving
+        if rounded > 0 and saving >= _MIN_SAVING and (len(counts) == 1 or saved_steps > _COMPILATION_STEPS):
             counts.append(rounded)
     return tuple(sorted(counts))
 

@@ -22,8 +22,8 @@ from crops_jax.training.step import make_train_step
 
 # The share of padding in packed texts of mixed lengths.
 _PADDING = 0.1
-# The length of the run that the learning rate is defined by. The compiled program does not depend on it.
-_STEPS = 1000
+_STEPS = 100_000
+"""The length of the run: a long one, which has several numbers of rows. The learning rate is defined by it too."""
 _GIB = 1 << 30
 
 
@@ -125,8 +125,8 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
 
     The number of rows of a group is the smaller of two numbers: the rows that its texts need when each has exactly its
     length, and the rows that hold their tokens with a tenth of padding, as texts of mixed lengths do. It is then
-    rounded as in `packing.row_counts`. Each query is assumed to have data.labels_per_query labelled documents, the
-    number that the loss looks up.
+    rounded as in `packing.row_counts` for a long run. Each query is assumed to have data.labels_per_query labelled
+    documents, the number that the loss looks up.
     """
     groups, data, encoder = sharding.num_groups(mesh), config.data, config.encoder
     queries, documents = data.queries_per_batch, data.queries_per_batch * data.documents_per_query
@@ -141,7 +141,7 @@ def abstract_batch(config: Config, lengths: TextLengths, *, mesh: Mesh) -> Batch
             assign_rows(token_counts, row_tokens=row_tokens).count,
             int(np.ceil(token_counts.sum() / ((1 - _PADDING) * row_tokens))),
         )
-        counts = row_counts([rows], texts=len(token_counts), multiple=config.training.micro_batches)
+        counts = row_counts([rows], texts=len(token_counts), steps=_STEPS, multiple=config.training.micro_batches)
         chosen = next(count for count in counts if count >= rows)
         return PackedTexts(
             array(groups, chosen, row_tokens), array(groups, chosen, row_tokens), array(groups, len(token_counts))

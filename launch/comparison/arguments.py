@@ -13,6 +13,7 @@ from crops_jax.program.help_rules import FlagGroups
 from crops_jax.storage import InputPath, LocalPath, OtherFlags
 from data.world.presets import PRESETS, named_by
 from launch.comparison.real.settings import RealSet, real_set
+from launch.steps.arguments import words_of
 
 _LARGE_WORLD = ("--world", "large")
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
@@ -170,7 +171,7 @@ _WARM_START_FLAGS = "--data.documents-per-query 1 --data.queries-per-batch 128 -
 def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
     small, real = arguments.fast, arguments.real_settings
-    world = shlex.split(arguments.world) if arguments.world is not None else _LARGE_WORLD
+    world = words_of(arguments.world) if arguments.world is not None else _LARGE_WORLD
     generated = not small and not arguments.logs and named_by(world) is PRESETS["large"]
     warm_start = (arguments.warm_start or ("catalogue" if generated else "none")) == "catalogue"
     defaults: dict[str, Any] = {

@@ -78,14 +78,33 @@ def test_real_lengths_leave_little_padding():
 
 
 def test_numbers_of_rows_hold_any_batch_and_are_few():
-    assert row_counts([100, 120, 110], texts=400) == (110, 120, 132, 400)
-    assert row_counts([117, 120, 118], texts=400) == (120, 132, 400)
-    assert row_counts([10, 12, 11], texts=40, multiple=4) == (12, 16, 40)
-    assert row_counts([3], texts=3, multiple=2) == (4,)
-    assert row_counts([], texts=7) == (7,)
-    assert row_counts([0], texts=7) == (7,)
-    assert row_counts([7, 7], texts=7) == (7,)
-    assert len(row_counts(range(1, 90), texts=1000)) <= MAX_SHAPES
+    long = {"steps": 100_000}
+    assert row_counts([100, 120, 110], texts=400, **long) == (110, 120, 144, 400)
+    assert row_counts([117, 120, 118], texts=400, **long) == (120, 144, 400)
+    assert row_counts([10, 12, 11], texts=40, multiple=4, **long) == (12, 16, 40)
+    assert row_counts([3], texts=3, multiple=2, **long) == (4,)
+    assert row_counts([], texts=7, **long) == (7,)
+    assert row_counts([0], texts=7, **long) == (7,)
+    assert row_counts([7, 7], texts=7, **long) == (7,)
+    assert len(row_counts(range(1, 90), texts=1000, **long)) <= MAX_SHAPES
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (20, (144, 400)),
+        (299, (144, 400)),  # all batches save 1 - 120 / 144: 49.8 steps, less than a compilation
+        (301, (120, 144, 400)),  # 50.2 steps
+        (899, (120, 144, 400)),  # two of three batches save 1 - 110 / 120: 49.9 steps
+        (901, (110, 120, 144, 400)),  # 50.1 steps
+    ],
+)
+def test_a_short_run_compiles_for_few_numbers_of_rows(steps, expected):
+    assert row_counts([100, 120, 110], texts=400, steps=steps) == expected
+
+
+def test_runs_of_other_seeds_share_a_number_of_rows():
+    assert {row_counts([needed], texts=400, steps=20) for needed in range(121, 135)} == {(144, 400)}
 
 
 def test_a_row_holds_the_longest_text():
