@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.figures import quality, speed
+from benchmarks.figures import quality, slices, speed
 from benchmarks.figures.comparisons import COMPARISONS, comparison_markdown
 from benchmarks.figures.provenance import described
 from benchmarks.figures.results import FOLDER, FiguresError, read_result
@@ -53,8 +53,8 @@ FIGURES: dict[str, Shown] = {
     "recipe": Shown(quality.recipes, ("recipe",)),
     "mining": Shown(speed.mining, ("mining",)),
     "mine_negatives": Shown(speed.mine_negatives, ("mine_negatives",)),
-    "compile": Shown(speed.compilation, ("compile",)),
-    "a_billion_examples": Shown(speed.a_billion_examples, ("compile",), described=()),
+    "compile": Shown(slices.compilation, ("compile",)),
+    "a_billion_examples": Shown(slices.a_billion_examples, ("compile",), described=()),
     "sentence_transformers": Shown(speed.sentence_transformers, _PEERS),
     "representax": Shown(speed.representax, ("representax",)),
     "cold_start": Shown(speed.cold_start, ("cold_start",)),

@@ -6,17 +6,11 @@ from typing import Any
 
 from benchmarks.figures.markdown import ABSENT, amount, number, reached, table
 from benchmarks.figures.results import Result
-from crops_jax.devices.accelerators import accelerator_of
 
-_GIB = 1 << 30
 _LOSS_MEMORY_AIMS = {(1 << 15, 256): 0.3, (1 << 15, 768): 0.5, (1 << 17, 256): 1.2}
 _GRADING_AIM = 1.1
 _MICRO_BATCHES_AIM = 1.35
 _FAISS_AIM = 0.9
-_UTILISATION = 0.4
-"""The share of the peak at which the cost of a billion examples is told. It is an assumption and no measurement."""
-_CHIP_HOUR_DOLLARS = {"v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70}
-"""The list prices of a chip-hour on demand in regions of the USA, cloud.google.com/tpu/pricing in 2025."""
 _MINING_SECONDS_AIM, _MINING_GIGABYTES_AIM, _MINING_RATIO_AIM = 300, 4, 1.15
 
 
@@ -325,53 +319,6 @@ def loss_memory(result: Result) -> str:
     return table([*sizes, "each of 8 devices, gathered", "each of 8, in a ring", "Inf-CL, each of 8"], rows)
 
 
-def compilation(result: Result) -> str:
-    rows = [
-        [
-            f"`{one['topology']}`",
-            f"{one['needed_bytes'] / _GIB:.2f} of {one['memory_bytes'] / _GIB:.0f} GiB",
-            _power(one["compiler_flops"]),
-            f"{1000 * one['estimated_seconds']:.0f} ms ({one['estimate']})",
-            number(one["model_flops_utilization"], digits=2),
-        ]
-        for one in result.values["outcomes"]
-    ]
-    header = ["slice", "memory a chip", "FLOPs a chip", "estimated step", "utilisation that this implies"]
-    return table(header, rows)
-
-
-def a_billion_examples(result: Result) -> str:
-    """The chip-hours of 10^9 queries from the model FLOPs of a step, at a share of the peak that good runs reach."""
-    rows = []
-    for one in result.values["outcomes"]:
-        chip = accelerator_of(one["device_kind"])
-        assert chip is not None, one["device_kind"]
-        flops = one["model_flops"] * one["devices"] / one["queries"]
-        chip_hours = 1e9 * flops / (_UTILISATION * chip.peak_flops) / 3600
-        price = _CHIP_HOUR_DOLLARS[one["topology"].partition(":")[0]]
-        rows.append(
-            [
-                f"`{one['topology']}`",
-                _power(flops),
-                f"{chip.peak_flops / 1e12:.0f}e12",
-                amount(chip_hours),
-                number(chip_hours / one["devices"], digits=1),
-                number(price, digits=2),
-                amount(chip_hours * price),
-            ]
-        )
-    header = [
-        "slice",
-        "model FLOPs of an example",
-        "peak FLOPs of a chip in a second",
-        "chip-hours",
-        "hours on the slice",
-        "dollars a chip-hour",
-        "dollars",
-    ]
-    return table(header, rows)
-
-
 def interruptions(result: Result) -> str:
     rows = [
         [
@@ -412,10 +359,6 @@ def _status(status: int | None) -> str:
 def _parts(result: Result, name: str) -> Iterator[Mapping[str, Any]]:
     """The entries of one list, over all outcomes."""
     return (part for outcome in result.values["outcomes"] for part in outcome.get(name, []))
-
-
-def _power(value: float) -> str:
-    return f"{value:.1e}".replace("e+", "e")
 
 
 def _pair(texts: Any) -> str:

@@ -72,7 +72,7 @@ def segments_per_row(row_tokens: int) -> int:
 
 def packed_row_width(*limits: int) -> int:
     """Returns the number of tokens of the shortest row that holds a text of any of the limits: a multiple of 8."""
-    return -(-max(limits) // 8) * 8
+    return _rounded_up(max(limits), 8)
 
 
 def assign_rows(
@@ -162,13 +162,13 @@ def row_counts(measured: Sequence[int], *, texts: int, steps: int, multiple: int
       steps: the number of steps of the run.
       multiple: each number of rows is a multiple of this.
     """
-    counts = [-(-texts // multiple) * multiple]
+    counts = [_rounded_up(texts, multiple)]
     if not len(measured):
         return tuple(counts)
     roomy = int(np.ceil(max(measured) * _HEADROOM))
     unit = 1 << max(roomy.bit_length() - 4, 0)
-    for rows in (-(-roomy // unit) * unit, max(measured), np.median(measured)):
-        rounded = -(-int(np.ceil(rows)) // multiple) * multiple
+    for rows in (_rounded_up(roomy, unit), max(measured), int(np.ceil(np.median(measured)))):
+        rounded = _rounded_up(rows, multiple)
         saving = 1 - rounded / counts[-1]
         saved_steps = steps * np.mean(np.asarray(measured) <= rounded) * saving
         if rounded > 0 and saving >= _MIN_SAVING and (len(counts) == 1 or saved_steps > _COMPILATION_STEPS):
@@ -217,17 +217,20 @@ def row_batches(
 def _batches_of_width(
     texts: Sequence[np.ndarray], numbers: np.ndarray, rows: Rows, width: int, batch_tokens: int, multiple: int
 ) -> Iterator[RowBatch]:
-    def rounded(count: int) -> int:
-        return -(-count // multiple) * multiple
-
-    full = rounded(max(1, batch_tokens // width))
+    full = _rounded_up(max(1, batch_tokens // width), multiple)
     by_row = np.argsort(rows.row, kind="stable")
     first = np.searchsorted(rows.row[by_row], np.arange(0, rows.count + full, full))
     for batch, start in enumerate(range(0, rows.count, full)):
         chosen = by_row[first[batch] : first[batch + 1]]
         count = min(full, rows.count - start)
-        num_rows = next(rounded(height) for height in (*_SMALL_BATCHES, full) if count <= min(rounded(height), full))
+        heights = (_rounded_up(height, multiple) for height in (*_SMALL_BATCHES, full))
+        num_rows = next(height for height in heights if count <= min(height, full))
         part = Rows(rows.row[chosen] - start, rows.segment[chosen], rows.start[chosen], count)
         laid_out = lay_out([texts[i] for i in chosen], part, row_tokens=width, num_rows=min(num_rows, full))
         tokens, segments, places = laid_out
         yield RowBatch(tokens, segments, numbers[chosen], places)
+
+
+def _rounded_up(number: int, unit: int) -> int:
+    """Returns the smallest multiple of a unit that is not below a number."""
+    return -(-number // unit) * unit

@@ -15,7 +15,7 @@ from data.world.presets import PRESETS, named_by
 from launch.comparison.real.settings import RealSet, real_set
 from launch.steps.arguments import words_of
 
-_LARGE_WORLD = ("--world", "large")
+_LARGE_WORLD = "--world large"
 _FAST_WORLD = "--documents 400 --queries 150 --users 400"
 
 
@@ -171,11 +171,11 @@ _WARM_START_FLAGS = "--data.documents-per-query 1 --data.queries-per-batch 128 -
 def budget_of(arguments: CompareArguments) -> Budget:
     """Returns the budget of a call, in which defaults are filled in."""
     small, real = arguments.fast, arguments.real_settings
-    world = words_of(arguments.world) if arguments.world is not None else _LARGE_WORLD
-    generated = not small and not arguments.logs and named_by(world) is PRESETS["large"]
+    world = _LARGE_WORLD if arguments.world is None else arguments.world
+    generated = not small and not arguments.logs and named_by(words_of(world)) is PRESETS["large"]
     warm_start = (arguments.warm_start or ("catalogue" if generated else "none")) == "catalogue"
     defaults: dict[str, Any] = {
-        "world": _FAST_WORLD if small else shlex.join(_LARGE_WORLD),
+        "world": _FAST_WORLD if small else _LARGE_WORLD,
         "transformer": "generated_world" if generated else "tiny_cpu",
         "hashed": "generated_world_hashed" if generated else "tiny_hashed",
         "warm_start_flags": _WARM_START_FLAGS if generated and warm_start else "",

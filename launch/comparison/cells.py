@@ -56,14 +56,12 @@ def cells_of(systems: Sequence[System], *, seeds: int | None, among: Mapping[str
     A system that does not learn and whose tower is "none" has one cell. With None for `seeds`, each system has its own
     number of them. `among` has all systems of the comparison.
     """
-    seeds_of = {system.name: system.seeds if seeds is None else seeds for system in systems}
     return [
         Cell(system=system, architecture=architecture, seed=seed, systems=among)
-        for seed in range(max(seeds_of.values(), default=0))
+        for seed in range(seeds or max((system.seeds for system in systems), default=0))
         for system in systems
-        if seed < seeds_of[system.name]
         for architecture in system.architectures
-        if seed == 0 or architecture != "none"
+        if seed < (1 if architecture == "none" else seeds or system.seeds)
     ]
 
 
