@@ -23,8 +23,8 @@ import numpy as np
 
 from crops_jax.devices.processor import processor
 from crops_jax.retrieval import exact_top_k
-from crops_jax.retrieval.attended import attended_scores_at, attended_top_k
 from crops_jax.retrieval.exact import inner_products
+from crops_jax.retrieval.poly_encoder import poly_scores_at, poly_top_k
 
 CODES = (16, 64, 360)
 _TEMPERATURE = 0.05
@@ -49,10 +49,10 @@ def tasks(arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
     }
     for codes in CODES:
         contexts = unit_vectors(arguments.queries, codes, arguments.dim, seed=codes)
-        found[f"codes_{codes}_rerank"] = lambda contexts=contexts: attended_scores_at(
+        found[f"codes_{codes}_rerank"] = lambda contexts=contexts: poly_scores_at(
             contexts, docs, first, temperature=_TEMPERATURE
         )
-        found[f"codes_{codes}_all"] = lambda contexts=contexts: attended_top_k(
+        found[f"codes_{codes}_all"] = lambda contexts=contexts: poly_top_k(
             contexts, docs, arguments.depth, temperature=_TEMPERATURE
         )
     return found

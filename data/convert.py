@@ -53,6 +53,10 @@ class ConvertArguments:
     """Replace the output if it exists."""
 
 
+_DECLARED = {"relevant_grade": "RELEVANT_GRADE", "judged_by_group": "JUDGED_BY_GROUP"}
+"""The field of the manifest -> the constant of an adapter that declares it."""
+
+
 def convert(arguments: ConvertArguments) -> dict[str, Any]:
     """Turns a public data set into log tables.
 
@@ -66,8 +70,9 @@ def convert(arguments: ConvertArguments) -> dict[str, Any]:
     adapter = importlib.import_module(f"data.sources.{arguments.source}")
     options = {"mapping": Path(arguments.mapping)} if arguments.mapping else {}
     converted: Conversion | Streamed = adapter.convert(Path(arguments.input), **options)
-    grade = getattr(adapter, "RELEVANT_GRADE", None)
-    declared = {} if grade is None else {"relevant_grade": grade}
+    declared = {
+        field: value for field, name in _DECLARED.items() if (value := getattr(adapter, name, None)) is not None
+    }
     with accept(converted) as accepted:
         check_rows_remain(accepted, arguments.input)
         left_empty = {"left_empty": accepted.left_empty} if accepted.left_empty else {}

@@ -4,6 +4,7 @@ Theta is the relevance discriminator. Alpha is the threshold that the discrimina
 """
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +29,8 @@ from data.mining_report.charts import (
 )
 from data.mining_report.examples import draw_examples
 from data.mining_report.figures import LOG, Distribution, Gain
-from data.mining_report.lead import lead_of
 from data.mining_report.manifests import AlphaSweep, Mined, read_alpha_sweep, read_mined
+from data.mining_report.summary import summary_of
 from data.mining_report.tables import ReportTables, open_tables
 from data.mining_report.truth import precision_by_truth
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time
@@ -100,7 +101,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         arguments.output,
         _TEMPLATE,
         manifest=manifest,
-        notes=_notes(results, mined, names, shows_written=arguments.knowledge_documents is not None),
+        notes=_notes(results, mined, names, by_truth, shows_written=arguments.knowledge_documents is not None),
         results=results,
         mined=mined,
         examples=examples,
@@ -111,7 +112,7 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         discriminator=mined.discriminator(),
         precision=mined.precision(),
         by_truth=by_truth,
-        lead=lead_of(results.gains, results.beyond_log, mined.precision(), by_truth),
+        summary=summary_of(results.gains, results.beyond_log, mined.precision(), by_truth),
         funnel=mined.funnel(),
         levels=LEVELS,
         level_counts=_level_counts(results),
@@ -120,7 +121,8 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
     )
     _print_table(results)
     outcome = _outcome(arguments, results, mined, rows)
-    return outcome if by_truth is None else {**outcome, "precision_by_truth": by_truth}
+    measured = {"precision": mined.precision(), "precision_by_truth": by_truth}
+    return outcome | {name: found for name, found in measured.items() if found is not None}
 
 
 def _checked_inputs(arguments: ReportArguments) -> dict[str, str]:
@@ -170,7 +172,14 @@ def _figures(tables: ReportTables) -> Figures:
     return Figures(**counted)
 
 
-def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_written: bool) -> list[str]:
+def _notes(
+    results: Figures,
+    mined: Mined,
+    names: frozenset[str],
+    by_truth: Mapping[str, Mapping[str, Any]] | None,
+    *,
+    shows_written: bool,
+) -> list[str]:
     """Returns the notes that a reader needs before the figures."""
     notes = []
     if not mined.known:
@@ -183,7 +192,7 @@ def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_writt
             "The logs hold no candidates, so it is not known what was shown for a query. Numbers that need this are "
             "marked as not known."
         )
-    notes += _doubts(mined)
+    notes += _doubts(mined, results.gains, by_truth)
     if not results.gains:
         notes.append("No label has level 4 or higher, so there are no positives to report.")
     notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
@@ -204,8 +213,8 @@ def _notes(results: Figures, mined: Mined, names: frozenset[str], *, shows_writt
     return notes
 
 
-def _doubts(mined: Mined) -> list[str]:
-    """Returns a note for each measurement by which the positives that theta decided cannot be trusted."""
+def _doubts(mined: Mined, gains: Iterable[str], by_truth: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """Returns a note for each measurement by which positives cannot be trusted. gains: the sources of positives."""
     notes = []
     passing = mined.random_pairs_passing
     if passing is not None and passing > MAX_RANDOM_PASSING:
@@ -217,11 +226,18 @@ def _doubts(mined: Mined) -> list[str]:
     for source, measured in precision["sources"].items() if precision else ():
         after = measured.get("after", measured["before"] if source == LOG else {})
         if after.get("judged") and after["value"] < _MIN_PRECISION:
-            notes.append(
-                f"Of the judged positives of {words(source)}, {after['value']:.0%} are relevant "
-                f"({after['low']:.0%} to {after['high']:.0%}; {after['judged']:,} pairs)."
-            )
+            notes.append(_imprecise(f"Of the judged positives of {words(source)}", after, after["judged"]))
+    notes += [
+        _imprecise(f"By the truth, of the positives of {words(source)}", by_truth[source], by_truth[source]["pairs"])
+        for source in gains
+        if by_truth is not None and source in by_truth and by_truth[source]["value"] < _MIN_PRECISION
+    ]
     return notes
+
+
+def _imprecise(of: str, measured: Mapping[str, Any], pairs: int) -> str:
+    interval = f"{measured['low']:.0%} to {measured['high']:.0%}"
+    return f"{of}, {measured['value']:.0%} are relevant ({interval}; {pairs:,} pairs)."
 
 
 def _level_counts(results: Figures) -> dict[Level, int]:

@@ -19,8 +19,8 @@ from data.world.constants import WorldConstants
 from data.world.engine import Engine, present_engine
 from data.world.logs import statistics
 from data.world.logs.judges import judge
+from data.world.logs.language_model import model_name, write_knowledge
 from data.world.logs.log_tables import day_tables, documents_table
-from data.world.logs.provider import model_name, write_knowledge
 from data.world.logs.room import measure_room
 from data.world.logs.truth_table import truth_table
 from data.world.presets import Preset, named_by

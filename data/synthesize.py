@@ -256,7 +256,7 @@ def _print_notes(counts: dict[str, int], tally: Tally, theta: Theta | None) -> N
 if __name__ == "__main__":
     program.run(
         synthesize,
-        example="python -m data.synthesize --logs split --output docs --base-url http://localhost:8000/v1 "
+        example="python -m data.synthesize --logs split --output knowledge --base-url http://localhost:8000/v1 "
         "--model Qwen/Qwen2.5-14B-Instruct",
         then=("data.mine --logs {logs} --knowledge-documents {output} --output LABELS",),
         device=True,

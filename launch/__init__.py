@@ -1,4 +1,4 @@
-"""The programs that use accelerators."""
+"""The programs that train, evaluate and serve, and those that call several programs one after the other."""
 
 from crops_jax import errors
 

@@ -23,7 +23,6 @@ from crops_jax.runs.encoder import open_encoder, open_poly_encoder
 from crops_jax.storage import InputPath, LocalPath, OutputPath
 from data.tables import LogTables, open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
-from launch.evaluation.attending import score_by_poly_encoder
 from launch.evaluation.dev_queries import DevQueries, read_dev_queries
 from launch.evaluation.files import write_evaluation
 from launch.evaluation.fusing import fuse
@@ -31,6 +30,7 @@ from launch.evaluation.lexical_search import search_bm25, stored_bm25, tune_bm25
 from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes, judging_notes, tie_notes
+from launch.evaluation.poly_encoder import score_by_poly_encoder
 from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
 from launch.evaluation.searching import (
     DEPTH,

@@ -13,8 +13,8 @@ from crops_jax.errors import InputError
 from crops_jax.program.chain import COMMAND, STEPS, Chain, Step
 from launch.steps.arguments import PipelineArguments, check, named_arms
 from launch.steps.arms import arm_steps, mining_step, trained_in
+from launch.steps.preflight import check_start
 from launch.steps.programs import evaluation_step, splitting_steps
-from launch.steps.start import check_start
 from launch.steps.warm_start import WARM_START, warm_start_steps
 
 _PROGRAM = "launch.pipeline"

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, ClassVar, Literal, TextIO
 
 import numpy as np
 import tyro
@@ -13,16 +13,18 @@ from crops_jax import program
 from crops_jax.devices import processes
 from crops_jax.embeddings import Embeddings
 from crops_jax.errors import InputError
+from crops_jax.program.help_rules import FlagGroups
 from crops_jax.program.progress import say
 from crops_jax.program.terminal import printable
 from crops_jax.retrieval.bm25 import Bm25
-from crops_jax.retrieval.fusion import reciprocal_rank_fusion
+from crops_jax.retrieval.fusion import reciprocal_rank_fusion, weighted_fusion
 from crops_jax.runs.encoder import open_encoder
 from crops_jax.storage import InputPath
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
-from launch.evaluation.searching import DEPTH
+from launch.evaluation.reranking import open_reranker, rerank
+from launch.evaluation.searching import DEPTH, Retrieved
 
 _TITLE_CHARACTERS = 100
 
@@ -45,21 +47,35 @@ class SearchArguments:
     """The number of leading components of each vector. The default is that of --document-embeddings, or all."""
     k: int = 10
     """The number of documents that are printed for each query."""
-    fusion: Literal["none", "rrf"] = "none"
-    """With "rrf", the list of the encoder and that of BM25 are joined by reciprocal rank fusion."""
+    fusion: Literal["none", "rrf", "weighted"] = "none"
+    """How the list of the encoder and that of BM25 are joined: "rrf" by reciprocal rank fusion, "weighted" by the sum
+    of their normalised scores with --encoder-weight."""
+    encoder_weight: float | None = None
+    """The weight of the encoder in the weighted sum, from 0 to 1; BM25 has the rest. launch.evaluate chooses one on dev
+    queries: EVAL/metrics.json has it as fusion.weighted.encoder_weight."""
+    rerank: int = 0
+    """The number of documents of the list that a relevance discriminator (theta) reranks. 0: none."""
+    reranker: InputPath = ""
+    """The folder of the discriminator that reranks. The default is the one that data.hold_out kept in --logs."""
+    FLAG_GROUPS: ClassVar[FlagGroups] = {
+        "input": ("run", "logs", "document_embeddings", "dim"),
+        "fusion": ("fusion", "encoder_weight"),
+        "reranking": ("rerank", "reranker"),
+    }
 
 
 def search(arguments: SearchArguments) -> dict[str, Any]:
     """Prints the best documents of each query with their titles and scores.
 
     The outcome line holds the results of every query: rank, doc_id, title and score. The score is the inner product of
-    unit vectors, at most 1; with --fusion rrf it is the sum of 1 / (60 + rank) over the two lists.
+    unit vectors, at most 1. With --fusion rrf it is the sum of 1 / (60 + rank) over the two lists, and with --fusion
+    weighted that of the normalised scores. With --rerank, the first documents have the probability of theta instead.
     """
     processes.refuse_several("launch.search")
-    if arguments.k < 1:
-        raise InputError(f"--k must be at least 1, found {arguments.k}")
+    _check(arguments)
     logs = open_logs(arguments.logs)
     corpus = read_corpus(logs)
+    reranker = open_reranker(logs, arguments.reranker) if arguments.rerank else None
     encoder = open_encoder(arguments.run)
     vectors = document_vectors(
         encoder,
@@ -69,10 +85,9 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         run=arguments.run,
         dim=arguments.dim,
     )
-    k = min(arguments.k, len(corpus.doc_ids))
-    fused = arguments.fusion == "rrf"
-    search_for = _searcher(vectors, corpus, k=min(max(k, DEPTH), len(corpus.doc_ids)) if fused else k)
-    lexical = Bm25(corpus.texts) if fused else None
+    lexical = Bm25(corpus.texts) if arguments.fusion != "none" else None
+    depth = min(max(arguments.k, arguments.rerank, DEPTH if lexical else 0), len(corpus.doc_ids))
+    search_for = _searcher(vectors, corpus, k=depth)
     answered = []
     for typed in _queries(arguments.query, sys.stdin):
         query = normalise_query(typed)
@@ -84,9 +99,11 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
             continue
         ranking = search_for(encoder.encode([query], tower="query", dim=vectors.dim))
         if lexical is not None:
-            other = lexical.search([query], ranking[1].shape[1], order=corpus.order)
-            ranking = reciprocal_rank_fusion([ranking, other], k, order=corpus.order)
-        results = _answer(ranking, corpus)
+            other = lexical.search([query], depth, order=corpus.order)
+            ranking = _fused(ranking, other, depth, corpus, encoder_weight=arguments.encoder_weight)
+        if reranker is not None:
+            ranking, _ = rerank(Retrieved(*ranking), [query], corpus, reranker, depth=arguments.rerank)
+        results = _answer(ranking, corpus, k=arguments.k)
         _print(query, results)
         answered.append({"query": query, "results": results})
     return {
@@ -95,8 +112,30 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         "dim": vectors.dim,
         "document_vectors": vectors.dtype,
         "fusion": arguments.fusion,
+        "reranked": arguments.rerank,
         "queries": answered,
     }
+
+
+def _check(arguments: SearchArguments) -> None:
+    if arguments.k < 1:
+        raise InputError(f"--k must be at least 1, found {arguments.k}")
+    weight = arguments.encoder_weight
+    if (arguments.fusion == "weighted") != (weight is not None):
+        raise InputError("--fusion weighted and --encoder-weight are given together; name both or neither")
+    if weight is not None and not 0 <= weight <= 1:
+        raise InputError(f"--encoder-weight must lie in 0 to 1, found {weight:g}")
+    if arguments.rerank < 0:
+        raise InputError(f"--rerank must be at least 0, found {arguments.rerank}")
+    if arguments.reranker and not arguments.rerank:
+        raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
+
+
+def _fused(encoder: Ranking, bm25: Ranking, depth: int, corpus: Corpus, *, encoder_weight: float | None) -> Ranking:
+    """Returns the joined list: by reciprocal ranks without a weight, and otherwise by the weighted sum of scores."""
+    if encoder_weight is None:
+        return reciprocal_rank_fusion([encoder, bm25], depth, order=corpus.order)
+    return weighted_fusion([encoder, bm25], (encoder_weight, 1 - encoder_weight), depth, order=corpus.order)
 
 
 def _queries(first: tuple[str, ...], lines: TextIO) -> Iterator[str]:
@@ -134,11 +173,11 @@ def _searcher(vectors: Embeddings, corpus: Corpus, *, k: int) -> Callable[[np.nd
     return lambda query: exact_top_k(query, documents, k, order=corpus.order)
 
 
-def _answer(ranking: Ranking, corpus: Corpus) -> list[dict[str, Any]]:
+def _answer(ranking: Ranking, corpus: Corpus, *, k: int) -> list[dict[str, Any]]:
     scores, indices = ranking
     return [
         {"rank": rank, "doc_id": corpus.doc_ids[at], "title": corpus.titles[at], "score": round(float(score), 4)}
-        for rank, (score, at) in enumerate(zip(scores[0], indices[0], strict=True), start=1)
+        for rank, (score, at) in enumerate(zip(scores[0, :k], indices[0, :k], strict=True), start=1)
     ]
 
 

@@ -9,11 +9,15 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from benchmarks.figures.markdown import ABSENT, amount, number, signed, table
+from benchmarks.figures.quality import target_rows
 from benchmarks.figures.results import FiguresError
 from crops_jax.errors import InputError
+from data.world.targets import TARGETS, compare_with_targets
 from launch.comparison.arguments import CompareArguments
 from launch.comparison.presentation.claims import (
     FEWEST_SEEDS,
@@ -21,7 +25,6 @@ from launch.comparison.presentation.claims import (
     NOT_RUN,
     NOT_SHOWN,
     NOT_TESTABLE,
-    RATES_DIFFER,
     REFUTED,
     RETRIEVES_MORE,
     TOO_FEW_SEEDS,
@@ -37,8 +40,8 @@ from launch.comparison.real.settings import REAL_SETS
 from launch.comparison.real.systems import catalogue_of
 from launch.comparison.results.files import stored_results, stored_tuning
 from launch.comparison.results.setting import Setting, read_setting
-from launch.comparison.results.statistics import Difference
-from launch.comparison.results.table import WORLD, Comparison, Pair, Trained, compare_results
+from launch.comparison.results.statistics import Difference, Estimate, paired, resampled_columns, two_sided_p
+from launch.comparison.results.table import RATES_DIFFER, WORLD, Comparison, Pair, Trained, compare_results
 from launch.comparison.systems import GROUPS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "results"
@@ -54,6 +57,12 @@ _COMPARED_AT_RATES = ("nce", "fs_lr", "crops_query_system")
 _HEADLINE = ("bm25", "nce", "trisampler", "fs_lr", "crops")
 """The systems of README.md: BM25, the plain encoder, the strongest one with mined negatives (in CT), the baseline of
 CroPS, and CroPS."""
+_GAINS = ("positives", "only_here")
+_SIGNIFICANT = 0.05
+_SAMPLES_OF_SEEDS = 2000
+_REAL_SETS = ("bestbuy", "scifact", "icecat", "trec_session")
+_REAL_SYSTEMS = ("bm25", "untrained", "sentence_transformers", "nce", "graded", "fusion")
+"""The columns and the rows of the table of README.md on real data."""
 _VERDICTS = (HELD, REFUTED, NOT_SHOWN, RATES_DIFFER, TOO_FEW_SEEDS, NOT_RUN, NOT_TESTABLE)
 
 
@@ -107,6 +116,21 @@ def headline(found: Compared) -> str:
     return "\n\n".join([_table(found.comparison, chosen), origin, "\n".join(lists)])
 
 
+def real_headline(*found: Compared) -> str:
+    """The table of README.md on real data: the first metric of each set with its number of queries."""
+    columns = [(one, next(iter(one.comparison.catalogue.metrics))) for one in found]
+    header, rows = ["system"], {name: [f"`{name}`"] for name in _REAL_SYSTEMS}
+    for one, metric in columns:
+        means = {key[0]: mean for key, mean in one.comparison.means.items() if key[2] == metric}
+        queries = amount(next(iter(means.values())).queries)
+        header.append(
+            f"`{one.setting.arguments['real']}`, {one.comparison.catalogue.metrics[metric]}, {queries} queries"
+        )
+        for name, row in rows.items():
+            row.append(_interval(means[name]) if name in means else ABSENT)
+    return table(header, list(rows.values()))
+
+
 def main_table(found: Compared) -> str:
     """All systems of the main table, sorted by the first metric, and how they were measured."""
     return f"{_table(found.comparison, _members(found.comparison), with_seeds=True)}\n\n{_described(found)}"
@@ -155,6 +179,60 @@ def claims_table(found: Compared, *, with_not_run: bool = True) -> str:
     return table(["claim", "difference, with the interval after Holm's correction", "verdict"], rows)
 
 
+def targets(found: Compared) -> str:
+    """The figures of BM25 and NCE that the world was to have, and those that the cells have."""
+    means = {f"{system}_{metric}": mean.value for (system, tower, metric), mean in found.comparison.means.items()
+             if tower != "hashed"}  # fmt: skip
+    return target_rows(compare_with_targets({name: means.get(name) for name in TARGETS}))
+
+
+def label_sources(found: Compared) -> str:
+    """The sources of the labels of all perspectives, and their precision; nothing where it is not stored."""
+    if not found.setting.labels:
+        return ""
+    gains, labels = found.setting.labels["perspectives"], found.setting.labels
+    by_judges = labels.get("precision", {}).get("sources", {})
+    by_truth = labels.get("precision_by_truth", {})
+    header = ["source", "positives", "of no other source"]
+    header += ["relevant by judges before the discriminator", "after it"] if by_judges else []
+    header += ["relevant by the truth"] if by_truth else []
+    rows = []
+    for name in [*gains, *sorted((by_judges.keys() | by_truth.keys()) - gains.keys())]:
+        row = [f"`{name}`", *(amount(gains[name][key]) if name in gains else ABSENT for key in _GAINS)]
+        if by_judges:
+            row += [_measured(by_judges.get(name, {}).get(stage)) for stage in ("before", "after")]
+        rows.append([*row, _measured(by_truth.get(name))] if by_truth else row)
+    return table(header, rows)
+
+
+def _measured(precision: Mapping[str, Any] | None) -> str:
+    """A precision with its interval and the number of pairs that it rests on."""
+    if precision is None or precision["value"] is None:
+        return ABSENT
+    pairs = amount(precision.get("judged", precision["pairs"]))
+    if "low" not in precision:
+        return f"{number(precision['value'])} of {pairs}"
+    return f"{number(precision['value'])} ({number(precision['low'])} to {number(precision['high'])}) of {pairs}"
+
+
+def seeds_apart(found: Compared) -> str:
+    """How often two runs of one system that differ in their seed alone have a significant difference over queries."""
+    rows = []
+    for metric, label in found.comparison.catalogue.metrics.items():
+        pairs = [
+            (one[np.newaxis], other[np.newaxis])
+            for trained in found.comparison.trained
+            if trained.has_values(metric)
+            for one, other in itertools.combinations(trained.values(metric), 2)
+        ]
+        if pairs:
+            resampled = resampled_columns([paired(pair) for pair in pairs], samples=_SAMPLES_OF_SEEDS)
+            significant = sum(two_sided_p(means) < _SIGNIFICANT for means in resampled)
+            expected = number(_SIGNIFICANT * len(pairs), digits=1)
+            rows.append([label, amount(len(pairs)), amount(significant), expected])
+    return table(["metric", "pairs of runs", f"with p < {_SIGNIFICANT}", "expected from queries alone"], rows)
+
+
 def at_rates(*found: Compared) -> str:
     """The differences of CroPS to some systems at each learning rate of _AT_RATES, and whether all have one sign."""
     metrics = found[0].comparison.catalogue.metrics
@@ -176,6 +254,10 @@ def at_rates(*found: Compared) -> str:
 COMPARISONS: Mapping[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "generated_world_headline": (("generated_world",), headline),
     "generated_world": (("generated_world",), main_table),
+    **{f"{name}_labels": ((name,), label_sources) for name in ("generated_world", "bestbuy", "trec_session")},
+    "generated_world_seeds": (("generated_world",), seeds_apart),
+    "generated_world_targets": (("generated_world",), targets),
+    "real_headline": (_REAL_SETS, real_headline),
     "generated_world_ablations": (("generated_world",), ablations),
     "generated_world_claims": (("generated_world",), claims_table),
     "generated_world_seed_1_claims": (
@@ -226,8 +308,12 @@ def _cell(comparison: Comparison, one: Trained, metric: str, *, with_spread: boo
     mean = comparison.means.get((*one.key, metric))
     if mean is None:
         return ABSENT
-    spread = f"; sd {number(mean.seed_spread)}" if with_spread and mean.seed_spread is not None else ""
-    return f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)}{spread})"
+    return _interval(mean, spread=mean.seed_spread if with_spread else None)
+
+
+def _interval(mean: Estimate, *, spread: float | None = None) -> str:
+    told = "" if spread is None else f"; sd {number(spread)}"
+    return f"{number(mean.value)} ({number(mean.low)} to {number(mean.high)}{told})"
 
 
 def _with_held_parts(one: Judged) -> str:
@@ -261,15 +347,17 @@ def _described(found: Compared, shown: Sequence[Trained] = ()) -> str:
     cells = [result for one in found.comparison.trained for result in one.results]
     shown = shown or found.comparison.trained
     seeds = sorted({len(one.results) for one in shown if one.architecture != "none"})
+    one_seed = [f"`{one.system}`" for one in shown if one.architecture == "none" and max(seeds, default=1) > 1]
+    alone = f" (one for {', '.join(one_seed)})" if one_seed else ""
     hours = (found.setting.shared_seconds + sum(one.conditions.seconds for one in cells)) / 3600
     machines = sorted({f"{one.conditions.processor}, {one.conditions.cores} cores" for one in cells})
     packages = sorted({", ".join(f"{key} {value}" for key, value in one.conditions.packages.items()) for one in cells})
     several = " to ".join(map(str, dict.fromkeys([*seeds[:1], *seeds[-1:]])))
     return (
-        f"Means over {several} seed{'' if several == '1' else 's'}, with 95 % bootstrap intervals over queries; "
+        f"Means over {several} seed{'' if several == '1' else 's'}{alone}, with 95 % bootstrap intervals over queries; "
         f"`{found.setting.command}`; "
-        f"{amount(len(cells))} cells in {number(hours, digits=1)} hours on {'; '.join(machines)}, with "
-        f"{'; '.join(packages)}."
+        f"{amount(len(cells))} cells, whose times add up to {number(hours, digits=1)} hours on {'; '.join(machines)}, "
+        f"with {'; '.join(packages)}."
         + (f" With fewer than {FEWEST_SEEDS} seeds the verdicts are provisional." if min(seeds) < FEWEST_SEEDS else "")
         + _chosen_rates(found.comparison)
     )

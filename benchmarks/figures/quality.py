@@ -1,7 +1,8 @@
 """Tables of how good retrievers and discriminators are. Each function turns stored results into Markdown."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.figures.markdown import ABSENT, amount, interval, number, reached, signed_interval, table
 from benchmarks.figures.results import Result
@@ -9,8 +10,6 @@ from launch.run_report.headline import Figure, headline
 
 SYSTEMS = {
     "bm25": "BM25",
-    "untrained": "untrained MiniLM-L6",
-    "sentence_transformers": "sentence-transformers 6.2, MNRL, 1 epoch",
     "warm_start": "crops_jax, warm start on the catalogue",
     "search_log": "crops_jax, arm search_log",
     "cross_perspective": "crops_jax, arm cross_perspective",
@@ -19,13 +18,8 @@ SYSTEMS = {
 
 TESTS = {"ct": "CT", "qr": "QR", "judgements": "judged", "hidden_relevant": "hidden", "truth": "truth"}
 _MOST_INPUT_WAIT = 0.01
-
-
-def systems(result: Result, columns: Sequence[Figure], *, of: str = "systems") -> str:
-    """One row a system: its figures with intervals. of: which part of the values, such as unseen_queries."""
-    names = [name for name in SYSTEMS if name in result.values[of]]
-    header = ["system", *(figure.label for figure in columns)]
-    return table(header, [[SYSTEMS[name], *_cells(result, name, columns, of=of)] for name in names])
+_ROOM = ("random", "bm25", "oracle", "present_engine")
+"""The rankings of which data.simulate measures the recall of the last day."""
 
 
 def headline_systems(result: Result, *, pairs: str = "all") -> str:
@@ -33,7 +27,9 @@ def headline_systems(result: Result, *, pairs: str = "all") -> str:
     figures = headline_of(result)
     if pairs != "all":
         figures = tuple(dict.fromkeys(dataclasses.replace(figure, pairs=pairs) for figure in figures))
-    return systems(result, figures)
+    names = [name for name in SYSTEMS if name in result.values["systems"]]
+    header = ["system", *(figure.label for figure in figures)]
+    return table(header, [[SYSTEMS[name], *_cells(result, name, figures)] for name in names])
 
 
 def headline_of(result: Result) -> tuple[Figure, ...]:
@@ -55,36 +51,6 @@ def differences(result: Result) -> str:
         for row in result.values["differences"]
     ]
     return table(["system", "against", "figure", "mean difference", "queries", "verdict"], rows)
-
-
-def verdicts(result: Result, system: str, against: str, *, place: str) -> str:
-    """A line with each figure in which a system was compared with another, or "". place: such as "In the demo"."""
-    other = SYSTEMS[against].split()[-1]
-    found = [
-        f"{row['label']} {signed_interval(row)} over {amount(row['queries'])} queries ({row['verdict']})"
-        for row in result.values["differences"]
-        if (row["system"], row["against"]) == (system, against)
-    ]
-    return f"- {place}, {system} minus {other}: {'; '.join(found)}." if found else ""
-
-
-def front_page(demo: Result, bestbuy: Result) -> str:
-    """The table of README.md: the strongest rows on real data beside the generated world."""
-    real = [Figure(test="ct", metric="recall@10"), Figure(test="ct", metric="recall@100")]
-    generated = headline_of(demo)
-    parts = (("Best Buy", bestbuy, real), ("demo", demo, generated))
-    header = ["system", *(f"{data} {figure.label}" for data, _, some in parts for figure in some)]
-    rows = [
-        [SYSTEMS[name], *(cell for _, one, some in parts for cell in _cells(one, name, some))]
-        for name in SYSTEMS
-        if any(name in one.values["systems"] for _, one, _ in parts)
-    ]
-    compared = [
-        verdicts(bestbuy, "cross_perspective", "search_log", place="On Best Buy"),
-        verdicts(demo, "cross_perspective", "search_log", place="In the demo"),
-        verdicts(demo, "cross_perspective", "bm25", place="In the demo"),
-    ]
-    return "\n\n".join([table(header, rows), "\n".join(one for one in compared if one)])
 
 
 def test_sets(result: Result) -> str:
@@ -141,9 +107,8 @@ def facts(result: Result) -> str:
     return table(result.values["header"], result.values["rows"])
 
 
-def _cells(result: Result, name: str, columns: Sequence[Figure], *, of: str = "systems") -> list[str]:
-    """The figures of a system; where `of` is a part of the queries, all columns are taken from that part."""
-    figures = result.values[of].get(name, {})
+def _cells(result: Result, name: str, columns: Sequence[Figure]) -> list[str]:
+    figures = result.values["systems"].get(name, {})
     subsets = {"unseen_pairs": result.values.get("unseen_pairs", {}).get(name, {})}
     return [interval(figure.of(figures, subsets)) for figure in columns]
 
@@ -172,3 +137,28 @@ def recipes(result: Result) -> str:
             ]
         )
     return table(header, rows)
+
+
+def target_rows(compared: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row for each published figure that a world is calibrated on and that was measured in it."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{number(one['value'], digits=2)} ± {number(one['tolerance'], digits=2)}",
+            number(one["measured"]),
+            "yes" if one["within"] else "no",
+        ]
+        for name, one in compared.items()
+        if one["measured"] is not None
+    ]
+    return table(["figure", "target", "measured", "within the tolerance"], rows)
+
+
+def world(result: Result) -> str:
+    """The statistics of a generated log beside their targets, and how much room it leaves for a retriever."""
+    (outcome,) = result.values["outcomes"]
+    metrics = ("ct_recall@100", "qr_recall@100")
+    room = [[f"`{name}`", *(number(outcome["room"][name][metric]) for metric in metrics)] for name in _ROOM]
+    ranking = table(["ranking", "CT Recall@100", "QR Recall@100"], room)
+    log = {name: one for name, one in outcome["targets"].items() if not name.startswith("bm25_")}
+    return f"{target_rows(log)}\n\n{ranking}"

@@ -9,7 +9,6 @@ from benchmarks.figures import quality, slices, speed
 from benchmarks.figures.comparisons import COMPARISONS, comparison_markdown
 from benchmarks.figures.provenance import described
 from benchmarks.figures.results import FOLDER, FiguresError, read_result
-from launch.run_report.headline import NDCG, Figure
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,13 @@ class Shown:
     described: tuple[str, ...] | None = None
 
 
-_CLICKS = tuple(Figure(test="ct", metric=metric) for metric in ("ndcg@10", "recall@10", "recall@100"))
-_TREC = (*_CLICKS, NDCG)
 _DISCRIMINATORS = ("discriminator_homedepot", "discriminator_qbqtc")
 _PEERS = ("sentence_transformers_first_machine", "sentence_transformers_second_machine")
-
-
-def _systems(columns: tuple, *, of: str = "systems") -> Callable[..., str]:
-    return functools.partial(quality.systems, columns=columns, of=of)
 
 
 _unseen_pairs = functools.partial(quality.headline_systems, pairs="unseen")
 
 FIGURES: dict[str, Shown] = {
-    "headline": Shown(quality.front_page, ("demo", "bestbuy"), described=()),
     "demo": Shown(quality.headline_systems, ("demo",)),
     "demo_unseen_pairs": Shown(_unseen_pairs, ("demo",), described=()),
     "demo_differences": Shown(quality.differences, ("demo",), described=()),
@@ -45,12 +37,9 @@ FIGURES: dict[str, Shown] = {
     "demo_labels": Shown(quality.labels, ("demo",), described=()),
     "demo_training": Shown(quality.training, ("demo",), described=()),
     "demo_time": Shown(quality.facts, ("demo_time",)),
-    "bestbuy": Shown(_systems(_CLICKS), ("bestbuy",)),
-    "bestbuy_unseen": Shown(_systems(_CLICKS, of="unseen_queries"), ("bestbuy",), described=()),
-    "bestbuy_differences": Shown(quality.differences, ("bestbuy",), described=()),
-    "trec_session": Shown(_systems(_TREC), ("trec_session",)),
     "discriminators": Shown(quality.discriminators, _DISCRIMINATORS),
     "recipe": Shown(quality.recipes, ("recipe",)),
+    "world": Shown(quality.world, ("world",)),
     "mining": Shown(speed.mining, ("mining",)),
     "mine_negatives": Shown(speed.mine_negatives, ("mine_negatives",)),
     "compile": Shown(slices.compilation, ("compile",)),

@@ -76,8 +76,9 @@ class EncoderConfig:
     shared_towers: bool = True
     """Whether queries and documents share one set of weights. The paper does not say."""
     query_codes: int = 0
-    """The number of learnt codes of a Poly-encoder (crops_jax.models.query_codes), which gives a query as many vectors.
-    Its score is slow, so it reranks (launch.evaluate --rerank-by). 0: a dual encoder, with one vector of a query."""
+    """The number of learnt codes of a Poly-encoder (crops_jax.models.poly_encoder), which gives a query as many
+    vectors. Its score is slow, so it reranks (launch.evaluate --rerank-by). 0: a dual encoder, with one vector of a
+    query."""
     max_query_tokens: int = 32
     """The number of tokens at which a query is cut, special tokens included."""
     max_document_tokens: int = 128

@@ -23,7 +23,7 @@ class PolyEncoder(Encoder):
 
     @property
     def temperature(self) -> float:
-        """The learnt temperature, which the score needs (crops_jax.models.query_codes)."""
+        """The learnt temperature, which the score needs (crops_jax.models.poly_encoder)."""
         return math.exp(-float(self.parameters["log_inverse_temperature"]))
 
     def contexts(self, queries: Sequence[str], *, progress: bool = False) -> Float32[np.ndarray, "queries codes dim"]:

@@ -7,7 +7,7 @@ Both towers return unit vectors. The parameter paths, which sharding rules and c
     query_tower/...  document_tower/...      shared_towers = False
     tower/dense/i/{kernel,bias}              the Dense modules after the pooling, if any, in each tower
     log_inverse_temperature                  [], float32: t = log(1 / tau)
-    query_codes/codes                        a Poly-encoder, config.query_codes > 0 (crops_jax.models.query_codes)
+    query_codes/codes                        a Poly-encoder, config.query_codes > 0 (crops_jax.models.poly_encoder)
 """
 
 import math
@@ -26,8 +26,8 @@ from crops_jax.models.gemma import Gemma
 from crops_jax.models.hashed import Hashed
 from crops_jax.models.modernbert import ModernBert
 from crops_jax.models.parameters import fill_module
+from crops_jax.models.poly_encoder import QueryCodes
 from crops_jax.models.pooling import Pooling, dense_modules, pool_segments, through_dense, unit_norm
-from crops_jax.models.query_codes import QueryCodes
 from crops_jax.models.qwen import Qwen
 from crops_jax.text.packing import PackedTexts, segments_per_row
 
@@ -50,7 +50,7 @@ class DualEncoder(nnx.Module):
     """A dual encoder. It maps queries and documents to unit vectors of one space; their dot product is the score.
 
     With config.query_codes it is a Poly-encoder: a query has a context vector for each code, and the score is that of
-    `crops_jax.models.query_codes.attended_scores`.
+    `crops_jax.models.poly_encoder.poly_scores`.
     """
 
     def __init__(self, config: EncoderConfig, *, initial_temperature: float, rngs: nnx.Rngs):

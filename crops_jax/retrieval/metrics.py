@@ -31,7 +31,7 @@ def recall_at_k(ranking: Ranking, grades: Grades, *, k: int, relevant_grade: flo
 
 
 def ndcg_at_k(ranking: Ranking, grades: Grades, *, k: int) -> float:
-    """Returns the discounted gain of the first k, divided by that of the best order: nDCG@k with linear gains.
+    """Returns the discounted gain of the first k, divided by that of the best order: NDCG@k with linear gains.
 
     DCG@k = sum over ranks r <= k of max(grade_r, 0) / log2(r + 1)  (Jarvelin and Kekalainen 2002, as in trec_eval).
     """

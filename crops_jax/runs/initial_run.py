@@ -17,7 +17,7 @@ from crops_jax import artifacts
 from crops_jax.config import Config
 from crops_jax.config.stored import CONFIG, read_config
 from crops_jax.errors import InputError
-from crops_jax.models.query_codes import QueryCodes
+from crops_jax.models.poly_encoder import QueryCodes
 from crops_jax.runs import checkpoints
 from crops_jax.text import tokenizer
 

@@ -16,8 +16,8 @@ from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import Tower
 from crops_jax.program.progress import ProgressLine
 from crops_jax.records import QueryRecord, RecordSource
-from crops_jax.retrieval.attended import attended_top_k
 from crops_jax.retrieval.exact import exact_top_k
+from crops_jax.retrieval.poly_encoder import poly_top_k
 from crops_jax.text.packing import PADDING_TOKEN, batch_tokens, packed_row_width, row_batches
 from crops_jax.training.optimizer import TEMPERATURE
 
@@ -133,7 +133,7 @@ class DevRecall:
             encoded = self._encode_contexts(parameters, sharding.spread(tokens, sharding.batch_sharding(self._mesh)))
             contexts = np.asarray(encoded)[: len(part)][np.arange(start, start + len(part)) % own.step == own.start]
             if len(contexts):
-                ranked.append(attended_top_k(contexts, documents, k, temperature=temperature)[1])
+                ranked.append(poly_top_k(contexts, documents, k, temperature=temperature)[1])
         return np.concatenate(ranked)
 
     def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:

@@ -22,7 +22,7 @@ from crops_jax.input_pipeline import Batch, batches, describe_batch
 from crops_jax.losses.level_statistics import LEVEL_SUMS, as_fields, as_sums
 from crops_jax.models.dual_encoder import abstract_dual_encoder, random_dual_encoder
 from crops_jax.models.parameters import place_parameters, random_parameters
-from crops_jax.models.query_codes import QueryCodes
+from crops_jax.models.poly_encoder import QueryCodes
 from crops_jax.program.progress import say
 from crops_jax.runs import checksums
 from crops_jax.runs.checkpoints import Checkpoints, Progress, read_progress

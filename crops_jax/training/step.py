@@ -23,7 +23,7 @@ from crops_jax.losses.level_sums.api import replicated_documents
 from crops_jax.losses.log_q import DocumentIntervals, observe
 from crops_jax.models.attention.api import attention_that_runs
 from crops_jax.models.attention.plain import positions
-from crops_jax.models.query_codes import attended_scores
+from crops_jax.models.poly_encoder import poly_scores
 from crops_jax.runs import checksums
 from crops_jax.text.packing import packed_row_width
 from crops_jax.training.optimizer import TEMPERATURE, learning_rate_schedule, make_optimizer, updates_done
@@ -188,7 +188,7 @@ def _loss_function(
         weights = (~repeated).astype(jnp.float32)
         common = (labels, weights, doc_mask, log_probabilities, teacher_scores)
         if config.encoder.query_codes:
-            scores = attended_scores(queries, replicated_documents(documents, split), temperature)
+            scores = poly_scores(queries, replicated_documents(documents, split), temperature)
             inputs = ScoreInputs(scores, *common)
         else:
             inputs = LossInputs(queries, documents, *common)

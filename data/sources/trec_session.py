@@ -19,6 +19,8 @@ from pathlib import Path
 from data.conversion.raw import Conversion, query_parquet
 
 EPOCH = "2012-01-01 00:00:00+00"
+JUDGED_BY_GROUP = True
+"""Assessors judged for a topic, so that data.mine measures its sources over all queries of the topic."""
 
 _COLUMNS = {
     "queries": ("session_id", "topic_id", "query_index", "query_text", "start_s", "is_current"),

@@ -1,6 +1,7 @@
-"""All constants of the simulated world.
+"""All constants of the simulated world. The defaults are those of the small world.
 
-They were chosen once as plausible values. They were never fitted to the results of a trained retriever on the world.
+The defaults were chosen as plausible values. data.world.presets has those of the large world, and says what they were
+calibrated on.
 """
 
 import datetime

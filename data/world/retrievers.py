@@ -1,4 +1,4 @@
-"""The retrievers of the recall stage. In the closed loop, a trained encoder replaces the present retriever."""
+"""The retrievers of the recall stage of the simulated engine."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

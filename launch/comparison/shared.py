@@ -110,7 +110,7 @@ def make_shared(
             left_out[recipe] = "; ".join(f"{name}: {why}" for name, why in outcome["skipped"].items())
     kept = {recipe: path for recipe, path in labels.items() if recipe not in left_out}
     learnt = warm_tokenizer(_warm_folder(folder, "transformer")) if budget.warm_start else None
-    reported = chain.run(_report(labels[ALL_LABELS], split, folder)) if ALL_LABELS in kept else {}
+    reported = chain.run(report_step(labels[ALL_LABELS], split, folder)) if ALL_LABELS in kept else {}
     records = _write_records(chain, arguments, kept, split, folder, configs, learnt)
     return Shared(
         logs=logs,
@@ -178,7 +178,7 @@ def _similarity_flags(encoder: Path | None) -> tuple[str, ...]:
     return ("--similarity-encoder", str(encoder)) if encoder else ()
 
 
-def _report(labels: Path, split: Path, folder: Path) -> Step:
+def report_step(labels: Path, split: Path, folder: Path) -> Step:
     page = folder / "labels.html"
     return Step(
         name="report on the labels",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from configs.baselines import (
     distilled,
-    fs_lr,
+    fs_lr_lambda,
     fs_lr_ranknet,
     infonce,
     multi_positive_infonce,
@@ -210,7 +210,7 @@ _REGISTERED = (
     System(
         name="fs_lr_lambda",
         labels=_CLICKS,
-        config=fs_lr.CHANGES,
+        config=fs_lr_lambda.CHANGES,
         seeds=2,
         about="FS-LR under LambdaLoss over the stages of the funnel (Zheng et al., WWW 2024, arXiv 2405.04844).",
     ),
@@ -252,7 +252,8 @@ _REGISTERED = (
         evaluate_flags=("--rerank", "200"),
         runs_of="crops",
         seeds=2,
-        about="The first 200 documents of CroPS in the order of the relevance discriminator, which also chose QR.",
+        about="The first 200 documents of CroPS in the order of the relevance discriminator. On logs of your own, it "
+        "also decides which documents belong to QR.",
     ),
     System(
         name="poly_encoder",

@@ -67,9 +67,9 @@ def read_dev_queries(
 ) -> DevQueries:
     """Returns the dev queries; without any, `absent` says why.
 
-    They are the queries with judgements of split dev (nDCG@10), if there are any, or else the queries that
+    They are the queries with judgements of split dev (NDCG@10), if there are any, or else the queries that
     data.write_records puts into the split dev by their hash: those of the log, with what was clicked or liked for them
-    (Recall@100), or, if none of these has a click, those with judgements of split train (nDCG@10). A query that a test
+    (Recall@100), or, if none of these has a click, those with judgements of split train (NDCG@10). A query that a test
     table or a judgement of split test names is never among them.
 
     Args:

@@ -16,7 +16,7 @@ PERSPECTIVES = {
     "query_level": "Query level: documents that were consumed after the query was rephrased in the held-out part",
     "system_level": "System level: documents that the feed showed to users who searched the query in the training part "
     "(labels of cross-perspective training, not of the test; ranks beyond 10 are not kept)",
-    "judgements": "Judgements: documents that people judged relevant",
+    "judgements": "Judgements: documents that are judged relevant",
 }
 _TEST_OF = {"search_log": "ct", "query_level": "qr", "judgements": "judgements"}
 

@@ -16,9 +16,9 @@ Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 _TESTS = {"ct": "CT", "qr": "QR", "judgements": "Judged", "hidden_relevant": "Hidden relevant", "truth": "True"}
 _RELEVANT = {
     "ct": "the documents clicked for a query in the held-out part of the log (CT is the click test)",
-    "qr": "the documents that a user consumed after rephrasing the query, and that the results of the query itself did "
-    "not show (QR is the query reformulation test)",
-    "judgements": "the documents that people judged relevant for a query",
+    "qr": "the documents that a user clicked, liked or watched long after rephrasing the query, where theta or, in a "
+    "generated world, the truth agrees (QR is the query reformulation test)",
+    "judgements": "the documents that are judged relevant for a query",
     "hidden_relevant": "the documents that are relevant by the truth of the generated world, but that no search of the "
     "log showed for the query",
 }

@@ -21,7 +21,7 @@ from data.tables.truth import read_truth
 from data.world.constants import WorldConstants
 from data.world.engine import present_engine
 from data.world.logs.judges import split_of
-from data.world.logs.provider import write_knowledge
+from data.world.logs.language_model import write_knowledge
 from data.world.presets import PRESETS
 from data.world.retrievers import Stock
 from data.world.world import draw_world

@@ -638,7 +638,7 @@ def test_real_data_has_its_own_split_labels_and_systems(programs, real):
     assert list(outcome["left_out"]) == ["reranked"]
     assert {row["system"] for row in rows()} == {
         "bm25",
-        "bm25_robertson",
+        "bm25_anserini",
         "untrained",
         "nce",
         "sentence_transformers",
@@ -646,8 +646,8 @@ def test_real_data_has_its_own_split_labels_and_systems(programs, real):
         "fusion",
     }
     evaluated = {command.split("--name ")[1].split()[0]: command for command in calls(programs, "launch.evaluate")}
-    assert "--k1 0.9 --b 0.4" in evaluated["bm25-none-0"]
-    assert "--k1 1.2 --b 0.75" in evaluated["bm25_robertson-none-0"]
+    assert "--k1 1.2 --b 0.75" in evaluated["bm25-none-0"]
+    assert "--k1 0.9 --b 0.4" in evaluated["bm25_anserini-none-0"]
     # BM25 is measured beside the run of the untrained encoder, and fusion beside that of graded: one embedding each.
     embedded = {command.split("--run table/runs/")[1].split("/")[0] for command in calls(programs, "launch.embed")}
     assert embedded == {
@@ -676,6 +676,9 @@ def test_an_absent_peer_is_left_out_with_the_reason(programs, real, monkeypatch)
     monkeypatch.setattr("launch.comparison.real.shared.peer_absence", lambda: "there is no .venv-peers")
     outcome = run(**real, real="bestbuy", systems="")
     assert outcome["left_out"]["sentence_transformers"] == "there is no .venv-peers"
+    # The labels of all perspectives are mined from this log, so that their sources are reported.
+    [reported] = calls(programs, "data.report")
+    assert "--labels table/shared/labels/all-hla --logs table/shared/split " in reported
     assert "sentence_transformers" not in {row["system"] for row in rows()}
     assert "--from 2011-10-10T17:33" in programs.commands[0]
 

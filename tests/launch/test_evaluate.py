@@ -22,7 +22,7 @@ from launch import evaluate as module
 from launch.evaluate import EvaluateArguments, evaluate
 from launch.evaluation import lexical_search
 from launch.evaluation.lexical_search import GRID
-from tests.crops_jax.models.test_query_codes import reference_score
+from tests.crops_jax.models.test_poly_encoder import reference_score
 
 COLOURS = ["red", "blue", "green", "grey"]
 THINGS = ["car", "boat", "lamp", "chair", "kite"]

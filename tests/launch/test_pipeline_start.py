@@ -9,7 +9,7 @@ import pytest
 from crops_jax.errors import InputError, NamedFailure
 from crops_jax.program import load_config
 from launch.steps.arguments import PipelineArguments
-from launch.steps.start import check_start
+from launch.steps.preflight import check_start
 from tests.model_folders import write_bert, write_tokenizer
 
 Usage = collections.namedtuple("Usage", "total used free")

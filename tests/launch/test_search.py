@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -138,9 +139,62 @@ def test_fusion_adds_the_reciprocal_ranks_of_the_encoder_and_of_bm25(logs):
     assert results[0]["doc_id"] == "d2"
 
 
-def test_an_impossible_k_is_refused(logs):
-    with pytest.raises(InputError, match="--k"):
-        search(SearchArguments(query=("a",), run="run", logs=logs, k=0))
+def test_the_weighted_sum_has_the_weight_of_the_encoder(logs):
+    asked = SearchArguments(query=("red boat",), run="run", logs=logs, fusion="weighted", encoder_weight=1.0)
+    by_encoder = {r["doc_id"]: r["score"] for r in search(asked)["queries"][0]["results"]}
+    by_bm25 = {
+        r["doc_id"]: r["score"] for r in search(dataclasses.replace(asked, encoder_weight=0.0))["queries"][0]["results"]
+    }
+    # The best document of a list has the normalised score 1 and the last one 0. BM25 finds three of the four.
+    assert sorted(by_encoder.values())[::3] == sorted(by_bm25.values())[::3] == [0.0, 1.0]
+    assert by_bm25["d3"] == 0.0
+    joined = search(dataclasses.replace(asked, encoder_weight=0.25))["queries"][0]["results"]
+    for result in joined:
+        wanted = 0.25 * by_encoder[result["doc_id"]] + 0.75 * by_bm25[result["doc_id"]]
+        assert result["score"] == pytest.approx(wanted, abs=2e-4)
+
+
+class PrefersKites:
+    pairs_at_once = 2
+
+    def score(self, queries, documents):
+        return np.array([0.9 if "kite" in document else 0.1 for document in documents], np.float32)
+
+
+def test_the_first_documents_are_reranked(logs, monkeypatch):
+    theta = SimpleNamespace(discriminator=PrefersKites(), fitted={"kind": "lexical", "source": "clicks"})
+    monkeypatch.setattr(module, "open_reranker", lambda *_: SimpleNamespace(theta=theta, origin="", chose_qr=True))
+    asked = SearchArguments(query=("red car",), run="run", logs=logs, k=2)
+    ranked = [r["doc_id"] for r in search(dataclasses.replace(asked, k=4))["queries"][0]["results"]]
+    assert ranked.index("d3") >= 2
+    # All four are reranked, of which two are printed; those that theta does not tell apart keep their order.
+    results = search(dataclasses.replace(asked, rerank=4))["queries"][0]["results"]
+    assert [(r["doc_id"], r["score"]) for r in results] == [("d3", 0.9), (ranked[0], 0.1)]
+    # Of the first two, theta prefers none.
+    results = search(dataclasses.replace(asked, k=4, rerank=2))["queries"][0]["results"]
+    assert [r["doc_id"] for r in results] == ranked
+
+
+def test_reranking_without_a_discriminator_names_the_remedy(logs):
+    with pytest.raises(InputError, match="keeps no discriminator; name one with --reranker"):
+        search(SearchArguments(query=("a",), run="run", logs=logs, rerank=10))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"k": 0}, "--k must be at least 1"),
+        ({"fusion": "weighted"}, "--fusion weighted and --encoder-weight"),
+        ({"fusion": "rrf", "encoder_weight": 0.5}, "--fusion weighted and --encoder-weight"),
+        ({"fusion": "weighted", "encoder_weight": 1.5}, "--encoder-weight must lie in 0 to 1"),
+        ({"fusion": "weighted", "encoder_weight": float("nan")}, "--encoder-weight must lie in 0 to 1"),
+        ({"rerank": -1}, "--rerank must be at least 0"),
+        ({"reranker": "folder"}, "--reranker names a discriminator"),
+    ],
+)
+def test_impossible_arguments_are_refused(logs, given, words):
+    with pytest.raises(InputError, match=words):
+        search(SearchArguments(query=("a",), run="run", logs=logs, **given))
 
 
 def test_the_command_line(logs):

@@ -24,11 +24,13 @@ from data.mining.relevance.theta import Theta
 from data.mining.relevance.training_pairs import (
     JUDGEMENTS,
     declared_relevant_grade,
+    judged_by_group,
     lowest_relevant_grade,
     published_before,
     train_judgements,
 )
 from data.mining.scores import theta_table
+from data.perspectives.log_events import read_events
 from data.tables import LogTables
 
 RANDOM_PAIRS = 5000
@@ -182,7 +184,8 @@ def judges(
 
     Judgements of split dev are taken, since no discriminator was fitted on them. Those of split train are taken with
     them if theta was not fitted on judgements, and alone if there are none of split dev; then the name says so.
-    Judgements of split test are never read.
+    Judgements of split test are never read. Where the source declares that judges decided for a group of queries, such
+    as the topic of a session, a judgement counts for every query of the group.
 
     Args:
       connection, logs: the log tables.
@@ -209,8 +212,23 @@ def judges(
             "judgements of split train, on which theta was fitted: precision after theta is too high",
         )
     table = ibis.union(*parts) if len(parts) > 1 else parts[0]
+    if judged_by_group(logs.path) and "searches" in logs.names:
+        table = _of_whole_groups(connection, table)
+        name = name.replace("judgements of", "judgements for all queries of a group, of", 1)
     table = table.semi_join(queries, "query").select("query", "doc_id", relevant=table.grade >= least).cache()
     return Judges(table, name, least) if count(table.limit(1)) else None
+
+
+def _of_whole_groups(connection: Connection, judged: ibis.Table) -> ibis.Table:
+    """Returns the judgements for all queries of the groups of their queries; of several grades the highest counts."""
+    searches = read_events(connection, ["searches"]).searches
+    assert searches is not None
+    members = searches.filter(searches["group"].notnull()).select("query", "group").distinct()
+    of_groups = judged.join(members, "query").select("group", "doc_id", "grade").distinct()
+    both = ibis.union(
+        judged.select("query", "doc_id", "grade"), of_groups.join(members, "group").select("query", "doc_id", "grade")
+    )
+    return both.group_by(_PAIR).agg(grade=both.grade.max())
 
 
 def choose_alpha(evidence: Evidence, scores: ibis.Table, judged: Judges | None, *, precision: float) -> float:

@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ibis
 import numpy as np
@@ -152,10 +152,18 @@ def declared_relevant_grade(logs: Path | str) -> float | None:
 
     data.simulate and data.convert keep it in the manifest of what they write, and data.hold_out carries that along.
     """
-    for manifest in line(manifest_or_none(logs), "logs"):
-        if (grade := manifest.get("relevant_grade")) is not None:
-            return float(grade)
-    return None
+    grade = _declared(logs, "relevant_grade")
+    return None if grade is None else float(grade)
+
+
+def judged_by_group(logs: Path | str) -> bool:
+    """Returns whether the source of some logs declares that a judgement holds for all queries of its query's group."""
+    return bool(_declared(logs, "judged_by_group"))
+
+
+def _declared(logs: Path | str, field: str) -> Any:
+    found = (manifest.get(field) for manifest in line(manifest_or_none(logs), "logs"))
+    return next((value for value in found if value is not None), None)
 
 
 def lowest_relevant_grade(judgements: ibis.Table) -> float | None:

@@ -1,7 +1,8 @@
 """The anchors of the loss by level, from the log of a run.
 
 An anchor is a document of a query whose score the loss raises above those of all documents of strictly lower levels.
-The anchors of levels 1 to 3 are no positives: their share says how much of the loss orders the funnel alone.
+The anchors of levels 1 to 3 are no positives: they order the funnel alone. Anchors are counted, whatever weight
+`loss.level_weights` gives to their level.
 """
 
 from collections.abc import Mapping

@@ -20,12 +20,12 @@ from launch.comparison.evidence.anchors import FIGURE, positives_per_query
 from launch.comparison.measures import HIDDEN, MAIN
 from launch.comparison.presentation.published import CT, NDCG, QR
 from launch.comparison.results.statistics import Difference
-from launch.comparison.results.table import Comparison, Pair, as_csv
+from launch.comparison.results.table import RATES_DIFFER, Comparison, Pair, as_csv, rates_differ
 
 CLAIMS_FILE = "claims.csv"
 HELD, REFUTED, NOT_SHOWN = "held", "refuted", "not shown"
 NOT_RUN, NOT_TESTABLE = "not run", "cannot be tested here"
-TOO_FEW_SEEDS, RATES_DIFFER = "too few seeds", "learning rates differ"
+TOO_FEW_SEEDS = "too few seeds"
 FEWEST_SEEDS = 3
 """The number of seeds of a trained system below which no claim about it is decided."""
 NOT_WORSE_MARGIN = 0.01
@@ -218,8 +218,7 @@ def _undecidable(comparison: Comparison, pair: Pair) -> str:
     both = [by_key.get(key) for key in keys if key[1] != "none"]
     if any(one is None or len(one.results) < FEWEST_SEEDS for one in both):
         return TOO_FEW_SEEDS
-    rates = {one.figure("learning_rate_factor") for one in both if one is not None}
-    return RATES_DIFFER if len(rates) > 1 else ""
+    return RATES_DIFFER if rates_differ(*both) else ""
 
 
 def _judged_costs(comparison: Comparison, claim: Claim, cheaper: str, dearer: str) -> Judged:

@@ -16,8 +16,8 @@ from crops_jax.pages.interval_plot import Row, interval_plot
 from crops_jax.pages.page import write_page
 from crops_jax.pages.standalone import standalone
 from launch.comparison.evidence.example import NARROWER, RULE, WIDER, Example
-from launch.comparison.presentation.beside import beside_the_paper
 from launch.comparison.presentation.claims import CLAIMS_FILE, FEWEST_SEEDS, claims_csv, judge, metric_label
+from launch.comparison.presentation.paper_figures import beside_the_paper
 from launch.comparison.presentation.published import TRAINING_HOURS
 from launch.comparison.presentation.reasons import reasons_of
 from launch.comparison.results.setting import Setting

@@ -39,7 +39,7 @@ class Reasons:
     """The labels of the metrics in which CroPS is not shown to beat FS-LR."""
     sources: Sequence[Source] = ()
     low_anchors: Mapping[str, float] = field(default_factory=dict)
-    """System -> the share of the anchors of the loss that are of levels 1 to 3."""
+    """System -> the share of the anchors that are of levels 1 to 3, whatever their weight in the loss."""
     level_five: Mapping[str, Difference] = field(default_factory=dict)
     """Metric -> the difference of CroPS with the query level at 5 to the same at 4."""
 
@@ -58,8 +58,8 @@ class Reasons:
         if self.low_anchors:
             listed = ", ".join(f"{system} {share(value)}" for system, value in self.low_anchors.items())
             found.append(
-                f"The share of the anchors of the loss that are of levels 1 to 3, which order the funnel and add no "
-                f"positive: {listed}."
+                "The share of the anchors that are of levels 1 to 3, which order the funnel and add no positive: "
+                f"{listed}. Anchors are counted here, whatever weight the loss gives to their level."
             )
         found += [
             f"The query level at level 5 instead of 4 changes {MAIN[metric]} by {one.estimate.value:+.3f} "

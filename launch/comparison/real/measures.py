@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-_AT = {"ndcg@10": "nDCG@10", "recall@10": "Recall@10", "recall@100": "Recall@100"}
+_AT = {"ndcg@10": "NDCG@10", "recall@10": "Recall@10", "recall@100": "Recall@100"}
 _TESTS = {"judgements": ("", "judged"), "ct": ("clicked_", "clicked")}
 LABELS = {
     **{f"{prefix}{metric}": f"{label} ({noun})" for prefix, noun in _TESTS.values() for metric, label in _AT.items()},
@@ -13,7 +13,7 @@ LABELS = {
 }
 """The metrics with their labels."""
 MEANINGS = {
-    "judged": "the test queries with judgements. The gain of nDCG is the grade, and for Recall every grade above 0 is "
+    "judged": "the test queries with judgements. The gain of NDCG is the grade, and for Recall every grade above 0 is "
     "relevant. Documents without a judgement count as not relevant.",
     "clicked": "the queries of the test part of the log. A document is relevant if it was clicked for the query there.",
     "unseen queries": "those of them that do not occur in the training part of the log.",

@@ -22,7 +22,7 @@ from launch.comparison.real.pairs import number_of_pairs, write_pairs
 from launch.comparison.real.peer import peer_absence
 from launch.comparison.real.settings import RealSet
 from launch.comparison.real.systems import PEER, JudgedLabels, pair_labels
-from launch.comparison.shared import SHARED, Shared
+from launch.comparison.shared import SHARED, Shared, report_step
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
 from launch.steps.programs import records_step, splitting_steps
@@ -62,7 +62,9 @@ def make_real_shared(
         config=config,
     )
     splitting = list(splitting_steps(as_pipeline, folder))
-    chain = Chain(folder, total=len(splitting) + 2 * len(recipes), compilation_cache=compilation_cache)
+    mined = next((recipe for recipe in recipes if recipe.perspectives is None and not settings.grades), None)
+    total = len(splitting) + 2 * len(recipes) + (mined is not None)
+    chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     for step in splitting:
         chain.run(step)
     split = splitting[-1].output
@@ -81,6 +83,7 @@ def make_real_shared(
             flags=("--dev-fraction", f"{settings.dev_fraction:g}", *words_of(arguments.records_flags)),
         )
         chain.run(step)
+    reported = {} if mined is None else chain.run(report_step(labels[mined], split, folder))
     first, pairs = recipes[0], folder / "pairs.parquet"
     write_pairs(labels[first], split, records[first], pairs)
     return RealShared(
@@ -93,7 +96,7 @@ def make_real_shared(
         bm25_results=folder / "bm25.npz",
         evaluate_flags=(),
         initial_runs={},
-        labels_report={},
+        labels_report=reported,
         absent=_absent(systems, split, reranker),
         pairs=pairs,
         number_of_pairs=number_of_pairs(pairs),

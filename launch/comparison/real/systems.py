@@ -96,8 +96,8 @@ def _not_trained(labels: LabelRecipe) -> tuple[System, ...]:
         about="The encoder with the weights that training starts from.",
     )
     return (
-        bm25("bm25", 0.9, 0.4, "the defaults of Anserini"),
-        bm25("bm25_robertson", 1.2, 0.75, "the defaults of Lucene"),
+        bm25("bm25", 1.2, 0.75, "the defaults of Lucene"),
+        bm25("bm25_anserini", 0.9, 0.4, "the defaults of Anserini"),
         untrained,
     )
 

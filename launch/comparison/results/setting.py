@@ -17,7 +17,7 @@ from crops_jax.errors import InputError
 from launch.comparison.results.files import FORMAT
 
 _FILE = "comparison.json"
-REPORTED = ("perspectives", "precision_by_truth")
+REPORTED = ("perspectives", "precision", "precision_by_truth")
 """The parts of the outcome of data.report that are kept."""
 _REMEDY = "call launch.compare without --from-results, which writes it"
 
@@ -37,8 +37,9 @@ class Setting:
     left_out: Mapping[str, str] = field(default_factory=dict)
     """The systems that the logs do not allow, with the reasons."""
     labels: Mapping[str, Any] = field(default_factory=dict)
-    """The outcome of data.report for the labels of all perspectives: "perspectives", and "precision_by_truth" for a
-    generated world. It is empty until these labels are made."""
+    """The outcome of data.report for the labels of all perspectives: "perspectives", "precision" where there are
+    judgements to measure it, and "precision_by_truth" for a generated world. It is empty until these labels are made,
+    and where labels are not mined from a log."""
 
 
 def write_setting(results: Path, setting: Setting) -> None:

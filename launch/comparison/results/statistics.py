@@ -52,7 +52,7 @@ class Difference:
     """The ends of the percentile interval at the confidence 1 - alpha / m of all m differences, with which all of them
     hold together (Bonferroni). It does not depend on whether this difference excludes 0."""
     verdict: str
-    """"better", "worse", "no difference shown" or "too few queries"."""
+    """"better", "worse", "no difference shown", "too few queries", or RATES_DIFFER of the table."""
 
     @property
     def reversed(self) -> "Difference":

@@ -1,6 +1,7 @@
 """The table of a comparison: table.csv with every cell and the means over seeds, and differences.csv."""
 
 import csv
+import dataclasses
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ COLUMNS = ("system", "architecture", "seed", "metric", "value", "low", "high")
 ALL_SEEDS = "all"
 """The seed of the rows that hold the mean over seeds."""
 _ARCHITECTURES = ("none", "transformer", "hashed")
+RATES_DIFFER = "learning rates differ"
+"""The verdict on two systems to which tuning gave different learning rates: the rate alone can make a larger difference
+than the systems, and dev hardly tells rates apart."""
 
 
 class Pair(NamedTuple):
@@ -108,6 +112,12 @@ class Trained:
         """Returns the mean over seeds of a number of the runs; None if a seed has none."""
         found = [result.figures[name] for result in self.results if name in result.figures]
         return float(np.mean(found)) if found and len(found) == len(self.results) else None
+
+
+def rates_differ(*trained: Trained | None) -> bool:
+    """Returns whether tuning gave the systems different learning rates. Those that have none count for nothing."""
+    rates = {one.figure("learning_rate_factor") for one in trained if one is not None}
+    return len(rates - {None}) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +200,15 @@ def compare_results(
         means[system, architecture, metric] = estimate(matrix, columns.mean(axis=0))
         for place, seed in enumerate(seeds[system, architecture]):
             cells[system, architecture, seed, metric] = estimate(matrix[place : place + 1], columns[place])
-    found = dict(zip([*in_table, *added], differences(compared, samples=drawn, resampled=list(by_row)), strict=True))
+    by_key = {one.key: one for one in trained}
+    found = {
+        pair: dataclasses.replace(difference, verdict=RATES_DIFFER)
+        if rates_differ(by_key[pair.key[:2]], by_key[pair.other_key[:2]])
+        else difference
+        for pair, difference in zip(
+            [*in_table, *added], differences(compared, samples=drawn, resampled=list(by_row)), strict=True
+        )
+    }
     return Comparison(
         trained=trained,
         metrics=metrics,

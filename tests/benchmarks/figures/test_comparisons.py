@@ -1,5 +1,7 @@
 """The tables of the comparison are what launch.compare makes of committed results; without them there is none."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -58,12 +60,11 @@ def test_the_main_table_has_the_systems_in_order_with_seeds_command_and_time(fol
     assert lines[0] == "| system | seeds | CT Recall@100 | QR Recall@100 |"
     assert [line.split("`")[1] for line in lines[2:5]] == ["crops", "fs_lr", "bm25"]
     assert lines[5] == ""
-    assert lines[6].startswith("Means over 2 to 3 seeds")
+    assert lines[6].startswith("Means over 2 to 3 seeds (one for `bm25`), with")
     assert "With fewer than 3 seeds the verdicts are provisional." in lines[6]
     assert lines[6].endswith("1 chose 0.5, 2 chose 1 (systems, on dev).")
-    assert (
-        "`python -m launch.compare --output TABLE --results RESULTS`; 9 cells in 1.1 hours on A processor" in lines[6]
-    )
+    command = "`python -m launch.compare --output TABLE --results RESULTS`"
+    assert f"{command}; 9 cells, whose times add up to 1.1 hours on A processor" in lines[6]
 
 
 def test_each_ablation_has_a_table_of_the_systems_that_were_run(folder):
@@ -107,28 +108,55 @@ def test_a_claim_that_is_held_in_one_metric_alone_says_so(folder):
     assert "CroPS retrieves more than NCE (shown in QR Recall@100 alone)." in text
 
 
-def test_real_data_has_its_own_metrics_and_differences(tmp_path):
+def write_real(folder, name, *, gains, metrics=("ndcg@10", "recall@100")):
     inputs = {"split": "a"}
     base = np.random.default_rng(0).random(40) / 2
-    for system, gain in {"bm25": 0.0, "graded": 0.2}.items():
-        values = {"ndcg@10": (base + gain).tolist(), "recall@100": (base + gain).tolist()}
+    for system, gain in gains.items():
+        values = {metric: (base + gain).tolist() for metric in metrics}
         towers = "none" if system == "bm25" else "transformer"
         write_result(
-            tmp_path / "scifact" / f"{system}-{towers}-0.json", made_up_result(system, towers, 0, values, inputs=inputs)
+            folder / name / f"{system}-{towers}-0.json", made_up_result(system, towers, 0, values, inputs=inputs)
         )
     setting = Setting(
-        command="python -m launch.compare --real scifact",
-        arguments={"real": "scifact"},
+        command=f"python -m launch.compare --real {name}",
+        arguments={"real": name},
         inputs=inputs,
         shared_seconds=60.0,
         left_out={"reranked": "no clicks"},
     )
-    write_setting(tmp_path / "scifact", setting)
+    write_setting(folder / name, setting)
+
+
+def test_the_table_of_real_data_has_the_first_metric_of_each_set(tmp_path):
+    write_real(tmp_path, "bestbuy", gains={"bm25": 0.0, "nce": 0.3}, metrics=("clicked_ndcg@10",))
+    for name in ("scifact", "icecat"):
+        write_real(tmp_path, name, gains={"bm25": 0.1, "graded": 0.2})
+    assert comparison_markdown("real_headline", folder=tmp_path) == ""
+    write_real(tmp_path, "trec_session", gains={"graded": 0.25})
+    compared.cache_clear()
+    rows = [
+        [cell.strip().partition(" (")[0] if place else cell.strip() for place, cell in enumerate(line.split("|")[1:-1])]
+        for line in comparison_markdown("real_headline", folder=tmp_path).splitlines()
+    ]
+    assert rows[0] == [
+        "system",
+        "`bestbuy`, NDCG@10",
+        "`scifact`, NDCG@10",
+        "`icecat`, NDCG@10",
+        "`trec_session`, NDCG@10",
+    ]
+    mean = np.random.default_rng(0).random(40).mean() / 2
+    assert rows[2] == ["`bm25`", *(f"{mean + gain:.3f}" for gain in (0.0, 0.1, 0.1)), "-"]
+    assert rows[6] == ["`graded`", "-", *(f"{mean + gain:.3f}" for gain in (0.2, 0.2, 0.25))]
+
+
+def test_real_data_has_its_own_metrics_and_differences(tmp_path):
+    write_real(tmp_path, "scifact", gains={"bm25": 0.0, "graded": 0.2})
     lines = comparison_markdown("real_scifact", folder=tmp_path).splitlines()
-    assert lines[0] == "| system | seeds | nDCG@10 (judged) | Recall@100 (judged) |"
+    assert lines[0] == "| system | seeds | NDCG@10 (judged) | Recall@100 (judged) |"
     assert [line.split("`")[1] for line in lines[2:4]] == ["graded", "bm25"]
-    differences = [line for line in lines if line.startswith("| `bm25` | nDCG@10")]
-    assert differences == ["| `bm25` | nDCG@10 (judged) | -0.200 (-0.200 to -0.200) | 40 | worse |"]
+    differences = [line for line in lines if line.startswith("| `bm25` | NDCG@10")]
+    assert differences == ["| `bm25` | NDCG@10 (judged) | -0.200 (-0.200 to -0.200) | 40 | worse |"]
     assert lines[-1].endswith("Left out: reranked (no clicks).")
 
 
@@ -143,6 +171,40 @@ def test_differences_at_other_learning_rates_say_whether_they_have_one_sign(fold
     lines = comparison_markdown("generated_world_rates", folder=folder).splitlines()
     assert lines[2] == row + "| +0.010 (+0.010 to +0.010) | yes |"
     assert lines[-1].endswith("3 at 0.5, 3 at 1, 3 at 2 times the rate.")
+
+
+def test_the_sources_of_labels_have_their_precision_by_judges_and_by_the_truth(folder):
+    assert comparison_markdown("generated_world_labels", folder=folder) == ""
+    gain = {"positives": 12, "only_here": 3}
+    by_judges = {"before": {"pairs": 9, "judged": 4, "value": 0.75, "low": 0.5, "high": 1.0, "queries": 3}}
+    unjudged = {"pairs": 5, "judged": 0, "value": None, "low": None, "high": None, "queries": 0}
+    labels: dict[str, Any] = {"perspectives": {"query_level": gain}}
+    labels["precision"] = {"sources": {"query_level": {**by_judges, "after": unjudged}}}
+    labels["precision_by_truth"] = {"query_level": {"pairs": 10, "relevant": 9, "value": 0.9}}
+    labels["precision_by_truth"]["shown_not_clicked"] = {"pairs": 8, "value": 0.5, "low": 0.25, "high": 0.625}
+    setting = Setting(command="", arguments={}, inputs={"split": "a"}, shared_seconds=1.0, labels=labels)
+    write_setting(folder / "generated_world", setting)
+    compared.cache_clear()
+    lines = comparison_markdown("generated_world_labels", folder=folder).splitlines()
+    assert lines[2] == "| `query_level` | 12 | 3 | 0.750 (0.500 to 1.000) of 4 | - | 0.900 of 10 |"
+    assert lines[3] == "| `shown_not_clicked` | - | - | - | - | 0.500 (0.250 to 0.625) of 8 |"
+
+
+def test_runs_of_one_system_are_compared_by_their_seeds(folder):
+    """The seeds of write_cells differ by the same amount for every query."""
+    lines = comparison_markdown("generated_world_seeds", folder=folder).splitlines()
+    # fs_lr and crops have three pairs of seeds each, and infonce has one.
+    assert lines[2:] == ["| CT Recall@100 | 7 | 7 | 0.4 |", "| QR Recall@100 | 7 | 7 | 0.4 |"]
+
+
+def test_the_figures_of_bm25_and_nce_stand_beside_their_targets(folder):
+    write_cells(folder / "generated_world", gains={"bm25": 0.2})
+    compared.cache_clear()
+    lines = comparison_markdown("generated_world_targets", folder=folder).splitlines()
+    ct = np.random.default_rng(0).random(40).mean() / 2 + 0.2
+    assert lines[2] == f"| `bm25_ct_recall@100` | 0.43 ± 0.05 | {ct:.3f} | yes |"
+    assert lines[3] == f"| `bm25_qr_recall@100` | 0.23 ± 0.05 | {ct:.3f} | no |"
+    assert len(lines) == 4
 
 
 def test_the_claims_have_their_differences_and_verdicts(folder):

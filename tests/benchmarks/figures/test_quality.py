@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.figures.quality import front_page, headline_systems, recipes, training
+from benchmarks.figures.quality import differences, headline_systems, recipes, training, world
 from benchmarks.figures.results import read_result
 
 
@@ -76,15 +76,11 @@ def test_all_figures_are_shown_over_unseen_pairs_once(demo):
     assert [cell.split(" ")[0] for cell in cells(lines[2])] == ["BM25", "0.700", "0.800", "0.300", "0.500"]
 
 
-def test_the_front_page_tells_the_verdicts_and_omits_systems_and_comparisons_without_figures(demo):
-    text = front_page(demo, read_result("bestbuy"))
-    assert text.splitlines()[-1] == (
-        "- In the demo, cross_perspective minus BM25: Judged Recall@100 +0.250 (+0.200 to +0.300) over 9 queries "
-        "(better); CT Recall@10 +0.250 (+0.200 to +0.300) over 9 queries (worse)."
-    )
-    assert "demo CT Recall@10, unseen pairs |" in text.splitlines()[0]
-    assert "warm start" not in text
-    assert "In the demo, cross_perspective minus search_log" not in text
+def test_each_difference_has_its_interval_and_verdict(demo):
+    assert [cells(line)[2:] for line in differences(demo).splitlines()[2:]] == [
+        ["Judged Recall@100", "+0.250 (+0.200 to +0.300)", "9", "better"],
+        ["CT Recall@10", "+0.250 (+0.200 to +0.300)", "9", "worse"],
+    ]
 
 
 def test_an_arm_that_shares_a_run_is_told_in_the_table_of_training(demo):
@@ -112,3 +108,19 @@ def test_the_chosen_recipe_is_marked(demo):
         ["`fs_lr`", "3", "1.0", "anchors", "1,000", "0.2500", ""],
         ["`fs_lr`", "2", "0.3", "anchors", "1,000", "0.2600", "chosen"],
     ]
+
+
+def test_a_world_has_its_targets_and_its_room(demo):
+    def target(measured, within):
+        return {"measured": measured, "value": 0.5, "tolerance": 0.1, "within": within}
+
+    figures = {name: {"ct_recall@100": 0.25, "qr_recall@100": 0.75} for name in ("random", "bm25", "oracle")}
+    outcome = {
+        "targets": {"bm25_ndcg@4": target(0.5, True), "clicks": target(0.7, False), "nce_ndcg@4": target(None, None)},
+        "room": {**figures, "present_engine": {"ct_recall@100": 1.0, "qr_recall@100": 0.5}, "channels": {}},
+    }
+    lines = world(dataclasses.replace(demo, values={"outcomes": [outcome]})).splitlines()
+    assert cells(lines[2]) == ["`clicks`", "0.50 ± 0.10", "0.700", "no"]
+    assert lines[3] == ""
+    assert cells(lines[6]) == ["`random`", "0.250", "0.750"]
+    assert cells(lines[9]) == ["`present_engine`", "1.000", "0.500"]

@@ -20,7 +20,7 @@ from tests.paths import ROOT
 DIFFERENCES = {
     "crops": {},
     "distilled": {"loss.distillation": "kl"},
-    "fs_lr": {"loss.name": "lambda_ndcg"},
+    "fs_lr_lambda": {"loss.name": "lambda_ndcg"},
     "hard_negatives.adore": {
         "loss.name": "lambda_mrr",
         "data.documents_per_query": 1,

@@ -261,3 +261,44 @@ def test_errors_name_the_loss_and_the_rule():
     ]:
         with pytest.raises(ValueError, match=rule):
             LossOptions(**fields)
+
+
+LN = np.log
+# e^z is 6, 3, 2 and 1 for the levels 5, 4, 3 and 0; the last two columns are an ignored document and padding.
+ONE_QUERY = jnp.log(jnp.asarray([[6.0], [3.0], [2.0], [1.0], [7.0], [9.0]]))
+LEVELS = jnp.asarray([[5, 4, 3, 0, -1, 0]], jnp.int32)
+REAL = jnp.asarray([True, True, True, True, True, False])
+BY_HAND = {
+    # 6 / 12, 3 / 6 and 2 / 3.
+    "h_infonce": (LN(2) + LN(2) + LN(3 / 2)) / 3,
+    # The negatives are those of levels 3 and 0: 6 / 9, and 3 / 6 for the second positive.
+    "infonce": LN(3 / 2),
+    "multi_positive_infonce": (LN(3 / 2) + LN(2)) / 2,
+    # Gains 5, 4 and 3 of 12, and 12 is also the sum of all e^z.
+    "softmax_cross_entropy": (5 * LN(2) + 4 * LN(4) + 3 * LN(6)) / 12,
+}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_loss_of_one_query_is_the_one_worked_out_by_hand(name, implementation):
+    given = {"temperature": 1.0, "doc_mask": REAL, "implementation": implementation}
+    labels = sparse(np.asarray(LEVELS)) if implementation == "streaming" else LEVELS
+    assert float(LOSSES[name](jnp.ones((1, 1)), ONE_QUERY, labels, **given)) == pytest.approx(BY_HAND[name], rel=1e-6)
+
+
+def test_rince_of_one_query_is_the_one_worked_out_by_hand():
+    """At the temperature 1/2, e^(s/t) is the square of e^s."""
+    temperatures = jnp.asarray([1.0, 1.0, 0.5, 1.0, 0.5])
+    by_level = {5: 36 / (36 + 9 + 4 + 1), 4: 3 / (3 + 2 + 1), 3: 4 / (4 + 1)}
+    found = rince(jnp.ones((1, 1)), ONE_QUERY, LEVELS, temperatures=temperatures, doc_mask=REAL)
+    assert float(found) == pytest.approx(-sum(map(LN, by_level.values())) / 3, rel=1e-6)
+
+
+def test_the_forms_of_rince_differ_where_a_level_has_several_documents():
+    """e^s is 3 and 2 for two documents of level 4, and 1 for one of level 0."""
+    docs, labels = jnp.log(jnp.asarray([[3.0], [2.0], [1.0]])), jnp.asarray([[4, 4, 0]], jnp.int32)
+    by_form = {"out": (LN(4 / 3) + LN(3 / 2)) / 2, "in": LN(6 / 5)}
+    for form, expected in by_form.items():
+        found = rince(jnp.ones((1, 1)), docs, labels, temperatures=jnp.ones(5), form=form)
+        assert float(found) == pytest.approx(expected, rel=1e-6)

@@ -237,7 +237,7 @@ def test_a_configuration_may_be_a_file(tmp_path, capfd):
             ["baselines.nope", "--output", "x"],
             "configuration baselines.nope is not one of configs/ (base, baselines.crops",
         ),
-        (["nope.fs_lr", "--output", "x"], "configuration nope.fs_lr is not one of configs/"),
+        (["nope.crops", "--output", "x"], "configuration nope.crops is not one of configs/"),
         (["baselines", "--output", "x"], "CONFIG must be a crops_jax.config.Config"),
         (["/nope.py", "--output", "x"], "no such file"),
         (["tiny_cpu", "--output", "x", "--optimizer.rate", "1"], "rate"),

@@ -21,7 +21,7 @@ judgements = st.dictionaries(st.sampled_from([*DOCS, "missing"]), st.integers(0,
 def test_equal_to_ir_measures_on_the_same_run_and_judgements(runs, k, least):
     measures = {
         ir_measures.R(rel=least) @ k: lambda r, g: recall_at_k(r, g, k=k, relevant_grade=least),
-        ir_measures.nDCG @ k: lambda r, g: ndcg_at_k(r, g, k=k),
+        ir_measures.NDCG @ k: lambda r, g: ndcg_at_k(r, g, k=k),
         ir_measures.RR(rel=least) @ k: lambda r, g: mrr_at_k(r, g, k=k, relevant_grade=least),
         ir_measures.AP(rel=least) @ k: lambda r, g: average_precision(r, g, k=k, relevant_grade=least),
         ir_measures.Judged @ k: lambda r, g: judged_at_k(r, g, k=k),

@@ -9,7 +9,7 @@ from crops_jax.errors import InputError
 from crops_jax.models.dual_encoder import random_dual_encoder
 from crops_jax.pretrained.exporting import export_obstacle
 from crops_jax.runs.encoder import open_encoder, open_poly_encoder
-from tests.crops_jax.models.test_query_codes import POLY
+from tests.crops_jax.models.test_poly_encoder import POLY
 from tests.crops_jax.runs.test_initial_run import opened, save
 from tests.tiny_run import CONFIG, tiny_records
 

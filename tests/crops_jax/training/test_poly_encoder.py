@@ -11,13 +11,13 @@ from crops_jax.errors import InputError
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
 from crops_jax.models.dual_encoder import DualEncoder
-from crops_jax.models.query_codes import QueryCodes
+from crops_jax.models.poly_encoder import QueryCodes
 from crops_jax.records import RecordSource
 from crops_jax.training.dev_recall import DevRecall
 from crops_jax.training.frozen_documents import check_frozen
 from crops_jax.training.step import device_batch, implementation_name, make_train_step
 from tests.crops_jax.losses.reference import reference
-from tests.crops_jax.models.test_query_codes import POLY, reference_contexts, reference_score, unit
+from tests.crops_jax.models.test_poly_encoder import POLY, reference_contexts, reference_score, unit
 from tests.crops_jax.training.test_step import MESHES, batch_of, first_moments
 from tests.tiny_run import BagEncoder, state_of, tiny_records
 

@@ -123,7 +123,9 @@ def test_what_theta_decided_wrongly_comes_first(tmp_path, write_logs, tables):
             discriminator={**discriminator, "random_pairs_passing": passing},
             precision=precision,
         )
-        text = text_of(page_of(tmp_path, labels, logs, overwrite=True)[1])
+        outcome, html = page_of(tmp_path, labels, logs, overwrite=True)
+        assert outcome["precision"] == precision
+        text = text_of(html)
         doubt = "The relevance discriminator (theta) passes 20.0% of random query-document pairs, more than 2%"
         assert (doubt in text) == (name == "doubted")
     assert "Of the judged positives of system level, 45% are relevant (40% to 50%; 10 pairs)." in text

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from crops_jax import artifacts
 from crops_jax.errors import InputError
 from crops_jax.retrieval.intervals import bootstrap_ratio
 from data.mining.evidence import Evidence
@@ -143,6 +144,34 @@ def test_which_judgements_measure_the_sources(graded, queries, fitted_on, name, 
     assert found.name.startswith(name)
     assert found.relevant_grade == 1.0
     assert set(found.table.to_pyarrow()["query"].to_pylist()) == seen
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_judgements_of_a_group_hold_for_all_its_queries(write_logs, at, declared):
+    """The topic T has the queries a, b and c, and U has c and d. a and d are judged."""
+    asked = [("a", "T"), (" B", "T"), ("c", "T"), ("c", "U"), ("d", "U"), ("e", None)]
+    folder = write_logs(
+        searches=[
+            {"search_id": f"s{i}", "user_id": "u", "query": query, "time": at(i), "group": group}
+            for i, (query, group) in enumerate(asked)
+        ],
+        judgements=[
+            {"query": query, "doc_id": "d0", "grade": grade, "split": split}
+            for query, grade, split in (("a", 0.0, "dev"), ("d", 1.0, "dev"), ("b", 1.0, "test"))
+        ],
+    )
+    if declared:
+        declaration = artifacts.new_manifest(
+            program="data.convert", kind="logs", arguments={}, inputs={}, judged_by_group=True
+        )
+        artifacts.write_manifest(folder, declaration)
+    logs = open_logs(folder)
+    table = ibis.memtable(pa.table({"query": list("abcde")}))
+    found = judges(logs.connect(), logs, table, relevant_grade=None, fitted_on=JUDGEMENTS)
+    assert found is not None
+    rows = {row["query"]: row["relevant"] for row in found.table.to_pyarrow().to_pylist()}
+    assert rows == ({"a": False, "b": False, "c": True, "d": True} if declared else {"a": False, "d": True})
+    assert found.name == f"judgements {'for all queries of a group, ' if declared else ''}of split dev"
 
 
 class SharedLetter:

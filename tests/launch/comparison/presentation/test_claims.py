@@ -15,7 +15,6 @@ from launch.comparison.presentation.claims import (
     NOT_RUN,
     NOT_SHOWN,
     NOT_TESTABLE,
-    RATES_DIFFER,
     REFUTED,
     TOO_FEW_SEEDS,
     Claim,
@@ -25,7 +24,7 @@ from launch.comparison.presentation.claims import (
     verdict_of,
 )
 from launch.comparison.results.statistics import Difference, Estimate
-from launch.comparison.results.table import Comparison, Pair, Trained, compare_results
+from launch.comparison.results.table import RATES_DIFFER, Comparison, Pair, Trained, compare_results
 from launch.comparison.systems import SYSTEMS
 from tests.launch.comparison.results.made_up import made_up_result
 

@@ -10,9 +10,9 @@ import pytest
 from crops_jax.errors import InputError
 from launch.comparison.evidence.example import Example
 from launch.comparison.measures import HIDDEN
-from launch.comparison.presentation.beside import beside_the_paper
 from launch.comparison.presentation.claims import CLAIMS_FILE, claimed_pairs
 from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
+from launch.comparison.presentation.paper_figures import beside_the_paper
 from launch.comparison.presentation.reasons import reasons_of
 from launch.comparison.results.setting import Setting, read_setting, write_setting
 from launch.comparison.results.table import compare_results

@@ -10,7 +10,7 @@ from launch.comparison.real.systems import PEER, real_catalogue, real_systems
 from launch.comparison.systems import chosen_systems
 
 every_set = pytest.mark.parametrize("settings", REAL_SETS.values(), ids=REAL_SETS)
-NAMES = ["bm25", "bm25_robertson", "untrained", "nce", "sentence_transformers", "graded", "fusion", "reranked"]
+NAMES = ["bm25", "bm25_anserini", "untrained", "nce", "sentence_transformers", "graded", "fusion", "reranked"]
 
 
 def cells(settings, *, seeds=1):
@@ -29,7 +29,7 @@ def test_every_set_has_the_same_systems(settings):
     assert list(catalogue.systems) == NAMES
     assert catalogue.reference in catalogue.systems
     assert catalogue.meanings
-    with pytest.raises(InputError, match="name some of bm25, bm25_robertson"):
+    with pytest.raises(InputError, match="name some of bm25, bm25_anserini"):
         chosen_systems("crops", among=catalogue.systems)
 
 
@@ -37,7 +37,7 @@ def test_every_set_has_the_same_systems(settings):
 def test_one_training_serves_what_ranks_its_results_and_systems_without_training_have_one_cell(settings):
     found = cells(settings, seeds=2)
     trained = {name: cell.trained.name for name, cell in found.items()}
-    assert trained["bm25-none-0"] == trained["bm25_robertson-none-0"] == "untrained-none-0"
+    assert trained["bm25-none-0"] == trained["bm25_anserini-none-0"] == "untrained-none-0"
     assert trained["fusion-transformer-1"] == trained["reranked-transformer-1"] == "graded-transformer-1"
     assert "untrained-none-1" not in found
     for cell in found.values():

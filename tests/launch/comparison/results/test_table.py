@@ -9,7 +9,7 @@ from crops_jax.errors import InputError
 from crops_jax.retrieval.intervals import bootstrap_mean
 from launch.comparison.measures import HIDDEN
 from launch.comparison.results.files import Result
-from launch.comparison.results.table import COLUMNS, compare_results, write_table
+from launch.comparison.results.table import COLUMNS, RATES_DIFFER, compare_results, write_table
 from tests.launch.comparison.results.made_up import made_up_result
 
 QUERIES = 24
@@ -97,6 +97,21 @@ def test_differences_are_to_the_reference_of_the_same_architecture(tmp_path, com
     assert rows["infonce"]["verdict"] == "better"
     assert rows["bm25"]["verdict"] == "no difference shown"
     assert float(rows["nce"]["p_holm"]) == pytest.approx(3 * 2 / 401, abs=1e-6)
+
+
+def test_there_is_no_verdict_between_systems_of_different_learning_rates(tmp_path):
+    """Systems without a rate, such as BM25, can be compared with any."""
+    factors = {"crops": 1.0, "nce": 1.0, "infonce": 0.5}
+    cells = [result(name, "transformer", 0, BASE - 0.1 * place, learning_rate_factor=factor)
+             for place, (name, factor) in enumerate(factors.items())]  # fmt: skip
+    write_table(tmp_path, compare_results([*cells, RESULTS[4]], reference="crops", samples=400))
+    rows = {row["system"]: row for row in read(tmp_path / "differences.csv")}
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "bm25": "no difference shown",
+        "nce": "worse",
+        "infonce": RATES_DIFFER,
+    }
+    assert float(rows["infonce"]["value"]) == pytest.approx(-0.2)
 
 
 def test_without_the_reference_there_are_means_and_no_differences():

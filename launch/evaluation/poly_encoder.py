@@ -32,7 +32,7 @@ def score_by_poly_encoder(
     The description has the wall-clock seconds of a query, the compilation of the programs included: those of its
     context vectors, those of reranking and those of scoring all documents.
     """
-    from crops_jax.retrieval.attended import attended_scores_at, attended_top_k
+    from crops_jax.retrieval.poly_encoder import poly_scores_at, poly_top_k
 
     documents = model.encode(corpus.texts, tower="document", progress=True)
     seconds: dict[str, float] = {}
@@ -42,7 +42,7 @@ def score_by_poly_encoder(
 
     started = time.perf_counter()
     with ProgressLine(total=int((encoder.indices >= 0).sum()), desc="Poly-encoder, reranking", unit="pairs") as bar:
-        scores = attended_scores_at(
+        scores = poly_scores_at(
             contexts, documents, encoder.indices, temperature=model.temperature, progress=bar.update
         )
     lists = {POLY_ENCODER: Retrieved(*reranked(encoder, scores))}
@@ -53,7 +53,7 @@ def score_by_poly_encoder(
         pairs = len(queries) * len(documents)
         with ProgressLine(total=pairs, desc="Poly-encoder, every document", unit="pairs") as bar:
             lists[EXHAUSTIVE] = Retrieved(
-                *attended_top_k(
+                *poly_top_k(
                     contexts,
                     documents,
                     min(DEPTH, len(documents)),

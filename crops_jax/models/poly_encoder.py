@@ -54,7 +54,7 @@ class QueryCodes(nnx.Module):
         return unit_norm(jnp.einsum("qct,qtw->qcw", weights, states, precision=_HIGHEST))
 
 
-def attended_scores(
+def poly_scores(
     contexts: Float[Array, "queries codes width"],
     documents: Float[Array, "documents width"],
     temperature: Float[Array, ""] | float,
@@ -67,20 +67,20 @@ def attended_scores(
       temperature: the learnt temperature, positive.
     """
     cosines = jnp.einsum("qcw,dw->qcd", contexts, documents, precision=_HIGHEST)
-    return _attended(cosines, temperature)
+    return _poly_score(cosines, temperature)
 
 
-def attended_scores_of_own(
+def poly_scores_of_own(
     contexts: Float[Array, "queries codes width"],
     documents: Float[Array, "queries documents width"],
     temperature: Float[Array, ""] | float,
 ) -> Float[Array, "queries documents"]:
-    """Returns the scores of each query with documents of its own; see `attended_scores`."""
+    """Returns the scores of each query with documents of its own; see `poly_scores`."""
     cosines = jnp.einsum("qcw,qdw->qcd", contexts, documents, precision=_HIGHEST)
-    return _attended(cosines, temperature)
+    return _poly_score(cosines, temperature)
 
 
-def _attended(
+def _poly_score(
     cosines: Float[Array, "queries codes documents"], temperature: Float[Array, ""] | float
 ) -> Float[Array, "queries documents"]:
     return (jax.nn.softmax(cosines / temperature, axis=1) * cosines).sum(axis=1)

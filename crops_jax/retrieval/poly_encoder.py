@@ -1,6 +1,6 @@
 """Search and reranking by a Poly-encoder. No index serves its score, so each pair of a query and a document is scored.
 
-The score is that of crops_jax.models.query_codes.attended_scores. It takes as many products of vectors as a query has
+The score is that of crops_jax.models.poly_encoder.poly_scores. It takes as many products of vectors as a query has
 codes, and they are computed on one device, in tiles whose size does not depend on the numbers of queries and documents
 beyond the first tile. Scores can differ in their last digits between a search and a reranking.
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from crops_jax.models.query_codes import attended_scores, attended_scores_of_own
+from crops_jax.models.poly_encoder import poly_scores, poly_scores_of_own
 from crops_jax.retrieval.exact import check_k
 
 # The cosines of codes and documents that are in memory at once: 16 MiB.
@@ -22,7 +22,7 @@ _COSINES = 1 << 22
 _TILE_DOCS = 4096
 
 
-def attended_top_k(
+def poly_top_k(
     contexts: Float32[np.ndarray, "queries codes dim"],
     docs: Float32[np.ndarray, "docs dim"],
     k: int,
@@ -74,7 +74,7 @@ def attended_top_k(
     return scores, indices
 
 
-def attended_scores_at(
+def poly_scores_at(
     contexts: Float32[np.ndarray, "queries codes dim"],
     docs: Float32[np.ndarray, "docs dim"],
     indices: Int32[np.ndarray, "queries depth"],
@@ -84,7 +84,7 @@ def attended_scores_at(
 ) -> Float32[np.ndarray, "queries depth"]:
     """Returns the scores of each query with the documents in its row of indices; 0 where the index is -1.
 
-    The other arguments are those of `attended_top_k`. Raises ValueError if a vector is not finite.
+    The other arguments are those of `poly_top_k`. Raises ValueError if a vector is not finite.
     """
     _check_finite(contexts, docs)
     scores = np.zeros(indices.shape, np.float32)
@@ -119,10 +119,10 @@ def _first_of_tile(
     contexts: jax.Array, docs: jax.Array, start: Any, scored: Any, temperature: Any, *, tile: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the best scores and their columns in docs[start : start + tile], without its first `scored` documents."""
-    scores = attended_scores(contexts, jax.lax.dynamic_slice_in_dim(docs, start, tile), temperature)
+    scores = poly_scores(contexts, jax.lax.dynamic_slice_in_dim(docs, start, tile), temperature)
     return jax.lax.top_k(jnp.where(jnp.arange(tile)[None, :] >= scored, scores, -jnp.inf), width)
 
 
 @jax.jit
 def _scores_at(contexts: jax.Array, docs: jax.Array, indices: jax.Array, temperature: Any) -> jax.Array:
-    return attended_scores_of_own(contexts, docs[jnp.maximum(indices, 0)], temperature)
+    return poly_scores_of_own(contexts, docs[jnp.maximum(indices, 0)], temperature)

@@ -8,7 +8,7 @@ from data.mining_report.charts import words
 from data.mining_report.figures import LOG, Gain
 
 
-class LeadRow(NamedTuple):
+class SummaryRow(NamedTuple):
     """Precision and novelty of the positives of a source; None where they are not known."""
 
     source: str
@@ -21,11 +21,11 @@ class LeadRow(NamedTuple):
     positives: int
 
 
-class Lead(NamedTuple):
+class Summary(NamedTuple):
     """The head of the page."""
 
     sentences: list[str]
-    rows: list[LeadRow]
+    rows: list[SummaryRow]
     known: str
     """The pairs over which precision is measured, in words."""
 
@@ -35,12 +35,12 @@ class Lead(NamedTuple):
         return any(row.low is not None for row in self.rows)
 
 
-def lead_of(
+def summary_of(
     gains: Mapping[str, Gain],
     beyond_log: Gain,
     by_judges: Mapping[str, Any] | None,
     by_truth: Mapping[str, Mapping[str, Any]] | None,
-) -> Lead:
+) -> Summary:
     """Returns the head of the page.
 
     The truth of a generated world knows all pairs, so precision is by truth where there is one, and by judgements
@@ -50,22 +50,22 @@ def lead_of(
       gains: source -> its positives.
       beyond_log: the positives that are not those of the search log.
       by_judges: what data.mine measured by judgements ("sources" -> source -> "before" and "after").
-      by_truth: source -> "pairs" and "value", see data.mining_report.truth.
+      by_truth: source -> "pairs", "value" and the interval, see data.mining_report.truth.
     """
-    measured = _of_truth(by_truth) if by_truth is not None else _of_judges(by_judges)
+    measured: Mapping[str, Any] = _of_truth(by_truth) if by_truth is not None else _of_judges(by_judges)
     nothing: tuple[None, None, None, int] = (None, None, None, 0)
     rows = [
-        LeadRow(source, *measured.get(source, nothing), gain.share("never_shown"), gain.positives)
+        SummaryRow(source, *measured.get(source, nothing), gain.share("never_shown"), gain.positives)
         for source, gain in gains.items()
     ]
     known = (
         "positives whose grade the truth of the generated world knows" if by_truth is not None else "judged positives"
     )
-    return Lead([*_precision_sentence(rows, known), *_novelty_sentence(beyond_log)], rows, known)
+    return Summary([*_precision_sentence(rows, known), *_novelty_sentence(beyond_log)], rows, known)
 
 
-def _of_truth(by_truth: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float | None, None, None, int]]:
-    return {source: (one["value"], None, None, one["pairs"]) for source, one in by_truth.items()}
+def _of_truth(by_truth: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, float, float, int]]:
+    return {source: (one["value"], one["low"], one["high"], one["pairs"]) for source, one in by_truth.items()}
 
 
 def _of_judges(by_judges: Mapping[str, Any] | None) -> dict[str, tuple[float | None, float | None, float | None, int]]:
@@ -77,7 +77,7 @@ def _of_judges(by_judges: Mapping[str, Any] | None) -> dict[str, tuple[float | N
     return found
 
 
-def _precision_sentence(rows: list[LeadRow], known: str) -> list[str]:
+def _precision_sentence(rows: list[SummaryRow], known: str) -> list[str]:
     others = [row for row in rows if row.source != LOG]
     measured = [f"{share(row.precision)} of {words(row.source)}" for row in others if row.precision is not None]
     if not measured:

@@ -8,7 +8,7 @@ from flax import nnx
 
 from crops_jax.config import Config
 from crops_jax.models.dual_encoder import random_dual_encoder
-from crops_jax.models.query_codes import QueryCodes, attended_scores, attended_scores_of_own
+from crops_jax.models.poly_encoder import QueryCodes, poly_scores, poly_scores_of_own
 from crops_jax.text.packing import PackedTexts, assign_rows, lay_out
 from tests.tiny_run import CONFIG
 
@@ -56,7 +56,7 @@ def test_a_case_worked_by_hand():
     # The cosines with the document (0, 1) are 1 / sqrt 2 and 1 / sqrt 10. At the temperature that makes their
     # difference ln 2, they weigh 2/3 and 1/3.
     low, high = 10**-0.5, 2**-0.5
-    scores = attended_scores(contexts, jnp.asarray([[0.0, 1.0]]), (high - low) / np.log(2))
+    scores = poly_scores(contexts, jnp.asarray([[0.0, 1.0]]), (high - low) / np.log(2))
     assert float(scores[0, 0]) == pytest.approx(2 / 3 * high + 1 / 3 * low, rel=1e-5)
 
 
@@ -71,15 +71,15 @@ def test_contexts_and_scores_equal_the_reference():
     documents = np.stack([unit(row) for row in random.normal(size=(4, 6, 8)).reshape(-1, 8)]).astype(np.float32)
     for temperature in (1.0, 0.01):
         scores = [[reference_score(one, document, temperature) for document in documents] for one in expected]
-        found = attended_scores(contexts, jnp.asarray(documents), temperature)
+        found = poly_scores(contexts, jnp.asarray(documents), temperature)
         np.testing.assert_allclose(found, scores, atol=1e-5)
-        own = attended_scores_of_own(contexts, jnp.asarray(documents.reshape(4, 6, 8)), temperature)
+        own = poly_scores_of_own(contexts, jnp.asarray(documents.reshape(4, 6, 8)), temperature)
         np.testing.assert_allclose(own, [row[6 * i : 6 * i + 6] for i, row in enumerate(np.array(scores))], atol=1e-5)
 
 
 def test_one_code_scores_by_the_cosine_at_any_temperature():
     contexts, document = jnp.asarray([[[0.6, 0.8]]]), jnp.asarray([[1.0, 0.0]])
-    assert [float(attended_scores(contexts, document, t)[0, 0]) for t in (1.0, 0.01)] == pytest.approx([0.6, 0.6])
+    assert [float(poly_scores(contexts, document, t)[0, 0]) for t in (1.0, 0.01)] == pytest.approx([0.6, 0.6])
 
 
 def test_padding_and_queries_without_tokens_have_finite_gradients():
@@ -87,7 +87,7 @@ def test_padding_and_queries_without_tokens_have_finite_gradients():
 
     def loss(states):
         contexts = codes_of([[0.5, -1.0]])(states, present)
-        return attended_scores(contexts, jnp.asarray([[1.0, 0.0]]), 0.1).sum()
+        return poly_scores(contexts, jnp.asarray([[1.0, 0.0]]), 0.1).sum()
 
     gradient = np.asarray(jax.grad(loss)(states))
     assert np.isfinite(gradient).all()

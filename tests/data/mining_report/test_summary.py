@@ -1,7 +1,7 @@
 """The head of data.report: precision and novelty of each source, from numbers made by hand."""
 
 from data.mining_report.figures import Gain
-from data.mining_report.lead import LeadRow, lead_of
+from data.mining_report.summary import SummaryRow, summary_of
 
 GAINS = {
     "query_level": Gain(2, 4, 4, 1, (1, 0, 1, 1, 1)),
@@ -21,28 +21,28 @@ BY_JUDGES = {
 
 
 def test_judged_precision_is_that_after_theta_where_theta_decided():
-    lead = lead_of(GAINS, BEYOND, BY_JUDGES, None)
-    assert lead.rows == [
-        LeadRow("query_level", 0.75, 0.5, 1.0, 4, 0.75, 4),
-        LeadRow("search_log", 0.625, 0.5, 0.75, 8, 0.0, 10),
+    summary = summary_of(GAINS, BEYOND, BY_JUDGES, None)
+    assert summary.rows == [
+        SummaryRow("query_level", 0.75, 0.5, 1.0, 4, 0.75, 4),
+        SummaryRow("search_log", 0.625, 0.5, 0.75, 8, 0.0, 10),
     ]
-    assert lead.intervals
-    assert lead.sentences[0] == (
+    assert summary.intervals
+    assert summary.sentences[0] == (
         "Of the judged positives, these shares are relevant: 75.0 % of query level, beside 62.5 % of the search log."
     )
-    assert lead.sentences[1].startswith(
+    assert summary.sentences[1].startswith(
         "Of the positives that the search log does not have, 75.0 % were never shown for their query in any search, "
         "and 25.0 % were not even a candidate."
     )
-    assert lead.sentences[1].endswith("They are 6 of 8, for 2 queries.")
+    assert summary.sentences[1].endswith("They are 6 of 8, for 2 queries.")
 
 
 def test_the_truth_of_a_generated_world_goes_before_judgements():
-    truth = {"query_level": {"pairs": 4, "relevant": 3, "value": 0.75}, "search_log": {"pairs": 0, "value": None}}
-    lead = lead_of(GAINS, BEYOND, BY_JUDGES, truth)
-    assert [(row.precision, row.low, row.known) for row in lead.rows] == [(0.75, None, 4), (None, None, 0)]
-    assert not lead.intervals
-    assert lead.sentences[0] == (
+    truth = {"query_level": {"pairs": 4, "relevant": 3, "value": 0.75, "low": 0.5, "high": 1.0, "queries": 2}}
+    summary = summary_of(GAINS, BEYOND, BY_JUDGES, truth)
+    assert [(row.precision, row.low, row.known) for row in summary.rows] == [(0.75, 0.5, 4), (None, None, 0)]
+    assert summary.intervals
+    assert summary.sentences[0] == (
         "Of the positives whose grade the truth of the generated world knows, these shares are relevant: 75.0 % of "
         "query level."
     )
@@ -50,9 +50,9 @@ def test_the_truth_of_a_generated_world_goes_before_judgements():
 
 def test_what_is_not_known_is_said():
     unseen = {"query_level": Gain(2, 4, 4, 1, None)}
-    lead = lead_of(unseen, Gain(0, 0, 0, 0, None), None, None)
-    assert lead.rows == [LeadRow("query_level", None, None, None, 0, None, 4)]
-    assert lead.sentences == [
+    summary = summary_of(unseen, Gain(0, 0, 0, 0, None), None, None)
+    assert summary.rows == [SummaryRow("query_level", None, None, None, 0, None, 4)]
+    assert summary.sentences == [
         "It is not known how many of the positives are relevant: no judgement and no truth tells."
     ]
-    assert lead_of({}, Gain(0, 0, 0, 0, None), None, None).sentences == []
+    assert summary_of({}, Gain(0, 0, 0, 0, None), None, None).sentences == []
