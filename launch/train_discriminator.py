@@ -12,7 +12,7 @@ if __name__ == "__main__":
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -33,6 +33,8 @@ from crops_jax.storage import InputPath, RunPath
 from crops_jax.text import normalise_query, tokenizer
 from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.connection import Connection
+from data.mining.parameters import MiningParameters
+from data.mining.relevance.precision import warn_of_random_pairs
 from data.mining.relevance.theta import FITTED, save_theta, theta_of
 from data.mining.relevance.training_pairs import NothingToFit, published_before, texts_of, training_pairs
 from data.perspectives.log_events import LONG_WATCH_SECONDS, parse_time, read_events
@@ -181,7 +183,9 @@ def _train_or_answer(arguments: TrainDiscriminatorArguments, config: CrossEncode
                 if is_new:
                     in_place.remove(run)
                 raise
-        return {**_outcome(run), **logs.outcome}
+        outcome = _outcome(run)
+        _warn(outcome)
+        return {**outcome, **logs.outcome}
 
 
 def _config(arguments: TrainDiscriminatorArguments) -> CrossEncoderConfig:
@@ -365,6 +369,12 @@ def _put_tokenizer(run: Path, arguments: TrainDiscriminatorArguments, texts: Any
 def _learnt_from(connection: Connection, documents: ibis.Table, queries: list[str]) -> Iterator[str]:
     yield from texts_of(connection, documents)
     yield from map(normalise_query, queries)
+
+
+def _warn(outcome: Mapping[str, Any]) -> None:
+    """Prints a warning if too many random pairs exceed the alpha that mining takes by default."""
+    passing = outcome["random_pairs_passing"] or {}
+    warn_of_random_pairs(passing.get(str(MiningParameters.alpha)), alpha=MiningParameters.alpha)
 
 
 def _outcome(run: Path) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def load_config(name: str) -> Config:
-    """Returns the CONFIG of a module in configs/, such as baselines.infonce, or of a Python file.
+    """Returns the CONFIG of a module in configs/, such as baselines.nce, or of a Python file.
 
     Raises InputError when there is none.
     """

@@ -9,17 +9,16 @@ from typing import Any, Literal
 
 from configs.baselines import (
     distilled,
+    distilled_margin_mse,
     fs_lr_lambda,
     fs_lr_ranknet,
-    infonce,
-    multi_positive_infonce,
     nce,
+    nce_binary,
     nce_log_q,
     poly_encoder,
-    rince,
-    softmax_cross_entropy,
 )
 from configs.baselines.hard_negatives import adore, ance, dpr, sampled, star
+from configs.baselines.losses import infonce, multi_positive_infonce, rince, softmax_cross_entropy
 from crops_jax.errors import InputError
 from launch.comparison.phases import schedules
 from launch.comparison.phases.plan import Phase
@@ -157,6 +156,13 @@ _REGISTERED = (
         about="The system nce with the logQ correction (Yi et al., RecSys 2019).",
     ),
     System(
+        name="nce_binary",
+        labels=_BINARY,
+        config=nce_binary.CHANGES,
+        seeds=2,
+        about="The system nce under binary noise contrastive estimation (Gutmann and Hyvarinen, AISTATS 2010).",
+    ),
+    System(
         name="dpr",
         labels=_BINARY,
         config=dpr.CHANGES,
@@ -170,6 +176,14 @@ _REGISTERED = (
         phases=schedules.STAR,
         seeds=2,
         about="STAR: one static hard negative of a warm-up model (Zhan et al., SIGIR 2021, arXiv 2104.08051).",
+    ),
+    System(
+        name="adore",
+        labels=_BINARY,
+        config=adore.CHANGES,
+        phases=schedules.ADORE,
+        seeds=2,
+        about="ADORE: the query tower on its own nearest documents, after nce (Zhan et al., arXiv 2104.08051).",
     ),
     System(
         name="adore_star",
@@ -238,6 +252,23 @@ _REGISTERED = (
         about="CroPS that also learns the scores of the relevance discriminator (Hinton et al., arXiv 1503.02531).",
     ),
     System(
+        name="distilled_margin_mse",
+        labels=_EVERYTHING,
+        config=distilled_margin_mse.CHANGES,
+        scored=True,
+        groups=("systems", "losses"),
+        seeds=2,
+        about="CroPS that also learns the margins of the relevance discriminator (arXiv 2010.02666).",
+    ),
+    System(
+        name="fusion_rrf",
+        labels=_EVERYTHING,
+        ranked_by="fusion_rrf",
+        runs_of="crops",
+        seeds=2,
+        about="CroPS and BM25, joined by reciprocal rank fusion (Cormack et al., SIGIR 2009).",
+    ),
+    System(
         name="fusion",
         labels=_EVERYTHING,
         ranked_by="fusion_weighted",
@@ -249,10 +280,10 @@ _REGISTERED = (
         name="reranked",
         labels=_EVERYTHING,
         ranked_by="reranked",
-        evaluate_flags=("--rerank", "200"),
+        evaluate_flags=("--rerank", "100"),
         runs_of="crops",
         seeds=2,
-        about="The first 200 documents of CroPS in the order of the relevance discriminator. On logs of your own, it "
+        about="The first 100 documents of CroPS in the order of the relevance discriminator. On logs of your own, it "
         "also decides which documents belong to QR.",
     ),
     System(

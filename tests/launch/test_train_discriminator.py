@@ -24,7 +24,7 @@ from data.mining.parameters import MiningParameters
 from data.mining.relevance.theta import open_theta
 from data.tables import SCHEMAS, open_logs, write_table
 from launch.status import StatusArguments, status
-from launch.train_discriminator import TrainDiscriminatorArguments, train_discriminator
+from launch.train_discriminator import TrainDiscriminatorArguments, _warn, train_discriminator
 from tests.model_folders import write_bert
 from tests.paths import ROOT
 
@@ -178,6 +178,13 @@ def test_wrong_arguments_are_refused_and_leave_nothing(judged, tmp_path, changed
     with pytest.raises(InputError, match=message):
         train_discriminator(arguments(judged, tmp_path / "run", **changed))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_outcome_whose_random_pairs_pass_is_warned_of(capsys):
+    """Alpha is .6 by default, and up to 2 % of random pairs may pass it."""
+    for passing, warned in (({"0.5": 0.5, "0.6": 0.02}, False), ({"0.6": 0.25, "0.7": 0.0}, True), (None, False)):
+        _warn({"random_pairs_passing": passing})
+        assert ("passes 25.0% of random query-document pairs at alpha 0.6" in capsys.readouterr().err) == warned
 
 
 def test_nothing_to_learn_from_is_said_and_leaves_nothing(tmp_path):

@@ -143,11 +143,40 @@ def test_both_architectures_and_tuning_after_a_polite_stop(tmp_path):
     rows = table(tmp_path)
     assert {row["architecture"] for row in rows} == {"transformer", "hashed"}
     # An untrained encoder and a trained one of the same seed start from the same weights, and only one of them moves.
-    values = {(row["system"], row["seed"]): row["value"] for row in rows if row["metric"] == "ct_recall@10"}
-    assert values["untrained", "0"] != values["nce", "0"]
-    factors = {row["value"] for row in rows if row["metric"] == "learning_rate_factor" and row["seed"] != "all"}
-    assert factors <= {"1.0", "2.0"}
+    measured = [row for row in rows if row["metric"] == "ct_recall@10" and row["seed"] == "0"]
+    values = {(row["system"], row["architecture"]): float(row["value"]) for row in measured}
+    for towers in ("transformer", "hashed"):
+        assert values["untrained", towers] != values["nce", towers]
+    # Each of the trained systems has the factor that its first seed chose, in both seeds.
+    chosen = [row for row in rows if row["metric"] == "learning_rate_factor" and row["seed"] != "all"]
+    factors: dict[tuple[str, str], set[str]] = {}
+    for row in chosen:
+        factors.setdefault((row["system"], row["architecture"]), set()).add(row["value"])
+    assert len(chosen) == 8
+    assert len(factors) == 4
+    assert all(len(one) == 1 and one <= {"1.0", "2.0"} for one in factors.values())
     assert len(list((tmp_path / "table" / "results").glob("*.tuning.json"))) == 4
+
+
+@pytest.mark.slow
+def test_the_fast_comparison_is_a_whole_one(tmp_path):
+    words = [sys.executable, "-m", "launch.compare", "--fast", "--output", str(tmp_path / "table"), "--seeds", "1"]
+    outcome = finish([*words, "--systems", "bm25,fs_lr,crops"])
+    assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 5
+    rows = table(tmp_path)
+    assert {(row["system"], row["architecture"]) for row in rows} == {
+        ("bm25", "none"),
+        *((system, towers) for system in ("fs_lr", "crops") for towers in ("transformer", "hashed")),
+    }
+    steps = {float(row["value"]) for row in rows if row["metric"] == "best_step" and row["system"] != "bm25"}
+    assert steps == {30.0}
+    with open(tmp_path / "table" / "claims.csv", newline="") as opened:
+        verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(opened)}
+    # One seed decides nothing, and systems that were not asked for are not run.
+    assert verdicts["CroPS retrieves more than BM25"] == "too few seeds"
+    assert verdicts["CroPS retrieves more than NCE"] == "not run"
+    assert "<svg" in (tmp_path / "table" / "main.svg").read_text()
+    assert "CroPS retrieves more than BM25" in Path(outcome["report"]).read_text()
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def measure_relevance(
             parameters = dataclasses.replace(parameters, alpha=max(parameters.alpha, random_pairs_limit(random)))
         about_theta["alpha"] = parameters.alpha
         about_theta["random_pairs_passing"] = share_passing(random, alpha=parameters.alpha)
-        _warn(about_theta["random_pairs_passing"], parameters.alpha)
+        warn_of_random_pairs(about_theta["random_pairs_passing"], alpha=parameters.alpha)
     if judged is not None:
         precision["precision"] = {
             "judged_by": judged.name,
@@ -117,7 +117,8 @@ def measure_relevance(
     return parameters, about_theta, precision
 
 
-def _warn(passing: float | None, alpha: float) -> None:
+def warn_of_random_pairs(passing: float | None, *, alpha: float) -> None:
+    """Prints a warning if more than MAX_RANDOM_PASSING of random pairs exceed alpha; passing is None if not known."""
     if passing is not None and passing > MAX_RANDOM_PASSING:
         say(
             f"warning: theta passes {passing:.1%} of random query-document pairs at alpha {alpha:g}, more than "

@@ -36,6 +36,7 @@ ANCE = (
     Phase(name="warm_up_bm25", config=dpr.CHANGES, negatives=BM25_NEGATIVES, shared=True),
     *(Phase(name=f"ance_{number}", config=ance.CHANGES, negatives=_RANDOM) for number in range(1, REFRESHES + 1)),
 )
+ADORE = (WARM_UP, Phase(name="adore", parts=2, config=adore.CHANGES, frozen_documents=True))
 ADORE_STAR = (
     WARM_UP,
     Phase(name="star", config=star.CHANGES, negatives=_RANDOM),

@@ -20,6 +20,7 @@ from tests.paths import ROOT
 DIFFERENCES = {
     "crops": {},
     "distilled": {"loss.distillation": "kl"},
+    "distilled_margin_mse": {"loss.distillation": "margin_mse"},
     "fs_lr_lambda": {"loss.name": "lambda_ndcg"},
     "hard_negatives.adore": {
         "loss.name": "lambda_mrr",
@@ -35,13 +36,14 @@ DIFFERENCES = {
         "data.positives_per_query": 1,
     },
     "fs_lr_ranknet": {"loss.name": "ranknet"},
-    "infonce": {"loss.name": "infonce"},
-    "multi_positive_infonce": {"loss.name": "multi_positive_infonce"},
+    "losses.infonce": {"loss.name": "infonce"},
+    "losses.multi_positive_infonce": {"loss.name": "multi_positive_infonce"},
+    "losses.rince": {"loss.name": "rince", "loss.rince_temperature_factors": (2.0, 1.75, 1.5, 1.25, 1.0)},
+    "losses.softmax_cross_entropy": {"loss.name": "softmax_cross_entropy"},
     "nce": {"loss.name": "infonce", "data.documents_per_query": 1},
+    "nce_binary": {"loss.name": "binary_nce", "data.documents_per_query": 1},
     "nce_log_q": {"loss.name": "infonce", "loss.log_q_correction": True, "data.documents_per_query": 1},
     "poly_encoder": {"encoder.query_codes": 64},
-    "rince": {"loss.name": "rince", "loss.rince_temperature_factors": (2.0, 1.75, 1.5, 1.25, 1.0)},
-    "softmax_cross_entropy": {"loss.name": "softmax_cross_entropy"},
 }
 
 

@@ -16,11 +16,15 @@ every_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 
 
 @every_system
-def test_every_configuration_loads(system: System):
+def test_every_configuration_has_the_fields_that_the_system_names_and_no_other_change(system: System):
     base = program.load_config("tiny_cpu")
-    config = base.replace(**system.config)
-    changed = {name for name in dataclasses.asdict(base) if getattr(config, name) != getattr(base, name)}
-    assert changed <= set(system.config)
+    before, after = dataclasses.asdict(base), dataclasses.asdict(base.replace(**system.config))
+    named = {(section, name): value for section, fields in system.config.items() for name, value in fields.items()}
+    assert {(section, name): after[section][name] for section, name in named} == named
+    changed = {(s, name) for s, fields in after.items() for name in fields if fields[name] != before[s][name]}
+    assert changed <= named.keys()
+    # A section that is named differs from the base, or the system would be another one under a new name.
+    assert {section for section, _ in changed} == set(system.config)
 
 
 @every_system
