@@ -135,7 +135,7 @@ def _present(
         results,
         reference=_reference(arguments, catalogue),
         samples=arguments.bootstrap_samples,
-        pairs=claimed_pairs() if catalogue is WORLD else (),
+        pairs=claimed_pairs() if catalogue is WORLD else catalogue.pairs,
         catalogue=catalogue,
     )
     write_table(table, comparison)

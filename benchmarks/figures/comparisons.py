@@ -91,7 +91,7 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
             found,
             reference=catalogue.reference,
             samples=SAMPLES,
-            pairs=claimed_pairs() if catalogue is WORLD else (),
+            pairs=claimed_pairs() if catalogue is WORLD else catalogue.pairs,
             catalogue=catalogue,
         )
         tuning = stored_tuning(results, found)
@@ -147,20 +147,24 @@ def ablations(found: Compared) -> str:
 
 
 def table_with_differences(found: Compared) -> str:
-    """All systems of a comparison, and their differences to its reference."""
+    """All systems of a comparison, their differences to its reference, and those of further pairs."""
     comparison = found.comparison
-    members = _members(comparison, group=None)
+    catalogue, members = comparison.catalogue, _members(comparison, group=None)
+
+    def row(name: str, metric: str, difference: Difference) -> list[str]:
+        queries = amount(difference.estimate.queries)
+        return [name, catalogue.metrics[metric], _difference(difference), queries, difference.verdict]
+
     rows = [
-        [
-            _name(one),
-            comparison.catalogue.metrics[metric],
-            _difference(difference),
-            amount(difference.estimate.queries),
-            difference.verdict,
-        ]
+        row(_name(one), metric, difference)
         for one in members
-        for metric in comparison.catalogue.metrics
+        for metric in catalogue.metrics
         if (difference := comparison.differences.get((*one.key, metric))) is not None
+    ]
+    rows += [
+        row(f"`{pair.system}` minus `{pair.other}`", pair.metric, difference)
+        for pair in catalogue.pairs
+        if (difference := comparison.difference(pair)) is not None
     ]
     header = ["system", "metric", f"difference to `{comparison.reference}`, after Holm's correction", "queries"]
     shown = _table(comparison, members, with_seeds=True)

@@ -167,11 +167,11 @@ def row_counts(measured: Sequence[int], *, texts: int, steps: int, multiple: int
         return tuple(counts)
     roomy = int(np.ceil(max(measured) * _HEADROOM))
     unit = 1 << max(roomy.bit_length() - 4, 0)
-    for rows in (_rounded_up(roomy, unit), max(measured), int(np.ceil(np.median(measured)))):
+    for place, rows in enumerate((_rounded_up(roomy, unit), max(measured), int(np.ceil(np.median(measured))))):
         rounded = _rounded_up(rows, multiple)
         saving = 1 - rounded / counts[-1]
         saved_steps = steps * np.mean(np.asarray(measured) <= rounded) * saving
-        if rounded > 0 and saving >= _MIN_SAVING and (len(counts) == 1 or saved_steps > _COMPILATION_STEPS):
+        if rounded > 0 and saving >= _MIN_SAVING and (place == 0 or saved_steps > _COMPILATION_STEPS):
             counts.append(rounded)
     return tuple(sorted(counts))
 

@@ -23,6 +23,9 @@ _NAMES = {
     ("judgements", "judged@4"): "judged@4",
     ("truth", "ndcg@4"): TRUE_NDCG,
 }
+_UNSEEN_PAIRS = "_unseen_pairs"
+"""Follows the name of a metric that is measured over the pairs that were not clicked in the training part."""
+_WITH_UNSEEN_PAIRS = ("ct_recall@100", "ct_recall@10", "qr_recall@100", "qr_recall@10")
 MAIN = {
     "ct_recall@100": "CT Recall@100",
     "qr_recall@100": "QR Recall@100",
@@ -37,16 +40,19 @@ without a judgement as not relevant. True NDCG@4 has those of its queries that s
 
 
 def values_of(evaluation: Path, *, ranked_by: str) -> dict[str, dict[str, float]]:
-    """Returns metric -> query -> value, of all pairs of each test set.
+    """Returns metric -> query -> value, of all pairs of each test set, and of the unseen pairs of CT and QR.
 
     Args:
       evaluation: the directory of launch.evaluate.
       ranked_by: "encoder" or "bm25".
     """
     found: dict[str, dict[str, float]] = {}
-    wanted = [("system", "=", ranked_by), ("pairs", "=", "all")]
+    wanted = [("system", "=", ranked_by), ("pairs", "in", ("all", "unseen"))]
     for row in pq.read_table(evaluation / "per_query.parquet", filters=wanted).to_pylist():
-        if name := _NAMES.get((row["test"], row["metric"])):
+        name = _NAMES.get((row["test"], row["metric"]))
+        if row["pairs"] == "unseen":
+            name = f"{name}{_UNSEEN_PAIRS}" if name in _WITH_UNSEEN_PAIRS else None
+        if name:
             found.setdefault(name, {})[row["query"]] = row["value"]
     return found
 

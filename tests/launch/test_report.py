@@ -419,7 +419,7 @@ def test_every_document_with_a_tick_is_listed(page, work):
     """The lists of examples show five documents at once, and the others when they are opened."""
     relevant = pq.read_table(work / "search_log" / "evaluation" / "relevant.parquet").to_pylist()
     html = page[1]
-    judged = html[html.index("Judgements: documents that people judged relevant") :]
+    judged = html[html.index("Judgements: documents that are judged relevant") :]
     for article in re.findall(r'<article class="example">(.*?)</article>', judged, re.S):
         query = text_of(re.search(r"<h4>(.*?)</h4>", article, re.S)[1])
         listed = text_of(article[: article.index('<div class="columns">')])

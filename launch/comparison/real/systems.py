@@ -7,7 +7,7 @@ from typing import Any
 from configs.baselines import nce
 from launch.comparison.real.measures import LABELS, meanings
 from launch.comparison.real.settings import RealSet, real_set
-from launch.comparison.results.table import WORLD, Catalogue
+from launch.comparison.results.table import WORLD, Catalogue, Pair
 from launch.comparison.systems import LabelRecipe, System
 
 _GRADED = "graded"
@@ -51,7 +51,14 @@ def real_catalogue(settings: RealSet) -> Catalogue:
     """Returns the systems and the metrics of the comparison on a data set."""
     metrics = {metric: LABELS[metric] for metric in settings.metrics}
     systems = real_systems(settings)
-    return Catalogue(systems=systems, metrics=metrics, reference=_GRADED, lead=_LEAD, meanings=meanings(metrics))
+    return Catalogue(
+        systems=systems,
+        metrics=metrics,
+        reference=_GRADED,
+        lead=_LEAD,
+        pairs=[Pair("fusion", "transformer", "bm25", "none", metric) for metric in metrics],
+        meanings=meanings(metrics),
+    )
 
 
 def real_systems(settings: RealSet) -> dict[str, System]:

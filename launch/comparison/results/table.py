@@ -75,6 +75,8 @@ class Catalogue:
     """The system that the others are compared with, unless --reference names another one."""
     lead: str
     """The sentences under the heading of the page: what is the same for every system."""
+    pairs: Sequence[Pair] = ()
+    """Further pairs of systems that are compared, where no claims name them."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """Word of the labels -> its meaning; empty for the tests of a log, which the page itself explains."""
 

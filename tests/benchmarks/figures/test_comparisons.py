@@ -158,6 +158,11 @@ def test_real_data_has_its_own_metrics_and_differences(tmp_path):
     differences = [line for line in lines if line.startswith("| `bm25` | NDCG@10")]
     assert differences == ["| `bm25` | NDCG@10 (judged) | -0.200 (-0.200 to -0.200) | 40 | worse |"]
     assert lines[-1].endswith("Left out: reranked (no clicks).")
+    write_real(tmp_path, "scifact", gains={"bm25": 0.0, "graded": 0.2, "fusion": 0.3})
+    compared.cache_clear()
+    lines = comparison_markdown("real_scifact", folder=tmp_path).splitlines()
+    fused = "| `fusion` minus `bm25` | NDCG@10 (judged) | +0.300 (+0.300 to +0.300) | 40 | better |"
+    assert lines.count(fused) == 1
 
 
 def test_differences_at_other_learning_rates_say_whether_they_have_one_sign(folder):

@@ -103,6 +103,12 @@ def test_a_short_run_compiles_for_few_numbers_of_rows(steps, expected):
     assert row_counts([100, 120, 110], texts=400, steps=steps) == expected
 
 
+def test_a_short_run_whose_batches_nearly_fill_the_largest_number_compiles_once():
+    """The roomy number, 400, saves nothing; 370 rows save 7.5 % of a step, which 667 steps pay for."""
+    assert row_counts([370, 350], texts=400, steps=600) == (400,)
+    assert row_counts([370, 350], texts=400, steps=700) == (370, 400)
+
+
 def test_runs_of_other_seeds_share_a_number_of_rows():
     assert {row_counts([needed], texts=400, steps=20) for needed in range(121, 135)} == {(144, 400)}
 

@@ -19,6 +19,7 @@ CELLS = [
 ]
 
 OTHER_ENCODERS = {
+    "adore": {"shared_towers": False},
     "adore_star": {"shared_towers": False},
     "poly_encoder": {"query_codes": 64},
     "poly_encoder_upper_bound": {"query_codes": 64},

@@ -6,6 +6,8 @@ from tests.launch.comparison.evaluations import write_values
 VALUES = [
     ("encoder", "ct", "all", "red shoe", "recall@100", 0.5),
     ("encoder", "ct", "seen", "red shoe", "recall@100", 0.1),
+    ("encoder", "ct", "unseen", "red shoe", "recall@100", 0.0625),
+    ("encoder", "judgements", "unseen", "red shoe", "ndcg@4", 0.2),
     ("encoder", "judgements", "all", "red shoe", "ndcg@4", 0.25),
     ("encoder", "judgements", "all", "red shoe", "recall@100", 0.75),
     ("encoder", "judgements", "all", "red shoe", "recall@10", 0.9),
@@ -21,6 +23,7 @@ def test_values_by_hand(tmp_path):
     evaluation = write_values(tmp_path, VALUES)
     assert values_of(evaluation, ranked_by="encoder") == {
         "ct_recall@100": {"red shoe": 0.5},
+        "ct_recall@100_unseen_pairs": {"red shoe": 0.0625},
         "ndcg@4": {"red shoe": 0.25},
         "judged_recall@100": {"red shoe": 0.75},
         "judged@4": {"red shoe": 0.5},
