@@ -192,7 +192,7 @@ def _notes(
             "The logs hold no candidates, so it is not known what was shown for a query. Numbers that need this are "
             "marked as not known."
         )
-    notes += _doubts(mined, results.gains, by_truth)
+    notes += _doubts(mined, results.gains, by_truth or {})
     if not results.gains:
         notes.append("No label has level 4 or higher, so there are no positives to report.")
     notes += [f"{words(source).capitalize()} was skipped in mining: {why}." for source, why in mined.skipped.items()]
@@ -213,7 +213,7 @@ def _notes(
     return notes
 
 
-def _doubts(mined: Mined, gains: Iterable[str], by_truth: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+def _doubts(mined: Mined, gains: Iterable[str], by_truth: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns a note for each measurement by which positives cannot be trusted. gains: the sources of positives."""
     notes = []
     passing = mined.random_pairs_passing
@@ -230,7 +230,7 @@ def _doubts(mined: Mined, gains: Iterable[str], by_truth: Mapping[str, Mapping[s
     notes += [
         _imprecise(f"By the truth, of the positives of {words(source)}", by_truth[source], by_truth[source]["pairs"])
         for source in gains
-        if by_truth is not None and source in by_truth and by_truth[source]["value"] < _MIN_PRECISION
+        if source in by_truth and by_truth[source]["value"] < _MIN_PRECISION
     ]
     return notes
 

@@ -18,7 +18,7 @@ from launch.comparison.cells import RUNS, Cell, cells_of
 from launch.comparison.configurations import base_configs
 from launch.comparison.evidence.example import read_example, update_example
 from launch.comparison.phases.running import PHASES
-from launch.comparison.presentation.claims import CLAIMS_FILE, claimed_pairs
+from launch.comparison.presentation.claims import CLAIMS_FILE, further_pairs
 from launch.comparison.presentation.notes import notes_of
 from launch.comparison.presentation.page import PAGE, PICTURE, write_comparison_page
 from launch.comparison.real.configurations import base_config
@@ -31,7 +31,6 @@ from launch.comparison.results.setting import REPORTED, Setting, read_setting, w
 from launch.comparison.results.table import (
     DIFFERENCES,
     TABLE,
-    WORLD,
     Catalogue,
     Comparison,
     compare_results,
@@ -135,7 +134,7 @@ def _present(
         results,
         reference=_reference(arguments, catalogue),
         samples=arguments.bootstrap_samples,
-        pairs=claimed_pairs() if catalogue is WORLD else catalogue.pairs,
+        pairs=further_pairs(catalogue),
         catalogue=catalogue,
     )
     write_table(table, comparison)

@@ -31,7 +31,7 @@ from launch.evaluation.lineage import trained_on
 from launch.evaluation.metrics import figure_tables, headline, index_gap
 from launch.evaluation.notes import evaluation_notes, judging_notes, tie_notes
 from launch.evaluation.poly_encoder import score_by_poly_encoder
-from launch.evaluation.reranking import RERANKED, open_reranker, rerank, reranking_note
+from launch.evaluation.reranking import RERANKED, check_reranker, open_reranker, rerank, reranking_note
 from launch.evaluation.searching import (
     DEPTH,
     Bm25Parameters,
@@ -180,8 +180,7 @@ def _check(arguments: EvaluateArguments) -> None:
         raise InputError(f"--dev-queries must be at least 0, found {arguments.dev_queries}")
     if not 0 <= arguments.rerank <= DEPTH:
         raise InputError(f"--rerank must lie in 0 to {DEPTH}, the depth of the search, found {arguments.rerank}")
-    if arguments.reranker and not arguments.rerank:
-        raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
+    check_reranker(arguments.reranker, depth=arguments.rerank)
     if arguments.every_document and not arguments.rerank_by:
         raise InputError("--every-document needs a Poly-encoder; name its run with --rerank-by")
     if arguments.bootstrap_samples < 100:

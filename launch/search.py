@@ -23,7 +23,7 @@ from crops_jax.storage import InputPath
 from crops_jax.text import normalise_query
 from data.tables import open_logs
 from launch.corpus.documents import Corpus, document_vectors, read_corpus
-from launch.evaluation.reranking import open_reranker, rerank
+from launch.evaluation.reranking import check_reranker, open_reranker, rerank
 from launch.evaluation.searching import DEPTH, Retrieved
 
 _TITLE_CHARACTERS = 100
@@ -86,7 +86,7 @@ def search(arguments: SearchArguments) -> dict[str, Any]:
         dim=arguments.dim,
     )
     lexical = Bm25(corpus.texts) if arguments.fusion != "none" else None
-    depth = min(max(arguments.k, arguments.rerank, DEPTH if lexical else 0), len(corpus.doc_ids))
+    depth = min(max(arguments.k, arguments.rerank, DEPTH if lexical is not None else 0), len(corpus.doc_ids))
     search_for = _searcher(vectors, corpus, k=depth)
     answered = []
     for typed in _queries(arguments.query, sys.stdin):
@@ -127,8 +127,7 @@ def _check(arguments: SearchArguments) -> None:
         raise InputError(f"--encoder-weight must lie in 0 to 1, found {weight:g}")
     if arguments.rerank < 0:
         raise InputError(f"--rerank must be at least 0, found {arguments.rerank}")
-    if arguments.reranker and not arguments.rerank:
-        raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
+    check_reranker(arguments.reranker, depth=arguments.rerank)
 
 
 def _fused(encoder: Ranking, bm25: Ranking, depth: int, corpus: Corpus, *, encoder_weight: float | None) -> Ranking:

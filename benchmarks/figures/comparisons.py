@@ -30,7 +30,7 @@ from launch.comparison.presentation.claims import (
     TOO_FEW_SEEDS,
     Judged,
     Part,
-    claimed_pairs,
+    further_pairs,
     judge,
     metric_label,
 )
@@ -91,7 +91,7 @@ def compared(name: str, folder: Path = FOLDER) -> Compared | None:
             found,
             reference=catalogue.reference,
             samples=SAMPLES,
-            pairs=claimed_pairs() if catalogue is WORLD else catalogue.pairs,
+            pairs=further_pairs(catalogue),
             catalogue=catalogue,
         )
         tuning = stored_tuning(results, found)
@@ -185,8 +185,11 @@ def claims_table(found: Compared, *, with_not_run: bool = True) -> str:
 
 def targets(found: Compared) -> str:
     """The figures of BM25 and NCE that the world was to have, and those that the cells have."""
-    means = {f"{system}_{metric}": mean.value for (system, tower, metric), mean in found.comparison.means.items()
-             if tower != "hashed"}  # fmt: skip
+    means = {
+        f"{system}_{metric}": mean.value
+        for (system, tower, metric), mean in found.comparison.means.items()
+        if tower != "hashed"
+    }
     return target_rows(compare_with_targets({name: means.get(name) for name in TARGETS}))
 
 

@@ -23,9 +23,14 @@ class Interval(NamedTuple):
         """Whether the whole interval is above 0 or below 0; only then can a report say "better" or "worse"."""
         return self.low > 0 or self.high < 0
 
-    def as_json(self) -> dict[str, float | int | None]:
-        """Returns {"value", "low", "high", "queries"}; without queries the first three are None."""
+    def as_json(self, *, digits: int | None = None) -> dict[str, float | int | None]:
+        """Returns {"value", "low", "high", "queries"}; without queries the first three are None.
+
+        digits: the number of decimal places that the first three are rounded to; None: they are not rounded.
+        """
         numbers = {name: None if self.queries == 0 else float(getattr(self, name)) for name in ("value", "low", "high")}
+        if digits is not None:
+            numbers = {name: None if number is None else round(number, digits) for name, number in numbers.items()}
         return {**numbers, "queries": self.queries}
 
 

@@ -46,10 +46,7 @@ def precision_by_truth(tables: ReportTables, logs: Path | str) -> dict[str, dict
         FROM counted GROUP BY source ORDER BY source
         """
     )
-    return {source: _measured(pairs, relevant) for source, pairs, relevant in rows}
-
-
-def _measured(pairs: list[int], relevant: list[int]) -> dict[str, Any]:
-    ratio = bootstrap_ratio(relevant, pairs).as_json()
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in ratio.items()}
-    return {"pairs": sum(pairs), "relevant": sum(relevant), **rounded}
+    return {
+        source: {"pairs": sum(pairs), "relevant": sum(relevant), **bootstrap_ratio(relevant, pairs).as_json(digits=4)}
+        for source, pairs, relevant in rows
+    }

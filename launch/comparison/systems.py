@@ -55,6 +55,12 @@ class LabelRecipe:
         return (*chosen, "--levels", self.levels)
 
 
+Ranking = Literal[
+    "encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked", "poly_encoder", "poly_encoder_exhaustive"
+]
+"""A system of launch.evaluate."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
     """One system of the comparison: what it learns from, and how its configuration differs from the base."""
@@ -72,9 +78,7 @@ class System:
     """Whether its records hold the discriminator's scores of their documents, which its loss distils."""
     trained: bool = True
     """False: the weights stay those of step 0."""
-    ranked_by: Literal[
-        "encoder", "bm25", "fusion_rrf", "fusion_weighted", "reranked", "poly_encoder", "poly_encoder_exhaustive"
-    ] = "encoder"
+    ranked_by: Ranking = "encoder"
     """The system of launch.evaluate that is measured."""
     evaluate_flags: tuple[str, ...] = ()
     """Further flags of launch.evaluate that this ranking needs."""
@@ -108,6 +112,32 @@ _EVERYTHING = LabelRecipe(perspectives=None)
 def _loss(name: str, changes: Mapping[str, dict[str, Any]], about: str) -> System:
     """Returns the system that differs from crops in its loss alone."""
     return System(name=name, labels=_EVERYTHING, config=changes, groups=("losses",), about=about)
+
+
+def _distilling(name: str, changes: Mapping[str, dict[str, Any]], about: str) -> System:
+    """Returns the system crops that also learns the discriminator's scores."""
+    return System(
+        name=name,
+        labels=_EVERYTHING,
+        config=changes,
+        scored=True,
+        groups=("systems", "losses"),
+        seeds=2,
+        about=about,
+    )
+
+
+def _on_top(name: str, ranked_by: Ranking, about: str, *, flags: tuple[str, ...] = ()) -> System:
+    """Returns the system that evaluates the runs of crops with another ranking."""
+    return System(
+        name=name,
+        labels=_EVERYTHING,
+        ranked_by=ranked_by,
+        evaluate_flags=flags,
+        runs_of="crops",
+        seeds=2,
+        about=about,
+    )
 
 
 _REGISTERED = (
@@ -242,49 +272,32 @@ _REGISTERED = (
         groups=tuple(GROUPS),
         about="CroPS: all perspectives, hierarchical label assignment and H-InfoNCE (arXiv 2511.15443).",
     ),
-    System(
-        name="distilled",
-        labels=_EVERYTHING,
-        config=distilled.CHANGES,
-        scored=True,
-        groups=("systems", "losses"),
-        seeds=2,
-        about="CroPS that also learns the scores of the relevance discriminator (Hinton et al., arXiv 1503.02531).",
+    _distilling(
+        "distilled",
+        distilled.CHANGES,
+        "CroPS that also learns the scores of the relevance discriminator (Hinton et al., arXiv 1503.02531).",
     ),
-    System(
-        name="distilled_margin_mse",
-        labels=_EVERYTHING,
-        config=distilled_margin_mse.CHANGES,
-        scored=True,
-        groups=("systems", "losses"),
-        seeds=2,
-        about="CroPS that also learns the margins of the relevance discriminator (arXiv 2010.02666).",
+    _distilling(
+        "distilled_margin_mse",
+        distilled_margin_mse.CHANGES,
+        "CroPS that also learns the margins of the relevance discriminator (arXiv 2010.02666).",
     ),
-    System(
-        name="fusion_rrf",
-        labels=_EVERYTHING,
-        ranked_by="fusion_rrf",
-        runs_of="crops",
-        seeds=2,
-        about="CroPS and BM25, joined by reciprocal rank fusion (Cormack et al., SIGIR 2009).",
+    _on_top(
+        "fusion_rrf",
+        "fusion_rrf",
+        "CroPS and BM25, joined by reciprocal rank fusion (Cormack et al., SIGIR 2009).",
     ),
-    System(
-        name="fusion",
-        labels=_EVERYTHING,
-        ranked_by="fusion_weighted",
-        runs_of="crops",
-        seeds=2,
-        about="CroPS and BM25, joined by a weighted sum of their scores; dev queries choose the weight.",
+    _on_top(
+        "fusion",
+        "fusion_weighted",
+        "CroPS and BM25, joined by a weighted sum of their scores; dev queries choose the weight.",
     ),
-    System(
-        name="reranked",
-        labels=_EVERYTHING,
-        ranked_by="reranked",
-        evaluate_flags=("--rerank", "100"),
-        runs_of="crops",
-        seeds=2,
-        about="The first 100 documents of CroPS in the order of the relevance discriminator. On logs of your own, it "
-        "also decides which documents belong to QR.",
+    _on_top(
+        "reranked",
+        "reranked",
+        "The first 100 documents of CroPS in the order of the relevance discriminator. On logs of your own, it also "
+        "decides which documents belong to QR.",
+        flags=("--rerank", "100"),
     ),
     System(
         name="poly_encoder",

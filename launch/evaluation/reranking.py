@@ -28,6 +28,12 @@ class Reranker(NamedTuple):
     """Whether it chose the reformulation positives (QR) of this SPLIT; None if the SPLIT does not keep what did."""
 
 
+def check_reranker(folder: str, *, depth: int) -> None:
+    """Raises InputError if a discriminator is named and no document of a list is reranked."""
+    if folder and not depth:
+        raise InputError("--reranker names a discriminator, but nothing is reranked; give --rerank 100 too")
+
+
 def open_reranker(logs: LogTables, folder: str) -> Reranker:
     """Returns the discriminator of `folder`, or, if that is empty, the one that is kept in SPLIT.
 

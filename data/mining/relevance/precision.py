@@ -290,8 +290,4 @@ def _precision(pairs: ibis.Table, judged: Judges) -> dict[str, Any]:
     table = by_query.order_by("query").to_pyarrow()
     relevant, number = (table[name].to_numpy().astype(np.float64) for name in ("relevant", "judged"))
     interval = bootstrap_ratio(relevant, number)
-    return {"pairs": count(pairs), "judged": int(number.sum()), **_rounded(interval.as_json())}
-
-
-def _rounded(figures: dict[str, float | int | None]) -> dict[str, float | int | None]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+    return {"pairs": count(pairs), "judged": int(number.sum()), **interval.as_json(digits=4)}

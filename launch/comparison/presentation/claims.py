@@ -20,7 +20,7 @@ from launch.comparison.evidence.anchors import FIGURE, positives_per_query
 from launch.comparison.measures import HIDDEN, MAIN
 from launch.comparison.presentation.published import CT, NDCG, QR
 from launch.comparison.results.statistics import Difference
-from launch.comparison.results.table import RATES_DIFFER, Comparison, Pair, as_csv, rates_differ
+from launch.comparison.results.table import RATES_DIFFER, WORLD, Catalogue, Comparison, Pair, as_csv, rates_differ
 
 CLAIMS_FILE = "claims.csv"
 HELD, REFUTED, NOT_SHOWN = "held", "refuted", "not shown"
@@ -162,6 +162,11 @@ CLAIMS = (
 def claimed_pairs() -> list[Pair]:
     """Returns the comparisons that the claims need."""
     return [pair for claim in CLAIMS for pair in claim.pairs]
+
+
+def further_pairs(catalogue: Catalogue) -> Sequence[Pair]:
+    """Returns the comparisons beside those with the reference: those of the claims for a world, or the catalogue's."""
+    return claimed_pairs() if catalogue is WORLD else catalogue.pairs
 
 
 def judge(comparison: Comparison, claims: Sequence[Claim] = CLAIMS) -> list[Judged]:

@@ -22,7 +22,7 @@ from launch.comparison.real.pairs import number_of_pairs, write_pairs
 from launch.comparison.real.peer import peer_absence
 from launch.comparison.real.settings import RealSet
 from launch.comparison.real.systems import PEER, JudgedLabels, pair_labels
-from launch.comparison.shared import SHARED, Shared, report_step
+from launch.comparison.shared import ALL_LABELS, SHARED, Shared, report_step
 from launch.comparison.systems import LabelRecipe, System
 from launch.steps.arguments import PipelineArguments, words_of
 from launch.steps.programs import records_step, splitting_steps
@@ -62,8 +62,7 @@ def make_real_shared(
         config=config,
     )
     splitting = list(splitting_steps(as_pipeline, folder))
-    mined = next((recipe for recipe in recipes if recipe.perspectives is None and not settings.grades), None)
-    total = len(splitting) + 2 * len(recipes) + (mined is not None)
+    total = len(splitting) + 2 * len(recipes) + (ALL_LABELS in recipes)
     chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     for step in splitting:
         chain.run(step)
@@ -83,7 +82,7 @@ def make_real_shared(
             flags=("--dev-fraction", f"{settings.dev_fraction:g}", *words_of(arguments.records_flags)),
         )
         chain.run(step)
-    reported = {} if mined is None else chain.run(report_step(labels[mined], split, folder))
+    reported = chain.run(report_step(labels[ALL_LABELS], split, folder)) if ALL_LABELS in recipes else {}
     first, pairs = recipes[0], folder / "pairs.parquet"
     write_pairs(labels[first], split, records[first], pairs)
     return RealShared(
