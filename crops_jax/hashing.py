@@ -74,6 +74,20 @@ def joined(words: Int32[np.ndarray, "ids 2"]) -> UInt64[np.ndarray, "ids"]:
     return halves[:, 0] << np.uint64(32) | halves[:, 1]
 
 
+class DocumentRows:
+    """Finds the rows of documents by the 64-bit hashes of their ids."""
+
+    def __init__(self, hashes: UInt64[np.ndarray, "documents"]):
+        """hashes: the hashes of the documents' ids, in the order of their rows."""
+        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
+        self._hashes = hashes[self._order]
+
+    def of(self, hashes: UInt64[np.ndarray, "..."]) -> Int32[np.ndarray, "..."]:
+        """Returns the row of each hash; -1 for a hash of no document."""
+        place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        return np.where(self._hashes[place] == hashes, self._order[place], -1).astype(np.int32)
+
+
 def sha256_hashes(texts: Iterable[str]) -> UInt64[np.ndarray, "texts"]:
     """Returns the first 64 bits of the SHA-256 of each text."""
     digests = b"".join(hashlib.sha256(text.encode()).digest()[:8] for text in texts)

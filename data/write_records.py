@@ -23,6 +23,7 @@ from crops_jax.text.wordpiece import learn_wordpiece
 from data.backends.spark_errors import named_spark_errors
 from data.labels.table import check_labels, check_mined_from, read_labels
 from data.mining.scores import forget, remembering
+from data.records.all_documents import write_all_documents
 from data.records.arguments import WriteRecordsArguments
 from data.records.builder import (
     NO_SCORES,
@@ -176,7 +177,13 @@ def _write(
         with worker_processes(worker, workers=workers) as mapped:
             texts = tokenize_documents(tables, groups.doc_ids, tokenize=mapped, file=token_file(arrays))
             score = None if teacher is None else functools.partial(_scores, arguments, tables, groups, teacher)
-            return _write_splits(arguments, groups, texts, score, directory, arrays, mapped)
+            outcome = _write_splits(arguments, groups, texts, score, directory, arrays, mapped)
+            if not arguments.all_documents:
+                return outcome
+            shards, scored = arguments.num_shards, teacher is not None
+            return outcome | write_all_documents(
+                tables[-1], directory, tokenize=mapped, num_shards=shards, scored=scored
+            )
 
 
 def _scores(

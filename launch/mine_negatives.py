@@ -5,9 +5,8 @@ positives of the query, selects at most --per-query documents of the ranks --ski
 the margin, and adds them at --level. launch.embed writes the vectors; this program encodes nothing. With --ranked-by
 bm25, BM25 ranks the documents of --logs, and no vectors are needed.
 
-Mining again during training, as ANCE does (arXiv 2007.00808), repeats these steps in a loop: train some steps, embed
-with the run, mine from the labels that data.mine wrote (not from those of the last round, which would keep its stale
-negatives), write records, and train a new run from the weights of the old one.
+launch.train --negatives.refresh-every-steps mines again and again during the training itself, as ANCE does (arXiv
+2007.00808); this program mines once, into a table that can be looked at.
 """
 
 from dataclasses import fields

@@ -24,7 +24,7 @@ from crops_jax.config import (
 from crops_jax.hashing import document_id_words
 from crops_jax.labels import Level
 from crops_jax.models.parameters import place_parameters
-from crops_jax.records import QueryRecord, write_records
+from crops_jax.records import ALL_DOCUMENTS, QueryRecord, write_records
 from crops_jax.runs.log import TIMING_FIELDS
 from crops_jax.text import tokenizer
 from crops_jax.text.packing import segments_per_row
@@ -120,10 +120,12 @@ def tiny_records(
     seed: int = 0,
     words: int = VOCABULARY - 8,
     scored: bool = False,
+    all_documents: bool = False,
 ) -> Path:
     """A folder of records, complete with tokenizer and manifest. A query shares words with its positives.
 
     scored: whether the documents with text have scores, which fall from the first to the last of a query.
+    all_documents: whether there is a split of all documents, in the order of their numbers.
     """
     random = np.random.default_rng(seed)
     documents = [random.integers(5, VOCABULARY, random.integers(4, 15)).astype(np.int32) for _ in range(2 * queries)]
@@ -148,12 +150,18 @@ def tiny_records(
             labelled_scores=scores[: len(labelled)] if scored else None,
         )
 
+    none, zero, everyone = np.zeros(0, np.int32), np.zeros(1, np.int32), range(len(documents))
     with artifacts.output_directory(
         path, overwrite=False, program="data.write_records", kind="records", arguments={"seed": seed}, inputs={}
     ) as out:
         write_records(out, [record(i) for i in range(dev, queries)], num_shards=2)
         if dev:
             write_records(out, [record(i) for i in range(dev)], num_shards=1, split="dev")
+        if all_documents:
+            each = [
+                QueryRecord(none, ids[i : i + 1], zero, (documents[i],), none.reshape(0, 2), none) for i in everyone
+            ]
+            write_records(out, each, num_shards=3, split=ALL_DOCUMENTS)
         backend = tokenizers.Tokenizer(
             models.WordPiece(
                 {"[PAD]": 0, "[UNK]": 1, "[SEP]": 2, "[CLS]": 3, "[MASK]": 4, **{f"w{i}": 5 + i for i in range(words)}},

@@ -4,6 +4,7 @@ from crops_jax.config.cross_encoder import CrossEncoderConfig, PairsConfig
 from crops_jax.config.encoder import EncoderConfig
 from crops_jax.config.experiment import Config, DataConfig, MeshConfig, OptimizerConfig, TrainingConfig
 from crops_jax.config.loss import LossConfig
+from crops_jax.config.negatives import NegativesConfig
 
 __all__ = [
     "Config",
@@ -12,6 +13,7 @@ __all__ = [
     "EncoderConfig",
     "LossConfig",
     "MeshConfig",
+    "NegativesConfig",
     "OptimizerConfig",
     "PairsConfig",
     "TrainingConfig",

@@ -6,10 +6,11 @@ configs/ holds one module per experiment, with a CONFIG of type Config.
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crops_jax.config.encoder import EncoderConfig
 from crops_jax.config.loss import LossConfig
+from crops_jax.config.negatives import NegativesConfig
 from crops_jax.config.rule import require
 
 
@@ -202,12 +203,16 @@ class TrainingConfig:
 class Config:
     """The configuration of one experiment: all settings that decide what a run learns."""
 
+    LATER_SECTIONS: ClassVar[tuple[str, ...]] = ("negatives",)
+    """The sections that were added after runs had been stored: where one is missing, it has its defaults."""
+
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
 
     def __post_init__(self) -> None:
         longest = max(self.encoder.max_query_tokens, self.encoder.max_document_tokens)
@@ -221,6 +226,16 @@ class Config:
             rule = "query_codes need every score: loss.implementation must be auto or dense"
             require(self.loss.implementation in ("auto", "dense"), rule, self.loss.implementation)
             require(not dims, "query_codes need the full width: loss.matryoshka_dims must be empty", dims)
+        self._check_negatives()
+
+    def _check_negatives(self) -> None:
+        if not self.negatives.refresh_every_steps:
+            return
+        positives, documents = self.data.positives_per_query, self.data.documents_per_query
+        rule = "refreshed negatives take the places after the positives: positives_per_query must lie in 1 to "
+        require(0 < positives < documents, f"{rule}documents_per_query - 1, {documents - 1}", positives)
+        rule = "negatives are ranked by one vector of a query: query_codes must be 0 with negatives.refresh_every_steps"
+        require(not self.encoder.query_codes, rule, self.encoder.query_codes)
 
     def replace(self, **sections: dict) -> "Config":
         """Returns a copy with fields of sections replaced: CONFIG.replace(optimizer={"learning_rate": 1e-5})."""

@@ -19,11 +19,12 @@ def as_module(config: Config, *, heading: str) -> str:
 def changes_of_defaults(config: Config) -> str:
     """Returns the fields that differ from the defaults, as JSON with sorted keys.
 
-    A field that a later version adds does not change the text of a configuration that leaves it at its default.
+    A field or a section that a later version adds does not change the text of a configuration with its defaults.
     """
     given, defaults = dataclasses.asdict(config), dataclasses.asdict(Config())
     changes = {
         section: {name: value for name, value in fields.items() if value != defaults[section][name]}
         for section, fields in given.items()
+        if section not in Config.LATER_SECTIONS or fields != defaults[section]
     }
     return json.dumps(changes, sort_keys=True)

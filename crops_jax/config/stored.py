@@ -82,10 +82,11 @@ def config_hash(sections: dict[str, dict[str, Any]]) -> str:
 def _with_defaults(sections: Mapping[str, Mapping[str, Any]], kind: type[ConfigSections]) -> dict[str, dict[str, Any]]:
     """Returns stored sections with the defaults of the fields that they lack, as JSON stores them.
 
-    A section that is missing as a whole stays missing.
+    A section that is missing as a whole stays missing, unless it was added later (Config.LATER_SECTIONS).
     """
     defaults = json.loads(json.dumps(asdict(kind())))
-    return {name: {**defaults.get(name, {}), **fields} for name, fields in sections.items()}
+    later = {name: {} for name in Config.LATER_SECTIONS if name in defaults}
+    return {name: {**defaults.get(name, {}), **fields} for name, fields in {**later, **sections}.items()}
 
 
 def _binding(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from crops_jax.config import Config
 from crops_jax.errors import InputError
 from crops_jax.input_pipeline.document_choice import choose_documents
+from crops_jax.input_pipeline.drawn_negatives import DrawnNegatives
 from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.records.text_index import DOCUMENT_COLUMNS, RecordTexts, text_index_path
 from crops_jax.text.packing import PADDING_TOKEN, PackedTexts, Rows, assign_rows, lay_out, packed_row_width, row_counts
@@ -45,22 +46,25 @@ class Batch(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """A record, and the numbers of its documents that enter the batch."""
+    """A record, and the ids and tokens of the documents that enter the batch with its query."""
 
     record: QueryRecord
-    documents: list[int]
+    ids: Int32[np.ndarray, "documents 2"]
+    tokens: list[Int32[np.ndarray, "tokens"]]
 
 
 class _Plan(NamedTuple):
     """The layout of a global batch, which follows from the text index alone.
 
-    documents: the numbers of the documents of each query that enter the batch.
+    documents: the numbers of the documents of each record that enter the batch.
+    drawn: the numbers of the drawn negatives that follow them; -1 for none.
     texts: the texts of all records without their tokens.
     document_tokens: the number of tokens of each document column; 0 for a column without tokens.
     rows: for each PackedTexts of the batch, the rows of the texts of each group.
     """
 
     documents: list[list[int]]
+    drawn: Int32[np.ndarray, "B drawn"]
     texts: RecordTexts
     document_tokens: Int32[np.ndarray, "groups columns"]
     rows: list[list[Rows]]
@@ -86,6 +90,8 @@ class BatchReader:
     groups: int
     own_groups: tuple[int, ...]
     read_threads: int = 0
+    drawn: DrawnNegatives | None = None
+    """The negatives that follow the positives of a query; None: the documents of a query are those of its record."""
     rows: tuple[tuple[int, ...], ...] = ()
     """For each PackedTexts of a batch the numbers of rows that it can have, ascending."""
 
@@ -124,7 +130,7 @@ class BatchReader:
         size = len(queries) // self.groups
         mine = [place for group in self.own_groups for place in range(group * size, (group + 1) * size)]
         records = self._read(queries[:, 1].tolist(), plan.texts, mine)
-        own = [_Chosen(record, plan.documents[place]) for record, place in zip(records, mine, strict=True)]
+        own = self._chosen(records, plan, mine)
         packs = zip(
             *(
                 self._pack(own[first : first + size], plan.document_tokens[group] > 0)
@@ -143,11 +149,11 @@ class BatchReader:
             labelled_levels=np.zeros((rows, labelled), np.int32),
             labelled_scores=np.full((rows, labelled), np.nan, np.float32) if self.scored else None,
         )
-        for row, (record, documents) in enumerate(own):
+        for row, (record, ids, _) in enumerate(own):
             query = self._cut(record.query_tokens, self.query_tokens)
             batch.query_tokens[row, : len(query)] = query
             first = row * self.columns
-            batch.document_ids[first : first + len(documents)] = record.document_ids[documents]
+            batch.document_ids[first : first + len(ids)] = ids
             count = len(record.labelled_levels)
             batch.labelled_ids[row, :count] = record.labelled_ids
             batch.labelled_levels[row, :count] = record.labelled_levels
@@ -155,20 +161,22 @@ class BatchReader:
                 batch.labelled_scores[row, :count] = record.labelled_scores
         return batch
 
+    def rows_needed(self, samples: Sequence[Int64[np.ndarray, "B 2"]]) -> list[list[int]]:
+        """Returns for each of some batches the number of rows of its greatest group, for each of its PackedTexts."""
+        return [[max(rows.count for rows in of_groups) for of_groups in self._plan(sample).rows] for sample in samples]
+
     def with_row_counts(
-        self, samples: Sequence[Int64[np.ndarray, "B 2"]], *, steps: int, multiple: int
+        self, measured: Sequence[Sequence[int]], *, queries: int, steps: int, multiple: int
     ) -> "BatchReader":
         """Returns this reader with numbers of rows that suit the run.
 
         Args:
-          samples: some batches of the run, as `__call__` takes them. Their texts are measured.
+          measured: the numbers of rows that some batches of the run need, as `rows_needed` returns them.
+          queries: the number of queries of a global batch.
           steps: the number of steps of the whole run.
           multiple: each number of rows is a multiple of this.
         """
-        measured = [
-            [max(rows.count for rows in of_groups) for of_groups in self._plan(sample).rows] for sample in samples
-        ]
-        queries = len(samples[0]) // self.groups
+        queries //= self.groups
         documents = queries * self.columns
         texts = [queries + documents] if self.shared_towers else [queries, documents]
         counts = [
@@ -184,7 +192,7 @@ class BatchReader:
             [levels[first:last] for first, last in itertools.pairwise(starts)],
             positions=queries[:, 0],
             seed=self.seed,
-            columns=self.columns,
+            columns=self.columns if self.drawn is None else self.positives,
             positives=self.positives,
         )
         counts = np.fromiter(map(len, chosen), np.int64, len(chosen))
@@ -193,6 +201,11 @@ class BatchReader:
         column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         columns = np.zeros((len(chosen), self.columns, DOCUMENT_COLUMNS), np.int32)
         columns[row, column] = texts.documents[texts.starts[row] + entering]
+        drawn = np.zeros((len(chosen), 0), np.int32)
+        if self.drawn is not None:
+            drawn = self.drawn.of(queries[:, 0])
+            row, place = np.nonzero(drawn >= 0)
+            columns[row, counts[row] + place] = self.drawn.texts(drawn[row, place])
         columns = columns.reshape(self.groups, -1, DOCUMENT_COLUMNS)
         document_tokens = np.minimum(columns[:, :, 3], self.document_tokens)
         for group, ids in enumerate(columns[:, :, :2]):
@@ -202,7 +215,24 @@ class BatchReader:
         if self.shared_towers:
             lengths = [np.concatenate(lengths, axis=1)]
         rows = [[assign_rows(group, row_tokens=self.row_tokens) for group in of_pack] for of_pack in lengths]
-        return _Plan(chosen, texts, document_tokens, rows)
+        return _Plan(chosen, drawn, texts, document_tokens, rows)
+
+    def _chosen(self, records: Sequence[QueryRecord], plan: _Plan, places: list[int]) -> list[_Chosen]:
+        """Returns the records at some places of a batch with all documents that enter it."""
+        own = [
+            _Chosen(record, record.document_ids[chosen], [record.document_tokens[number] for number in chosen])
+            for record, chosen in zip(records, (plan.documents[place] for place in places), strict=True)
+        ]
+        if self.drawn is None:
+            return own
+        numbers = [plan.drawn[place][plan.drawn[place] >= 0] for place in places]
+        flat = np.concatenate([np.zeros(0, np.int32), *numbers])
+        ids, tokens = self.drawn.texts(flat)[:, :2], self.drawn.tokens(flat.tolist(), threads=self.read_threads)
+        ends = np.cumsum([0, *map(len, numbers)]).tolist()
+        return [
+            _Chosen(record, np.concatenate([of_record, ids[first:last]]), texts + tokens[first:last])
+            for (record, of_record, texts), (first, last) in zip(own, itertools.pairwise(ends), strict=True)
+        ]
 
     def _read(self, numbers: list[int], texts: RecordTexts, places: list[int]) -> list[QueryRecord]:
         """Reads the records at some places of a batch. Raises InputError if they are not those of the text index."""
@@ -225,10 +255,10 @@ class BatchReader:
         """Returns the texts of a group, for each PackedTexts of the batch, in the order of _Plan.rows."""
         queries = [self._cut(entry.record.query_tokens, self.query_tokens) for entry in part]
         documents, wanted = [_NO_TOKENS] * len(has_tokens), has_tokens.tolist()
-        for row, (record, chosen) in enumerate(part):
-            for column, document in enumerate(chosen, start=row * self.columns):
+        for row, entry in enumerate(part):
+            for column, tokens in enumerate(entry.tokens, start=row * self.columns):
                 if wanted[column]:
-                    documents[column] = self._cut(record.document_tokens[document], self.document_tokens)
+                    documents[column] = self._cut(tokens, self.document_tokens)
         return [queries + documents] if self.shared_towers else [queries, documents]
 
     def _packed(self, texts: Sequence[list[np.ndarray]], rows: list[Rows], counts: tuple[int, ...]) -> PackedTexts:

@@ -7,6 +7,7 @@ number of processes nor the number of worker processes changes what a step holds
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,7 @@ from jaxtyping import Int64
 from crops_jax.config import Config
 from crops_jax.hashing import seed_hash
 from crops_jax.input_pipeline.batch_reader import Batch, BatchReader
+from crops_jax.input_pipeline.drawn_negatives import DrawnNegatives
 from crops_jax.records import RecordSource
 
 _READ_AHEAD_BATCHES = 2
@@ -33,8 +35,11 @@ def batches(
     *,
     start_step: int = 0,
     num_steps: int,
+    end_step: int | None = None,
     groups: int = 1,
     own_groups: Sequence[int] | None = None,
+    documents: RecordSource | None = None,
+    drawn: DrawnNegatives | None = None,
 ) -> Iterator[Batch]:
     """Yields the batches of steps start_step to num_steps - 1 of a run.
 
@@ -46,10 +51,13 @@ def batches(
       config: its data (batch, columns, shuffling, workers), encoder (token limits) and training.seed are used.
       start_step: the first step to yield.
       num_steps: the number of steps of the whole run.
+      end_step: the step before which the batches end; None: num_steps.
       groups: the number of groups of a global batch, which all have the same number of queries; a mesh has
         crops_jax.devices.sharding.num_groups of them. Texts are packed within their group.
       own_groups: the groups of every global batch that this process receives
         (crops_jax.devices.sharding.own_groups); None: all groups.
+      documents: the split of all documents, for a run some of whose steps have drawn negatives.
+      drawn: the drawn negatives of these steps; None: their documents are those of the records.
 
     Raises:
       InputError: a record is damaged. This can happen while iterating too.
@@ -67,10 +75,27 @@ def batches(
     order = _order(source, config, num_steps=num_steps)
     reader = BatchReader.create(source, config, groups=groups, own_groups=tuple(own))
     measured = min(num_steps, _MEASURED_BATCHES, max(1, _MEASURED_RECORDS // size))
-    reader = reader.with_row_counts(
-        [np.asarray(order[i]) for i in range(measured)], steps=num_steps, multiple=config.training.micro_batches
-    )
-    return _read(order[start_step:num_steps], reader, config)
+    samples = [np.asarray(order[i]) for i in range(measured)]
+    needed = [] if config.negatives.last_refresh(0) is not None else reader.rows_needed(samples)
+    if documents is not None:
+        # All parts of a run have the same numbers of rows, whatever is drawn, so that no step is compiled again.
+        columns = config.data.documents_per_query - config.data.positives_per_query
+        random = DrawnNegatives.at_random(
+            documents, first_position=0, positions=measured * size, columns=columns, seed=config.training.seed
+        )
+        needed = needed + dataclasses.replace(reader, drawn=random).rows_needed(samples)
+    multiple = config.training.micro_batches
+    reader = reader.with_row_counts(needed, queries=size, steps=num_steps, multiple=multiple)
+    last = num_steps if end_step is None else end_step
+    return _read(order[start_step:last], dataclasses.replace(reader, drawn=drawn), config)
+
+
+def queries_of_steps(
+    source: RecordSource, config: Config, *, first_step: int, last_step: int
+) -> Int64[np.ndarray, "queries 2"]:
+    """Returns the position in the run and the number in `source` of each query of steps first_step to last_step - 1."""
+    order = _order(source, config, num_steps=last_step)
+    return np.concatenate([np.asarray(order[step]) for step in range(first_step, last_step)])
 
 
 def records_of_step(source: RecordSource, config: Config, step: int) -> Int64[np.ndarray, "B"]:

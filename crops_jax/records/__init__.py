@@ -2,6 +2,7 @@
 
 from crops_jax.records.query_record import QueryRecord, decode_record, encode_record
 from crops_jax.records.shards import (
+    ALL_DOCUMENTS,
     EncodedRecords,
     RecordSource,
     add_split,
@@ -13,6 +14,7 @@ from crops_jax.records.shards import (
 )
 
 __all__ = [
+    "ALL_DOCUMENTS",
     "EncodedRecords",
     "QueryRecord",
     "RecordSource",

@@ -29,6 +29,9 @@ from crops_jax.records.query_record import QueryRecord, decode_record, feature_v
 from crops_jax.records.text_index import RecordTexts, TextIndex, write_text_index
 from crops_jax.storage.remote.files import RemoteFiles
 
+ALL_DOCUMENTS = "documents"
+"""The name of the split that holds all documents: one record for each, with its document at level 0 and no query."""
+
 _RANGES_AT_ONCE = 32
 _READ_TOGETHER = 256
 """The number of successive records of a bucket that are read at once by a reader that takes one after the other."""

@@ -16,7 +16,7 @@ from crops_jax.devices import processes
 from crops_jax.devices.processes import Processes
 from crops_jax.errors import InputError
 from crops_jax.labels import Level
-from crops_jax.records import RecordSource, splits
+from crops_jax.records import ALL_DOCUMENTS, RecordSource, splits
 from crops_jax.runs.initial_run import INPUT, check_initial_run, check_same_start, has_checkpoint, manifest_fields
 from crops_jax.storage.remote import run as remote_run
 from crops_jax.text import tokenizer
@@ -144,6 +144,11 @@ def check_records(records: Path, config: Config) -> None:
             "the records with a --dev-fraction above 0, or train without early stopping"
         )
     check_positives(records)
+    if config.negatives.refresh_every_steps and ALL_DOCUMENTS not in splits(records):
+        raise InputError(
+            f"--records {records} has no split {ALL_DOCUMENTS}, among which --negatives.refresh-every-steps mines; "
+            "write the records with data.write_records --all-documents"
+        )
     if config.loss.distillation != "none" and not RecordSource(records).scored:
         raise InputError(
             f"--records {records} have no scores, which --loss.distillation {config.loss.distillation} learns from; "

@@ -18,7 +18,7 @@ TENSORBOARD = "tensorboard"
 TIMING_FIELDS = ("examples_per_second", "tokens_per_second", "model_flops_utilization", "checkpoint_seconds")
 """The fields of metrics.jsonl that depend on the clock. All other fields are functions of the step."""
 
-PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "evaluation", "checkpoint")
+PARTS: tuple[str, ...] = ("compilation", "compute", "input_wait", "refresh", "evaluation", "checkpoint")
 
 
 class RunLog:

@@ -25,7 +25,7 @@ _STEPS = 20
 """A step that takes as many times the median step counts as hung, if that is longer than the limit."""
 _PATIENT_FACTOR = 6
 """The number of limits that a part may take whose whole work shows no progress in between."""
-_PATIENT = ("compilation", "evaluation", "checkpoint")
+_PATIENT = ("compilation", "refresh", "evaluation", "checkpoint")
 """The parts that have more time, in this process or in one that it waits for."""
 # The name under which a process tells the others that it has written its stacks.
 _HUNG = "hung"
@@ -43,8 +43,9 @@ def hang_file(run: Path, process: int) -> Path:
 class Watchdog:
     """A thread that ends this process when neither a step nor a part of one (crops_jax.runs.log.PARTS) has ended.
 
-    The limit is the greater of `limit_seconds` and 20 median steps; compilation, evaluation and checkpoints have six
-    times as long. A process that is stopped and continued (SIGSTOP, a suspended machine) does not count the pause.
+    The limit is the greater of `limit_seconds` and 20 median steps; compilation, a refresh, evaluation and checkpoints
+    have six times as long. A process that is stopped and continued (SIGSTOP, a suspended machine) does not count the
+    pause.
 
     Of several processes, most wait for the one that hangs. The first that notices lets all of them write their stacks,
     and then ends them.

@@ -26,7 +26,7 @@ from crops_jax.models.parameters import random_parameters
 from crops_jax.runs.checkpoints import Checkpoints, restore_parameters
 from crops_jax.runs.log import Stopwatch, finite_number
 from crops_jax.text.pair_tokens import TokenizedPairs
-from crops_jax.training.loop import Evaluation, TrainingLoop
+from crops_jax.training.loop import Evaluation, Refresh, TrainingLoop
 from crops_jax.training.optimizer import learning_rate_schedule, make_optimizer, updates_done
 from crops_jax.training.state import TrainState, abstract_state, after_step, jitted_step
 
@@ -128,6 +128,7 @@ class _CrossEncoderTask:
     learning_rate_flag = "--learning-rate"
     nonfinite_advice = f"a lower {learning_rate_flag} may help, in a new run"
     evaluation: Evaluation | None = None
+    refresh: Refresh | None = None
     describe_batch = None
 
     def __init__(
@@ -143,7 +144,7 @@ class _CrossEncoderTask:
     def initial_parameters(self) -> dict:
         return initial_parameters(self.config.encoder, seed=self.config.training.seed, mesh=self.mesh)
 
-    def batches(self, first_step: int) -> Iterator[PairBatch]:
+    def batches(self, first_step: int, state: TrainState) -> Iterator[PairBatch]:
         feed = pair_batches(
             self._pairs,
             self._targets,

@@ -1,7 +1,7 @@
 """Recall@10 on the dev split. It decides which checkpoint is the best one."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,18 +11,17 @@ from jax.sharding import Mesh
 
 from crops_jax.config import Config
 from crops_jax.devices import processes, sharding
+from crops_jax.embeddings.mesh_encoder import MeshEncoder
 from crops_jax.input_pipeline.batch_reader import cut
 from crops_jax.labels import Level
-from crops_jax.models.dual_encoder import Tower
-from crops_jax.program.progress import ProgressLine
 from crops_jax.records import QueryRecord, RecordSource
 from crops_jax.retrieval.exact import exact_top_k
 from crops_jax.retrieval.poly_encoder import poly_top_k
-from crops_jax.text.packing import PADDING_TOKEN, batch_tokens, packed_row_width, row_batches
+from crops_jax.text.packing import PADDING_TOKEN
 from crops_jax.training.optimizer import TEMPERATURE
 
 CUTOFF = 10
-_BATCH_TOKENS = 16_384
+_PROGRESS = "embedding dev texts, {}"
 _QUERIES_OF_A_GROUP = 64
 
 
@@ -53,8 +52,6 @@ class DevRecall:
           training_source: the records of the training split, from which training.dev_documents are read.
         """
         self._mesh = mesh
-        self._width = packed_row_width(config.encoder.max_query_tokens, config.encoder.max_document_tokens)
-        self._dim = config.encoder.dim
         self._has_codes = config.encoder.query_codes > 0
         texts: dict[tuple[int, int], np.ndarray] = {}
         queries = source.read(_at_equal_distances(len(source), config.training.dev_queries))
@@ -77,20 +74,13 @@ class DevRecall:
         self._longest_query = limits.max_query_tokens
         graph, _, others = nnx.split(model, nnx.Param, ...)
 
-        def merged(parameters: dict) -> Any:
-            return nnx.merge(graph, nnx.State(jax.tree.map(nnx.Param, parameters)), others, copy=True)
-
-        def encode(parameters: dict, tokens: jax.Array, segments: jax.Array, tower: Tower) -> jax.Array:
-            with sharding.traced_over(mesh):
-                return merged(parameters).encode_rows(tokens, segments, tower=tower)
-
         def encode_contexts(parameters: dict, tokens: jax.Array) -> jax.Array:
             with sharding.traced_over(mesh):
-                return merged(parameters).encode_contexts(tokens)
+                merged: Any = nnx.merge(graph, nnx.State(jax.tree.map(nnx.Param, parameters)), others, copy=True)
+                return merged.encode_contexts(tokens)
 
-        replicated = sharding.replicated(mesh)
-        self._encode: Callable = jax.jit(encode, static_argnames="tower", out_shardings=replicated)
-        self._encode_contexts: Callable = jax.jit(encode_contexts, out_shardings=replicated)
+        self._encode = MeshEncoder(model, config, mesh=mesh)
+        self._encode_contexts: Callable = jax.jit(encode_contexts, out_shardings=sharding.replicated(mesh))
 
     def __len__(self) -> int:
         """Returns the number of queries with a positive."""
@@ -98,7 +88,7 @@ class DevRecall:
 
     def __call__(self, parameters: dict) -> float:
         """Returns the mean over queries of (positives among the first 10) / (positives)."""
-        documents = self._embed(parameters, self._documents, "document")
+        documents = self._encode(parameters, self._documents, "document", description=_PROGRESS.format("document"))
         # Every process has all vectors and ranks its share of the queries.
         cluster = processes.current()
         own = slice(cluster.index, None, cluster.count)
@@ -115,7 +105,7 @@ class DevRecall:
 
     def _ranked(self, parameters: dict, documents: np.ndarray, own: slice) -> np.ndarray:
         """Returns the first documents of the own queries by dot products, [queries, at most 10]."""
-        queries = self._embed(parameters, self._queries, "query")[own]
+        queries = self._encode(parameters, self._queries, "query", description=_PROGRESS.format("query"))[own]
         k = min(CUTOFF, len(documents))
         return exact_top_k(queries, documents, k)[1] if len(queries) else np.zeros((0, k), np.int32)
 
@@ -135,23 +125,6 @@ class DevRecall:
             if len(contexts):
                 ranked.append(poly_top_k(contexts, documents, k, temperature=temperature)[1])
         return np.concatenate(ranked)
-
-    def _embed(self, parameters: dict, texts: Sequence[np.ndarray], tower: Tower) -> np.ndarray:
-        vectors = np.zeros((len(texts), self._dim), np.float32)
-        layout = sharding.batch_sharding(self._mesh)
-        size = batch_tokens(self._mesh.devices.flat[0].platform, elsewhere=_BATCH_TOKENS)
-        silent = not processes.current().is_first
-        with ProgressLine(
-            total=len(texts), desc=f"embedding dev texts, {tower}", unit="texts", leave=False, disable=silent
-        ) as bar:
-            for batch in row_batches(
-                texts, widths=(self._width,), batch_tokens=size, multiple=sharding.num_groups(self._mesh)
-            ):
-                tokens, segments = (sharding.spread(array, layout) for array in (batch.tokens, batch.segments))
-                encoded = np.asarray(self._encode(parameters, tokens, segments, tower=tower))
-                vectors[batch.texts] = encoded.reshape(-1, self._dim)[batch.places]
-                bar.update(len(batch.texts))
-        return vectors
 
 
 def _at_equal_distances(count: int, at_most: int) -> list[int]:

@@ -32,6 +32,8 @@ from crops_jax.training.dev_recall import CUTOFF, DevRecall
 from crops_jax.training.flops import step_flops, utilization
 from crops_jax.training.frozen_documents import FrozenDocuments, QueryBatch, make_query_step
 from crops_jax.training.loop import Evaluation, TrainingLoop
+from crops_jax.training.refreshed_negatives import RefreshedNegatives
+from crops_jax.training.state import TrainState
 from crops_jax.training.step import StepMetrics, attention_name, device_batch, implementation_name, make_train_step
 
 DEV_METRIC = f"dev_recall_at_{CUTOFF}"
@@ -144,6 +146,7 @@ class _DualEncoderTask:
         make_step: Any = make_train_step if documents is None else make_query_step
         self.step = make_step(self.model, config, steps=steps, mesh=mesh)
         self.evaluation = self._evaluation(records_path)
+        self.refresh = self._refresh(records_path)
         self.examples_per_step = config.data.queries_per_batch
         self._implementation, self._attention = implementation_name(config), attention_name(config, mesh=mesh)
         distilled = config.loss.distillation
@@ -158,12 +161,16 @@ class _DualEncoderTask:
             return _parameters_of(self._start, self.config, mesh=self.mesh)
         return initial_parameters(self.config, seed=self.config.training.seed, mesh=self.mesh)
 
-    def batches(self, first_step: int) -> Iterator[Batch | QueryBatch]:
+    def batches(self, first_step: int, state: TrainState) -> Iterator[Batch | QueryBatch]:
+        refresh = self.refresh
         feed = batches(
             self._source,
             self.config,
             start_step=first_step,
             num_steps=self.steps,
+            end_step=None if refresh is None else refresh.end_of_part(first_step),
+            documents=None if refresh is None else refresh.documents,
+            drawn=None if refresh is None else refresh.drawn(first_step, state),
             groups=sharding.num_groups(self.mesh),
             own_groups=sharding.own_groups(self.mesh),
         )
@@ -214,6 +221,12 @@ class _DualEncoderTask:
         of_dev = records.RecordSource(records_path, split="dev")
         dev = DevRecall(of_dev, self.model, self.config, mesh=self.mesh, training_source=of_training)
         return Evaluation(DEV_METRIC, dev) if len(dev) else None
+
+    def _refresh(self, records_path: Path | str) -> RefreshedNegatives | None:
+        if not self.config.negatives.refresh_every_steps:
+            return None
+        documents = records.RecordSource(records_path, split=records.ALL_DOCUMENTS)
+        return RefreshedNegatives(self._source, documents, self.model, self.config, steps=self.steps, mesh=self.mesh)
 
 
 def _ended(checkpoints: Checkpoints, config: Config, steps: int) -> tuple[int, Progress] | None:

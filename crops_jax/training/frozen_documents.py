@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from crops_jax.config import Config
 from crops_jax.devices import sharding
 from crops_jax.errors import InputError
-from crops_jax.hashing import id_hashes, joined
+from crops_jax.hashing import DocumentRows, id_hashes, joined
 from crops_jax.input_pipeline import Batch
 from crops_jax.labels import ANCHOR_LEVELS, IGNORE, Level, repeated_queries
 from crops_jax.losses.configured import pair_formula
@@ -48,9 +48,7 @@ class FrozenDocuments:
           ids: the ids of the documents.
           vectors: their unit vectors.
         """
-        hashes = id_hashes(ids)
-        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
-        self._hashes = hashes[self._order]
+        self._rows = DocumentRows(id_hashes(ids))
         self.vectors = np.asarray(vectors, np.float32)
 
     def positive_rows(self, batch: Batch) -> Int32[np.ndarray, "B L"]:
@@ -59,9 +57,7 @@ class FrozenDocuments:
         A positive that the corpus lacks, such as a document that a language model wrote, has no row.
         """
         hashes = joined(np.ascontiguousarray(batch.labelled_ids).reshape(-1, 2)).reshape(batch.labelled_levels.shape)
-        place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        known = (self._hashes[place] == hashes) & (batch.labelled_levels >= Level.POSITIVE)
-        return np.where(known, self._order[place], -1).astype(np.int32)
+        return np.where(batch.labelled_levels >= Level.POSITIVE, self._rows.of(hashes), -1).astype(np.int32)
 
 
 def check_frozen(config: Config) -> None:
@@ -79,6 +75,11 @@ def check_frozen(config: Config) -> None:
     if config.loss.name not in LOSSES or config.loss.log_q_correction or config.loss.matryoshka_dims:
         raise InputError(
             f"--document-embeddings takes the losses {', '.join(LOSSES)} of the full width, found {config.loss.name}"
+        )
+    if config.negatives.refresh_every_steps:
+        raise InputError(
+            "--document-embeddings ranks all documents at every step, so that nothing is left to refresh; leave "
+            "--negatives.refresh-every-steps out"
         )
     if config.loss.distillation != "none":
         raise InputError(

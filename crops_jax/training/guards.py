@@ -99,6 +99,10 @@ class RequestVote:
         before, self._votes = self._votes, self._any(votes)
         return Requests(False, False) if before is None else Requests(*map(bool, np.asarray(before)))
 
+    def stops_now(self) -> bool:
+        """Returns whether a run of one process is asked to stop. Several processes can stop after a step alone."""
+        return not self._several and self._event.is_set()
+
     def saved(self) -> None:
         """Starts the time until the next save again; the loop calls it after each save."""
         self._saved_at = self._now()

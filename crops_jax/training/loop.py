@@ -6,7 +6,7 @@ A Task defines the model and the data. A checkpoint also keeps the sums since th
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jax
 from flax import nnx
@@ -35,6 +35,27 @@ class Evaluation(NamedTuple):
     measure: Callable[[dict], float]
 
 
+class Refresh(Protocol):
+    """A part of the state that is made anew between steps, so that the batches after it depend on the parameters."""
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether the state is refreshed after `step` steps, before the next one."""
+        ...
+
+    def __call__(
+        self, state: TrainState, watch: Stopwatch, *, stops_now: Callable[[], bool]
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Returns the refreshed state and fields that describe it; None once `stops_now()` is true.
+
+        The time is measured as the part "refresh".
+        """
+        ...
+
+    def fields(self, step: int) -> dict[str, int]:
+        """Returns the fields of the line of a step in metrics.jsonl."""
+        ...
+
+
 class Task(Protocol):
     """The model that is trained and its metrics, all of them functions of (configuration, data, step).
 
@@ -59,6 +80,11 @@ class Task(Protocol):
     """The advice to the user when too many steps are not finite."""
 
     @property
+    def refresh(self) -> Refresh | None:
+        """The part of the state that the batches depend on; None: they are functions of the step alone."""
+        ...
+
+    @property
     def config(self) -> Config | CrossEncoderConfig: ...
 
     @property
@@ -75,8 +101,11 @@ class Task(Protocol):
         """Returns the parameters of step 0 on the mesh; the run donates their buffers."""
         ...
 
-    def batches(self, first_step: int) -> Iterator[Any]:
-        """Returns the batches from a step, counted from 0, to the end of the run, each over the mesh."""
+    def batches(self, first_step: int, state: TrainState) -> Iterator[Any]:
+        """Returns the batches from a step, counted from 0, to the next refresh or the end, each over the mesh.
+
+        state: the state before that step.
+        """
         ...
 
     def sums(self, metrics: Any, *, skipped: bool) -> dict[str, int | float]:
@@ -179,9 +208,11 @@ class TrainingLoop:
             bar = stack.enter_context(
                 ProgressLine(total=steps, initial=self._first, unit="steps", desc="training", delay=0, disable=silent)
             )
-            feed = self._task.batches(self._first)
+            feed = iter(())
             pending: tuple[int, Any] | None = None
             for step in range(self._first + 1, steps + 1):
+                if self._refresh(step - 1) or step == self._first + 1:
+                    feed = self._task.batches(step - 1, self._state)
                 with profile.step(step):
                     metrics = self._dispatch(feed, pending[1] if pending else None)
                 profile.after(step, self._state)
@@ -205,13 +236,21 @@ class TrainingLoop:
                     self._print_end(step)
                     break
                 if stopping and step < steps:
-                    self._wait_for_checkpoints(step)
-                    raise Interrupted(
-                        f"interrupted at step {step} of {steps}; a checkpoint is saved; call the same command again "
-                        "to go on"
-                    )
+                    self._stop(step)
             self._wait_for_checkpoints(int(self._state.step))
         return int(self._state.step), self._progress
+
+    def _refresh(self, step: int) -> bool:
+        """Refreshes the state after a step if that is due. Returns whether it was."""
+        refresh = self._task.refresh
+        if refresh is None or not refresh.is_due(step):
+            return False
+        refreshed = refresh(self._state, self._watch, stops_now=self._vote.stops_now)
+        if refreshed is None:
+            self._stop(step)
+        self._state, fields = refreshed
+        self._log.goodput({"event": "refresh", "step": step, **fields})
+        return True
 
     def _dispatch(self, feed: Iterator[Any], before: Any) -> Any:
         """Starts the next step with the next batch of `feed`. before: metrics of a step that can still be running."""
@@ -228,6 +267,14 @@ class TrainingLoop:
         self._compiled.add(shapes)
         return metrics
 
+    def _stop(self, step: int) -> NoReturn:
+        """Ends the run after a step of which a checkpoint is saved, if any step was made."""
+        self._wait_for_checkpoints(step)
+        saved = "a checkpoint is saved; " if step else ""
+        raise Interrupted(
+            f"interrupted at step {step} of {self._task.steps}; {saved}call the same command again to go on"
+        )
+
     def _wait_for_checkpoints(self, step: int) -> None:
         """Waits until checkpoints are on disk, and logs the time since the last line of goodput.jsonl."""
         with self._watch.measure("checkpoint"):
@@ -240,11 +287,13 @@ class TrainingLoop:
     def _actions_after(self, step: int, *, saving: bool) -> _Actions:
         """Returns the actions. saving: whether a checkpoint is requested, by the clock or by a signal to stop."""
         training, last = self._training, step == self._task.steps
+        # A refresh takes long, so that an interrupted one should cost no steps before it.
+        refreshed_next = self._task.refresh is not None and self._task.refresh.is_due(step)
         evaluates = self._task.evaluation is not None and (last or _is_multiple(step, training.evaluate_every_steps))
         return _Actions(
             logs=last or evaluates or step % training.log_every_steps == 0,
             evaluates=evaluates,
-            saves=last or saving or _is_multiple(step, training.checkpoint_every_steps),
+            saves=last or saving or refreshed_next or _is_multiple(step, training.checkpoint_every_steps),
         )
 
     def _check(self, step: int, metrics: Any) -> Any:
@@ -298,6 +347,7 @@ class TrainingLoop:
         line = {
             "step": step,
             **self._task.fields(metrics, self._sums, skipped=self._nonfinite.skipped),
+            **(self._task.refresh.fields(step) if self._task.refresh else {}),
             **evaluated,
             "examples_per_second": round(steps * self._task.examples_per_step / spent["seconds"], 3),
             **self._task.speeds(done, steps=steps, seconds=spent["seconds"]),

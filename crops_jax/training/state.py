@@ -28,6 +28,8 @@ class TrainState(NamedTuple):
     optimizer_state: the state of the optax optimiser.
     document_intervals: the intervals at which documents enter batches; None without the logQ correction.
     averaged_parameters: the moving average of the parameters, float32; None when the run keeps none.
+    negatives: the numbers of the documents that the last refresh drew for the queries up to the next one, in the order
+      of the run; -1 for none. None for runs whose negatives are those of the records.
     """
 
     step: Int32[Array, ""]
@@ -35,6 +37,7 @@ class TrainState(NamedTuple):
     optimizer_state: Any
     document_intervals: DocumentIntervals | None = None
     averaged_parameters: dict | None = None
+    negatives: Int32[Array, "positions columns"] | None = None
 
     @property
     def final_parameters(self) -> dict:
@@ -45,7 +48,7 @@ class TrainState(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("config", "steps", "mesh"), donate_argnames="parameters")
 def initial_state(parameters: dict, config: Config | CrossEncoderConfig, *, steps: int, mesh: Mesh) -> TrainState:
     """Returns the state of step 0. `parameters` are over the mesh (crops_jax.models.parameters) and are donated."""
-    state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config)
+    state = first_state(parameters, make_optimizer(config.optimizer, steps=steps), config, steps=steps)
     return jax.lax.with_sharding_constraint(state, sharding.tree_shardings(state, mesh))
 
 
@@ -53,11 +56,11 @@ def abstract_state(model: nnx.Module, config: Config | CrossEncoderConfig, *, st
     """Returns the shapes and shardings of a state. model: shapes can stand for its parameters."""
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     optimizer = make_optimizer(config.optimizer, steps=steps)
-    return _over_mesh(jax.eval_shape(lambda: first_state(parameters, optimizer, config)), mesh)
+    return _over_mesh(jax.eval_shape(lambda: first_state(parameters, optimizer, config, steps=steps)), mesh)
 
 
 def first_state(
-    parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig
+    parameters: dict, optimizer: optax.GradientTransformation, config: Config | CrossEncoderConfig, *, steps: int
 ) -> TrainState:
     """Returns the state of step 0 of parameters on any device. Its average shares their arrays."""
     return TrainState(
@@ -66,6 +69,7 @@ def first_state(
         optimizer_state=optimizer.init(parameters),
         document_intervals=_no_intervals(config),
         averaged_parameters=parameters if config.optimizer.ema_decay else None,
+        negatives=_no_negatives(config, steps=steps),
     )
 
 
@@ -140,6 +144,7 @@ def restore_state(checkpoints: Checkpoints, step: int, like: TrainState, mesh: M
         optimizer_state=optimizer["state"],
         document_intervals=optimizer.get("document_intervals"),
         averaged_parameters=items.get("average"),
+        negatives=optimizer.get("negatives"),
     )
     return state, progress
 
@@ -149,6 +154,8 @@ def _as_items(state: TrainState) -> dict[str, Any]:
     optimizer = {"step": state.step, "state": state.optimizer_state}
     if state.document_intervals is not None:
         optimizer["document_intervals"] = state.document_intervals
+    if state.negatives is not None:
+        optimizer["negatives"] = state.negatives
     items = {"parameters": state.parameters, "optimizer": optimizer}
     return items if state.averaged_parameters is None else {**items, "average": state.averaged_parameters}
 
@@ -166,3 +173,12 @@ def _no_intervals(config: Config | CrossEncoderConfig) -> DocumentIntervals | No
     if isinstance(config, Config) and config.loss.log_q_correction:
         return no_intervals(config.loss.log_q_buckets)
     return None
+
+
+def _no_negatives(config: Config | CrossEncoderConfig, *, steps: int) -> Int32[Array, "positions columns"] | None:
+    """Returns no negatives for the queries of the longest part of a run between two refreshes."""
+    if not isinstance(config, Config) or config.negatives.warmup_steps >= steps:
+        return None
+    longest = min(config.negatives.refresh_every_steps, steps - config.negatives.warmup_steps)
+    drawn = config.data.documents_per_query - config.data.positives_per_query
+    return jnp.full((longest * config.data.queries_per_batch, drawn), -1, jnp.int32) if longest else None

@@ -63,8 +63,11 @@ class WriteRecordsArguments:
     documents_per_query: int = 16
     """The maximum number of documents of a query whose tokens are written. The ids and levels of all its documents are
     written."""
+    all_documents: bool = False
+    """Writes the tokens of all documents of LOGS too, as the split documents, among which launch.train
+    --negatives.refresh-every-steps mines negatives with its own model."""
     num_shards: int = 4
-    """The number of files of the split train. It is never more than the number of queries."""
+    """The number of files of the split train, and of documents. It is never more than the number of their records."""
     dev_fraction: float = 0.05
     """The share of the queries that form the split dev, chosen by hash. Training does not use them; they decide which
     checkpoint is the best."""
@@ -72,7 +75,8 @@ class WriteRecordsArguments:
     """The seed of the random choice of documents if a query has more than documents_per_query."""
     FLAG_GROUPS: ClassVar[FlagGroups] = {
         "input": ("labels", "logs", "knowledge_documents", "discriminator", "on_bad_rows"),
-        "output": ("output", "overwrite", "documents_per_query", "num_shards", "dev_fraction", "seed"),
+        "output": ("output", "overwrite", "documents_per_query", "all_documents", "num_shards")
+        + ("dev_fraction", "seed"),
         "text": ("tokenizer", "vocabulary_from", "vocabulary_size", "max_tokens", "max_query_tokens"),
         "advanced": ("backend", "spark_master", "workers"),
     }
@@ -87,6 +91,8 @@ class WriteRecordsArguments:
             raise ValueError("--vocabulary-from learns a vocabulary and --tokenizer brings one; give one of them")
         if self.discriminator is not None and self.backend == "pyspark":
             raise ValueError("--discriminator scores on one machine; leave --backend pyspark out, or the scores")
+        if self.all_documents and self.backend == "pyspark":
+            raise ValueError("--all-documents writes on one machine; leave --backend pyspark out")
         if not 0 <= self.dev_fraction < 1:
             raise ValueError(f"--dev-fraction must lie in [0, 1), found {self.dev_fraction}")
         if self.workers is not None and not 1 <= self.workers <= _MAX_WORKERS:

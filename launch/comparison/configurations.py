@@ -36,6 +36,8 @@ def cell_config(cell: Cell, base: Config, *, budget: Budget, factor: float) -> C
     config = config.replace(data={"queries_per_batch": equal_tokens(base, config.data.documents_per_query)})
     if not cell.system.trained:
         return config.replace(optimizer=NO_LEARNING, training=_UNTRAINED | {"seed": cell.seed})
+    if cell.system.refreshes is not None:
+        config = config.replace(negatives=cell.system.refreshes.settings(steps=budget.steps))
     training = measured_at_the_end(budget.steps)
     return config.replace(
         optimizer={"learning_rate": base.optimizer.learning_rate * factor},

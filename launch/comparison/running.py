@@ -34,6 +34,7 @@ from launch.comparison.phases.running import (
     settings_of,
     train_phases,
 )
+from launch.comparison.phases.steps import BM25_FLAGS
 from launch.comparison.results.conditions import conditions_here, is_superseded
 from launch.comparison.results.files import (
     Measured,
@@ -46,7 +47,7 @@ from launch.comparison.results.files import (
     write_result,
     write_tuning,
 )
-from launch.comparison.shared import SHARED, Shared, mining_inputs
+from launch.comparison.shared import SHARED, Shared
 from launch.comparison.systems import tower_of
 from launch.steps.arguments import words_of
 from launch.steps.programs import training_step
@@ -133,7 +134,7 @@ class CellRunner:
             return {}
         config = self._config(cell, factor)
         anchors = anchors_per_query(folder / "run", config.data.queries_per_batch)
-        ages = staleness(cell.system.phases, steps=self.budget.steps) if cell.system.phases else {}
+        ages = staleness(config.negatives, steps=self.budget.steps)
         return _training_figures(folder, trained, factor) | anchors | ages
 
     def _factor(self, cell: Cell) -> float:
@@ -163,14 +164,14 @@ class CellRunner:
         decided = self._settings(cell, factor)
         return {
             "initial_run": start,
-            "labels": list(cell.system.labels.flags),
+            "labels": [*cell.system.labels.flags, *(BM25_FLAGS if cell.system.lexical_negatives else ())],
             "config": hashlib.sha256(decided.encode()).hexdigest(),
         }
 
     def _settings(self, cell: Cell, factor: float) -> str:
         """Returns the configuration of a cell, or that of its phases, as text without paths."""
         if cell.system.phases:
-            return settings_of(self._phases(cell, factor), self._phase_inputs(cell).mining)
+            return settings_of(self._phases(cell, factor))
         return changes_of_defaults(self._config(cell, factor))
 
     def _fingerprints(self, cell: Cell) -> dict[str, str]:
@@ -229,12 +230,11 @@ class CellRunner:
 
     def _phase_inputs(self, cell: Cell) -> PhaseInputs:
         recipe = cell.system.labels
-        labels = self.shared.labels[recipe]
         return PhaseInputs(
             table_shared=self.table / SHARED,
-            mining=mining_inputs(self.table, self.arguments, self.shared.split, labels, self.configs),
+            split=self.shared.split,
             records=self.shared.records[recipe],
-            lexical_records=self.shared.lexical_records.get(recipe),
+            document_records=self.shared.document_records.get(recipe),
             compilation_cache=self.compilation_cache,
         )
 

@@ -6,7 +6,8 @@ TABLE/shared/labels/RECIPE        the label table of a recipe
 TABLE/shared/labels.html          the page of data.report on the labels of all perspectives
 TABLE/shared/records/RECIPE       its records; equal label tables share them, and all records share one tokenizer
 TABLE/shared/scored_records/RECIPE  the records with the discriminator's scores, for the systems that distil them
-TABLE/shared/bm25_negatives       labels and records with negatives by BM25, for the systems that begin with them
+TABLE/shared/document_records/RECIPE  the records with all documents, for the systems whose trainer mines negatives
+TABLE/shared/bm25_negatives       labels and records with negatives by BM25, for the systems that learn from them
 TABLE/shared/warm_start/TOWER     the encoder that every system of these towers starts from, with --warm-start catalogue
 TABLE/shared/bm25.npz             what BM25 retrieves for the test queries
 """
@@ -25,7 +26,6 @@ from data.mining.relevance.theta import FOLDER as DISCRIMINATOR
 from data.mining.relevance.training_pairs import declared_relevant_grade
 from data.tables.truth import has_truth
 from launch.comparison.arguments import Budget, CompareArguments
-from launch.comparison.phases import schedules
 from launch.comparison.phases.steps import MiningInputs, lexical_steps
 from launch.comparison.systems import LabelRecipe, System, tower_of
 from launch.steps.arguments import PipelineArguments, words_of
@@ -37,6 +37,7 @@ ALL_LABELS = LabelRecipe(perspectives=None)
 """The recipe of CroPS, on whose labels data.report makes its figures."""
 BM25_NEGATIVES = "bm25_negatives"
 SCORED_RECORDS = "scored_records"
+DOCUMENT_RECORDS = "document_records"
 TOKENIZER_RECIPE = LabelRecipe()
 """The recipe whose records learn the vocabulary of all records; the vocabulary depends on the documents alone."""
 
@@ -49,8 +50,10 @@ class Shared:
     split: Path
     labels: Mapping[LabelRecipe, Path]
     records: Mapping[LabelRecipe, Path]
-    lexical_records: Mapping[LabelRecipe, Path]
-    """The records with negatives by BM25, of the recipes of systems that begin with them."""
+    lexical_records: Mapping[LabelRecipe, Path] = field(default_factory=dict)
+    """The records with negatives by BM25, of the recipes of systems that learn from them."""
+    document_records: Mapping[LabelRecipe, Path] = field(default_factory=dict)
+    """The records with all documents, of the recipes of systems whose trainer mines negatives."""
     left_out: Mapping[LabelRecipe, str]
     """The recipes that these logs do not allow, with the reason."""
     bm25_results: Path
@@ -67,7 +70,14 @@ class Shared:
 
     def records_of(self, system: System) -> Path:
         """Returns the records that a system learns from. Raises KeyError if the logs do not allow its labels."""
-        return (self.scored_records if system.scored else self.records)[system.labels]
+        records = self.records
+        if system.scored:
+            records = self.scored_records
+        elif system.lexical_negatives:
+            records = self.lexical_records
+        elif system.refreshes is not None:
+            records = self.document_records
+        return records[system.labels]
 
 
 def make_shared(
@@ -84,10 +94,11 @@ def make_shared(
     folder.mkdir(exist_ok=True)
     recipes = list(dict.fromkeys([TOKENIZER_RECIPE, *(system.labels for system in systems)]))
     splitting = 3 if arguments.discriminator == "cross_encoder" else 1
-    lexical = {system.labels for system in systems if _begins_with_bm25(system)}
+    lexical = list(dict.fromkeys(system.labels for system in systems if system.lexical_negatives))
+    refreshed = list(dict.fromkeys(system.labels for system in systems if _needs_document_records(system)))
     scored = list(dict.fromkeys(system.labels for system in systems if system.scored))
     total = (0 if arguments.logs else 1) + splitting + 2 * (len(recipes) + len(lexical)) + (ALL_LABELS in recipes)
-    total += len(scored)
+    total += len(scored) + len(refreshed)
     chain = Chain(folder, total=total, compilation_cache=compilation_cache)
     logs, from_time = Path(arguments.logs), arguments.from_time
     if not arguments.logs:
@@ -112,22 +123,28 @@ def make_shared(
     learnt = warm_tokenizer(_warm_folder(folder, "transformer")) if budget.warm_start else None
     reported = chain.run(report_step(labels[ALL_LABELS], split, folder)) if ALL_LABELS in kept else {}
     records = _write_records(chain, arguments, kept, split, folder, configs, learnt)
+
+    def further_records(kind: str, recipes: Sequence[LabelRecipe], *flags: str) -> dict[LabelRecipe, Path]:
+        """Writes records of some recipes with further flags in TABLE/shared/KIND."""
+        return {
+            recipe: _further_records(chain, arguments, kept[recipe], split, folder / kind / recipe.name, configs, flags)
+            for recipe in recipes
+            if recipe in kept
+        }
+
     return Shared(
         logs=logs,
         split=split,
         labels=kept,
         records=records,
-        lexical_records=_lexical_records(chain, arguments, systems, kept, split, folder, configs),
+        lexical_records=_lexical_records(chain, arguments, lexical, kept, split, folder, configs),
+        document_records=further_records(DOCUMENT_RECORDS, refreshed, "--all-documents"),
         left_out=left_out,
         bm25_results=folder / "bm25.npz",
         evaluate_flags=_declared_grade(arguments, logs),
         labels_report=reported,
         initial_runs=initial_runs,
-        scored_records={
-            recipe: _scored_records(chain, arguments, recipe, labels[recipe], split, folder, configs)
-            for recipe in scored
-            if recipe in kept
-        },
+        scored_records=further_records(SCORED_RECORDS, scored, "--discriminator", str(split / DISCRIMINATOR)),
     )
 
 
@@ -219,23 +236,22 @@ def _write_records(
     return records
 
 
-def _scored_records(
+def _further_records(
     chain: Chain,
     arguments: CompareArguments,
-    recipe: LabelRecipe,
     labels: Path,
     split: Path,
-    folder: Path,
+    output: Path,
     configs: Mapping[str, Config],
+    flags: tuple[str, ...],
 ) -> Path:
-    """Writes the records of a label table with the scores of the discriminator that is kept in the split.
+    """Writes records of a label table with further flags, and returns them.
 
-    They have a folder of their own, so that the records of the systems that distil nothing stay as they are.
+    They have a folder of their own, so that the records of the other systems stay as they are.
     """
-    output = folder / SCORED_RECORDS / recipe.name
-    flags = ("--discriminator", str(split / DISCRIMINATOR), "--tokenizer", str(_tokenizer(folder)), *_lengths(configs))
-    name = f"write records of {recipe.name} with scores"
-    chain.run(_records_step(name, arguments, labels, split, output, words=flags))
+    words = (*flags, "--tokenizer", str(_tokenizer(output.parents[1])), *_lengths(configs))
+    name = f"write {output.parent.name.replace('_', ' ')} of {output.name}"
+    chain.run(_records_step(name, arguments, labels, split, output, words=words))
     return output
 
 
@@ -253,24 +269,10 @@ def _records_step(
     )
 
 
-def mining_inputs(
-    table: Path, arguments: CompareArguments, split: Path, labels: Path, configs: Mapping[str, Config]
-) -> MiningInputs:
-    """Returns what negatives are mined from for the systems that are trained in phases."""
-    return MiningInputs(
-        split=split,
-        labels=labels,
-        tokenizer=_tokenizer(table / SHARED),
-        lengths=_lengths(configs),
-        records_flags=words_of(arguments.records_flags),
-        temperature=configs["transformer"].loss.initial_temperature,
-    )
-
-
 def _lexical_records(
     chain: Chain,
     arguments: CompareArguments,
-    systems: Sequence[System],
+    recipes: Sequence[LabelRecipe],
     labels: Mapping[LabelRecipe, Path],
     split: Path,
     folder: Path,
@@ -278,19 +280,26 @@ def _lexical_records(
 ) -> dict[LabelRecipe, Path]:
     """Mines negatives by BM25 for each label table that a system needs them for, and writes their records."""
     records = {}
-    for recipe in dict.fromkeys(system.labels for system in systems if _begins_with_bm25(system)):
+    for recipe in recipes:
         if recipe in labels:
-            inputs = mining_inputs(folder.parent, arguments, split, labels[recipe], configs)
+            inputs = MiningInputs(
+                split=split,
+                labels=labels[recipe],
+                tokenizer=_tokenizer(folder),
+                lengths=_lengths(configs),
+                records_flags=words_of(arguments.records_flags),
+            )
             output = folder / BM25_NEGATIVES / recipe.name
             output.mkdir(parents=True, exist_ok=True)
-            for step in lexical_steps(inputs, schedules.BM25_NEGATIVES, output):
+            for step in lexical_steps(inputs, output):
                 chain.run(step)
             records[recipe] = output / "records"
     return records
 
 
-def _begins_with_bm25(system: System) -> bool:
-    return any(phase.negatives is not None and phase.negatives.ranked_by == "bm25" for phase in system.phases)
+def _needs_document_records(system: System) -> bool:
+    own = system.refreshes is not None and not system.lexical_negatives
+    return own or any(phase.refreshes is not None for phase in system.phases)
 
 
 def _lengths(configs: Mapping[str, Config]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from configs.baselines.hard_negatives import adore, ance, dpr, sampled, star
 from configs.baselines.losses import infonce, multi_positive_infonce, rince, softmax_cross_entropy
 from crops_jax.errors import InputError
 from launch.comparison.phases import schedules
-from launch.comparison.phases.plan import Phase
+from launch.comparison.phases.plan import Phase, Refreshes
 
 Architecture = Literal["transformer", "hashed", "none"]
 BOTH: tuple[Architecture, ...] = ("transformer", "hashed")
@@ -71,9 +71,12 @@ class System:
     labels: LabelRecipe = LabelRecipe()
     config: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Section -> field -> value: the fields of the configuration that differ from the base."""
+    lexical_negatives: bool = False
+    """Whether its records have negatives by BM25 in place of those of its labels."""
+    refreshes: Refreshes | None = None
+    """The refreshes of negatives that the trainer mines with its own weights; None: the records have the negatives."""
     phases: tuple[Phase, ...] = ()
-    """The phases of training, with negatives that are mined between them. `config` is that of the last one. Empty: one
-    phase with the negatives that the labels have."""
+    """The phases of a training that is several runs. `config` is that of the last one. Empty: one run."""
     scored: bool = False
     """Whether its records hold the discriminator's scores of their documents, which its loss distils."""
     trained: bool = True
@@ -196,14 +199,14 @@ _REGISTERED = (
         name="dpr",
         labels=_BINARY,
         config=dpr.CHANGES,
-        phases=schedules.DPR,
+        lexical_negatives=True,
         about="DPR: nce with one BM25 hard negative of each query (Karpukhin et al., EMNLP 2020, arXiv 2004.04906).",
     ),
     System(
         name="star",
         labels=_BINARY,
         config=star.CHANGES,
-        phases=schedules.STAR,
+        refreshes=schedules.STAR,
         seeds=2,
         about="STAR: one static hard negative of a warm-up model (Zhan et al., SIGIR 2021, arXiv 2104.08051).",
     ),
@@ -226,21 +229,22 @@ _REGISTERED = (
         name="ance",
         labels=_BINARY,
         config=ance.CHANGES,
-        phases=schedules.ANCE,
+        lexical_negatives=True,
+        refreshes=schedules.ANCE,
         about="ANCE: negatives that the model itself mines anew 3 times (Xiong et al., ICLR 2021, arXiv 2007.00808).",
     ),
     System(
         name="trisampler",
         labels=_BINARY,
         config=sampled.CHANGES,
-        phases=schedules.TRISAMPLER,
+        refreshes=schedules.TRISAMPLER,
         about="TriSampler: two refreshes with quasi-triangular negatives (Yang et al., WWW 2024, arXiv 2402.11855).",
     ),
     System(
         name="simans",
         labels=_BINARY,
         config=sampled.CHANGES,
-        phases=schedules.SIMANS,
+        refreshes=schedules.SIMANS,
         seeds=2,
         about="SimANS: two refreshes with ambiguous negatives (Zhou et al., EMNLP 2022, arXiv 2210.11773).",
     ),

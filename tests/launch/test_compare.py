@@ -360,90 +360,74 @@ def without(command: str, *flags: str) -> str:
     return " ".join(words)
 
 
-def test_a_system_in_phases_mines_with_the_run_of_the_phase_before(programs):
-    outcome = run(systems="ance", seeds=1, keep="all")
-    shared, cell = "table/shared", "table/runs/ance-transformer-0-1"
-    warm_up, clicks = f"{shared}/phases/warm_up_bm25-transformer-0-250", f"{shared}/labels/search_log-binary"
-    lexical = f"{shared}/bm25_negatives/search_log-binary"
-    kept = [command for command in programs.commands if not command.startswith("launch.evaluate")]
-    first = next(at for at, command in enumerate(kept) if command.startswith("launch.mine_negatives"))
-    lengths = ("--max-tokens", "--max-query-tokens", "--tokenizer", "--documents-per-query")
-    kept = [
-        without(command, *lengths) if command.startswith("data.write_records") else command for command in kept[first:]
-    ]
-    assert kept[0].startswith(f"launch.mine_negatives --labels {clicks} --ranked-by bm25 --logs {shared}/split ")
-    assert kept[1] == (f"data.write_records --labels {lexical}/labels --logs {shared}/split --output {lexical}/records")
-    assert kept[2] == f"launch.train {warm_up}/config.py --records {lexical}/records --output {warm_up}/run"
-    before = f"{warm_up}/run"
-    for number in (1, 2, 3):
-        phase = f"{cell}/phases/ance_{number}"
-        run_folder = f"{phase}/run" if number < 3 else f"{cell}/run"
-        queries, documents, mined, written, trained = kept[3 + 5 * (number - 1) :][:5]
-        assert queries == f"launch.embed --run {before} --texts {clicks} --tower query --output {phase}/queries"
-        assert documents == (
-            f"launch.embed --run {before} --texts {shared}/split --tower document --output {phase}/documents"
-        )
-        assert f"--labels {clicks} --query-embeddings {phase}/queries --document-embeddings {phase}/documents" in mined
-        assert f"--seed {1000 * number} --output {phase}/labels" in mined
-        assert written == f"data.write_records --labels {phase}/labels --logs {shared}/split --output {phase}/records"
-        assert trained == (
-            f"launch.train {phase}/config.py --records {phase}/records --initial-run {before} --output {run_folder}"
-        )
-        before = run_folder
-    assert len(kept) == 3 + 15
-    [evaluated] = calls(programs, "launch.evaluate")
-    assert f"--run {cell}/run " in evaluated
-    figures = {row["metric"]: float(row["value"]) for row in rows() if row["seed"] == "0"}
-    assert (figures["refreshes"], figures["largest_staleness_steps"]) == (3, 250)
-    assert outcome["cells"]["ran"] == 1
+def test_a_system_that_refreshes_its_negatives_is_one_run_on_records_with_all_documents(programs):
+    run(systems="dpr,ance,simans", seeds=1)
+    shared, lexical = "table/shared", "table/shared/bm25_negatives/search_log-binary"
+    [mined] = calls(programs, "launch.mine_negatives")
+    assert mined.startswith(f"launch.mine_negatives --labels {shared}/labels/search_log-binary --ranked-by bm25 ")
+    written = {command.split("--output ")[1]: command for command in calls(programs, "data.write_records")}
+    of_clicks = f"{shared}/document_records/search_log-binary"
+    assert {output for output, command in written.items() if "--all-documents" in command} == {
+        f"{lexical}/records",
+        of_clicks,
+    }
+    trained = {command.split("/")[2].split("-")[0]: command for command in calls(programs, "launch.train ")}
+    for name, records in (("dpr", f"{lexical}/records"), ("ance", f"{lexical}/records"), ("simans", of_clicks)):
+        cell = f"table/runs/{name}-transformer-0-1"
+        assert trained[name] == f"launch.train {cell}/config.py --records {records} --output {cell}/run"
+    config = Path("table/runs/ance-transformer-0-1/config.py").read_text()
+    assert "NegativesConfig(refresh_every_steps=250, warmup_steps=250, sampler='uniform', top=200," in config
+    figures = {(row["system"], row["metric"]): row["value"] for row in rows() if row["seed"] == "0"}
+    assert (float(figures["ance", "refreshes"]), float(figures["ance", "largest_staleness_steps"])) == (3, 249)
+    assert ("dpr", "refreshes") not in figures
+    programs.commands.clear()
+    assert run(systems="dpr,ance,simans", seeds=1)["cells"]["ran"] == 0
 
 
 def test_adore_trains_on_the_vectors_of_the_documents_by_star(programs):
     run(systems="adore_star", seeds=1, keep="all")
-    cell, clicks = "table/runs/adore_star-transformer-0-1", "table/shared/records/search_log-binary"
-    star, phase = f"{cell}/phases/star/run", f"{cell}/phases/adore"
-    assert calls(programs, "launch.embed")[-1] == (
-        f"launch.embed --run {star} --texts table/shared/split --tower document --output {phase}/documents"
+    cell, shared = "table/runs/adore_star-transformer-0-1", "table/shared"
+    star, phase = f"{cell}/phases/star", f"{cell}/phases/adore"
+    of_star, of_adore = calls(programs, "launch.train ")
+    assert of_star == (
+        f"launch.train {star}/config.py --records {shared}/document_records/search_log-binary --output {star}/run"
     )
-    assert calls(programs, "launch.train ")[-1] == (
-        f"launch.train {phase}/config.py --records {clicks} --initial-run {star} "
+    assert calls(programs, "launch.embed") == [
+        f"launch.embed --run {star}/run --texts table/shared/split --tower document --output {phase}/documents"
+    ]
+    assert of_adore == (
+        f"launch.train {phase}/config.py --records {shared}/records/search_log-binary --initial-run {star}/run "
         f"--document-embeddings {phase}/documents --output {cell}/run"
     )
-    assert len(calls(programs, "launch.mine_negatives")) == 1
 
 
-def test_the_warm_up_and_the_negatives_of_bm25_are_made_once(programs):
-    run(systems="nce,dpr,star,ance,simans,trisampler", seeds=2, learning_rate_factors=(1.0, 2.0))
+def test_a_warm_up_is_made_once_and_phases_are_removed(programs):
+    run(systems="nce,adore", seeds=2, learning_rate_factors=(1.0, 2.0))
     warm_ups = [one for one in calls(programs, "launch.train ") if "launch.train table/shared/phases/" in one]
+    folders = [f"table/shared/phases/warm_up_nce-transformer-{seed}-500" for seed in (0, 1)]
     assert set(warm_ups) == {
-        f"launch.train table/shared/phases/{name}/config.py --records table/shared/{records} "
-        f"--output table/shared/phases/{name}/run"
-        for seed in (0, 1)
-        for name, records in (
-            (f"warm_up_nce-transformer-{seed}-500", "records/search_log-binary"),
-            (f"warm_up_bm25-transformer-{seed}-250", "bm25_negatives/search_log-binary/records"),
-        )
+        f"launch.train {folder}/config.py --records table/shared/records/search_log-binary --output {folder}/run"
+        for folder in folders
     }
-    assert len([one for one in calls(programs, "launch.mine_negatives") if "bm25" in one]) == 1
-    tuned = {command.split("--output ")[1] for command in calls(programs, "launch.train ") if "/star-" in command}
-    assert tuned == {f"table/runs/star-transformer-{tail}/run" for tail in ("0-1", "0-2", "1-2")}
+    tuned = {command.split("--output ")[1] for command in calls(programs, "launch.train ") if "/adore-" in command}
+    assert tuned == {f"table/runs/adore-transformer-{tail}/run" for tail in ("0-1", "0-2", "1-2")}
     # What the phases of finished cells made is removed, also that of the learning rates that were not chosen.
     assert not list(Path("table/runs").glob("*/phases"))
-    assert len(list(Path("table/runs").glob("star-*/run"))) == 3
+    assert len(list(Path("table/runs").glob("adore-*/run"))) == 3
     programs.commands.clear()
-    assert run(systems="ance,star", seeds=2, learning_rate_factors=(1.0, 2.0))["cells"]["ran"] == 0
+    assert run(systems="adore", seeds=2, learning_rate_factors=(1.0, 2.0))["cells"]["ran"] == 0
     assert not calls(programs, "launch.")[1:]
 
 
 def test_a_phased_cell_that_was_interrupted_goes_on_with_the_same_inputs(programs):
-    programs.failing, programs.fails_at = Interrupted("stopped"), "train ance_2"
+    programs.failing, programs.fails_at = Interrupted("stopped"), "train adore of adore_star"
     with pytest.raises(Interrupted):
-        run(systems="ance", seeds=1)
-    kept = json.loads(Path("table/runs/ance-transformer-0-1/inputs.json").read_text())
+        run(systems="adore_star", seeds=1)
+    kept = json.loads(Path("table/runs/adore_star-transformer-0-1/inputs.json").read_text())
     programs.failing = None
-    run(systems="ance", seeds=1, keep="all")
-    assert json.loads(Path("table/runs/ance-transformer-0-1/inputs.json").read_text()) == kept
-    [result] = Path("table/results").glob("ance-*.json")
+    run(systems="adore_star", seeds=1, keep="all")
+    assert json.loads(Path("table/runs/adore_star-transformer-0-1/inputs.json").read_text()) == kept
+    [result] = Path("table/results").glob("adore_star-*.json")
     inputs = json.loads(result.read_text())["inputs"]
     # The run keeps also the fingerprints of what it read.
     assert inputs == {name: kept.get(name, value) for name, value in inputs.items()}

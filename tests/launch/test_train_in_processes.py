@@ -47,7 +47,7 @@ class Job:
         self.folder = folder
         self.config = folder / "tiny.py"
         self.config.write_text(CONFIGURATION)
-        self.records = tiny_records(folder / "records")
+        self.records = tiny_records(folder / "records", all_documents=True)
 
     def start(self, run: Path, processes: int, devices: int, **options) -> list[subprocess.Popen]:
         command = ["launch.train", str(self.config), "--records", str(self.records), "--output", str(run)]
@@ -120,6 +120,23 @@ def test_two_processes_of_four_devices_learn_what_one_of_eight_does(job, uninter
     assert ended.status == 0, ended.errors
     assert said_by(ended) == outcome | {"run": str(job.folder / "one")}
     assert_alike(run, job.folder / "one", loss=1e-6, parameters=1e-5)
+
+
+def test_two_processes_mine_the_negatives_that_one_mines_also_after_a_kill(job):
+    flags = ["--negatives.refresh-every-steps", "4", "--negatives.warmup-steps", "3", "--data.positives-per-query", "1"]
+    flags += ["--negatives.sampler", "trisampler", "--negatives.top", "9"]
+    (ended,) = job.finish(job.folder / "mined by one", 1, 8, extra={0: flags})
+    assert ended.status == 0, ended.errors
+    run, both = job.folder / "mined by two", {0: flags, 1: flags}
+    started = job.start(run, 2, 4, extra=both)
+    when_at_step(started, run, 9, lambda: [process.kill() for process in started])
+    clusters.finish(started)
+    first, second = job.finish(run, 2, 4, extra=both)
+    assert (first.status, second.status) == (0, 0), first.errors + second.errors
+    assert said_by(first) == said_by(ended) | {"run": str(run)}
+    assert_alike(run, job.folder / "mined by one", loss=1e-5, parameters=1e-5)
+    staleness = [line.get("negatives_staleness_steps") for line in read_metrics(run)]
+    assert staleness == [None] * 3 + [0, 1, 2, 3] * 3
 
 
 def test_one_run_carried_by_two_then_one_then_four_processes(job, uninterrupted):

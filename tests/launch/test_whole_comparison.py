@@ -11,12 +11,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from crops_jax.config.stored import read_config
 from crops_jax.runs.checkpoints import restore_parameters
+from crops_jax.runs.log import read_goodput
 from launch.comparison.measures import MAIN
 from tests.paths import ROOT
 
@@ -111,16 +110,11 @@ def test_a_system_in_phases_is_killed_while_it_trains_and_finished(tmp_path):
     outcome = finish(words)
     assert outcome["cells"]["finished"] == outcome["cells"]["in_the_table"] == 5
     figures = {(row["system"], row["metric"]): row["value"] for row in table(tmp_path) if row["seed"] == "0"}
-    assert (float(figures["ance", "refreshes"]), float(figures["ance", "largest_staleness_steps"])) == (3, 2)
-    phases = tmp_path / "table" / "runs" / "ance-transformer-0-1" / "phases"
-    labels = [pq.read_table(phases / f"ance_{number}" / "labels" / "labels.parquet") for number in (1, 2, 3)]
-    # Each refresh draws other negatives, and the positives stay those of the clicks.
-    assert len({tuple(one["doc_id"].to_pylist()) for one in labels}) == 3
-    clicks = {tuple(one.filter(pc.field("level") >= 4)["doc_id"].to_pylist()) for one in labels}
-    assert len(clicks) == 1
-    assert {row["level"] for row in labels[0].filter(pc.field("source") == "model_mined").to_pylist()} == {1}
-    runs = [read_config(phases / f"ance_{number}" / "run" / "config.json").training for number in (1, 2)]
-    assert [(one.steps, one.seed) for one in runs] == [(2, 1000), (2, 2000)]
+    assert (float(figures["ance", "refreshes"]), float(figures["ance", "largest_staleness_steps"])) == (3, 1)
+    run = tmp_path / "table" / "runs" / "ance-transformer-0-1" / "run"
+    refreshes = [line for line in read_goodput(run) if line.get("event") == "refresh"]
+    assert [line["step"] for line in refreshes] == [2, 4, 6]
+    assert all(line["negatives"] > 0 and line["documents"] > 0 for line in refreshes)
     adore = tmp_path / "table" / "runs" / "adore_star-transformer-0-1"
     before, after = (
         restore_parameters(run, which="best") for run in (adore / "phases" / "star" / "run", adore / "run")

@@ -1,5 +1,7 @@
-"""The baselines whose negatives are mined: losses and documents of a batch. launch.compare mines between their phases.
+"""The baselines whose negatives are mined. They train on clicks, with one positive of each query in a batch.
 
-CHANGES of a module are the sections that it changes, as in configs.baselines. All of them train on clicks with mined
-negatives of level 1 (`launch.mine_negatives --replace-negatives --level 1`), one positive of each query in a batch.
+CHANGES of a module are the sections that it changes, as in configs.baselines, and NEGATIVES says when the trainer of
+its CONFIG mines. launch.compare chooses these steps as shares of its own number of steps. The records need all
+documents (`data.write_records --all-documents`). Negatives by BM25 come from `launch.mine_negatives --ranked-by bm25
+--replace-negatives --level 1`.
 """

@@ -1,4 +1,4 @@
-"""Trains a system in phases: their configurations, what decides their parameters, and their steps in order.
+"""Trains a system in phases, each a run of its own: what decides their parameters, and their steps in order.
 
 TABLE/shared/phases/NAME-TOWERS-SEED-STEPS/   a first phase that several systems share
 RUN_FOLDER/phases/NAME/                       the other phases of a cell; the last run is RUN_FOLDER/run
@@ -21,13 +21,12 @@ from launch.comparison.arguments import Budget
 from launch.comparison.cells import Cell, claim_run, release_run
 from launch.comparison.configurations import cell_config
 from launch.comparison.phases.plan import Phase, steps_of
-from launch.comparison.phases.steps import MiningInputs, frozen_steps, refresh_steps
+from launch.comparison.phases.steps import frozen_step
 from launch.steps.programs import training_step
 
 PHASES = "phases"
 _SEEDS_APART = 1000
 """The difference of the seeds of two phases, so that they read the records and draw negatives in other orders."""
-_STEPS_OF_A_REFRESH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,9 @@ def planned_phases(cell: Cell, base: Config, *, budget: Budget, factor: float) -
     counts = steps_of(phases, steps=budget.steps)
     for number, (phase, count) in enumerate(zip(phases, counts, strict=True)):
         config = cell_config(
-            dataclasses.replace(cell, system=dataclasses.replace(cell.system, config=phase.config)),
+            dataclasses.replace(
+                cell, system=dataclasses.replace(cell.system, config=phase.config, refreshes=phase.refreshes)
+            ),
             base,
             budget=dataclasses.replace(budget, steps=count),
             factor=1.0 if phase.shared else factor,
@@ -75,30 +76,25 @@ class PhaseInputs:
 
     table_shared: Path
     """TABLE/shared."""
-    mining: MiningInputs
+    split: Path
     records: Path
-    """The records of the labels without mined negatives."""
-    lexical_records: Path | None
-    """The records of the labels with negatives by BM25."""
+    """The records of the labels."""
+    document_records: Path | None
+    """The same records with all documents, for phases that refresh their negatives."""
     compilation_cache: Path
 
-    def of_negatives(self, phase: Phase) -> Path:
-        """Returns the records of a phase, of which those with negatives of a run are only the start."""
-        if phase.negatives is None or phase.negatives.ranked_by == "previous_run":
+    def records_of(self, phase: Phase) -> Path:
+        """Returns the records of a phase."""
+        if phase.refreshes is None:
             return self.records
-        if self.lexical_records is None:
-            raise InputError(f"phase {phase.name} needs negatives by BM25, which were not mined")
-        return self.lexical_records
+        if self.document_records is None:
+            raise InputError(f"phase {phase.name} needs records with all documents, which were not written")
+        return self.document_records
 
 
-def settings_of(planned: Sequence[PlannedPhase], mining: MiningInputs) -> str:
+def settings_of(planned: Sequence[PlannedPhase]) -> str:
     """Returns the settings of all phases as text, which decide the parameters beside the inputs of every system."""
-    parts = []
-    for one in planned:
-        negatives = one.phase.negatives
-        flags = () if negatives is None else mining.mining_flags(negatives, seed=one.seed)
-        parts.append((one.phase, changes_of_defaults(one.config), flags))
-    return repr((parts, mining.writing_flags()))
+    return repr([(one.phase, changes_of_defaults(one.config)) for one in planned])
 
 
 def train_phases(
@@ -110,8 +106,7 @@ def train_phases(
       the chain of the cell, for further steps, and the outcome of the last launch.train.
     """
     own = [one for one in planned if not one.phase.shared]
-    refreshes = [one for one in own if _is_refresh(one.phase)]
-    total = len(own) + _STEPS_OF_A_REFRESH * len(refreshes) + sum(one.phase.frozen_documents for one in own) + 1
+    total = len(own) + sum(one.phase.frozen_documents for one in own) + 1
     chain = Chain(folder, total=total, compilation_cache=inputs.compilation_cache)
     run, outcome = start, {}
     for one in planned:
@@ -122,11 +117,14 @@ def train_phases(
         work.mkdir(parents=True, exist_ok=True)
         artifacts.remove_temporaries(work)
         artifacts.write_text(work / "config.py", one.module(f"The configuration of {one.phase.name} of {cell.name}."))
-        records, flags = _records(one, inputs, chain, work, run=run), ()
-        if one.phase.frozen_documents:
-            flags = ("--document-embeddings", str(work / "documents"))
+        flags = ()
+        if run is not None and one.phase.frozen_documents:
+            step = frozen_step(inputs.split, work, run=run)
+            chain.run(step)
+            flags = ("--document-embeddings", str(step.output))
         target = (folder if one is planned[-1] else work) / "run"
         name = f"train {one.phase.name} of {cell.name}"
+        records = inputs.records_of(one.phase)
         outcome = chain.run(training_step(name, work, records, target, start=run, flags=flags))
         run = target
     return chain, outcome
@@ -142,26 +140,10 @@ def remove_phases(folder: Path) -> None:
         shutil.rmtree(folder / PHASES)
 
 
-def _is_refresh(phase: Phase) -> bool:
-    return phase.negatives is not None and phase.negatives.ranked_by == "previous_run"
-
-
-def _records(one: PlannedPhase, inputs: PhaseInputs, chain: Chain, work: Path, *, run: Path | None) -> Path:
-    """Makes what a phase needs of the run of the phase before it, and returns the directory of its records."""
-    negatives, steps, records = one.phase.negatives, (), inputs.of_negatives(one.phase)
-    if run is not None and one.phase.frozen_documents:
-        steps = frozen_steps(inputs.mining, work, run=run)
-    elif run is not None and negatives is not None and _is_refresh(one.phase):
-        steps, records = refresh_steps(inputs.mining, negatives, work, run=run, seed=one.seed), work / "records"
-    for step in steps:
-        chain.run(step)
-    return records
-
-
 def _shared_run(cell: Cell, one: PlannedPhase, inputs: PhaseInputs, *, start: Path | None) -> Path:
     """Trains a phase that systems share unless it is done, and returns its run."""
     name = f"{one.phase.name}-{cell.architecture}-{cell.seed}-{one.config.training.steps}"
-    folder, records = inputs.table_shared / PHASES / name, inputs.of_negatives(one.phase)
+    folder, records = inputs.table_shared / PHASES / name, inputs.records_of(one.phase)
     module = one.module(f"The configuration of {name}, with which several systems begin.")
     claim_run(
         folder,

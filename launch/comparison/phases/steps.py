@@ -1,10 +1,4 @@
-"""The steps of one phase: embed with the run of the phase before, mine negatives, write records, and train.
-
-FOLDER/config.py      the configuration of the phase
-FOLDER/queries, documents, labels, records
-                      what is mined and written with the run of the phase before
-FOLDER/run            the run, unless it is that of the last phase
-"""
+"""The steps that mine negatives by BM25, and that embed the documents of a phase whose documents are frozen."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,17 +7,17 @@ from pathlib import Path
 
 from crops_jax.program.chain import Step
 from data.records.arguments import WriteRecordsArguments
-from launch.comparison.phases.plan import Negatives
 
-LEVEL = "1"
-"""The level of mined negatives. Every loss of these systems tells only positives from negatives."""
+BM25_FLAGS = ("--top", "100", "--per-query", "20", "--sampling", "random", "--level", "1", "--replace-negatives")
+"""20 random documents of the first 100 of BM25 that are no known positives, at level 1. Every loss of the systems that
+learn from them tells only positives from negatives."""
 _DOCUMENTS_PER_QUERY = ("--documents-per-query", "24")
 """The documents of a query whose texts are written: the mined ones and some positives."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiningInputs:
-    """The tables and flags with which the phases of every system mine negatives and write records."""
+    """The tables and flags with which negatives by BM25 are mined and their records are written."""
 
     split: Path
     labels: Path
@@ -33,18 +27,6 @@ class MiningInputs:
     """The flags of data.write_records for the maximum numbers of tokens."""
     records_flags: tuple[str, ...]
     """The flags of data.write_records that the user gives for every system."""
-    temperature: float
-    """The temperature of the losses at their start, by which samplers divide cosines."""
-
-    def mining_flags(self, negatives: Negatives, *, seed: int) -> tuple[str, ...]:
-        """Returns the flags of launch.mine_negatives for negatives, without paths."""
-        temperature = ("--temperature", f"{self.temperature:g}") if negatives.ranked_by == "previous_run" else ()
-        dev = ("--dev-fraction", f"{dev_fraction(self.records_flags):g}")
-        return (*negatives.flags, *temperature, "--level", LEVEL, "--replace-negatives", *dev, "--seed", str(seed))
-
-    def writing_flags(self) -> tuple[str, ...]:
-        """Returns the flags of data.write_records, without paths."""
-        return (*self.lengths, *_DOCUMENTS_PER_QUERY, *self.records_flags)
 
 
 def dev_fraction(records_flags: tuple[str, ...]) -> float:
@@ -57,59 +39,37 @@ def dev_fraction(records_flags: tuple[str, ...]) -> float:
     return found
 
 
-def lexical_steps(inputs: MiningInputs, negatives: Negatives, folder: Path) -> Iterator[Step]:
+def lexical_steps(inputs: MiningInputs, folder: Path) -> Iterator[Step]:
     """Yields the steps of negatives that BM25 ranks, in FOLDER/labels and FOLDER/records."""
-    labels = folder / "labels"
+    labels, records = folder / "labels", folder / "records"
+    dev = ("--dev-fraction", f"{dev_fraction(inputs.records_flags):g}")
     yield Step(
         name="mine negatives by BM25",
         module="launch.mine_negatives",
         arguments=("--labels", str(inputs.labels), "--ranked-by", "bm25", "--logs", str(inputs.split))
-        + (*inputs.mining_flags(negatives, seed=0), "--output", str(labels)),
+        + (*BM25_FLAGS, *dev, "--seed", "0", "--output", str(labels)),
         inputs=(inputs.labels, inputs.split),
         output=labels,
     )
-    yield _records("write records of negatives by BM25", inputs, labels, folder / "records")
-
-
-def refresh_steps(inputs: MiningInputs, negatives: Negatives, folder: Path, *, run: Path, seed: int) -> Iterator[Step]:
-    """Yields the steps of negatives that a run ranks: embeddings, labels and records in FOLDER."""
-    queries, documents, labels = folder / "queries", folder / "documents", folder / "labels"
-    yield _embedding(inputs.labels, "query", queries, run=run)
-    yield _embedding(inputs.split, "document", documents, run=run)
     yield Step(
-        name=f"mine negatives for {folder.name}",
-        module="launch.mine_negatives",
-        arguments=("--labels", str(inputs.labels), "--query-embeddings", str(queries))
-        + ("--document-embeddings", str(documents), *inputs.mining_flags(negatives, seed=seed))
-        + ("--output", str(labels)),
-        inputs=(inputs.labels, queries, documents),
-        output=labels,
-    )
-    yield _records(f"write records for {folder.name}", inputs, labels, folder / "records")
-
-
-def frozen_steps(inputs: MiningInputs, folder: Path, *, run: Path) -> Iterator[Step]:
-    """Yields the step of the frozen documents of a phase: their vectors by the run before it, in FOLDER/documents."""
-    yield _embedding(inputs.split, "document", folder / "documents", run=run)
-
-
-def _embedding(texts: Path, tower: str, output: Path, *, run: Path) -> Step:
-    return Step(
-        name=f"embed {output.name} for {output.parent.name}",
-        module="launch.embed",
-        arguments=("--run", str(run), "--texts", str(texts), "--tower", tower, "--output", str(output)),
-        inputs=(run, texts),
-        output=output,
-        in_place=True,
-    )
-
-
-def _records(name: str, inputs: MiningInputs, labels: Path, output: Path) -> Step:
-    return Step(
-        name=name,
+        name="write records of negatives by BM25",
         module="data.write_records",
         arguments=("--labels", str(labels), "--logs", str(inputs.split), "--tokenizer", str(inputs.tokenizer))
-        + (*inputs.writing_flags(), "--output", str(output)),
+        + (*inputs.lengths, *_DOCUMENTS_PER_QUERY, "--all-documents", *inputs.records_flags)
+        + ("--output", str(records)),
         inputs=(labels, inputs.split),
+        output=records,
+    )
+
+
+def frozen_step(split: Path, folder: Path, *, run: Path) -> Step:
+    """Returns the step of the frozen documents of a phase: their vectors by the run before it, in FOLDER/documents."""
+    output = folder / "documents"
+    return Step(
+        name=f"embed documents for {folder.name}",
+        module="launch.embed",
+        arguments=("--run", str(run), "--texts", str(split), "--tower", "document", "--output", str(output)),
+        inputs=(run, split),
         output=output,
+        in_place=True,
     )

@@ -90,7 +90,6 @@ def make_real_shared(
         split=split,
         labels=labels,
         records=records,
-        lexical_records={},
         left_out={},
         bm25_results=folder / "bm25.npz",
         evaluate_flags=(),

@@ -27,13 +27,26 @@ DIFFERENCES = {
         "data.documents_per_query": 1,
         "encoder.shared_towers": False,
     },
-    "hard_negatives.ance": {"loss.name": "pairwise_log", "data.positives_per_query": 1},
+    "hard_negatives.ance": {
+        "loss.name": "pairwise_log",
+        "data.positives_per_query": 1,
+        "negatives.warmup_steps": 500,
+        "negatives.refresh_every_steps": 500,
+    },
     "hard_negatives.dpr": {"loss.name": "infonce", "data.documents_per_query": 2, "data.positives_per_query": 1},
-    "hard_negatives.sampled": {"loss.name": "infonce", "data.positives_per_query": 1},
+    "hard_negatives.sampled": {
+        "loss.name": "infonce",
+        "data.positives_per_query": 1,
+        "negatives.warmup_steps": 500,
+        "negatives.refresh_every_steps": 500,
+        "negatives.sampler": "simans",
+    },
     "hard_negatives.star": {
         "loss.name": "pairwise_log",
         "data.documents_per_query": 2,
         "data.positives_per_query": 1,
+        "negatives.warmup_steps": 500,
+        "negatives.refresh_every_steps": 1_000_000,
     },
     "fs_lr_ranknet": {"loss.name": "ranknet"},
     "losses.infonce": {"loss.name": "infonce"},
@@ -71,7 +84,8 @@ def test_a_baseline_differs_in_the_fields_listed(name):
 
 @pytest.mark.parametrize("name", sorted(DIFFERENCES.keys() - {"poly_encoder"}))  # hashed towers cannot have codes
 def test_its_changes_make_the_same_baseline_of_another_configuration(name):
-    found = tiny_hashed.CONFIG.replace(**importlib.import_module(f"configs.baselines.{name}").CHANGES)
+    module = importlib.import_module(f"configs.baselines.{name}")
+    found = tiny_hashed.CONFIG.replace(**module.CHANGES, negatives=getattr(module, "NEGATIVES", {}))
     assert differences(tiny_hashed.CONFIG, found) == DIFFERENCES[name]
 
 

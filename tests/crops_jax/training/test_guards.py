@@ -18,7 +18,7 @@ from tests.tiny_run import CONFIG
 
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
     config = CONFIG.replace(optimizer={"ema_decay": 0.5}, loss={"log_q_correction": True, "log_q_buckets": 4})
-    before = first_state({"kernel": jnp.ones(3)}, make_optimizer(config.optimizer, steps=9), config)
+    before = first_state({"kernel": jnp.ones(3)}, make_optimizer(config.optimizer, steps=9), config, steps=9)
     spoilt = jax.tree.map(lambda leaf: (leaf * jnp.nan).astype(leaf.dtype), before)
     updated = before._replace(
         parameters=spoilt.parameters,

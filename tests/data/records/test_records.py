@@ -135,3 +135,33 @@ def test_the_command_prints_its_outcome_and_refuses_with_status_2(logs, tmp_path
     again = subprocess.run([*command, tmp_path / "records"], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 2
     assert "add --overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_documents_are_written_with_a_text_whatever_is_labelled(written, logs, tmp_path, workers):
+    labels = write_labels(tmp_path / "labels", label_rows(2), logs=logs)
+    made = arguments(labels, logs, tmp_path / "records", all_documents=True, workers=workers, num_shards=3)
+    outcome = write_records(made)
+    tokens = tokenizer.load(tmp_path / "records" / "tokenizer")
+    source = records.RecordSource(tmp_path / "records", split=records.ALL_DOCUMENTS)
+    cut = 0
+    for number, record in enumerate(source):
+        title = f"{THINGS[number % 8]} number {number} thing{number % 2}"
+        text = title + " A long description of this thing." * (20 if number == 0 else 0)
+        cut += len(tokens.encode([text], max_tokens=999)[0]) > 12
+        assert record.document_ids.tolist() == document_id_words([f"d{number}"]).tolist()
+        np.testing.assert_array_equal(record.document_tokens[0], tokens.encode([text], max_tokens=12)[0])
+        assert (len(record.query_tokens), record.document_levels.tolist(), len(record.labelled_ids)) == (0, [0], 0)
+    assert (outcome["all_documents"], outcome["all_documents_cut"], len(source)) == (12, cut, 12)
+    # The other splits do not depend on it.
+    plain = write_records(dataclasses.replace(made, output=str(tmp_path / "plain"), all_documents=False, workers=1))
+    assert {name: value for name, value in outcome.items() if name in plain and name != "records"} == {
+        name: value for name, value in plain.items() if name != "records"
+    }
+    kept = files_of(tmp_path / "records")
+    assert all(kept[name] == content for name, content in files_of(tmp_path / "plain").items() if "tfrecord" in name)
+
+
+def test_all_documents_are_not_written_with_spark(logs, tmp_path):
+    with pytest.raises(ValueError, match="--all-documents writes on one machine"):
+        arguments(tmp_path, logs, tmp_path / "records", all_documents=True, backend="pyspark")
